@@ -1,0 +1,52 @@
+//! prost's codec with an answer of ours to bytes that are no message: INVALID_ARGUMENT and a fixed sentence.
+//!
+//! prost's own error would reach the caller as INTERNAL, and with text about the content.
+
+use std::marker::PhantomData;
+
+use prost::Message;
+use tonic::Status;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic_prost::{ProstCodec, ProstEncoder};
+
+use super::status;
+
+/// Named by the generated code.
+pub(crate) struct KmsCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for KmsCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for KmsCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = KmsDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<T, U>::raw_encoder(BufferSettings::default())
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        KmsDecoder(PhantomData)
+    }
+}
+
+/// See [`KmsCodec`].
+pub(crate) struct KmsDecoder<U>(PhantomData<U>);
+
+impl<U: Message + Default> Decoder for KmsDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        U::decode(buffer).map(Some).map_err(|_| status::not_a_message())
+    }
+}

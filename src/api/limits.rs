@@ -1,0 +1,34 @@
+//! Every bound of the API with its source. Limits of the stored formats are in `envelope`.
+
+use std::time::Duration;
+
+/// Bytes of one message. The longest that kube-apiserver sends is a v2 Decrypt: 1 kB text, 32 kB annotations, 1 kB key_id (kmsv2/envelope.go).
+pub const MESSAGE_MAX_BYTES: usize = 128 * 1024;
+
+/// Calls in flight on all connections. Above, a call is answered with RESOURCE_EXHAUSTED at once. kube-apiserver's own
+/// concurrency is bounded by its `--max-requests-inflight` (400) and `--max-mutating-requests-inflight` (200).
+pub const CALLS_IN_FLIGHT_MAX: usize = 1024;
+
+/// Streams of one connection (RFC 9113 §5.1.2); grpc-go queues above it. Half of all calls, so that no single connection takes all.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 512;
+
+/// Connections. More than that, and the longest idle one is closed; fewer if the descriptor limit is lower.
+pub const CONNECTIONS_MAX: usize = 1024;
+
+/// Descriptors kept free for the state directory, the sealer, the log and the control socket.
+pub const DESCRIPTORS_RESERVED: u64 = 64;
+
+/// A call that has not arrived whole by then is ended. kube-apiserver's own limit is 3 s (`timeout` of a KMS provider).
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What has begun is finished within this time after a stop is asked for; then connections are cut.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of a request's header list (RFC 9113 §6.5.2). grpc-go sends about 200.
+pub const HEADER_LIST_MAX_BYTES: u32 = 16 * 1024;
+
+/// Bytes of an error text, so that it fits into any header list.
+pub const ERROR_TEXT_MAX_BYTES: usize = 400;
+
+/// Connections that wait to be accepted, as listen(2) takes it.
+pub const BACKLOG: u32 = 128;

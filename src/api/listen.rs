@@ -1,0 +1,166 @@
+//! The listening socket: from the supervisor if it gives one, else made by us.
+//!
+//! Made under a tight umask and renamed into place, so that there is no moment with a wrong mode and none without a socket. A
+//! stale socket file that a power cut left behind is taken over; one that a living process answers on never is.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode, umask};
+
+use crate::types::Class;
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The supervisor's descriptor is not one.
+    #[error("the supervisor handed over something else than one listening unix socket")]
+    Activation(#[source] io::Error),
+    /// A living process answers there.
+    #[error("another process answers on {path}", path = path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The kernel said no.
+    #[error("cannot {what} {path}", path = path.display())]
+    Io {
+        /// The step.
+        what: &'static str,
+        /// Socket or folder.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// Others could replace the socket.
+    #[error("the folder {path} can be written to by other users", path = path.display())]
+    OpenFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Something else than a socket is there.
+    #[error("{path} is there and is not a socket", path = path.display())]
+    Occupied {
+        /// What is there.
+        path: PathBuf,
+    },
+}
+
+impl ListenError {
+    /// Decides the exit code.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::InUse { .. } | Self::Io { .. } => Class::Unavailable,
+            Self::Activation(_) | Self::OpenFolder { .. } | Self::Occupied { .. } => Class::Misconfigured,
+        }
+    }
+
+    /// What the operator does next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Activation(_) => "give the socket unit exactly one ListenStream= with a path",
+            Self::InUse { .. } => "stop the other process, or give each a socket of its own",
+            Self::Io { .. } => {
+                "look at the folder: does it exist, may our user write to it, is the path shorter than 108 bytes"
+            }
+            Self::OpenFolder { .. } => {
+                "use a folder that only root or our own user can write to, such as /run/nodeseal"
+            }
+            Self::Occupied { .. } => "move the file away, or name another socket",
+        }
+    }
+}
+
+/// The socket that the supervisor holds (sd_listen_fds(3)), if it holds one.
+pub fn from_supervisor() -> Result<Option<UnixListener>, ListenError> {
+    let mut fds = listenfd::ListenFd::from_env();
+    match fds.len() {
+        0 => Ok(None),
+        _ => fds.take_unix_listener(0).map_err(ListenError::Activation),
+    }
+}
+
+/// Makes the socket with `mode`. Call before other threads exist: the umask is the process's.
+pub fn bind(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+    let fail = |what, at: &Path, source| ListenError::Io { what, path: at.to_owned(), source };
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    check_folder(folder)?;
+    check_stale(path)?;
+    let temporary = path.with_extension(format!("new{}", std::process::id()));
+    match fs::remove_file(&temporary) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(fail("remove", &temporary, source)),
+        _ => {}
+    }
+    let old = umask(Mode::from_bits_truncate(!mode & 0o777));
+    let bound = UnixListener::bind(&temporary);
+    umask(old);
+    let listener = bound.map_err(|source| fail("bind", &temporary, source))?;
+    fs::rename(&temporary, path).map_err(|source| fail("rename to", path, source))?;
+    Ok(listener)
+}
+
+fn check_folder(folder: &Path) -> Result<(), ListenError> {
+    let fail = |what, source| ListenError::Io { what, path: folder.to_owned(), source };
+    match DirBuilder::new().mode(0o755).create(folder) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => return Err(fail("create", source)),
+        _ => {}
+    }
+    let meta = fs::metadata(folder).map_err(|source| fail("look at", source))?;
+    let owned = meta.uid() == 0 || meta.uid() == nix::unistd::geteuid().as_raw();
+    if owned && meta.mode() & 0o022 == 0 { Ok(()) } else { Err(ListenError::OpenFolder { path: folder.to_owned() }) }
+}
+
+fn check_stale(path: &Path) -> Result<(), ListenError> {
+    match fs::symlink_metadata(path) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(ListenError::Io { what: "look at", path: path.to_owned(), source }),
+        Ok(meta) if !meta.file_type().is_socket() => return Err(ListenError::Occupied { path: path.to_owned() }),
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        // ECONNREFUSED: nobody listens. Anything else may be somebody who is only busy (EAGAIN: the backlog is full).
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(_) | Err(_) => Err(ListenError::InUse { path: path.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn a_stale_socket_is_taken_over_and_a_living_one_is_not() {
+        let folder = folder();
+        let path = folder.path().join("kms.sock");
+        let first = bind(&path, 0o660).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
+        assert!(matches!(bind(&path, 0o660), Err(ListenError::InUse { .. })));
+        drop(first);
+        let _second = bind(&path, 0o600).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_the_way_and_a_folder_open_to_others_are_refused() {
+        let folder = folder();
+        let path = folder.path().join("kms.sock");
+        fs::write(&path, b"precious").unwrap();
+        assert!(matches!(bind(&path, 0o660), Err(ListenError::Occupied { .. })));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        fs::remove_file(&path).unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(bind(&path, 0o660), Err(ListenError::OpenFolder { .. })));
+    }
+}

@@ -1,0 +1,43 @@
+//! The KMS API: v2 and v1beta1 on one unix socket. Alone names tonic, prost and hyper.
+//!
+//! ```text
+//! listen ▶ peer check ▶ authority fix ▶ HTTP/2 (hyper) ▶ admission ▶ v1 | v2 adapter ▶ keyring
+//! ```
+//!
+//! Everything runs on one thread: a call is microseconds of work in memory. The only wait is for a block of uses (`keyring::uses`).
+
+mod admission;
+pub mod authority;
+pub(crate) mod codec;
+mod connections;
+pub mod limits;
+pub mod listen;
+mod pb;
+mod serve;
+mod status;
+mod v1;
+mod v2;
+
+use std::path::PathBuf;
+
+use crate::envelope::Api;
+
+pub use serve::{Server, Shutdown};
+
+/// The KMS socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where; under socket activation only for the log.
+    pub socket: PathBuf,
+    /// At most 0660.
+    pub mode: u32,
+    /// SO_PEERCRED: who may speak.
+    pub allow_uids: Vec<u32>,
+    /// Which APIs are served.
+    pub apis: Vec<Api>,
+}
+
+impl Settings {
+    /// Owner and group: kube-apiserver runs as root, and a group can be let in.
+    pub const DEFAULT_MODE: u32 = 0o660;
+}

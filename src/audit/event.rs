@@ -1,0 +1,162 @@
+//! The closed list of events (docs/audit-events.md says the same). Names are `noun.verb_past`; fields carry their unit.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tracing::{debug, error, info, warn};
+
+use crate::types::{Class, KekId, KeyId};
+
+/// Something that happened, and that an operator or auditor may ask for.
+pub enum Event<'a> {
+    /// The longest idle connection was closed to make room.
+    ConnectionEvicted {
+        /// How many are open.
+        open: usize,
+    },
+    /// A plaintext was encrypted, or a ciphertext decrypted.
+    DekServed {
+        /// `v2.Encrypt` and so on.
+        op: &'static str,
+        /// Of the request; `-` in v1.
+        uid: &'a str,
+        /// Of the KEK that was used.
+        key_id: &'a KeyId,
+    },
+    /// A new key_id is reported from now on.
+    KeyActivated {
+        /// The local KEK.
+        kek: &'a KekId,
+        /// Its key_id.
+        key_id: &'a KeyId,
+    },
+    /// A local KEK was made and is safe on disk.
+    KeyCreated {
+        /// The local KEK.
+        kek: &'a KekId,
+    },
+    /// A local KEK was marked or destroyed by the operator.
+    KeyRetired {
+        /// The local KEK.
+        kek: &'a KekId,
+        /// `compromised` or `destroyed`.
+        state: &'static str,
+    },
+    /// A key page could not be locked.
+    MemoryUnlocked,
+    /// A connection was closed before a byte of it was read.
+    PeerRefused {
+        /// SO_PEERCRED.
+        peer_uid: u32,
+        /// SO_PEERCRED.
+        peer_pid: i32,
+        /// Which socket.
+        socket: &'a Path,
+    },
+    /// A call was answered with an error.
+    RequestRefused {
+        /// `v2.Encrypt` and so on.
+        op: &'static str,
+        /// Of the request; `-` where there is none.
+        uid: &'a str,
+        /// Of the failure.
+        class: Class,
+        /// The whole chain.
+        error: &'a str,
+    },
+    /// The node root was opened and all local KEKs are in memory.
+    SealOpened {
+        /// How many.
+        keys: usize,
+        /// From the first attempt.
+        took: Duration,
+    },
+    /// The keys could not be opened; tried again.
+    SealRefused {
+        /// Of the failure.
+        class: Class,
+        /// The whole chain.
+        error: &'a str,
+        /// What to do.
+        hint: &'a str,
+        /// Until the next attempt.
+        retry_in: Duration,
+    },
+    /// The node root was sealed anew.
+    SealRenewed {
+        /// The policy it is bound to.
+        policy: &'a str,
+    },
+    /// The KMS socket answers.
+    ServiceReady {
+        /// Where; absent under socket activation.
+        socket: &'a Path,
+    },
+    /// First line of a process.
+    ServiceStarted {
+        /// `nodeseald` or `nodeseal-sealer`.
+        program: &'static str,
+    },
+    /// A stop was asked for.
+    ServiceStopping {
+        /// The signal.
+        reason: &'static str,
+    },
+    /// A file's newest generation is damaged; the one before was taken.
+    StateFellBack {
+        /// Which file.
+        file: &'a str,
+    },
+    /// Something of ours on disk could not be read or written; the service goes on.
+    StateTroubled {
+        /// What was tried.
+        what: &'static str,
+        /// The whole chain.
+        error: &'a str,
+        /// What to do.
+        hint: &'a str,
+    },
+}
+
+/// Writes the event to the log.
+pub fn emit(event: &Event<'_>) {
+    match event {
+        Event::ConnectionEvicted { open } => warn!(event = "connection.evicted", open),
+        Event::DekServed { op, uid, key_id } => {
+            debug!(event = "dek.served", op, uid, key_id = key_id.metric_hash());
+        }
+        Event::KeyActivated { kek, key_id } => {
+            info!(event = "key.activated", %kek, %key_id, key_id_hash = key_id.metric_hash());
+        }
+        Event::KeyCreated { kek } => info!(event = "key.created", %kek),
+        Event::KeyRetired { kek, state } => warn!(event = "key.retired", %kek, state),
+        Event::MemoryUnlocked => warn!(
+            event = "memory.unlocked",
+            hint = "raise the limit of locked memory (LimitMEMLOCK=8M): keys could reach swap"
+        ),
+        Event::PeerRefused { peer_uid, peer_pid, socket } => {
+            warn!(event = "peer.refused", peer_uid, peer_pid, socket = %socket.display());
+        }
+        Event::RequestRefused { op, uid, class, error } => {
+            warn!(event = "request.refused", op, uid, class = class.label(), error);
+        }
+        Event::SealOpened { keys, took } => {
+            info!(event = "seal.opened", keys, took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        }
+        Event::SealRefused { class, error, hint, retry_in } => {
+            error!(event = "seal.refused", class = class.label(), error, hint, retry_in_seconds = retry_in.as_secs());
+        }
+        Event::SealRenewed { policy } => info!(event = "seal.renewed", policy),
+        Event::ServiceReady { socket } => info!(event = "service.ready", socket = %socket.display()),
+        Event::ServiceStarted { program } => {
+            info!(event = "service.started", program, version = env!("CARGO_PKG_VERSION"), pid = std::process::id());
+        }
+        Event::ServiceStopping { reason } => info!(event = "service.stopping", reason),
+        Event::StateFellBack { file } => warn!(
+            event = "state.fell_back",
+            file,
+            hint = "the newest generation is damaged: look at the disk, and keep a backup"
+        ),
+        Event::StateTroubled { what, error, hint } => error!(event = "state.troubled", what, error, hint),
+    }
+}

@@ -1,0 +1,5 @@
+//! The KMS plugin.
+
+fn main() -> std::process::ExitCode {
+    nodeseal::daemon::main()
+}

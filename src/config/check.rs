@@ -1,0 +1,270 @@
+//! From the mirror to [`Config`]: parse, don't validate, and collect every mistake on the way.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::pcr_lint::lint;
+use super::{Config, Problem, Seal, raw};
+use crate::api;
+use crate::envelope::Api;
+use crate::keyring::MaxAge;
+use crate::sealer::settings::{DEFAULT_PARENT_HANDLE, OWNER_PERSISTENT_HANDLES, TpmDevice, TpmSettings};
+use crate::types::{PcrBank, PcrSet, SealPolicy};
+
+/// The only version of the file so far.
+const VERSION: i64 = 1;
+/// FHS: variable state of a service.
+const STATE_DIR: &str = "/var/lib/nodeseal";
+/// The whole directory is mounted into API-server pods, so the control socket is closed by its mode, not by its place.
+const KMS_SOCKET: &str = "/run/nodeseal/kms.sock";
+const CONTROL_SOCKET: &str = "/run/nodeseal/control.sock";
+/// In-kernel resource manager; /dev/tpm0 has one user at a time.
+const TPM_DEVICE: &str = "/dev/tpmrm0";
+/// Collects problems; every check goes on after one.
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, key: &str, text: impl Into<String>) {
+        self.0.push(Problem { key: key.to_owned(), text: text.into() });
+    }
+
+    fn keep<T, E: std::fmt::Display>(&mut self, key: &str, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.add(key, error.to_string())).ok()
+    }
+}
+
+pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>> {
+    let raw::File { version, cluster, state_dir, listen, control, seal, local_kek, log, provider, write, decrypt } =
+        file;
+    let mut problems = Problems::default();
+    let mut warnings = Problems::default();
+    match version {
+        Some(VERSION) => {}
+        Some(newer) if newer > VERSION => {
+            problems.add("version", format!("is {newer}, which needs a later release; this one knows {VERSION}"))
+        }
+        Some(_) | None => problems.add("version", format!("write version = {VERSION}")),
+    }
+    let cluster = match cluster {
+        Some(name) => problems.keep("cluster", name.parse()),
+        None => {
+            problems.add("cluster", "write the cluster's name, the same on all of its nodes; it can never be changed");
+            None
+        }
+    };
+    let state_dir = absolute(&mut problems, "state_dir", state_dir, STATE_DIR);
+    let listen = check_listen(&mut problems, &mut warnings, listen);
+    let control_socket = absolute(&mut problems, "control.socket", control.socket, CONTROL_SOCKET);
+    let seal = check_seal(&mut problems, &mut warnings, seal);
+    let max_age = check_local_kek(&mut problems, local_kek);
+    for (key, present) in [("provider", provider.is_some()), ("write", write.is_some()), ("decrypt", decrypt.is_some())]
+    {
+        if present {
+            problems.add(key, "remote providers are not compiled into this build: remove the table");
+        }
+    }
+    match (cluster, state_dir, listen, control_socket, seal, max_age) {
+        (Some(cluster), Some(state_dir), Some(listen), Some(control_socket), Some(seal), Some(max_age))
+            if problems.0.is_empty() =>
+        {
+            Ok(Config {
+                path: path.to_owned(),
+                warnings: warnings.0,
+                cluster,
+                state_dir,
+                listen,
+                control_socket,
+                seal,
+                max_age,
+                log_format: log.format.unwrap_or_default(),
+                log_level: log.level.unwrap_or_default(),
+            })
+        }
+        _ => Err(problems.0),
+    }
+}
+
+fn check_listen(problems: &mut Problems, warnings: &mut Problems, listen: raw::Listen) -> Option<api::Settings> {
+    let raw::Listen { socket, mode, allow_users, apis } = listen;
+    let socket = absolute(problems, "listen.socket", socket, KMS_SOCKET);
+    let mode = check_mode(problems, mode);
+    let users = allow_users.unwrap_or_else(|| vec![toml::Value::String("root".into())]);
+    if users.is_empty() {
+        problems
+            .add("listen.allow_users", "names nobody: write the user that kube-apiserver runs as, usually [\"root\"]");
+    }
+    let uids: Vec<u32> =
+        users.iter().enumerate().filter_map(|(index, user)| check_user(problems, index, user)).collect();
+    if uids.contains(&NOBODY) {
+        problems.add("listen.allow_users", "names uid 65534, which stands for every unmapped user: remove it");
+    }
+    let apis = check_apis(problems, apis);
+    if apis.as_ref().is_some_and(|apis| apis.as_slice() == [Api::V1]) {
+        warnings.add("listen.apis", "only v1beta1, which Kubernetes has deprecated since 1.28");
+    }
+    Some(api::Settings { socket: socket?, mode: mode?, allow_uids: uids, apis: apis? })
+}
+
+/// The kernel's overflow uid (/proc/sys/kernel/overflowuid).
+const NOBODY: u32 = 65_534;
+
+fn check_mode(problems: &mut Problems, mode: Option<String>) -> Option<u32> {
+    let Some(text) = mode else { return Some(api::Settings::DEFAULT_MODE) };
+    match u32::from_str_radix(&text, 8) {
+        Ok(mode) if mode & !0o660 == 0 && mode & 0o600 == 0o600 => Some(mode),
+        _ => {
+            problems.add("listen.mode", "is \"0600\" or \"0660\": nobody but owner and group may connect");
+            None
+        }
+    }
+}
+
+fn check_user(problems: &mut Problems, index: usize, user: &toml::Value) -> Option<u32> {
+    let key = format!("listen.allow_users[{index}]");
+    match user {
+        toml::Value::Integer(uid) => problems.keep(&key, u32::try_from(*uid).map_err(|_| "is no uid")),
+        toml::Value::String(name) => match nix::unistd::User::from_name(name) {
+            Ok(Some(user)) => Some(user.uid.as_raw()),
+            Ok(None) | Err(_) => {
+                problems.add(&key, format!("there is no user {name:?} on this machine"));
+                None
+            }
+        },
+        _ => {
+            problems.add(&key, "is a user's name or a uid");
+            None
+        }
+    }
+}
+
+fn check_apis(problems: &mut Problems, apis: Option<Vec<String>>) -> Option<Vec<Api>> {
+    let Some(names) = apis else { return Some(vec![Api::V1, Api::V2]) };
+    let mut found = Vec::new();
+    for name in &names {
+        match name.as_str() {
+            "v1beta1" => found.push(Api::V1),
+            "v2" => found.push(Api::V2),
+            other => problems.add("listen.apis", format!("{other:?} is neither \"v2\" nor \"v1beta1\"")),
+        }
+    }
+    if names.is_empty() {
+        problems.add("listen.apis", "names no API: write [\"v2\"] or [\"v2\", \"v1beta1\"]");
+    }
+    Some(found)
+}
+
+fn check_seal(problems: &mut Problems, warnings: &mut Problems, seal: raw::Seal) -> Option<Seal> {
+    let raw::Seal { backend, socket, tpm2, pkcs11 } = seal;
+    match backend.as_deref() {
+        None | Some("tpm2") => {}
+        Some("pkcs11") => {
+            problems.add("seal.backend", "the engine pkcs11 is not compiled into this build: write \"tpm2\"")
+        }
+        Some(other) => problems.add("seal.backend", format!("{other:?} is not \"tpm2\"")),
+    }
+    if pkcs11.is_some() {
+        problems.add("seal.pkcs11", "the engine pkcs11 is not compiled into this build: remove the table");
+    }
+    let socket = match socket {
+        Some(path) => Some(absolute(problems, "seal.socket", Some(path), "")?),
+        None => None,
+    };
+    let policy = check_policy(problems, warnings, &tpm2);
+    let device = problems.keep("seal.tpm2.device", tpm2.device.as_deref().unwrap_or(TPM_DEVICE).parse::<TpmDevice>());
+    let parent_handle = match tpm2.parent_handle {
+        None => Some(DEFAULT_PARENT_HANDLE),
+        Some(handle) => {
+            let owned = u32::try_from(handle).ok().filter(|handle| OWNER_PERSISTENT_HANDLES.contains(handle));
+            problems.keep(
+                "seal.tpm2.parent_handle",
+                owned.ok_or("is a persistent handle of the owner, from 0x81000000 to 0x817fffff"),
+            )
+        }
+    };
+    let allow_software_tpm = tpm2.allow_software_tpm.unwrap_or(false);
+    if allow_software_tpm {
+        warnings.add("seal.tpm2.allow_software_tpm", "a software TPM protects nothing: for tests only");
+    }
+    Some(Seal {
+        socket,
+        tpm2: TpmSettings { device: device?, parent_handle: parent_handle?, allow_software_tpm },
+        policy: policy?,
+    })
+}
+
+fn check_policy(problems: &mut Problems, warnings: &mut Problems, tpm2: &raw::Tpm2) -> Option<SealPolicy> {
+    match (tpm2.policy.as_deref().unwrap_or("none"), &tpm2.pcrs) {
+        ("none", None) if tpm2.pcr_bank.is_none() => Some(SealPolicy::None),
+        ("none", _) => {
+            problems.add("seal.tpm2.pcrs", "means nothing without policy = \"pcr\"");
+            None
+        }
+        ("pcr", None) => {
+            problems.add("seal.tpm2.pcrs", "write the PCRs to bind to, such as pcrs = [0, 2, 4]");
+            None
+        }
+        ("pcr", Some(numbers)) => {
+            let bank = match tpm2.pcr_bank.as_deref() {
+                None | Some("sha256") => PcrBank::Sha256,
+                Some("sha384") => PcrBank::Sha384,
+                Some(other) => {
+                    problems.add("seal.tpm2.pcr_bank", format!("{other:?} is neither \"sha256\" nor \"sha384\""));
+                    return None;
+                }
+            };
+            let numbers: Vec<u8> = numbers.iter().map(|number| u8::try_from(*number).unwrap_or(u8::MAX)).collect();
+            let pcrs = problems.keep("seal.tpm2.pcrs", PcrSet::from_numbers(&numbers))?;
+            let lint = lint(pcrs);
+            for number in &lint.refused {
+                problems.add(
+                    "seal.tpm2.pcrs",
+                    format!("PCR {number} can be reset by software or is not measured at boot: remove it"),
+                );
+            }
+            lint.warnings.iter().for_each(|why| warnings.add("seal.tpm2.pcrs", *why));
+            lint.refused.is_empty().then_some(SealPolicy::Pcr { bank, pcrs })
+        }
+        ("signed-pcr", _) => {
+            problems.add("seal.tpm2.policy", "\"signed-pcr\" is not in this release: write \"none\" or \"pcr\"");
+            None
+        }
+        (other, _) => {
+            problems.add("seal.tpm2.policy", format!("{other:?} is neither \"none\" nor \"pcr\""));
+            None
+        }
+    }
+}
+
+fn check_local_kek(problems: &mut Problems, local_kek: raw::LocalKek) -> Option<MaxAge> {
+    if local_kek.enabled == Some(false) {
+        problems.add(
+            "local_kek.enabled",
+            "without a local KEK there must be a provider, and none is compiled into this build",
+        );
+    }
+    let Some(text) = local_kek.max_age else { return Some(MaxAge::DEFAULT) };
+    let bounds =
+        || format!("{text:?} is not a time from {} to {}, such as \"90d\"", days(MaxAge::MIN), days(MaxAge::MAX));
+    match humantime::parse_duration(&text).ok().and_then(MaxAge::new) {
+        Some(age) => Some(age),
+        None => {
+            problems.add("local_kek.max_age", bounds());
+            None
+        }
+    }
+}
+
+fn days(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+fn absolute(problems: &mut Problems, key: &str, path: Option<String>, default: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(path.unwrap_or_else(|| default.to_owned()));
+    if path.is_absolute() && path.file_name().is_some() {
+        Some(path)
+    } else {
+        problems.add(key, format!("{:?} is not an absolute path", path.display().to_string()));
+        None
+    }
+}

@@ -1,0 +1,101 @@
+//! Opens the file, refuses one that others can change, and hands its text to `check`.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{Config, Problem, check, raw};
+use crate::types::Class;
+
+/// Bytes. A configuration with a hundred providers is a tenth of it.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Others can write to the file.
+    #[error("{path} {reason}", path = path.display())]
+    Insecure {
+        /// The file.
+        path: PathBuf,
+        /// In which way.
+        reason: String,
+    },
+    /// The content, all mistakes at once.
+    #[error("{path} has {n} mistake{s}", path = path.display(), n = problems.len(), s = if problems.len() == 1 { "" } else { "s" })]
+    Problems {
+        /// The file.
+        path: PathBuf,
+        /// In the order of the file's sections.
+        problems: Vec<Problem>,
+    },
+    /// The kernel said no.
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// Not TOML, or a key that we do not know.
+    #[error("{path} is not a configuration of ours", path = path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// With line and column.
+        #[source]
+        source: toml::de::Error,
+    },
+}
+
+impl ConfigError {
+    /// Always the operator's to mend.
+    pub fn class(&self) -> Class {
+        Class::Misconfigured
+    }
+
+    /// What the operator does next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Insecure { .. } => "chown root and chmod go-w the file",
+            Self::Problems { .. } | Self::Syntax { .. } => {
+                "mend the file and run `nodeseal config check`; docs/configuration.md lists every key"
+            }
+            Self::Read { .. } => "name the file with --config or NODESEAL_CONFIG",
+        }
+    }
+
+    /// The single mistakes, if there are any.
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Problems { problems, .. } => problems,
+            Self::Insecure { .. } | Self::Read { .. } | Self::Syntax { .. } => &[],
+        }
+    }
+}
+
+/// Reads and checks the file.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(read)?;
+    let meta = file.metadata().map_err(read)?;
+    let own = nix::unistd::geteuid().as_raw();
+    let insecure = |reason: String| ConfigError::Insecure { path: path.to_owned(), reason };
+    if meta.uid() != 0 && meta.uid() != own {
+        return Err(insecure(format!("belongs to user {}, who could change it", meta.uid())));
+    }
+    if meta.mode() & 0o022 != 0 {
+        return Err(insecure(format!("has mode {:04o}: others could change it", meta.mode() & 0o7777)));
+    }
+    let mut text = String::new();
+    file.take(MAX_BYTES).read_to_string(&mut text).map_err(read)?;
+    parse(path, &text)
+}
+
+pub(super) fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    let file: raw::File =
+        toml::from_str(text).map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })?;
+    check::check(path, file).map_err(|problems| ConfigError::Problems { path: path.to_owned(), problems })
+}

@@ -1,0 +1,76 @@
+//! `/etc/nodeseal/nodeseal.toml`: read, checked once, and from then on a type that cannot be wrong.
+//!
+//! No field can hold a secret. Unknown keys are errors, and all mistakes are reported at once with their path and what to write
+//! instead. Refuses a file that somebody else than root (or our own user) owns or can write to.
+
+mod check;
+mod load;
+mod pcr_lint;
+mod raw;
+
+use std::path::PathBuf;
+
+pub use load::{ConfigError, load};
+
+use crate::api;
+use crate::audit::log;
+use crate::keyring::MaxAge;
+use crate::sealer::settings::TpmSettings;
+use crate::types::{ClusterId, SealPolicy};
+
+/// Where the file is unless `--config` or `NODESEAL_CONFIG` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/nodeseal/nodeseal.toml";
+
+/// Everything that the programs need to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it comes from.
+    pub path: PathBuf,
+    /// What was found worth a warning.
+    pub warnings: Vec<Problem>,
+    /// Goes into every key_id and AAD.
+    pub cluster: ClusterId,
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// The KMS socket.
+    pub listen: api::Settings,
+    /// The operator's socket.
+    pub control_socket: PathBuf,
+    /// The sealing device.
+    pub seal: Seal,
+    /// When a local KEK is replaced.
+    pub max_age: MaxAge,
+    /// Lines.
+    pub log_format: log::Format,
+    /// Which lines.
+    pub log_level: log::Level,
+}
+
+/// The sealing device.
+#[derive(Clone, Debug)]
+pub struct Seal {
+    /// Where a supervisor listens for the sealer; absent: the sealer is started for each question.
+    pub socket: Option<PathBuf>,
+    /// The TPM.
+    pub tpm2: TpmSettings,
+    /// What the node root is bound to.
+    pub policy: SealPolicy,
+}
+
+/// A mistake or a warning: where, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Path of the key, such as `seal.tpm2.pcrs`.
+    pub key: String,
+    /// What is wrong and what to do.
+    pub text: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.key, self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! The file as it is written: serde's mirror, with every key that we know of and nothing else.
+//!
+//! Keys that this build does not serve stay here, so that `check` can say so instead of "unknown field".
+
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) version: Option<i64>,
+    pub(super) cluster: Option<String>,
+    pub(super) state_dir: Option<String>,
+    #[serde(default)]
+    pub(super) listen: Listen,
+    #[serde(default)]
+    pub(super) control: Control,
+    #[serde(default)]
+    pub(super) seal: Seal,
+    #[serde(default)]
+    pub(super) local_kek: LocalKek,
+    #[serde(default)]
+    pub(super) log: Log,
+    /// Remote providers: not in this build.
+    pub(super) provider: Option<toml::Value>,
+    /// Goes with providers.
+    pub(super) write: Option<toml::Value>,
+    /// Goes with providers.
+    pub(super) decrypt: Option<toml::Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listen {
+    pub(super) socket: Option<String>,
+    pub(super) mode: Option<String>,
+    pub(super) allow_users: Option<Vec<toml::Value>>,
+    pub(super) apis: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Control {
+    pub(super) socket: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Seal {
+    pub(super) backend: Option<String>,
+    pub(super) socket: Option<String>,
+    #[serde(default)]
+    pub(super) tpm2: Tpm2,
+    /// PKCS#11: not in this build.
+    pub(super) pkcs11: Option<toml::Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tpm2 {
+    pub(super) device: Option<String>,
+    pub(super) parent_handle: Option<i64>,
+    pub(super) allow_software_tpm: Option<bool>,
+    pub(super) policy: Option<String>,
+    pub(super) pcr_bank: Option<String>,
+    pub(super) pcrs: Option<Vec<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LocalKek {
+    pub(super) enabled: Option<bool>,
+    pub(super) max_age: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) format: Option<crate::audit::log::Format>,
+    pub(super) level: Option<crate::audit::log::Level>,
+}

@@ -1,0 +1,117 @@
+//! The command line. Help texts are one line each; the long story is in docs/.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::DEFAULT_PATH;
+
+#[derive(Parser)]
+#[command(name = super::PROGRAM, version, about = "Operates a Kubernetes KMS plugin that is rooted in this node's hardware")]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) common: Common,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Args)]
+pub(super) struct Common {
+    /// The configuration
+    #[arg(long, global = true, value_name = "FILE", env = "NODESEAL_CONFIG", default_value = DEFAULT_PATH)]
+    pub(super) config: PathBuf,
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Verb {
+    /// Check the configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Run everything in one folder with a software TPM, to try it out
+    Dev(DevArgs),
+    /// Print the EncryptionConfiguration for this node's kube-apiserver
+    EncryptionConfig(EncryptionConfigArgs),
+    /// Set this node up: seal a node root, make the first KEK
+    Init,
+    /// List, rotate, activate and retire local KEKs
+    #[command(subcommand)]
+    Keys(KeysVerb),
+    /// Seal the node root anew under the configured policy and today's PCRs
+    Reseal,
+    /// Show what the running nodeseald says of itself
+    Status,
+}
+
+#[derive(Subcommand)]
+pub(super) enum ConfigVerb {
+    /// Report every mistake in the configuration
+    Check,
+}
+
+#[derive(Subcommand)]
+pub(super) enum KeysVerb {
+    /// Turn to a KEK in pre-activation; the old one goes on decrypting
+    Activate {
+        /// Of the KEK
+        id: String,
+    },
+    /// Show all KEKs and their states
+    List,
+    /// Destroy a KEK that is not active, or mark it as compromised
+    Retire {
+        /// Of the KEK
+        id: String,
+        /// The id once more: whatever was encrypted under the KEK and not migrated becomes unreadable for ever
+        #[arg(long, value_name = "ID", default_value = "")]
+        confirm: String,
+        /// Only mark it: it goes on decrypting
+        #[arg(long)]
+        compromised: bool,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Make a new KEK in pre-activation
+    Rotate,
+}
+
+#[derive(Args)]
+pub(super) struct DevArgs {
+    /// Everything lives here; made if absent
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// The sealing device to imitate
+    #[arg(long, value_enum, default_value_t = Backend::Tpm2)]
+    pub(super) backend: Backend,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Backend {
+    /// A software TPM
+    Tpm2,
+}
+
+#[derive(Args)]
+pub(super) struct EncryptionConfigArgs {
+    /// The KMS API that kube-apiserver is to use
+    #[arg(long, value_enum, default_value_t = KmsApi::V2)]
+    pub(super) api: KmsApi,
+    /// Resources to encrypt
+    #[arg(long, value_delimiter = ',', default_value = "secrets")]
+    pub(super) resources: Vec<String>,
+    /// Leave out the provider that reads what was stored unencrypted
+    #[arg(long)]
+    pub(super) no_identity: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum KmsApi {
+    /// Kubernetes 1.27 and later
+    V2,
+    /// Deprecated since Kubernetes 1.28
+    V1beta1,
+}

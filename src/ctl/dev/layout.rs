@@ -1,0 +1,178 @@
+//! The folder of `nodeseal dev`: what lies where, and the configuration that is generated for it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use toml::{Table, Value};
+
+/// sun_path of unix(7) without its final zero; the longest name of ours and its temporary suffix are counted in.
+const PATH_MAX_BYTES: usize = 107 - "/control.new4194304".len();
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LayoutError {
+    #[error("{path} is not valid TOML", path = path.display())]
+    Fragment {
+        path: PathBuf,
+        #[source]
+        source: toml::de::Error,
+    },
+    #[error("another `nodeseal dev` runs in {path}", path = path.display())]
+    InUse { path: PathBuf },
+    #[error("cannot {what} {path}", path = path.display())]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} can be entered by other users, or belongs to one", path = path.display())]
+    NotPrivate { path: PathBuf },
+    #[error(
+        "the path of the folder is longer than {PATH_MAX_BYTES} bytes, which leaves no room for the names of sockets"
+    )]
+    TooLong,
+}
+
+impl LayoutError {
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            Self::Fragment { .. } => "mend the file that --config names",
+            Self::InUse { .. } => "stop the other one, or name another folder",
+            Self::Io { .. } => "look at the folder: space, owner and mode",
+            Self::NotPrivate { .. } => "name a folder that does not exist yet, or make it yours alone: chmod 0700",
+            Self::TooLong => "name a shorter folder",
+        }
+    }
+}
+
+/// An open and locked folder.
+pub(super) struct Layout {
+    root: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Layout {
+    /// Makes the folder if it is absent (0700) and locks it.
+    pub(super) fn open(dir: &Path) -> Result<Self, LayoutError> {
+        let fail = |what, path: &Path, source| LayoutError::Io { what, path: path.to_owned(), source };
+        make_dir(dir).map_err(|source| fail("create", dir, source))?;
+        let root = fs::canonicalize(dir).map_err(|source| fail("open", dir, source))?;
+        if root.as_os_str().len() > PATH_MAX_BYTES {
+            return Err(LayoutError::TooLong);
+        }
+        let meta = fs::metadata(&root).map_err(|source| fail("look at", &root, source))?;
+        if meta.uid() != nix::unistd::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+            return Err(LayoutError::NotPrivate { path: root });
+        }
+        for folder in ["log", "tpm"] {
+            let path = root.join(folder);
+            make_dir(&path).map_err(|source| fail("create", &path, source))?;
+        }
+        let path = root.join("dev.lock");
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let lock = Flock::lock(file.map_err(|source| fail("open", &path, source))?, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| LayoutError::InUse { path: root.clone() })?;
+        Ok(Self { root, _lock: lock })
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn config(&self) -> PathBuf {
+        self.root.join("nodeseal.toml")
+    }
+
+    pub(super) fn sealer_socket(&self) -> PathBuf {
+        self.root.join("sealer.sock")
+    }
+
+    pub(super) fn tpm(&self) -> PathBuf {
+        self.root.join("tpm")
+    }
+
+    /// The log of a program, appended to.
+    pub(super) fn log(&self, program: &str) -> io::Result<File> {
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(self.root.join("log").join(format!("{program}.log")))
+    }
+
+    /// Writes `nodeseal.toml`: what this folder needs, with the fragment laid over it.
+    pub(super) fn write_config(&self, swtpm_port: u16, fragment: Option<&Path>) -> Result<(), LayoutError> {
+        let mut table = self.generated(swtpm_port);
+        if let Some(path) = fragment {
+            let fail = |source| LayoutError::Io { what: "read", path: path.to_owned(), source };
+            let text = fs::read_to_string(path).map_err(fail)?;
+            let over = text.parse().map_err(|source| LayoutError::Fragment { path: path.to_owned(), source })?;
+            lay_over(&mut table, over);
+        }
+        let path = self.config();
+        let temporary = path.with_extension("toml.new");
+        let fail = |source| LayoutError::Io { what: "write", path: path.clone(), source };
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(fail)?;
+        file.write_all(table.to_string().as_bytes()).map_err(fail)?;
+        fs::rename(&temporary, &path).map_err(fail)
+    }
+
+    fn generated(&self, swtpm_port: u16) -> Table {
+        let path = |name: &str| Value::String(self.root.join(name).display().to_string());
+        let uid = nix::unistd::geteuid().as_raw();
+        let users = if uid == 0 { vec![0] } else { vec![0, uid] };
+        let users = Value::Array(users.into_iter().map(|uid| Value::Integer(uid.into())).collect());
+        let table =
+            |pairs: Vec<(&str, Value)>| Value::Table(pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect());
+        let tpm2 = table(vec![
+            ("device", Value::String(format!("swtpm:port={swtpm_port}"))),
+            ("allow_software_tpm", Value::Boolean(true)),
+        ]);
+        let mut file = Table::new();
+        file.insert("version".into(), Value::Integer(1));
+        file.insert("cluster".into(), Value::String("dev".into()));
+        file.insert("state_dir".into(), path("state"));
+        file.insert("listen".into(), table(vec![("socket", path("kms.sock")), ("allow_users", users)]));
+        file.insert("control".into(), table(vec![("socket", path("control.sock"))]));
+        file.insert(
+            "seal".into(),
+            table(vec![("backend", Value::String("tpm2".into())), ("socket", path("sealer.sock")), ("tpm2", tpm2)]),
+        );
+        file
+    }
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// Tables are merged, everything else is replaced.
+fn lay_over(base: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => lay_over(below, above),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fragment_replaces_single_keys_and_leaves_their_neighbours() {
+        let mut base: Table = "a = 1\n[t]\nx = 1\ny = 2\n".parse().unwrap();
+        lay_over(&mut base, "[t]\ny = 3\nz = 4\n[u]\nv = 5\n".parse().unwrap());
+        assert_eq!(base, "a = 1\n[t]\nx = 1\ny = 3\nz = 4\n[u]\nv = 5\n".parse().unwrap());
+    }
+}

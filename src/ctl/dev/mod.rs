@@ -1,0 +1,178 @@
+//! `nodeseal dev`: everything in one folder with a software TPM, for trying it out and for tests.
+//!
+//! Does what systemd would: holds the listening sockets of both daemons, hands them over (LISTEN_FDS), and starts again what dies,
+//! so that a client sees no closed socket. The same folder again, also after a `kill -9` of any part, finds the same keys.
+
+mod child;
+mod layout;
+mod leftovers;
+mod swtpm;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::child::{Child, ChildError};
+use self::layout::{Layout, LayoutError};
+use self::swtpm::{Swtpm, SwtpmError};
+use super::args::{Backend, Common, DevArgs};
+use super::output::fail;
+use crate::api::listen::{self, ListenError};
+use crate::config::{self, ConfigError};
+use crate::control::{self, Answer, Request, say};
+use crate::keyring::KeeperError;
+use crate::types::Class;
+
+/// From the start to the first Encrypt that would be answered. swtpm and its first key take well below a second.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two looks at the children. Short, since a client may be waiting in the socket's backlog.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+#[derive(Debug, thiserror::Error)]
+enum DevError {
+    #[error("a program cannot be started")]
+    Child(#[source] ChildError),
+    #[error("the configuration cannot be used")]
+    Config(#[source] ConfigError),
+    #[error("the folder cannot be used")]
+    Layout(#[source] LayoutError),
+    #[error("a socket cannot be made")]
+    Listen(#[source] ListenError),
+    #[error("no Encrypt would be answered after {} s", READY_TIMEOUT.as_secs())]
+    NotReady,
+    #[error("the runtime cannot be started")]
+    Runtime(#[source] std::io::Error),
+    #[error("the node cannot be set up")]
+    SetUp(#[source] KeeperError),
+    #[error("the software TPM cannot be started")]
+    Swtpm(#[source] SwtpmError),
+}
+
+impl DevError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Config(error) => error.class(),
+            Self::Listen(error) => error.class(),
+            Self::SetUp(error) => error.class(),
+            Self::Layout(_) => Class::Misconfigured,
+            Self::Child(_) | Self::NotReady | Self::Runtime(_) | Self::Swtpm(_) => Class::Unavailable,
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Config(error) => error.hint(),
+            Self::Listen(error) => error.hint(),
+            Self::SetUp(error) => error.hint(),
+            Self::Layout(error) => error.hint(),
+            Self::Child(_) => "nodeseald and nodeseal-sealer must lie in the folder of nodeseal itself",
+            Self::NotReady => "see the logs in the folder log/",
+            Self::Runtime(_) => "see the limits of processes and descriptors",
+            Self::Swtpm(error) => error.hint(),
+        }
+    }
+}
+
+pub(super) fn run(common: &Common, args: &DevArgs) -> ExitCode {
+    match args.backend {
+        Backend::Tpm2 => {}
+    }
+    match up(common, args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let DevError::Config(problems) = &error {
+                return say::config_error(super::PROGRAM, problems);
+            }
+            fail(&error, error.class(), error.hint())
+        }
+    }
+}
+
+fn up(common: &Common, args: &DevArgs) -> Result<(), DevError> {
+    // The default path is not a fragment; whatever was named is.
+    let fragment = (common.config.as_os_str() != config::DEFAULT_PATH).then_some(common.config.as_path());
+    let layout = Layout::open(&args.dir).map_err(DevError::Layout)?;
+    leftovers::end(layout.root());
+    let swtpm = Swtpm::start(&layout).map_err(DevError::Swtpm)?;
+    layout.write_config(swtpm.port(), fragment).map_err(DevError::Layout)?;
+    let config = config::load(&layout.config()).map_err(DevError::Config)?;
+    let sealer_socket = listen::bind(&layout.sealer_socket(), 0o600).map_err(DevError::Listen)?;
+    let kms_socket = listen::bind(&config.listen.socket, config.listen.mode).map_err(DevError::Listen)?;
+    let mut sealer = Child::new("nodeseal-sealer", &layout, sealer_socket);
+    sealer.start().map_err(DevError::Child)?;
+    if !config.state_dir.join("state").exists() {
+        super::init::set_up(&config).map_err(DevError::SetUp)?;
+    }
+    let daemon = Child::new("nodeseald", &layout, kms_socket);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DevError::Runtime)?;
+    let mut dev = Dev { swtpm, sealer, daemon };
+    let result = dev
+        .daemon
+        .start()
+        .map_err(DevError::Child)
+        .and_then(|()| runtime.block_on(dev.supervise(&layout, &config, common.json)));
+    dev.stop();
+    result
+}
+
+struct Dev {
+    swtpm: Swtpm,
+    sealer: Child,
+    daemon: Child,
+}
+
+impl Dev {
+    async fn supervise(&mut self, layout: &Layout, config: &config::Config, json: bool) -> Result<(), DevError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(DevError::Runtime)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(DevError::Runtime)?;
+        let give_up = Instant::now() + READY_TIMEOUT;
+        let mut is_ready = false;
+        loop {
+            self.swtpm.keep(layout).map_err(DevError::Swtpm)?;
+            self.sealer.keep().map_err(DevError::Child)?;
+            self.daemon.keep().map_err(DevError::Child)?;
+            if !is_ready {
+                let answer = control::ask(&config.control_socket, &Request::Status {});
+                is_ready = matches!(&answer, Ok(Answer::Status(status)) if status.healthy);
+                match is_ready {
+                    true => self.announce(layout, config, json),
+                    false if Instant::now() > give_up => return Err(DevError::NotReady),
+                    false => {}
+                }
+            }
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    fn announce(&self, layout: &Layout, config: &config::Config, json: bool) {
+        if !json {
+            return say::result("ready");
+        }
+        let line = json!({
+            "event": "ready",
+            "socket": config.listen.socket,
+            "control": config.control_socket,
+            "config": layout.config(),
+            "pids": {
+                "nodeseal": std::process::id(),
+                "nodeseald": self.daemon.pid(),
+                "nodeseal_sealer": self.sealer.pid(),
+                "swtpm": self.swtpm.pid(),
+            },
+        });
+        say::result(&line.to_string());
+    }
+
+    /// In the order in which they need each other.
+    fn stop(&mut self) {
+        self.daemon.stop();
+        self.sealer.stop();
+        self.swtpm.stop();
+    }
+}

@@ -1,0 +1,89 @@
+//! `nodeseal encryption-config`: the EncryptionConfiguration that this node's kube-apiserver needs.
+//!
+//! The CIS Kubernetes benchmark (1.2.28 in 1.9 and later) looks at the line behind the last `providers:` and wants `kms` there, so
+//! the provider is written on that very line.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::args::{Common, EncryptionConfigArgs, KmsApi};
+use super::output::{load, print};
+use crate::config::Config;
+use crate::control::say;
+use crate::envelope::Api;
+
+/// Names the provider in etcd: `k8s:enc:kms:v2:nodeseal:`. Changing it makes kube-apiserver look for another provider.
+const NAME: &str = "nodeseal";
+/// kube-apiserver's own default (apiserver/v1/defaults.go).
+const TIMEOUT: &str = "3s";
+/// v1 only: DEKs that kube-apiserver keeps (apiserver/v1/defaults.go).
+const V1_CACHE_SIZE: u32 = 1000;
+
+pub(super) fn run(common: &Common, args: &EncryptionConfigArgs) -> ExitCode {
+    let config = match load(common) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let wanted = match args.api {
+        KmsApi::V2 => Api::V2,
+        KmsApi::V1beta1 => Api::V1,
+    };
+    if !config.listen.apis.contains(&wanted) {
+        say::warning(super::PROGRAM, "listen.apis does not name this API: nodeseald would refuse it");
+    }
+    print(common, &as_json(&config, args), || as_yaml(&config, args))
+}
+
+fn endpoint(config: &Config) -> String {
+    format!("unix://{}", config.listen.socket.display())
+}
+
+fn as_yaml(config: &Config, args: &EncryptionConfigArgs) -> String {
+    let resources: String = args.resources.iter().map(|resource| format!("      - {}\n", quoted(resource))).collect();
+    let version = match args.api {
+        KmsApi::V2 => "          apiVersion: v2\n".to_owned(),
+        KmsApi::V1beta1 => format!("          apiVersion: v1\n          cachesize: {V1_CACHE_SIZE}\n"),
+    };
+    let gate = match args.api {
+        KmsApi::V2 => "",
+        KmsApi::V1beta1 => {
+            "# KMS v1 is off since Kubernetes 1.29: kube-apiserver also needs --feature-gates=KMSv1=true.\n"
+        }
+    };
+    let identity = if args.no_identity { "" } else { IDENTITY };
+    format!(
+        "# For kube-apiserver's --encryption-provider-config. Mount the socket's folder into its pod, not the socket itself.\n\
+         {gate}apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n  - resources:\n{resources}\
+         \x20   providers:\n      - kms:\n{version}          name: {NAME}\n          endpoint: {}\n          timeout: {TIMEOUT}\n{identity}",
+        quoted(&endpoint(config)),
+    )
+}
+
+/// Without it nothing that was stored before could be read; with it nothing is written unencrypted, since it is not the first.
+const IDENTITY: &str = "      # Reads what was stored before encryption was turned on. Remove it after a storage migration.\n      - identity: {}\n";
+
+/// A YAML double-quoted scalar is a JSON string for the characters that a path or a resource can hold.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+fn as_json(config: &Config, args: &EncryptionConfigArgs) -> Value {
+    let mut kms = json!({ "name": NAME, "endpoint": endpoint(config), "timeout": TIMEOUT });
+    match args.api {
+        KmsApi::V2 => kms["apiVersion"] = "v2".into(),
+        KmsApi::V1beta1 => {
+            kms["apiVersion"] = "v1".into();
+            kms["cachesize"] = V1_CACHE_SIZE.into();
+        }
+    }
+    let mut providers = vec![json!({ "kms": kms })];
+    if !args.no_identity {
+        providers.push(json!({ "identity": {} }));
+    }
+    json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "EncryptionConfiguration",
+        "resources": [{ "resources": args.resources, "providers": providers }],
+    })
+}

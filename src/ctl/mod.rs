@@ -1,0 +1,47 @@
+//! `nodeseal`, the operator's tool: one file a verb.
+//!
+//! Results go to standard output, everything else to standard error (`control::say`). Nothing secret is ever read from the command
+//! line. Every verb takes `--config` and `--json`.
+
+mod args;
+mod config_check;
+mod dev;
+mod encryption_config;
+mod init;
+mod keys;
+mod output;
+mod reseal;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::args::{Cli, Verb};
+
+pub(crate) const PROGRAM: &str = "nodeseal";
+
+/// sysexits.h, EX_USAGE.
+const EX_USAGE: u8 = 64;
+
+/// `nodeseal`.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help or usage; a closed pipe leaves nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let Cli { common, verb } = cli;
+    match verb {
+        Verb::Config(args::ConfigVerb::Check) => config_check::run(&common),
+        Verb::Dev(args) => dev::run(&common, &args),
+        Verb::EncryptionConfig(args) => encryption_config::run(&common, &args),
+        Verb::Init => init::run(&common),
+        Verb::Keys(verb) => keys::run(&common, verb),
+        Verb::Reseal => reseal::run(&common),
+        Verb::Status => status::run(&common),
+    }
+}

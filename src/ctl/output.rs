@@ -1,0 +1,56 @@
+//! What all verbs do alike: load the configuration, ask the daemon, print JSON or text, turn an error into an exit code.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::PROGRAM;
+use super::args::Common;
+use crate::config::{self, Config};
+use crate::control::{self, Answer, ControlError, Request, say};
+use crate::types::Class;
+
+/// The configuration, with its warnings said.
+pub(super) fn load(common: &Common) -> Result<Config, ExitCode> {
+    config::load(&common.config).map_err(|error| say::config_error(PROGRAM, &error))
+}
+
+/// An answer of the running daemon.
+pub(super) fn ask(config: &Config, request: &Request) -> Result<Answer, ExitCode> {
+    control::ask(&config.control_socket, request).map_err(|error| control_error(&error))
+}
+
+/// See [`fail`].
+pub(super) fn control_error(error: &ControlError) -> ExitCode {
+    fail(error, error.class(), error.hint())
+}
+
+/// An error in the tool's voice.
+pub(super) fn fail(error: &dyn Error, class: Class, hint: &str) -> ExitCode {
+    say::error(PROGRAM, error, class, hint)
+}
+
+/// The daemon answered something else than was asked.
+pub(super) fn unfit() -> ExitCode {
+    control_error(&ControlError::Protocol)
+}
+
+/// JSON when asked for, else text.
+pub(super) fn print(common: &Common, value: &impl Serialize, text: impl FnOnce() -> String) -> ExitCode {
+    if common.json {
+        match serde_json::to_string(value) {
+            Ok(json) => say::result(&json),
+            Err(error) => return fail(&error, Class::Internal, "report this"),
+        }
+    } else {
+        say::result(text().trim_end());
+    }
+    ExitCode::SUCCESS
+}
+
+/// UTC, to the second.
+pub(super) fn time(unix_seconds: u64) -> String {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(unix_seconds);
+    humantime::format_rfc3339_seconds(time).to_string()
+}

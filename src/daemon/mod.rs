@@ -1,0 +1,147 @@
+//! The programs that run: `nodeseald` and, in [`sealer`], `nodeseal-sealer`.
+//!
+//! The start of `nodeseald` in one read: configuration, log, the process itself, sockets, keeper, control, API. The KMS socket
+//! answers before the keys are open, so that kube-apiserver learns what is missing instead of waiting for a connection.
+
+mod args;
+mod operator;
+pub mod sealer;
+
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use self::args::parse;
+use self::operator::Operator;
+use crate::api::listen::{self, ListenError};
+use crate::api::{Server, Shutdown};
+use crate::audit::{Event, emit, log};
+use crate::config::{self, Config};
+use crate::control::{self, say};
+use crate::keyring::keeper::{self, Settings};
+use crate::keyring::ring::UnixSeconds;
+use crate::sandbox::process;
+use crate::seal::client::SealerClient;
+use crate::types::Class;
+
+const PROGRAM: &str = "nodeseald";
+
+/// Seconds of the system's clock.
+pub fn now() -> UnixSeconds {
+    // Before 1970 the clock is wrong, and 0 makes every key young.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// `nodeseald`.
+pub fn main() -> ExitCode {
+    let path = match parse(PROGRAM, "Serves the Kubernetes KMS API with keys that only this node's hardware can open") {
+        Ok(path) => path,
+        Err(code) => return code,
+    };
+    let config = match config::load(&path) {
+        Ok(config) => config,
+        Err(error) => return say::config_error(PROGRAM, &error),
+    };
+    log::start(config.log_format, config.log_level);
+    emit(&Event::ServiceStarted { program: PROGRAM });
+    if let Err(error) = process::harden() {
+        return say::error(
+            PROGRAM,
+            &error,
+            Class::Internal,
+            "the kernel refused what every kernel allows: see its log",
+        );
+    }
+    let descriptors = process::raise_descriptor_limit();
+    match sockets(&config) {
+        Ok((kms, control)) => run(config, kms, control, descriptors),
+        Err(error) => say::error(PROGRAM, &error, error.class(), error.hint()),
+    }
+}
+
+fn sockets(config: &Config) -> Result<(UnixListener, UnixListener), ListenError> {
+    let kms = match listen::from_supervisor()? {
+        Some(listener) => listener,
+        None => listen::bind(&config.listen.socket, config.listen.mode)?,
+    };
+    Ok((kms, listen::bind(&config.control_socket, CONTROL_MODE)?))
+}
+
+/// Root alone; the peer check says the same once more.
+const CONTROL_MODE: u32 = 0o600;
+
+fn run(config: Config, kms: UnixListener, control: UnixListener, descriptors: u64) -> ExitCode {
+    let (keyring, handle, keeper) = keeper::new(Settings {
+        state_dir: config.state_dir.clone(),
+        cluster: config.cluster.clone(),
+        sealer: sealer_client(&config),
+        policy: config.seal.policy,
+        max_age: config.max_age,
+        now,
+    });
+    let keeper = thread::spawn(keeper);
+    let server = Server::new(&config.listen, &keyring, descriptors);
+    let socket = config.listen.socket.clone();
+    let operator = Operator { config, keyring: Arc::clone(&keyring), keeper: handle.clone(), started: Instant::now() };
+    thread::spawn(move || {
+        let socket = operator.config.control_socket.clone();
+        control::serve(&control, &socket, |request| operator.answer(request));
+    });
+    let served = serve(server, kms, &socket);
+    handle.stop();
+    // A keeper that panicked has logged it; what it had written is whole.
+    let _ = keeper.join();
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::error(PROGRAM, &error, Class::Unavailable, "see the limits of processes, memory and descriptors")
+        }
+    }
+}
+
+/// The API's own runtime: one thread, which is this one.
+fn serve(server: Server, kms: UnixListener, socket: &std::path::Path) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        kms.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(kms)?;
+        let shutdown = shutdown_on_signal()?;
+        emit(&Event::ServiceReady { socket });
+        server.run(listener, shutdown).await;
+        Ok(())
+    })
+}
+
+fn shutdown_on_signal() -> std::io::Result<Shutdown> {
+    let (stop, shutdown) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Ignored: a reload of the configuration comes with remote providers, and the default would end the process.
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        let reason = loop {
+            tokio::select! {
+                _ = terminate.recv() => break "SIGTERM",
+                _ = interrupt.recv() => break "SIGINT",
+                _ = hangup.recv() => {}
+            }
+        };
+        emit(&Event::ServiceStopping { reason });
+        // Fails only when the server is gone already.
+        let _ = stop.send(true);
+    });
+    Ok(shutdown)
+}
+
+/// How this configuration reaches its sealer.
+pub fn sealer_client(config: &Config) -> SealerClient {
+    match &config.seal.socket {
+        Some(socket) => SealerClient::Socket(socket.clone()),
+        None => SealerClient::Spawn { program: sealer::program(), config: config.path.clone() },
+    }
+}

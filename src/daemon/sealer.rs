@@ -1,0 +1,98 @@
+//! `nodeseal-sealer`: opens the configured device engine and answers, on the supervisor's socket, on one of its own, or on its
+//! standard input when `nodeseald` started it for one question.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::sys::socket::{SockType, getsockopt, sockopt};
+
+use super::args::parse;
+use crate::api::listen::{self, ListenError};
+use crate::audit::{Event, emit, log};
+use crate::config::{self, Config};
+use crate::control::say;
+use crate::sandbox::process;
+use crate::sealer::settings::TpmSettings;
+use crate::sealer::{Sealer, server};
+use crate::types::Class;
+
+const PROGRAM: &str = "nodeseal-sealer";
+
+/// Our own user and root: nodeseald and the operator's tool.
+const SOCKET_MODE: u32 = 0o600;
+
+/// Where `nodeseald` finds it: in its own folder.
+pub fn program() -> PathBuf {
+    std::env::current_exe().unwrap_or_default().with_file_name(PROGRAM)
+}
+
+/// `nodeseal-sealer`.
+pub fn main() -> ExitCode {
+    let path = match parse(PROGRAM, "Seals and opens the node root with the TPM, for nodeseald") {
+        Ok(path) => path,
+        Err(code) => return code,
+    };
+    let config = match config::load(&path) {
+        Ok(config) => config,
+        Err(error) => return say::config_error(PROGRAM, &error),
+    };
+    log::start(config.log_format, config.log_level);
+    if let Err(error) = process::harden() {
+        return say::error(
+            PROGRAM,
+            &error,
+            Class::Internal,
+            "the kernel refused what every kernel allows: see its log",
+        );
+    }
+    let mut sealer = engine(config.seal.tpm2.clone());
+    if let Some(stream) = question_on_stdin() {
+        return finish(server::answer(stream, &mut *sealer));
+    }
+    emit(&Event::ServiceStarted { program: PROGRAM });
+    match listener(&config) {
+        Ok((listener, socket)) => finish(server::serve(&listener, &socket, &mut *sealer)),
+        Err(error) => say::error(PROGRAM, &error, error.class(), error.hint()),
+    }
+}
+
+#[cfg(feature = "tpm2")]
+fn engine(settings: TpmSettings) -> Box<dyn Sealer> {
+    Box::new(crate::sealer::tpm2::Tpm2::new(settings))
+}
+
+#[cfg(not(feature = "tpm2"))]
+fn engine(_: TpmSettings) -> Box<dyn Sealer> {
+    Box::new(crate::sealer::NotCompiledIn)
+}
+
+/// A connected stream socket on descriptor 0, as `seal::client` sets it up.
+fn question_on_stdin() -> Option<UnixStream> {
+    let stdin = io::stdin();
+    let kind = getsockopt(&stdin.as_fd(), sockopt::SockType).ok()?;
+    if kind != SockType::Stream {
+        return None;
+    }
+    stdin.as_fd().try_clone_to_owned().ok().map(UnixStream::from)
+}
+
+fn listener(config: &Config) -> Result<(std::os::unix::net::UnixListener, PathBuf), ListenError> {
+    let socket = config.seal.socket.clone().unwrap_or_else(|| Path::new(DEFAULT_SOCKET).to_owned());
+    let listener = match listen::from_supervisor()? {
+        Some(listener) => listener,
+        None => listen::bind(&socket, SOCKET_MODE)?,
+    };
+    Ok((listener, socket))
+}
+
+const DEFAULT_SOCKET: &str = "/run/nodeseal-sealer/sealer.sock";
+
+fn finish(result: io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => say::error(PROGRAM, &error, Class::Unavailable, "see whether its client is of the same release"),
+    }
+}

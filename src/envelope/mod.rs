@@ -1,0 +1,242 @@
+//! The bytes that kube-apiserver stores for us: how a DEK or seed is encrypted under a local KEK (docs/formats.md, "Envelope").
+//!
+//! Pure: no IO, no clock, no randomness, no key of its own. What it refuses: anything that is not byte for byte what [`seal_v1`]
+//! or [`seal_v2`] wrote for the same cluster, API version, key_id and wraps. Which KEK a text needs is said by [`Parsed::kek_id`].
+//!
+//! ```text
+//! head  = "NSL" | format 1 | api (1 = v1beta1, 2 = v2) | algorithm (1 = AES-256-GCM) | KEK id, 16 bytes
+//! check = first 8 bytes of SHA-256("nodeseal check v1\0" | context | head)
+//! v2    = head | check | nonce, 12 bytes | ciphertext and tag
+//! v1    = head | check | key_id: u8 length, bytes | wraps: u16 count, then name and bytes, u16 length each | nonce | ciphertext and tag
+//! ```
+//!
+//! `check` is no security (the tag is): it tells a text that was damaged or comes from elsewhere from one that is whole but
+//! whose KEK nobody here has, since the operator's next step differs.
+
+mod aead;
+mod wraps;
+
+pub use aead::{AeadError, KekCipher, NONCE_BYTES, TAG_BYTES};
+pub use wraps::{WrapError, Wraps};
+
+use sha2::{Digest, Sha256};
+
+use crate::types::wire::{Reader, WireError, Writer};
+use crate::types::{ClusterId, KekId, Key, Secret};
+
+/// Bytes. kmsv2/envelope.go in k8s.io/apiserver, `encryptedDEKSourceMaxSize`: 1 kB.
+pub const V2_CIPHERTEXT_MAX_BYTES: usize = 1024;
+/// Bytes. envelope.go in k8s.io/apiserver writes the length of a v1 text as a uint16.
+pub const V1_CIPHERTEXT_MAX_BYTES: usize = 65_535;
+/// Bytes. kmsv2/envelope.go in k8s.io/apiserver, `KeyIDMaxSize`: 1 kB.
+pub const KEY_ID_MAX_BYTES: usize = 1024;
+
+const MAGIC: &[u8; 3] = b"NSL";
+const FORMAT: u8 = 1;
+const AES_256_GCM: u8 = 1;
+const HEAD_BYTES: usize = 3 + 1 + 1 + 1 + KekId::LEN;
+const CHECK_BYTES: usize = 8;
+
+/// Bytes that a v2 text is longer than its plaintext.
+pub const V2_OVERHEAD_BYTES: usize = HEAD_BYTES + CHECK_BYTES + NONCE_BYTES + TAG_BYTES;
+
+/// Which of the two APIs a text belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Api {
+    /// KMS v1beta1.
+    V1 = 1,
+    /// KMS v2.
+    V2 = 2,
+}
+
+/// Why a text cannot be opened. The caller learns none of this, only that it was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// The tag does not fit: changed, or the annotations are not those it was made with.
+    #[error("the text or its annotations do not authenticate")]
+    Authentication,
+    /// Not for this cluster, API or key_id, or changed in its head.
+    #[error("the text was made for another cluster, API version or key_id, or its head was changed")]
+    Elsewhere,
+    /// Not our format at all.
+    #[error("the text is not in our format")]
+    Format(#[source] WireError),
+    /// The plaintext would make too long a text.
+    #[error("the plaintext is empty or too long")]
+    PlaintextLength,
+    /// The list of wraps.
+    #[error("the wraps cannot be read")]
+    Wraps(#[source] WrapError),
+}
+
+/// A text whose head was read and fits; what is left is to find the KEK and [`Parsed::open`].
+pub struct Parsed<'a> {
+    kek_id: KekId,
+    aad: Vec<u8>,
+    nonce: [u8; NONCE_BYTES],
+    body: &'a [u8],
+    wraps: Wraps<'a>,
+}
+
+/// Encrypts for KMS v2. The wraps travel in the annotations, outside of the text.
+pub fn seal_v2(
+    kek: &Key32<'_>,
+    cluster: &ClusterId,
+    key_id: &str,
+    wraps: &Wraps<'_>,
+    nonce: [u8; NONCE_BYTES],
+    plaintext: &[u8],
+) -> Result<Vec<u8>, EnvelopeError> {
+    if plaintext.is_empty() || plaintext.len() > V2_CIPHERTEXT_MAX_BYTES - V2_OVERHEAD_BYTES {
+        return Err(EnvelopeError::PlaintextLength);
+    }
+    let head = head(Api::V2, kek.id);
+    let mut text = Writer::new();
+    text.raw(&head).raw(&check(cluster, key_id, &head)).raw(&nonce);
+    let aad = aad(cluster, key_id, &head, wraps);
+    let mut text = text.finish();
+    aead::seal(kek.bytes, &nonce, &aad, plaintext, &mut text).map_err(|_| EnvelopeError::PlaintextLength)?;
+    Ok(text)
+}
+
+/// Encrypts for KMS v1beta1. key_id and wraps travel inside, since that API has no other place for them.
+pub fn seal_v1(
+    kek: &Key32<'_>,
+    cluster: &ClusterId,
+    key_id: &str,
+    wraps: &Wraps<'_>,
+    nonce: [u8; NONCE_BYTES],
+    plaintext: &[u8],
+) -> Result<Vec<u8>, EnvelopeError> {
+    let key_id_len = u8::try_from(key_id.len()).map_err(|_| EnvelopeError::PlaintextLength)?;
+    let head = head(Api::V1, kek.id);
+    let mut text = Writer::new();
+    text.raw(&head).raw(&check(cluster, key_id, &head)).u8(key_id_len).raw(key_id.as_bytes());
+    wraps.write(&mut text);
+    text.raw(&nonce);
+    if plaintext.is_empty() || text.as_bytes().len() + plaintext.len() + TAG_BYTES > V1_CIPHERTEXT_MAX_BYTES {
+        return Err(EnvelopeError::PlaintextLength);
+    }
+    let aad = aad(cluster, key_id, &head, wraps);
+    let mut text = text.finish();
+    aead::seal(kek.bytes, &nonce, &aad, plaintext, &mut text).map_err(|_| EnvelopeError::PlaintextLength)?;
+    Ok(text)
+}
+
+/// Reads a v2 text as kube-apiserver hands it back, with the key_id and annotations that it stored beside it.
+pub fn parse_v2<'a>(
+    cluster: &ClusterId,
+    key_id: &str,
+    wraps: Wraps<'a>,
+    text: &'a [u8],
+) -> Result<Parsed<'a>, EnvelopeError> {
+    let mut reader = Reader::new(text);
+    let (head, kek_id, stored_check) = read_head(&mut reader, Api::V2)?;
+    if stored_check != check(cluster, key_id, &head) {
+        return Err(EnvelopeError::Elsewhere);
+    }
+    finish(reader, cluster, key_id, head, kek_id, wraps)
+}
+
+/// Reads a v1 text, which describes itself.
+pub fn parse_v1<'a>(cluster: &ClusterId, text: &'a [u8]) -> Result<Parsed<'a>, EnvelopeError> {
+    let mut reader = Reader::new(text);
+    let (head, kek_id, stored_check) = read_head(&mut reader, Api::V1)?;
+    let len = reader.u8("key_id").map_err(EnvelopeError::Format)?;
+    let key_id = reader.take(usize::from(len), "key_id").map_err(EnvelopeError::Format)?;
+    let key_id = std::str::from_utf8(key_id).map_err(|_| EnvelopeError::Format(WireError::BadValue("key_id")))?;
+    if stored_check != check(cluster, key_id, &head) {
+        return Err(EnvelopeError::Elsewhere);
+    }
+    let wraps = Wraps::read(&mut reader).map_err(EnvelopeError::Wraps)?;
+    finish(reader, cluster, key_id, head, kek_id, wraps)
+}
+
+/// A KEK's id and bytes, borrowed for one call.
+pub struct Key32<'a> {
+    /// Goes into the head.
+    pub id: &'a KekId,
+    /// AES-256.
+    pub bytes: &'a [u8; Key::LEN],
+}
+
+impl<'a> Parsed<'a> {
+    /// The KEK that the text names.
+    pub fn kek_id(&self) -> &KekId {
+        &self.kek_id
+    }
+
+    /// Copies of that KEK made by providers, authenticated only by [`Parsed::open`].
+    pub fn wraps(&self) -> &Wraps<'a> {
+        &self.wraps
+    }
+
+    /// The plaintext.
+    pub fn open(&self, kek: &[u8; Key::LEN]) -> Result<Secret, EnvelopeError> {
+        aead::open(kek, &self.nonce, &self.aad, self.body).map_err(|_| EnvelopeError::Authentication)
+    }
+}
+
+fn head(api: Api, kek_id: &KekId) -> [u8; HEAD_BYTES] {
+    let mut head = [0; HEAD_BYTES];
+    head[..3].copy_from_slice(MAGIC);
+    head[3..6].copy_from_slice(&[FORMAT, api as u8, AES_256_GCM]);
+    head[6..].copy_from_slice(kek_id.as_bytes());
+    head
+}
+
+fn read_head(reader: &mut Reader<'_>, api: Api) -> Result<([u8; HEAD_BYTES], KekId, [u8; CHECK_BYTES]), EnvelopeError> {
+    let stored: [u8; HEAD_BYTES] = reader.array("head").map_err(EnvelopeError::Format)?;
+    let mut kek_id = [0; KekId::LEN];
+    kek_id.copy_from_slice(&stored[HEAD_BYTES - KekId::LEN..]);
+    let kek_id = KekId::from_bytes(kek_id);
+    if stored != head(api, &kek_id) {
+        return Err(EnvelopeError::Format(WireError::BadValue("head")));
+    }
+    let check = reader.array("check").map_err(EnvelopeError::Format)?;
+    Ok((stored, kek_id, check))
+}
+
+fn finish<'a>(
+    mut reader: Reader<'a>,
+    cluster: &ClusterId,
+    key_id: &str,
+    head: [u8; HEAD_BYTES],
+    kek_id: KekId,
+    wraps: Wraps<'a>,
+) -> Result<Parsed<'a>, EnvelopeError> {
+    let nonce = reader.array("nonce").map_err(EnvelopeError::Format)?;
+    let body = reader.rest();
+    if body.len() <= TAG_BYTES {
+        return Err(EnvelopeError::Format(WireError::Short("ciphertext")));
+    }
+    let aad = aad(cluster, key_id, &head, &wraps);
+    Ok(Parsed { kek_id, aad, nonce, body, wraps })
+}
+
+fn check(cluster: &ClusterId, key_id: &str, head: &[u8]) -> [u8; CHECK_BYTES] {
+    let mut hash = Sha256::new();
+    hash.update(b"nodeseal check v1\0");
+    hash.update(context(cluster, key_id));
+    hash.update(head);
+    let mut check = [0; CHECK_BYTES];
+    check.copy_from_slice(&hash.finalize()[..CHECK_BYTES]);
+    check
+}
+
+/// Binds head (and with it API version and KEK), cluster, key_id and the wraps.
+fn aad(cluster: &ClusterId, key_id: &str, head: &[u8], wraps: &Wraps<'_>) -> Vec<u8> {
+    let mut aad = Writer::new();
+    aad.raw(b"nodeseal aad v1\0").raw(&context(cluster, key_id)).raw(head).raw(&wraps.digest());
+    aad.finish()
+}
+
+fn context(cluster: &ClusterId, key_id: &str) -> Vec<u8> {
+    let mut context = Writer::new();
+    context.bytes16(cluster.as_str().as_bytes()).bytes16(key_id.as_bytes());
+    context.finish()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,389 @@
+//! The owner of the keys on disk: one thread that opens them, alone writes to the state directory, and publishes to the [`Keyring`].
+//!
+//! Order of every change: new files first, then `state`, then memory. What kube-apiserver can see is always on disk already. A
+//! rotation opens the node root by the device once more, so that a device that would not open it at the next boot is noticed now.
+//! It retries for ever when the keys cannot be opened: the process that holds the socket does not exit over a device.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use super::cryptoperiod::MaxAge;
+use super::error::KeeperError;
+use super::live::{Keyring, LiveKek, Snapshot};
+use super::open::{self, Opened};
+use super::ring::{KekState, RetireTo, Ring, UnixSeconds};
+use super::state_file::State;
+use super::uses::{RESERVED_BLOCK_USES, UseCounter};
+use super::{kek_file, uses};
+use crate::audit::{Event, emit};
+use crate::sandbox::memory::LockedKey;
+use crate::seal::client::SealerClient;
+use crate::seal::root::NodeRoot;
+use crate::store::{Kind, StateDir};
+use crate::types::{Chain, ClusterId, KekId, Key, KeyId, RootId, SealPolicy};
+
+/// Between two looks at age and uses.
+const TICK: Duration = Duration::from_secs(60);
+/// First and last pause between attempts to open the keys.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// What the keeper works with.
+pub struct Settings {
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// Goes into every AAD.
+    pub cluster: ClusterId,
+    /// Who opens the node root.
+    pub sealer: SealerClient,
+    /// What the node root is bound to when it is sealed anew.
+    pub policy: SealPolicy,
+    /// When a KEK is replaced without being asked.
+    pub max_age: MaxAge,
+    /// The clock.
+    pub now: fn() -> UnixSeconds,
+}
+
+/// One KEK for showing. Holds nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KekRow {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// SP 800-57's word.
+    pub state: String,
+    /// What kube-apiserver stores beside texts of this KEK.
+    pub key_id: String,
+    /// Seconds since 1970.
+    pub created: UnixSeconds,
+    /// Seconds since 1970 of the last change of state; for the active KEK its activation.
+    pub since: UnixSeconds,
+    /// Encryptions that may have been made; an upper bound.
+    pub uses: u64,
+}
+
+/// All KEKs for showing.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KeyTable {
+    /// What Status reports.
+    pub key_id: String,
+    /// The active one first.
+    pub keys: Vec<KekRow>,
+}
+
+type Reply<T> = Sender<Result<T, KeeperError>>;
+
+enum Command {
+    Activate(KekId, Reply<KeyTable>),
+    List(Reply<KeyTable>),
+    Reseal(Reply<SealPolicy>),
+    Reserve,
+    Retire(KekId, RetireTo, Reply<KeyTable>),
+    Rotate(Reply<KekRow>),
+    Stop,
+}
+
+/// Asks the keeper. Cheap to clone; every question blocks until it is answered.
+#[derive(Clone)]
+pub struct KeeperHandle(Sender<Command>);
+
+impl KeeperHandle {
+    /// All KEKs with their states.
+    pub fn list(&self) -> Result<KeyTable, KeeperError> {
+        self.ask(Command::List)
+    }
+
+    /// Makes a KEK in pre-activation.
+    pub fn rotate(&self) -> Result<KekRow, KeeperError> {
+        self.ask(Command::Rotate)
+    }
+
+    /// Turns to a KEK in pre-activation.
+    pub fn activate(&self, id: KekId) -> Result<KeyTable, KeeperError> {
+        self.ask(|reply| Command::Activate(id, reply))
+    }
+
+    /// Marks or destroys a KEK that is not active. The caller has asked for confirmation.
+    pub fn retire(&self, id: KekId, to: RetireTo) -> Result<KeyTable, KeeperError> {
+        self.ask(|reply| Command::Retire(id, to, reply))
+    }
+
+    /// Seals the node root anew under the configured policy.
+    pub fn reseal(&self) -> Result<SealPolicy, KeeperError> {
+        self.ask(Command::Reseal)
+    }
+
+    /// Lets the thread end.
+    pub fn stop(&self) {
+        let _ = self.0.send(Command::Stop);
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, KeeperError> {
+        let (reply, answer) = channel();
+        self.0.send(command(reply)).map_err(|_| KeeperError::Locked)?;
+        answer.recv().map_err(|_| KeeperError::Locked)?
+    }
+}
+
+/// A keyring without keys, the handle to its keeper, and the keeper's thread body, which returns on [`KeeperHandle::stop`].
+pub fn new(settings: Settings) -> (Arc<Keyring>, KeeperHandle, impl FnOnce() + Send) {
+    let (sender, commands) = channel();
+    let handle = KeeperHandle(sender.clone());
+    let ask = move || {
+        let _ = sender.send(Command::Reserve);
+    };
+    let keyring = Arc::new(Keyring::locked(settings.cluster.clone(), ask));
+    let published = Arc::clone(&keyring);
+    (keyring, handle, move || run(&settings, &published, &commands))
+}
+
+fn run(settings: &Settings, keyring: &Keyring, commands: &Receiver<Command>) {
+    let Some(mut keeper) = unlock(settings, keyring, commands) else { return };
+    let mut next_tick = Instant::now() + TICK;
+    loop {
+        match commands.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+            Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(command) => keeper.answer(command),
+            Err(RecvTimeoutError::Timeout) => next_tick = Instant::now() + TICK,
+        }
+        keeper.rotate_if_due();
+    }
+}
+
+/// Tries until the keys are open; answers every question meanwhile.
+fn unlock<'a>(settings: &'a Settings, keyring: &'a Keyring, commands: &Receiver<Command>) -> Option<Keeper<'a>> {
+    let started = Instant::now();
+    let mut pause = RETRY_MIN;
+    loop {
+        let error = match Keeper::open(settings, keyring) {
+            Ok(keeper) => {
+                emit(&Event::SealOpened { keys: keeper.keks.len(), took: started.elapsed() });
+                return Some(keeper);
+            }
+            Err(error) => error,
+        };
+        emit(&Event::SealRefused {
+            class: error.class(),
+            error: &Chain(&error).to_string(),
+            hint: error.hint(),
+            retry_in: pause,
+        });
+        let retry_at = Instant::now() + pause;
+        loop {
+            match commands.recv_timeout(retry_at.saturating_duration_since(Instant::now())) {
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
+                Ok(command) => command.refuse(),
+                Err(RecvTimeoutError::Timeout) => break,
+            }
+        }
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+}
+
+impl Command {
+    fn refuse(self) {
+        // A reply that nobody waits for any more is no error.
+        let _ = match self {
+            Self::Activate(_, reply) | Self::List(reply) | Self::Retire(_, _, reply) => {
+                reply.send(Err(KeeperError::Locked)).is_ok()
+            }
+            Self::Reseal(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
+            Self::Rotate(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
+            Self::Reserve | Self::Stop => true,
+        };
+    }
+}
+
+struct Keeper<'a> {
+    settings: &'a Settings,
+    keyring: &'a Keyring,
+    dir: StateDir,
+    root_id: RootId,
+    mac_key: LockedKey,
+    state: State,
+    keks: HashMap<KekId, Arc<LiveKek>>,
+    /// Set when the newest state was lost, until a new KEK is active.
+    must_rotate: bool,
+}
+
+impl<'a> Keeper<'a> {
+    fn open(settings: &'a Settings, keyring: &'a Keyring) -> Result<Self, KeeperError> {
+        let dir = StateDir::open(&settings.state_dir).map_err(KeeperError::Store)?;
+        let opened = open::open(&dir, &settings.cluster, &settings.sealer, (settings.now)())?;
+        let Opened { state, root_id, mac_key, keks, fell_back } = opened;
+        let mac_key = LockedKey::new(mac_key).map_err(KeeperError::Memory)?;
+        let used = state.ring.active().uses_reserved;
+        let mut keeper =
+            Self { settings, keyring, dir, root_id, mac_key, state, keks: HashMap::new(), must_rotate: fell_back };
+        for (id, key) in keks {
+            keeper.take_in(id, key)?;
+        }
+        keeper.commit(keeper.state.ring.with_reservation(used + RESERVED_BLOCK_USES))?;
+        keeper.publish();
+        keeper.rotate_if_due();
+        Ok(keeper)
+    }
+
+    fn answer(&mut self, command: Command) {
+        let _ = match command {
+            Command::Activate(id, reply) => reply.send(self.activate(&id)).is_ok(),
+            Command::List(reply) => reply.send(Ok(self.table())).is_ok(),
+            Command::Reseal(reply) => reply.send(self.reseal()).is_ok(),
+            Command::Reserve => self.reserve(),
+            Command::Retire(id, to, reply) => reply.send(self.retire(&id, to)).is_ok(),
+            Command::Rotate(reply) => reply.send(self.rotate()).is_ok(),
+            Command::Stop => true,
+        };
+    }
+
+    fn rotate(&mut self) -> Result<KekRow, KeeperError> {
+        if let Some(pending) = self.state.ring.pending() {
+            let source = self.state.ring.with_pending(pending.clone()).err();
+            return Err(source.map_or(KeeperError::Locked, KeeperError::Move));
+        }
+        let (root, _) = NodeRoot::open(&self.dir, &self.settings.sealer).map_err(KeeperError::Root)?;
+        let cluster = &self.settings.cluster;
+        let entry = open::create_kek(&self.dir, cluster, &root, (self.settings.now)())?;
+        let (_, key) = open::load_kek(&self.dir, cluster, &root.id(), &root.kek_wrapping_key(cluster), &entry.id)?;
+        let ring = self.state.ring.with_pending(entry.clone()).map_err(KeeperError::Move)?;
+        self.take_in(entry.id, key)?;
+        self.commit(ring)?;
+        self.publish();
+        emit(&Event::KeyCreated { kek: &entry.id });
+        self.table().keys.into_iter().find(|row| row.id == entry.id.to_string()).ok_or(KeeperError::Locked)
+    }
+
+    fn activate(&mut self, id: &KekId) -> Result<KeyTable, KeeperError> {
+        let ring = self.state.ring.activate(id, (self.settings.now)()).map_err(KeeperError::Move)?;
+        let used = ring.active().uses_reserved;
+        self.commit(ring.with_reservation(used + RESERVED_BLOCK_USES))?;
+        self.must_rotate = false;
+        self.publish();
+        if let Some(kek) = self.keks.get(id) {
+            emit(&Event::KeyActivated { kek: id, key_id: &kek.key_id });
+        }
+        Ok(self.table())
+    }
+
+    fn retire(&mut self, id: &KekId, to: RetireTo) -> Result<KeyTable, KeeperError> {
+        let ring = self.state.ring.retire(id, to, (self.settings.now)()).map_err(KeeperError::Move)?;
+        // The record first: a power cut must not leave a ring that counts on a file that is gone.
+        self.commit(ring)?;
+        let state = match to {
+            RetireTo::Compromised => KekState::Compromised,
+            RetireTo::Destroyed => {
+                self.keks.remove(id);
+                self.dir.destroy(&kek_file::file_name(id)).map_err(KeeperError::Store)?;
+                KekState::Destroyed
+            }
+        };
+        self.publish();
+        emit(&Event::KeyRetired { kek: id, state: state.label() });
+        Ok(self.table())
+    }
+
+    fn reseal(&mut self) -> Result<SealPolicy, KeeperError> {
+        let sealed =
+            NodeRoot::reseal(&self.dir, &self.settings.sealer, self.settings.policy).map_err(KeeperError::Root)?;
+        emit(&Event::SealRenewed { policy: &sealed.policy.to_string() });
+        Ok(sealed.policy)
+    }
+
+    /// Makes sure that at least half a block lies ahead of the counter.
+    fn reserve(&mut self) -> bool {
+        let used = self.keyring.uses().unwrap_or_default();
+        let reserved = self.state.ring.active().uses_reserved;
+        if reserved >= used + RESERVED_BLOCK_USES || reserved >= uses::HARD_LIMIT_USES {
+            return true;
+        }
+        match self.commit(self.state.ring.with_reservation(reserved + RESERVED_BLOCK_USES)) {
+            Ok(()) => {
+                self.keyring.extend(self.state.ring.active().uses_reserved);
+                true
+            }
+            Err(error) => {
+                trouble("reserve uses of the local KEK", &error);
+                false
+            }
+        }
+    }
+
+    fn rotate_if_due(&mut self) {
+        let due = self.must_rotate || self.settings.max_age.is_due(&self.state.ring, (self.settings.now)());
+        if !due {
+            return;
+        }
+        let pending = match self.state.ring.pending() {
+            Some(entry) => Ok(entry.id),
+            None => self.rotate().and_then(|row| row.id.parse().map_err(|_| KeeperError::Locked)),
+        };
+        if let Err(error) = pending.and_then(|id| self.activate(&id)) {
+            trouble("rotate the local KEK, which is due", &error);
+        }
+    }
+
+    /// Writes the state, and takes it over only when it is safe.
+    fn commit(&mut self, ring: Ring) -> Result<(), KeeperError> {
+        let state = State { generation: self.state.generation + 1, ring };
+        let mac_key = Key::copy_of(self.mac_key.expose()).ok_or(KeeperError::Locked)?;
+        let bytes = state.encode(&self.settings.cluster, &self.root_id, &mac_key);
+        self.dir.replace(open::STATE, Kind::State, &bytes).map_err(KeeperError::Store)?;
+        self.state = state;
+        Ok(())
+    }
+
+    fn take_in(&mut self, id: KekId, key: Key) -> Result<(), KeeperError> {
+        let key = LockedKey::new(key).map_err(KeeperError::Memory)?;
+        if !key.is_locked() {
+            emit(&Event::MemoryUnlocked);
+        }
+        let key_id = KeyId::of_local_kek(&self.settings.cluster, &id);
+        let used =
+            self.state.ring.entries().find(|(entry, _)| entry.id == id).map_or(0, |(entry, _)| entry.uses_reserved);
+        self.keks.insert(id, Arc::new(LiveKek { id, key_id, key, uses: UseCounter::new(used, used) }));
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let active = self.state.ring.active();
+        // Opening fails without the active KEK, and every change takes the new one in before it is committed.
+        if let Some(kek) = self.keks.get(&active.id) {
+            kek.uses.extend(active.uses_reserved);
+            self.keyring.publish(Snapshot { active: Arc::clone(kek), by_id: self.keks.clone() });
+        }
+    }
+
+    fn table(&self) -> KeyTable {
+        let cluster = &self.settings.cluster;
+        let ring = &self.state.ring;
+        let row = |(entry, state): (&super::ring::Entry, KekState)| {
+            let former = ring.former().iter().find(|former| former.entry.id == entry.id);
+            let since = match state {
+                KekState::Active => ring.activated(),
+                KekState::PreActivation => entry.created,
+                KekState::Deactivated | KekState::Compromised | KekState::Destroyed => {
+                    former.map_or(0, |former| former.since)
+                }
+            };
+            let live = self.keks.get(&entry.id).filter(|_| state == KekState::Active);
+            KekRow {
+                id: entry.id.to_string(),
+                state: state.label().to_owned(),
+                key_id: KeyId::of_local_kek(cluster, &entry.id).to_string(),
+                created: entry.created,
+                since,
+                uses: live.map_or(entry.uses_reserved, |kek| kek.uses.used()),
+            }
+        };
+        KeyTable {
+            key_id: KeyId::of_local_kek(cluster, &ring.active().id).to_string(),
+            keys: ring.entries().map(row).collect(),
+        }
+    }
+}
+
+fn trouble(what: &'static str, error: &KeeperError) {
+    emit(&Event::StateTroubled { what, error: &Chain(error).to_string(), hint: error.hint() });
+}

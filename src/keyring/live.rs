@@ -1,0 +1,153 @@
+//! The keyring in memory, as the API sees it.
+//!
+//! One snapshot answers a whole call, so that the key_id of a Status and of an Encrypt can never come from two sides of a rotation.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::error::KeyringError;
+use super::uses::{Claim, UseCounter};
+use crate::envelope::{self, Api, EnvelopeError, Key32, Parsed, Wraps};
+use crate::sandbox::memory::LockedKey;
+use crate::types::{ClusterId, KekId, KeyId, Secret, random};
+
+/// How long an Encrypt waits for the next block of uses: inside of kube-apiserver's 3 s (config `timeout` default).
+const RESERVATION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Answers from memory.
+pub struct Keyring {
+    cluster: ClusterId,
+    snapshot: RwLock<Option<Arc<Snapshot>>>,
+    /// Woken by the keeper after each block that it reserved.
+    reserved: Notify,
+    /// Asks the keeper for a block. Must not block.
+    ask_for_block: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Everything that one call needs.
+pub(super) struct Snapshot {
+    pub(super) active: Arc<LiveKek>,
+    pub(super) by_id: HashMap<KekId, Arc<LiveKek>>,
+}
+
+/// A KEK in memory.
+pub(super) struct LiveKek {
+    pub(super) id: KekId,
+    pub(super) key_id: KeyId,
+    pub(super) key: LockedKey,
+    pub(super) uses: UseCounter,
+}
+
+/// What an Encrypt gives.
+pub struct Encrypted {
+    /// What kube-apiserver stores.
+    pub text: Vec<u8>,
+    /// Of the KEK that was used; equals the Status of the same moment.
+    pub key_id: KeyId,
+}
+
+/// What a Decrypt gives.
+pub struct Decrypted {
+    /// The DEK or seed.
+    pub plaintext: Secret,
+    /// Of the KEK that was used.
+    pub key_id: KeyId,
+}
+
+impl Keyring {
+    /// Without keys: every call is refused until the keeper publishes.
+    pub fn locked(cluster: ClusterId, ask_for_block: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { cluster, snapshot: RwLock::new(None), reserved: Notify::new(), ask_for_block: Box::new(ask_for_block) }
+    }
+
+    /// The key_id that is reported.
+    pub fn key_id(&self) -> Result<KeyId, KeyringError> {
+        Ok(self.snapshot()?.active.key_id.clone())
+    }
+
+    /// Encrypts under the active KEK. Waits only when the disk is slower than the callers (see [`super::uses`]).
+    pub async fn encrypt(&self, api: Api, plaintext: &[u8]) -> Result<Encrypted, KeyringError> {
+        let snapshot = self.snapshot()?;
+        let kek = &snapshot.active;
+        self.claim_use(kek).await?;
+        let nonce = random::array().map_err(KeyringError::Random)?;
+        let seal = match api {
+            Api::V1 => envelope::seal_v1,
+            Api::V2 => envelope::seal_v2,
+        };
+        let key = Key32 { id: &kek.id, bytes: kek.key.expose() };
+        let text = seal(&key, &self.cluster, kek.key_id.as_str(), &Wraps::default(), nonce, plaintext);
+        Ok(Encrypted { text: text.map_err(KeyringError::Envelope)?, key_id: kek.key_id.clone() })
+    }
+
+    /// Decrypts what a v1 Encrypt of this cluster gave, under whichever KEK it names.
+    pub fn decrypt_v1(&self, text: &[u8]) -> Result<Decrypted, KeyringError> {
+        let snapshot = self.snapshot()?;
+        snapshot.open(envelope::parse_v1(&self.cluster, text))
+    }
+
+    /// Decrypts what a v2 Encrypt of this cluster gave, with the key_id and annotations that were stored beside it.
+    pub fn decrypt_v2(&self, key_id: &str, wraps: Wraps<'_>, text: &[u8]) -> Result<Decrypted, KeyringError> {
+        let snapshot = self.snapshot()?;
+        snapshot.open(envelope::parse_v2(&self.cluster, key_id, wraps, text))
+    }
+
+    /// Uses of the active KEK so far, for `status`.
+    pub fn uses(&self) -> Option<u64> {
+        self.snapshot().ok().map(|snapshot| snapshot.active.uses.used())
+    }
+
+    /// The keeper's new truth: everything that it names is safe on disk.
+    pub(super) fn publish(&self, snapshot: Snapshot) {
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(snapshot));
+        self.reserved.notify_waiters();
+    }
+
+    /// A block up to `uses` is safe on disk.
+    pub(super) fn extend(&self, uses: u64) {
+        if let Ok(snapshot) = self.snapshot() {
+            snapshot.active.uses.extend(uses);
+        }
+        self.reserved.notify_waiters();
+    }
+
+    pub(super) fn snapshot(&self) -> Result<Arc<Snapshot>, KeyringError> {
+        // A poisoned lock still holds a whole snapshot: it is replaced in one assignment.
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(KeyringError::Locked)
+    }
+
+    async fn claim_use(&self, kek: &LiveKek) -> Result<(), KeyringError> {
+        loop {
+            let mut woken = std::pin::pin!(self.reserved.notified());
+            match kek.uses.claim() {
+                Claim::Granted => return Ok(()),
+                Claim::GrantedAndLow => {
+                    (self.ask_for_block)();
+                    return Ok(());
+                }
+                Claim::Exhausted => return Err(KeyringError::Exhausted),
+                Claim::Wait => {
+                    // Registered before the second look, so that a block that comes in between is not missed.
+                    woken.as_mut().enable();
+                    if kek.uses.claim() == Claim::Granted {
+                        return Ok(());
+                    }
+                    (self.ask_for_block)();
+                    tokio::time::timeout(RESERVATION_TIMEOUT, woken).await.map_err(|_| KeyringError::Reservation)?;
+                }
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    fn open(&self, parsed: Result<Parsed<'_>, EnvelopeError>) -> Result<Decrypted, KeyringError> {
+        let parsed = parsed.map_err(KeyringError::Envelope)?;
+        let kek = self.by_id.get(parsed.kek_id()).ok_or_else(|| KeyringError::UnknownKek(*parsed.kek_id()))?;
+        let plaintext = parsed.open(kek.key.expose()).map_err(KeyringError::Envelope)?;
+        Ok(Decrypted { plaintext, key_id: kek.key_id.clone() })
+    }
+}

@@ -1,0 +1,24 @@
+//! All local KEKs of the node: which one encrypts, which ones decrypt, when the next one is due, and what of it is on disk.
+//!
+//! [`Keyring`] is the face towards the API: it answers from memory and never touches disk or device. [`keeper`] owns the state
+//! directory, alone writes to it, and publishes a new snapshot only after what it names is safe on disk. [`ring`] is the pure
+//! state machine below both.
+
+mod cryptoperiod;
+mod error;
+pub mod keeper;
+mod kek_file;
+mod live;
+mod open;
+pub mod ring;
+mod state_file;
+mod uses;
+
+pub use cryptoperiod::MaxAge;
+pub use error::{KeeperError, KeyringError};
+pub use live::{Decrypted, Encrypted, Keyring};
+pub use open::init;
+pub use uses::{HARD_LIMIT_USES, RESERVED_BLOCK_USES, ROTATE_AT_USES};
+
+#[cfg(test)]
+mod tests;

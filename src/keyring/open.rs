@@ -1,0 +1,169 @@
+//! From disk to memory, and the first time: opening the keys of a node, and setting a node up.
+
+use super::error::KeeperError;
+use super::kek_file::{self, KekFileError, KekLabel};
+use super::ring::{Entry, KekState, Ring, UnixSeconds};
+use super::state_file::State;
+use crate::audit::{Event, emit};
+use crate::seal::client::SealerClient;
+use crate::seal::root::NodeRoot;
+use crate::store::{Disk, Generation, Kind, LoadError, StateDir};
+use crate::types::{Chain, ClusterId, KekId, Key, RootId, SealPolicy, random};
+
+pub(super) const STATE: &str = "state";
+const INIT_MARKER: &str = "init.pending";
+
+/// What the keeper starts from.
+pub(super) struct Opened {
+    pub(super) state: State,
+    pub(super) root_id: RootId,
+    pub(super) mac_key: Key,
+    /// Every KEK that can decrypt, with its id.
+    pub(super) keks: Vec<(KekId, Key)>,
+    /// The newest state was damaged: what it said of the active KEK is unknown, so that a new one must be made.
+    pub(super) fell_back: bool,
+}
+
+/// Sets a node up: node root, first KEK, state. Refuses where any of it exists, unless an earlier init did not finish.
+///
+/// A marker is written first and removed last; while it is there nothing can have been encrypted, and everything is made anew.
+pub fn init<D: Disk>(
+    dir: &StateDir<D>,
+    cluster: &ClusterId,
+    sealer: &SealerClient,
+    policy: SealPolicy,
+    now: UnixSeconds,
+) -> Result<KekId, KeeperError> {
+    let store = KeeperError::Store;
+    for folder in ["node", kek_file::DIR] {
+        dir.make_dir(folder).map_err(store)?;
+    }
+    let files = dir.list(kek_file::DIR, kek_file::SUFFIX).map_err(store)?;
+    let interrupted = dir.exists(INIT_MARKER).map_err(store)?;
+    let exists = dir.exists(STATE).map_err(store)? || NodeRoot::exists(dir).map_err(store)? || !files.is_empty();
+    if exists && !interrupted {
+        return Err(KeeperError::AlreadySetUp);
+    }
+    dir.replace(INIT_MARKER, Kind::InitMarker, b"").map_err(store)?;
+    for file in files {
+        dir.destroy(&format!("{}/{file}{}", kek_file::DIR, kek_file::SUFFIX)).map_err(store)?;
+    }
+    let root = NodeRoot::create(dir, sealer, policy).map_err(KeeperError::Root)?;
+    let entry = create_kek(dir, cluster, &root, now)?;
+    let kek = entry.id;
+    let state = State { generation: 1, ring: Ring::new(entry, now) };
+    let bytes = state.encode(cluster, &root.id(), &root.state_mac_key(cluster));
+    dir.replace(STATE, Kind::State, &bytes).map_err(store)?;
+    // The proof, by the way that every start takes: device, host secret, files.
+    open(dir, cluster, sealer, now)?;
+    dir.destroy(INIT_MARKER).map_err(store)?;
+    emit(&Event::KeyCreated { kek: &kek });
+    Ok(kek)
+}
+
+/// Opens the node root by the device, then state and KEKs. Writes nothing.
+pub(super) fn open<D: Disk>(
+    dir: &StateDir<D>,
+    cluster: &ClusterId,
+    sealer: &SealerClient,
+    now: UnixSeconds,
+) -> Result<Opened, KeeperError> {
+    let (root, root_generation) = NodeRoot::open(dir, sealer).map_err(KeeperError::Root)?;
+    if root_generation == Generation::Previous {
+        emit(&Event::StateFellBack { file: "node/root.seal" });
+    }
+    let mac_key = root.state_mac_key(cluster);
+    let loaded =
+        dir.load(STATE, Kind::State, |bytes| State::decode(bytes, cluster, &root.id(), &mac_key)).map_err(|error| {
+            match error {
+                LoadError::Content(source) => KeeperError::State(source),
+                LoadError::Store(source) => KeeperError::Store(source),
+            }
+        })?;
+    let fell_back = loaded.generation == Generation::Previous;
+    if fell_back {
+        emit(&Event::StateFellBack { file: STATE });
+    }
+    let mut state = loaded.value;
+    let wrapping_key = root.kek_wrapping_key(cluster);
+    let mut keks = Vec::new();
+    for (entry, kek_state) in state.ring.entries().filter(|(_, kek_state)| *kek_state != KekState::Destroyed) {
+        match load_kek(dir, cluster, &root.id(), &wrapping_key, &entry.id) {
+            Ok((_, key)) => keks.push((entry.id, key)),
+            Err(error) if kek_state == KekState::Active => return Err(error),
+            // The others go on; what only this KEK opens is NOT_FOUND until its file is restored.
+            Err(error) => report(&error),
+        }
+    }
+    for label in unknown_keks(dir, &state.ring)? {
+        match load_kek(dir, cluster, &root.id(), &wrapping_key, &label) {
+            Ok((label, key)) => {
+                keks.push((label.id, key));
+                let found = Entry { id: label.id, created: label.created, uses_reserved: 0 };
+                state.ring = state.ring.with_found(found, now);
+            }
+            Err(error) => report(&error),
+        }
+    }
+    Ok(Opened { state, root_id: root.id(), mac_key, keks, fell_back })
+}
+
+/// Makes a KEK and answers only when its sealed copy was read back and opened.
+pub(super) fn create_kek<D: Disk>(
+    dir: &StateDir<D>,
+    cluster: &ClusterId,
+    root: &NodeRoot,
+    now: UnixSeconds,
+) -> Result<Entry, KeeperError> {
+    let id = KekId::from_bytes(random::array().map_err(KeeperError::Random)?);
+    let key = Key::random().map_err(KeeperError::Random)?;
+    let label = KekLabel { id, created: now };
+    let wrapping_key = root.kek_wrapping_key(cluster);
+    let nonce = random::array().map_err(KeeperError::Random)?;
+    let bytes = kek_file::seal(&key, &label, cluster, &root.id(), &wrapping_key, nonce)
+        .map_err(|source| KeeperError::KekFile { kek: id, source })?;
+    // Twice: the file never changes again, and its previous generation is a spare copy.
+    for _ in 0..2 {
+        dir.replace(&kek_file::file_name(&id), Kind::LocalKek, &bytes).map_err(KeeperError::Store)?;
+    }
+    let (_, back) = load_kek(dir, cluster, &root.id(), &wrapping_key, &id)?;
+    if back.expose() != key.expose() {
+        return Err(KeeperError::KekFile { kek: id, source: KekFileError::Tag });
+    }
+    Ok(Entry { id, created: now, uses_reserved: 0 })
+}
+
+/// Reads one KEK from its file.
+pub(super) fn load_kek<D: Disk>(
+    dir: &StateDir<D>,
+    cluster: &ClusterId,
+    root: &RootId,
+    wrapping_key: &Key,
+    id: &KekId,
+) -> Result<(KekLabel, Key), KeeperError> {
+    let accept = |bytes: &[u8]| {
+        let (label, key) = kek_file::open(bytes, cluster, root, wrapping_key)?;
+        if label.id == *id { Ok((label, key)) } else { Err(KekFileError::Tag) }
+    };
+    match dir.load(&kek_file::file_name(id), Kind::LocalKek, accept) {
+        Ok(loaded) => {
+            if loaded.generation == Generation::Previous {
+                emit(&Event::StateFellBack { file: &kek_file::file_name(id) });
+            }
+            Ok(loaded.value)
+        }
+        Err(LoadError::Content(source)) => Err(KeeperError::KekFile { kek: *id, source }),
+        Err(LoadError::Store(source)) => Err(KeeperError::KekMissing { kek: *id, source }),
+    }
+}
+
+/// Files whose KEK the state does not list: a state older than they are was restored or fell back.
+fn unknown_keks<D: Disk>(dir: &StateDir<D>, ring: &Ring) -> Result<Vec<KekId>, KeeperError> {
+    let names = dir.list(kek_file::DIR, kek_file::SUFFIX).map_err(KeeperError::Store)?;
+    let known: Vec<KekId> = ring.entries().map(|(entry, _)| entry.id).collect();
+    Ok(names.iter().filter_map(|name| name.parse().ok()).filter(|id| !known.contains(id)).collect())
+}
+
+fn report(error: &KeeperError) {
+    emit(&Event::StateTroubled { what: "open a local KEK", error: &Chain(error).to_string(), hint: error.hint() });
+}

@@ -1,0 +1,308 @@
+//! The states of local KEKs as a pure state machine (NIST SP 800-57 Part 1 §7). No IO, no clock, no key bytes.
+//!
+//! A [`Ring`] has exactly one active KEK by its shape. Every move gives a new ring or says why not, and no move brings a key_id
+//! back that was ever left: a KEK that is not pending can never become active.
+
+use crate::types::KekId;
+
+/// Seconds since 1970-01-01 UTC.
+pub type UnixSeconds = u64;
+
+/// What the ring knows of one KEK.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its identity.
+    pub id: KekId,
+    /// When it was made.
+    pub created: UnixSeconds,
+    /// Encryptions that may have been made with it: the end of the last reserved block.
+    pub uses_reserved: u64,
+}
+
+/// A KEK that was active, or was given up before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// What it was.
+    pub entry: Entry,
+    /// Since when it is as it is.
+    pub since: UnixSeconds,
+    /// How it is.
+    pub state: FormerState,
+}
+
+/// States after the active one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormerState {
+    /// Still decrypts, but somebody else may have the key.
+    Compromised,
+    /// Decrypts only.
+    Deactivated,
+    /// The key is gone; the record stays, so that its key_id is never used again.
+    Destroyed,
+}
+
+/// SP 800-57's names for all states, for showing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KekState {
+    /// Made, not yet used.
+    PreActivation,
+    /// Encrypts and decrypts.
+    Active,
+    /// See [`FormerState::Deactivated`].
+    Deactivated,
+    /// See [`FormerState::Compromised`].
+    Compromised,
+    /// See [`FormerState::Destroyed`].
+    Destroyed,
+}
+
+impl KekState {
+    /// As shown by `nodeseal keys list`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::PreActivation => "pre-activation",
+            Self::Active => "active",
+            Self::Deactivated => "deactivated",
+            Self::Compromised => "compromised",
+            Self::Destroyed => "destroyed",
+        }
+    }
+}
+
+impl From<FormerState> for KekState {
+    fn from(state: FormerState) -> Self {
+        match state {
+            FormerState::Compromised => Self::Compromised,
+            FormerState::Deactivated => Self::Deactivated,
+            FormerState::Destroyed => Self::Destroyed,
+        }
+    }
+}
+
+/// All local KEKs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ring {
+    active: Entry,
+    activated: UnixSeconds,
+    pending: Vec<Entry>,
+    former: Vec<Former>,
+}
+
+/// A move that the states do not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MoveError {
+    /// The active KEK must be replaced first.
+    #[error("this KEK is the active one")]
+    Active,
+    /// Already gone.
+    #[error("this KEK is destroyed")]
+    Destroyed,
+    /// It was active before.
+    #[error("this KEK was active before, and a key_id that was left is never used again")]
+    Former,
+    /// Two pending KEKs would be a choice without a reason.
+    #[error("a KEK is in pre-activation already")]
+    Pending,
+    /// No such KEK.
+    #[error("there is no KEK of that id")]
+    Unknown,
+}
+
+impl Ring {
+    /// A node's first KEK is active at once.
+    pub fn new(first: Entry, now: UnixSeconds) -> Self {
+        Self { active: first, activated: now, pending: Vec::new(), former: Vec::new() }
+    }
+
+    /// From what was stored. `None` if an id stands twice or more than one is pending.
+    pub fn from_parts(active: Entry, activated: UnixSeconds, pending: Vec<Entry>, former: Vec<Former>) -> Option<Self> {
+        let ring = Self { active, activated, pending, former };
+        let mut ids: Vec<_> = ring.entries().map(|(entry, _)| entry.id).collect();
+        ids.sort();
+        let unique = ids.windows(2).all(|pair| pair[0] != pair[1]);
+        (unique && ring.pending.len() <= 1).then_some(ring)
+    }
+
+    /// The one that encrypts.
+    pub fn active(&self) -> &Entry {
+        &self.active
+    }
+
+    /// Since when.
+    pub fn activated(&self) -> UnixSeconds {
+        self.activated
+    }
+
+    /// The one in pre-activation, if any.
+    pub fn pending(&self) -> Option<&Entry> {
+        self.pending.first()
+    }
+
+    /// Those that were active, oldest first.
+    pub fn former(&self) -> &[Former] {
+        &self.former
+    }
+
+    /// All, with their states: the active one, the pending one, the former ones.
+    pub fn entries(&self) -> impl Iterator<Item = (&Entry, KekState)> {
+        std::iter::once((&self.active, KekState::Active))
+            .chain(self.pending.iter().map(|entry| (entry, KekState::PreActivation)))
+            .chain(self.former.iter().map(|former| (&former.entry, former.state.into())))
+    }
+
+    /// Adds a KEK in pre-activation.
+    pub fn with_pending(&self, entry: Entry) -> Result<Self, MoveError> {
+        if !self.pending.is_empty() {
+            return Err(MoveError::Pending);
+        }
+        let mut ring = self.clone();
+        ring.pending.push(entry);
+        Ok(ring)
+    }
+
+    /// Turns to the pending KEK; the active one decrypts only from now on.
+    pub fn activate(&self, id: &KekId, now: UnixSeconds) -> Result<Self, MoveError> {
+        match self.state_of(id)? {
+            KekState::PreActivation => {}
+            KekState::Active => return Err(MoveError::Active),
+            KekState::Compromised | KekState::Deactivated => return Err(MoveError::Former),
+            KekState::Destroyed => return Err(MoveError::Destroyed),
+        }
+        let mut ring = self.clone();
+        let index = ring.pending.iter().position(|entry| entry.id == *id).ok_or(MoveError::Unknown)?;
+        let next = ring.pending.remove(index);
+        let entry = std::mem::replace(&mut ring.active, next);
+        ring.activated = now;
+        ring.former.push(Former { entry, since: now, state: FormerState::Deactivated });
+        Ok(ring)
+    }
+
+    /// Marks a KEK that is not active as compromised or destroyed. The caller has asked for confirmation.
+    pub fn retire(&self, id: &KekId, to: RetireTo, now: UnixSeconds) -> Result<Self, MoveError> {
+        let mut ring = self.clone();
+        let state = match to {
+            RetireTo::Compromised => FormerState::Compromised,
+            RetireTo::Destroyed => FormerState::Destroyed,
+        };
+        match self.state_of(id)? {
+            KekState::Active => return Err(MoveError::Active),
+            KekState::Destroyed => return Err(MoveError::Destroyed),
+            KekState::PreActivation => {
+                let index = ring.pending.iter().position(|entry| entry.id == *id).ok_or(MoveError::Unknown)?;
+                let entry = ring.pending.remove(index);
+                ring.former.push(Former { entry, since: now, state });
+            }
+            KekState::Compromised | KekState::Deactivated => {
+                for former in ring.former.iter_mut().filter(|former| former.entry.id == *id) {
+                    former.state = state;
+                    former.since = now;
+                }
+            }
+        }
+        Ok(ring)
+    }
+
+    /// Records that encryptions up to `uses` may be made with the active KEK. Never goes back.
+    pub fn with_reservation(&self, uses: u64) -> Self {
+        let mut ring = self.clone();
+        ring.active.uses_reserved = ring.active.uses_reserved.max(uses);
+        ring
+    }
+
+    /// Takes in a KEK whose file was found but that the stored state does not know: it decrypts, and never encrypts.
+    pub fn with_found(&self, entry: Entry, now: UnixSeconds) -> Self {
+        let mut ring = self.clone();
+        ring.former.push(Former { entry, since: now, state: FormerState::Deactivated });
+        ring
+    }
+
+    fn state_of(&self, id: &KekId) -> Result<KekState, MoveError> {
+        self.entries().find(|(entry, _)| entry.id == *id).map(|(_, state)| state).ok_or(MoveError::Unknown)
+    }
+}
+
+/// Where [`Ring::retire`] leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetireTo {
+    /// Goes on decrypting.
+    Compromised,
+    /// Never decrypts again.
+    Destroyed,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(byte: u8) -> Entry {
+        Entry { id: KekId::from_bytes([byte; 16]), created: 0, uses_reserved: 0 }
+    }
+
+    fn id(byte: u8) -> KekId {
+        KekId::from_bytes([byte; 16])
+    }
+
+    #[test]
+    fn rotation_is_two_moves_and_the_old_kek_goes_on_decrypting() {
+        let ring = Ring::new(entry(1), 10).with_pending(entry(2)).unwrap();
+        assert_eq!(ring.active().id, id(1), "a pending KEK changes nothing yet");
+        let ring = ring.activate(&id(2), 20).unwrap();
+        assert_eq!((ring.active().id, ring.activated()), (id(2), 20));
+        assert_eq!(ring.former()[0].state, FormerState::Deactivated);
+    }
+
+    #[test]
+    fn what_was_active_never_becomes_active_again() {
+        let ring = Ring::new(entry(1), 0).with_pending(entry(2)).unwrap().activate(&id(2), 1).unwrap();
+        assert_eq!(ring.activate(&id(1), 2), Err(MoveError::Former));
+        assert_eq!(ring.activate(&id(2), 2), Err(MoveError::Active));
+        assert_eq!(ring.activate(&id(9), 2), Err(MoveError::Unknown));
+        let ring = ring.retire(&id(1), RetireTo::Destroyed, 3).unwrap();
+        assert_eq!(ring.activate(&id(1), 4), Err(MoveError::Destroyed));
+        assert_eq!(ring.retire(&id(1), RetireTo::Compromised, 4), Err(MoveError::Destroyed));
+    }
+
+    #[test]
+    fn the_active_kek_is_never_retired() {
+        let ring = Ring::new(entry(1), 0);
+        for to in [RetireTo::Compromised, RetireTo::Destroyed] {
+            assert_eq!(ring.retire(&id(1), to, 1), Err(MoveError::Active));
+        }
+    }
+
+    #[test]
+    fn a_reservation_never_goes_back() {
+        let ring = Ring::new(entry(1), 0).with_reservation(100).with_reservation(50);
+        assert_eq!(ring.active().uses_reserved, 100);
+    }
+
+    proptest! {
+        /// Any sequence of moves: one active KEK, no id twice, no KEK lost, no key_id twice.
+        #[test]
+        fn no_sequence_of_moves_loses_a_kek_or_brings_one_back(moves in prop::collection::vec((0u8..4, 0u8..8), 0..60)) {
+            let mut ring = Ring::new(entry(0), 0);
+            let (mut next, mut was_active) = (1u8, vec![id(0)]);
+            for (now, (kind, target)) in moves.into_iter().enumerate() {
+                let (now, known) = (now as u64, ring.entries().count());
+                let result = match kind {
+                    0 => ring.with_pending(entry(next)),
+                    1 => ring.activate(&id(target), now),
+                    2 => ring.retire(&id(target), RetireTo::Compromised, now),
+                    _ => ring.retire(&id(target), RetireTo::Destroyed, now),
+                };
+                if let Ok(moved) = result {
+                    if moved.active().id != ring.active().id {
+                        prop_assert!(!was_active.contains(&moved.active().id));
+                        was_active.push(moved.active().id);
+                    }
+                    next += u8::from(kind == 0);
+                    prop_assert_eq!(moved.entries().count(), known + usize::from(kind == 0));
+                    ring = Ring::from_parts(moved.active.clone(), moved.activated, moved.pending.clone(), moved.former.clone()).unwrap();
+                    prop_assert_eq!(&ring, &moved);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Nodeseal: a Kubernetes KMS plugin rooted in the node's own hardware.
+//!
+//! # Layers
+//!
+//! A module may use only those in the rows above its own; modules of one row do not know each other. `tests/layering.rs`
+//! reads every `use crate::` and fails on an upward or sideways one.
+//!
+//! | row | modules | what they are |
+//! |---|---|---|
+//! | 0 | [`types`] | ids, secret bytes, failure classes |
+//! | 1 | [`envelope`] [`store`] [`audit`] [`sandbox`] | pure bytes; atomic files; events; what the process may not do |
+//! | 2 | [`seal`] | client of the sealer, node root |
+//! | 3 | [`sealer`] | the process behind it: device engines |
+//! | 3 | [`keyring`] | local KEKs, states, rotation, key_id |
+//! | 4 | [`api`] | the KMS API on its socket; alone names tonic |
+//! | 5 | [`config`] | the file, checked |
+//! | 6 | [`control`] | what the operator tool and the daemon say to each other |
+//! | 7 | [`daemon`] [`ctl`] | the programs |
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod audit;
+pub mod config;
+pub mod control;
+pub mod ctl;
+pub mod daemon;
+pub mod envelope;
+pub mod keyring;
+pub mod sandbox;
+pub mod seal;
+pub mod sealer;
+pub mod store;
+pub mod types;

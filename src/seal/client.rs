@@ -1,0 +1,156 @@
+//! Asks the sealer. Every question opens its own connection, so that a sealer that died and came back is no event at all.
+//!
+//! Blocking: a TPM takes its time (seconds), and only the keeper's thread and the operator tool ever ask.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::fault::Fault;
+use super::frame;
+use super::protocol::{Auth, DeviceBlob, DeviceInfo, Request, Response};
+use crate::types::wire::WireError;
+use crate::types::{Class, Key, SealPolicy};
+
+/// How long one answer may take. Kernel time limits of single TPM commands run to minutes; the engine gives up after 10 s of retries.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A sealer that listens somewhere, or one that is started for each question.
+#[derive(Clone, Debug)]
+pub enum SealerClient {
+    /// A socket that systemd or another supervisor holds.
+    Socket(PathBuf),
+    /// No supervisor: run this program with `--config FILE` and a socket pair as its standard input.
+    Spawn {
+        /// nodeseal-sealer.
+        program: PathBuf,
+        /// What it reads.
+        config: PathBuf,
+    },
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SealerError {
+    /// The device said no.
+    #[error(transparent)]
+    Device(Fault),
+    /// Not an answer to what was asked.
+    #[error("the sealer gave an answer that does not fit the question")]
+    Protocol(#[source] Option<WireError>),
+    /// The process is away.
+    #[error("cannot talk to the sealer ({how})")]
+    Unreachable {
+        /// Socket or program.
+        how: String,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl SealerError {
+    /// Decides retry and health.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Device(fault) => fault.code.class(),
+            Self::Protocol(_) => Class::Internal,
+            Self::Unreachable { .. } => Class::Unavailable,
+        }
+    }
+
+    /// What the operator does next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Device(fault) => fault.code.hint(),
+            Self::Protocol(_) => "nodeseald and nodeseal-sealer must be of one release",
+            Self::Unreachable { .. } => "see whether nodeseal-sealer runs and what it logs",
+        }
+    }
+}
+
+impl SealerClient {
+    /// See [`Request::Seal`].
+    pub fn seal(&self, secret: Key, auth: Auth, policy: SealPolicy) -> Result<DeviceBlob, SealerError> {
+        match self.ask(&Request::Seal { policy, auth, secret })? {
+            Response::Sealed(blob) => Ok(blob),
+            other => Err(unfit(other)),
+        }
+    }
+
+    /// See [`Request::Unseal`].
+    pub fn unseal(&self, blob: DeviceBlob, auth: Auth) -> Result<Key, SealerError> {
+        match self.ask(&Request::Unseal { auth, blob })? {
+            Response::Unsealed(key) => Ok(key),
+            other => Err(unfit(other)),
+        }
+    }
+
+    /// See [`Request::Describe`].
+    pub fn describe(&self) -> Result<DeviceInfo, SealerError> {
+        match self.ask(&Request::Describe)? {
+            Response::Described(info) => Ok(info),
+            other => Err(unfit(other)),
+        }
+    }
+
+    fn ask(&self, request: &Request) -> Result<Response, SealerError> {
+        let message = match self {
+            Self::Socket(path) => UnixStream::connect(path).and_then(|stream| exchange(stream, request)),
+            Self::Spawn { program, config } => spawn_and_exchange(program, config, request),
+        };
+        let message = message.map_err(|source| SealerError::Unreachable { how: self.to_string(), source })?;
+        match Response::decode(message.expose()) {
+            Ok(Response::Fault(fault)) => Err(SealerError::Device(fault)),
+            Ok(response) => Ok(response),
+            Err(error) => Err(SealerError::Protocol(Some(error))),
+        }
+    }
+}
+
+impl std::fmt::Display for SealerClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(path) => write!(f, "socket {}", path.display()),
+            Self::Spawn { program, .. } => write!(f, "program {}", program.display()),
+        }
+    }
+}
+
+fn unfit(response: Response) -> SealerError {
+    // Dropped, and with it wiped: it may hold a key that nobody asked for.
+    drop(response);
+    SealerError::Protocol(None)
+}
+
+fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<crate::types::Secret> {
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    frame::write(&mut stream, &request.encode())?;
+    stream.shutdown(Shutdown::Write)?;
+    frame::read(&mut stream)?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+}
+
+/// The TPM library logs whole buffers at its finest level; nobody's environment may turn that on.
+const TSS2_QUIET: (&str, &str) = ("TSS2_LOG", "all+NONE");
+
+fn spawn_and_exchange(program: &Path, config: &Path, request: &Request) -> io::Result<crate::types::Secret> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut child = Command::new(program)
+        .arg("--config")
+        .arg(config)
+        .env_clear()
+        .env(TSS2_QUIET.0, TSS2_QUIET.1)
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .spawn()?;
+    let answer = exchange(ours, request);
+    if answer.is_err() {
+        child.kill()?;
+    }
+    child.wait()?;
+    answer
+}

@@ -1,0 +1,190 @@
+//! What can go wrong in the sealing device, one code for each remedy.
+//!
+//! The codes are the same in the log, in `status` and in docs/operations; a fault crosses the sealer's socket as code and detail.
+//! TPM response codes are those of TPM 2.0 Part 2 §6.6.
+
+use std::fmt;
+
+use crate::types::Class;
+
+macro_rules! fault_codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $code:literal, $class:ident, $message:literal, $hint:literal;)*) => {
+        /// A kind of fault. The number is its place in the sealer protocol and never changes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum FaultCode {
+            $($(#[$doc])* $name = $number,)*
+        }
+
+        impl FaultCode {
+            /// Every code, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The stable name, such as `E-SRK-CHANGED`.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// One fixed sentence.
+            pub const fn message(self) -> &'static str {
+                match self { $(Self::$name => $message,)* }
+            }
+
+            /// What the operator does next.
+            pub const fn hint(self) -> &'static str {
+                match self { $(Self::$name => $hint,)* }
+            }
+
+            /// Decides retry and health.
+            pub const fn class(self) -> Class {
+                match self { $(Self::$name => Class::$class,)* }
+            }
+
+            /// From its place in the protocol.
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+fault_codes! {
+    /// TPM_RC_AUTH_FAIL or TPM_RC_BAD_AUTH on the sealed object (0x98E, 0x9A2).
+    Auth = 1, "E-AUTH", Denied,
+        "the host secret does not fit the sealed node root",
+        "put the host secret (node/host.key) back that belongs to this state directory, from a backup of this node; nothing was changed";
+    /// TPM_RC_RETRY, YIELDED, TESTING, OBJECT_MEMORY, SESSION_MEMORY, CONTEXT_GAP, NV_RATE until the retries ran out.
+    Busy = 2, "E-BUSY", Unavailable,
+        "the TPM has no room or no time for us because of its other users",
+        "see who holds the TPM (`fuser -v /dev/tpm0 /dev/tpmrm0`) and make users of /dev/tpm0 use /dev/tpmrm0; this is tried again";
+    /// Our bytes do not parse: no TPM was asked.
+    Format = 3, "E-FMT", Corrupt,
+        "the sealed node root is damaged or was edited",
+        "restore node/root.seal from a backup of this node; its previous generation was tried as well";
+    /// TPM_RC_INTEGRITY or TPM_RC_SIZE at TPM2_Load (0x1DF, 0x1D5).
+    Foreign = 4, "E-FOREIGN", Denied,
+        "the sealed node root belongs to another TPM, or is damaged",
+        "if the file is right, this is not the TPM that sealed it: put the disk back into its machine, or set the node up anew and let another node's keys in; nothing was changed";
+    /// A response code without a row of its own.
+    Internal = 5, "E-TPM-RC", Internal,
+        "the TPM answered with a code that we have no remedy for",
+        "look the response code up with `tpm2_rc_decode` and report it";
+    /// TPM_RC_LOCKOUT (0x921).
+    Lockout = 6, "E-LOCKOUT", Unavailable,
+        "the TPM is in dictionary-attack lockout",
+        "our objects are exempt, so another user of this TPM caused it: wait for the recovery time, or `tpm2_dictionarylockout -c -p LOCKOUTAUTH`";
+    /// The device file is absent or closed to us.
+    NoDevice = 7, "E-TPM-NODEV", Unavailable,
+        "there is no TPM 2.0 resource-manager device here that we may open",
+        "enable the TPM in the firmware, load the tpm driver (kernel 4.12 or later), and put our user into the group that owns the device (usually tss)";
+    /// TPM_RC_BAD_AUTH on the owner hierarchy (0x9A2, 0x98E).
+    OwnerAuth = 8, "E-OWNER-AUTH", Misconfigured,
+        "the storage root key is absent and the owner hierarchy has a password, so that we cannot make one",
+        "let the TPM's owner make it once: `tpm2_createprimary -C o -P OWNERAUTH -G ecc -a 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt' -c srk.ctx` and `tpm2_evictcontrol -C o -P OWNERAUTH -c srk.ctx 0x81000001`";
+    /// TPM_RC_PCR_CHANGED (0x128) until the retries ran out.
+    PcrRace = 9, "E-PCR-RACE", Unavailable,
+        "PCRs kept changing while we unsealed",
+        "start after whatever measures at boot (systemd-pcrphase.service); this is tried again";
+    /// The bank is absent or all its chosen registers are 00 or FF.
+    PcrBank = 10, "E-PCR-BANK", Misconfigured,
+        "the chosen PCRs hold nothing that could be sealed to",
+        "choose a bank and PCRs that the firmware measures into: `tpm2_pcrread`";
+    /// TPM_RC_POLICY_FAIL (0x99D), or our own comparison before it.
+    Policy = 11, "E-POLICY", Denied,
+        "this machine's boot state differs from the one that the node root was sealed to",
+        "undo the change (firmware, boot loader, kernel) and reboot; or, while nodeseald still runs with its keys, `nodeseal reseal`";
+    /// The software-TPM guard.
+    SoftwareTpm = 12, "E-SWTPM", Misconfigured,
+        "this is a software TPM, and it was not allowed",
+        "a software TPM protects nothing: use the machine's own, or set allow_software_tpm = true under [seal.tpm2] for a test";
+    /// The Name at the pinned handle is not the pinned one.
+    SrkChanged = 13, "E-SRK-CHANGED", Denied,
+        "the storage root key is not the one that the node root was sealed under",
+        "if the board was replaced or the TPM cleared, this node must be set up anew; if not, something sits between CPU and TPM: investigate before you go on; nothing was changed";
+    /// No key at the handle (0x18B) and no transient one of the pinned Name.
+    SrkMissing = 14, "E-SRK-MISSING", Denied,
+        "the storage root key is gone and the TPM no longer makes the same one: it was cleared",
+        "a cleared TPM cannot open what it sealed: set the node up anew and let another node's keys in; nothing was changed";
+    /// The key at the handle cannot be a storage parent.
+    SrkUnfit = 15, "E-SRK-UNFIT", Misconfigured,
+        "what sits at the storage root key's handle is not a storage key that we can use",
+        "choose another handle with parent_handle under [seal.tpm2]; we never evict what is not ours";
+    /// The TCTI library cannot be loaded.
+    Tcti = 16, "E-TPM-TCTI", Misconfigured,
+        "the library that talks to the TPM device cannot be loaded",
+        "install the package libtss2-tcti-device0 (or libtss2-tcti-swtpm0 for a software TPM)";
+    /// TPM_RC_FAILURE (0x101).
+    TpmFailed = 17, "E-TPM-FAILED", Unavailable,
+        "the TPM is in failure mode",
+        "power the machine off and on (a reboot is not enough); until then nodeseald goes on with the keys in its memory";
+    /// TPM_RC_INITIALIZE (0x100).
+    Uninitialised = 18, "E-TPM-UNINIT", Unavailable,
+        "the firmware did not start the TPM",
+        "boot cold, and look for the TPM's setting in the firmware";
+    /// What was sealed did not come back the same.
+    Verify = 19, "E-VERIFY", Internal,
+        "the TPM did not give back what it had just sealed",
+        "do not rely on this TPM: update its firmware, or replace it; nothing was changed";
+    /// This build has no engine of that kind.
+    NotCompiledIn = 20, "E-NO-ENGINE", Misconfigured,
+        "the engine of this sealing device is not compiled in",
+        "install a build with the feature of that name";
+    /// The HMAC of an answer is wrong (TSS2_ESYS_RC_RSP_AUTH_FAILED).
+    Forged = 21, "E-TPM-FORGED", Denied,
+        "an answer that should be the TPM's is not authentic",
+        "power the machine off and on once; if it comes again, something sits between CPU and TPM: investigate before you go on; nothing was changed";
+}
+
+/// A fault with what was seen. The detail never holds secret bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Which row of the table.
+    pub code: FaultCode,
+    /// Figures for the operator: response code, PCR values, Names. At most [`Fault::DETAIL_MAX_BYTES`].
+    pub detail: String,
+}
+
+impl Fault {
+    /// Room for eight PCRs with both values.
+    pub const DETAIL_MAX_BYTES: usize = 4096;
+
+    /// Cuts an over-long detail at a character's border.
+    pub fn new(code: FaultCode, detail: impl Into<String>) -> Self {
+        let mut detail = detail.into();
+        if detail.len() > Self::DETAIL_MAX_BYTES {
+            detail.truncate(detail.floor_char_boundary(Self::DETAIL_MAX_BYTES));
+        }
+        Self { code, detail }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.code(), self.code.message())?;
+        if self.detail.is_empty() { Ok(()) } else { write!(f, " ({})", self.detail) }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_fault_has_its_own_number_and_code_and_a_next_step() {
+        let codes: HashSet<_> = FaultCode::ALL.iter().map(|fault| fault.code()).collect();
+        assert_eq!(codes.len(), FaultCode::ALL.len());
+        for fault in FaultCode::ALL {
+            assert_eq!(FaultCode::from_number(*fault as u8), Some(*fault));
+            assert!(fault.hint().len() > 20, "{}", fault.code());
+        }
+        assert_eq!(FaultCode::from_number(0), None);
+    }
+
+    #[test]
+    fn an_endless_detail_is_cut_without_a_panic() {
+        assert!(Fault::new(FaultCode::Internal, "ü".repeat(4096)).detail.len() <= Fault::DETAIL_MAX_BYTES);
+    }
+}

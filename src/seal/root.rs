@@ -1,0 +1,255 @@
+//! The node root: what the sealing device and the host secret give together, and the keys made from it.
+//!
+//! `root = HKDF-SHA256(salt = root id, ikm = device secret ‖ host secret)`; each purpose expands its own key. The device secret is
+//! what the device sealed; `node/root.seal` holds the root id and the device's blob (docs/formats.md, "Node root").
+
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::client::{SealerClient, SealerError};
+use super::host_secret::{self, HostSecret, LengthError};
+use super::protocol::DeviceBlob;
+use crate::store::{Disk, Generation, Kind, LoadError, StateDir, StoreError};
+use crate::types::random::{self, RandomError};
+use crate::types::wire::{Reader, WireError, Writer};
+use crate::types::{Class, ClusterId, Key, RootId, SealPolicy};
+
+const FILE: &str = "node/root.seal";
+
+/// HKDF-SHA256 over both halves.
+const ALGORITHM: u8 = 1;
+
+/// Keys of the node, for as long as one operation takes.
+pub struct NodeRoot {
+    id: RootId,
+    hkdf: Hkdf<Sha256>,
+}
+
+/// `node/root.seal`: which root, and what the device needs to open it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedRoot {
+    /// Salt of the derivation; the same for all seals of one root.
+    pub id: RootId,
+    /// Counts the seals of this root, for the operator.
+    pub generation: u64,
+    /// What it is bound to.
+    pub policy: SealPolicy,
+    /// The device's own bytes.
+    pub blob: DeviceBlob,
+}
+
+/// Why the node root cannot be opened or sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// `node/root.seal` does not parse.
+    #[error("the sealed node root cannot be read")]
+    Format(#[source] WireError),
+    /// `node/host.key` does not parse.
+    #[error("the host secret cannot be read")]
+    HostSecret(#[source] LengthError),
+    /// No randomness.
+    #[error("no node root can be made")]
+    Random(#[source] RandomError),
+    /// The sealer or its device.
+    #[error("the sealing device did not open the node root")]
+    Sealer(#[source] SealerError),
+    /// The state directory.
+    #[error("the state directory cannot be used")]
+    Store(#[source] StoreError),
+    /// What was sealed does not come back.
+    #[error("the new seal does not give the same node root; the old one was kept")]
+    Verify,
+}
+
+impl RootError {
+    /// Decides retry and health.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Format(_) | Self::HostSecret(_) => Class::Corrupt,
+            Self::Random(_) => Class::Unavailable,
+            Self::Sealer(error) => error.class(),
+            Self::Store(error) => error.class(),
+            Self::Verify => Class::Internal,
+        }
+    }
+
+    /// What the operator does next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Format(_) | Self::HostSecret(_) => {
+                "restore the directory node/ from a backup of this node's state directory"
+            }
+            Self::Random(_) => "the kernel's random generator failed: reboot, and distrust the machine",
+            Self::Sealer(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Verify => "do not rely on this device: update its firmware, or replace it",
+        }
+    }
+}
+
+impl NodeRoot {
+    /// Makes a new root, seals it and writes both halves. For a node that is set up; the caller has made sure that nothing is lost.
+    pub fn create<D: Disk>(dir: &StateDir<D>, sealer: &SealerClient, policy: SealPolicy) -> Result<Self, RootError> {
+        let host = HostSecret::random().map_err(RootError::Random)?;
+        let id = RootId::from_bytes(random::array().map_err(RootError::Random)?);
+        let device_secret = Key::random().map_err(RootError::Random)?;
+        let root = Self::derive(id, &device_secret, &host);
+        host.save(dir).map_err(RootError::Store)?;
+        let blob = sealer.seal(device_secret, host.auth(&id), policy).map_err(RootError::Sealer)?;
+        let sealed = SealedRoot { id, generation: 1, policy, blob };
+        sealed.save(dir)?;
+        Ok(root)
+    }
+
+    /// Opens the root with the device. The generation says whether the newest file was damaged.
+    pub fn open<D: Disk>(dir: &StateDir<D>, sealer: &SealerClient) -> Result<(Self, Generation), RootError> {
+        let host = HostSecret::load(dir).map_err(host_error)?;
+        let sealed = SealedRoot::load(dir)?;
+        let secret =
+            sealer.unseal(sealed.value.blob.clone(), host.auth(&sealed.value.id)).map_err(RootError::Sealer)?;
+        Ok((Self::derive(sealed.value.id, &secret, &host), sealed.generation))
+    }
+
+    /// Seals the same root anew under `policy`: unseal, seal, open the new seal, and only then replace the file.
+    pub fn reseal<D: Disk>(
+        dir: &StateDir<D>,
+        sealer: &SealerClient,
+        policy: SealPolicy,
+    ) -> Result<SealedRoot, RootError> {
+        let host = HostSecret::load(dir).map_err(host_error)?;
+        let old = SealedRoot::load(dir)?.value;
+        let secret = sealer.unseal(old.blob.clone(), host.auth(&old.id)).map_err(RootError::Sealer)?;
+        let copy = Zeroizing::new(*secret.expose());
+        let blob = sealer.seal(secret, host.auth(&old.id), policy).map_err(RootError::Sealer)?;
+        let back = sealer.unseal(blob.clone(), host.auth(&old.id)).map_err(RootError::Sealer)?;
+        if back.expose() != &*copy {
+            return Err(RootError::Verify);
+        }
+        let sealed = SealedRoot { id: old.id, generation: old.generation + 1, policy, blob };
+        sealed.save(dir)?;
+        Ok(sealed)
+    }
+
+    /// Whether the file is there, in any generation.
+    pub fn exists<D: Disk>(dir: &StateDir<D>) -> Result<bool, StoreError> {
+        dir.exists(FILE)
+    }
+
+    /// Which root this is.
+    pub fn id(&self) -> RootId {
+        self.id
+    }
+
+    /// Encrypts local KEKs on disk.
+    pub fn kek_wrapping_key(&self, cluster: &ClusterId) -> Key {
+        self.purpose(b"nodeseal local kek v1\0", cluster)
+    }
+
+    /// Authenticates the state file.
+    pub fn state_mac_key(&self, cluster: &ClusterId) -> Key {
+        self.purpose(b"nodeseal state mac v1\0", cluster)
+    }
+
+    fn derive(id: RootId, device_secret: &Key, host: &HostSecret) -> Self {
+        let mut ikm = Zeroizing::new([0; 2 * Key::LEN]);
+        ikm[..Key::LEN].copy_from_slice(device_secret.expose());
+        ikm[Key::LEN..].copy_from_slice(host.expose());
+        Self { id, hkdf: Hkdf::new(Some(id.as_bytes()), &*ikm) }
+    }
+
+    fn purpose(&self, label: &[u8], cluster: &ClusterId) -> Key {
+        let info = [label, cluster.as_str().as_bytes()].concat();
+        host_secret::expand(&self.hkdf, &info)
+    }
+}
+
+impl SealedRoot {
+    /// Reads `node/root.seal`.
+    pub fn load<D: Disk>(dir: &StateDir<D>) -> Result<crate::store::Loaded<Self>, RootError> {
+        dir.load(FILE, Kind::NodeRoot, Self::decode).map_err(|error| match error {
+            LoadError::Content(source) => RootError::Format(source),
+            LoadError::Store(source) => RootError::Store(source),
+        })
+    }
+
+    /// Writes the file twice, so that the previous generation is a spare copy of this seal and not an older one: a seal under a
+    /// policy that the operator left must not stay on the disk.
+    fn save<D: Disk>(&self, dir: &StateDir<D>) -> Result<(), RootError> {
+        let bytes = self.encode();
+        for _ in 0..2 {
+            dir.replace(FILE, Kind::NodeRoot, &bytes).map_err(RootError::Store)?;
+        }
+        Ok(())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.u8(ALGORITHM).raw(self.id.as_bytes()).u64(self.generation);
+        self.policy.write(&mut writer);
+        writer.bytes16(self.blob.as_bytes()).finish()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8("algorithm")? != ALGORITHM {
+            return Err(WireError::BadValue("algorithm"));
+        }
+        let id = RootId::from_bytes(reader.array("root id")?);
+        let generation = reader.u64("generation")?;
+        let policy = SealPolicy::read(&mut reader)?;
+        let blob = DeviceBlob::new(reader.bytes16("blob")?.to_vec()).ok_or(WireError::BadValue("blob"))?;
+        reader.end()?;
+        Ok(Self { id, generation, policy, blob })
+    }
+}
+
+fn host_error(error: LoadError<LengthError>) -> RootError {
+    match error {
+        LoadError::Content(source) => RootError::HostSecret(source),
+        LoadError::Store(source) => RootError::Store(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_root_is_read_back_as_written() {
+        let sealed = SealedRoot {
+            id: RootId::from_bytes([1; 16]),
+            generation: 7,
+            policy: SealPolicy::None,
+            blob: DeviceBlob::new(vec![9; 300]).unwrap(),
+        };
+        assert_eq!(SealedRoot::decode(&sealed.encode()), Ok(sealed.clone()));
+        // Frozen with release 0.1.
+        assert_eq!(
+            hex::encode(&sealed.encode()[..28]),
+            format!("01{}0000000000000007{}{}", "01".repeat(16), "00", "012c")
+        );
+    }
+
+    #[test]
+    fn both_halves_the_root_id_and_the_cluster_decide_every_key() {
+        let host = |byte| HostSecret::for_test(byte);
+        let key = |byte| Key::copy_of(&[byte; 32]).unwrap();
+        let (a, b): (ClusterId, ClusterId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let (one, two) = (RootId::from_bytes([1; 16]), RootId::from_bytes([2; 16]));
+        let base = NodeRoot::derive(one, &key(1), &host(2));
+        let keys = [
+            base.kek_wrapping_key(&a),
+            base.kek_wrapping_key(&b),
+            base.state_mac_key(&a),
+            NodeRoot::derive(two, &key(1), &host(2)).kek_wrapping_key(&a),
+            NodeRoot::derive(one, &key(3), &host(2)).kek_wrapping_key(&a),
+            NodeRoot::derive(one, &key(1), &host(3)).kek_wrapping_key(&a),
+        ];
+        for (i, left) in keys.iter().enumerate() {
+            for right in &keys[i + 1..] {
+                assert_ne!(left.expose(), right.expose());
+            }
+        }
+    }
+}

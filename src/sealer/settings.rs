@@ -1,0 +1,98 @@
+//! What the TPM engine is told by the configuration, and by nothing else: it reads neither a TCTI string nor any other
+//! setting from the environment.
+//!
+//! Compiled without the feature `tpm2` too, so that a configuration is checked the same way in every build.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Handle of the shared storage root key: TCG TPM v2.0 Provisioning Guidance §7.8, table 2.
+pub const DEFAULT_PARENT_HANDLE: u32 = 0x8100_0001;
+
+/// First and last persistent handle that the owner may fill: TPM 2.0 Part 2 §7.5 (platform handles begin at 0x81800000).
+pub const OWNER_PERSISTENT_HANDLES: std::ops::RangeInclusive<u32> = 0x8100_0000..=0x817F_FFFF;
+
+/// Settings of `[seal.tpm2]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TpmSettings {
+    /// Where the TPM is.
+    pub device: TpmDevice,
+    /// Where the storage root key is, or is put if there is none. One of [`OWNER_PERSISTENT_HANDLES`].
+    pub parent_handle: u32,
+    /// Without it a TPM made of software is refused: it protects nothing.
+    pub allow_software_tpm: bool,
+}
+
+/// A way to a TPM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TpmDevice {
+    /// A device file of the kernel, absolute. Only one with a resource manager (`/dev/tpmrm0`) can be shared.
+    Path(PathBuf),
+    /// swtpm on 127.0.0.1, with its control channel on the next port: where libtss2-tcti-swtpm looks for it.
+    Swtpm {
+        /// Port of the command channel.
+        port: u16,
+    },
+}
+
+/// Neither a device file nor a software TPM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a TPM is an absolute path such as /dev/tpmrm0, or swtpm:port=N with N from 1 to 65534")]
+pub struct TpmDeviceError;
+
+impl FromStr for TpmDevice {
+    type Err = TpmDeviceError;
+
+    fn from_str(text: &str) -> Result<Self, TpmDeviceError> {
+        if let Some(port) = text.strip_prefix("swtpm:port=") {
+            let digits = port.bytes().all(|b| b.is_ascii_digit());
+            return match port.parse() {
+                Ok(port @ 1..=65534) if digits => Ok(Self::Swtpm { port }),
+                _ => Err(TpmDeviceError),
+            };
+        }
+        if text.starts_with('/') && !text.contains('\0') { Ok(Self::Path(text.into())) } else { Err(TpmDeviceError) }
+    }
+}
+
+impl fmt::Display for TpmDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Swtpm { port } => write!(f, "swtpm:port={port}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_read_back_as_it_is_shown() {
+        for text in ["/dev/tpmrm0", "/dev/tpm0", "swtpm:port=1", "swtpm:port=65534"] {
+            assert_eq!(text.parse::<TpmDevice>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_path_or_a_local_swtpm_is_a_device() {
+        for text in [
+            "",
+            "tpmrm0",
+            "device:/dev/tpmrm0",
+            "/dev/tpm\0rm0",
+            "swtpm",
+            "swtpm:port=",
+            "swtpm:port=0",
+            "swtpm:port=65535",
+            "swtpm:port=+7",
+            "swtpm:port=2321,host=10.0.0.1",
+            "swtpm:host=10.0.0.1,port=2321",
+            "mssim:port=2321",
+        ] {
+            assert_eq!(text.parse::<TpmDevice>(), Err(TpmDeviceError), "{text:?}");
+        }
+    }
+}

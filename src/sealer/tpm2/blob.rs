@@ -1,0 +1,158 @@
+//! The sealed blob, pure bytes (docs/formats.md, "TPM blob"). Holds no secret: the TPM encrypted `private` under its storage
+//! root key, and everything else is public.
+//!
+//! [`Blob::decode`] is total over any bytes and refuses whatever [`Blob::encode`] would not have written: the C library behind
+//! tss-esapi sees lengths only that were checked here. The checksum tells a damaged file from a foreign one and is no
+//! authentication: an edited blob that passes all checks here is refused by the TPM.
+
+use sha2::{Digest, Sha256};
+
+use super::policy::{self, PolicyDigest};
+use super::template::{self, NAME_BYTES, Name, SrkTemplate};
+use crate::sealer::settings::OWNER_PERSISTENT_HANDLES;
+use crate::types::SealPolicy;
+use crate::types::wire::{Reader, WireError, Writer};
+
+/// First bytes of every blob.
+const MAGIC: &[u8; 8] = b"NSEALTPM";
+
+/// The one version there is.
+const VERSION: u16 = 1;
+
+/// What the version's algorithm ids mean: 1 = KEYEDHASH object with SHA-256 Name, SHA-256 policy session.
+const ALGORITHM: u8 = 1;
+
+/// Bytes of a TPM2B_PRIVATE's content. 32 sealed bytes give about 158; the size is the TPM maker's choice.
+const PRIVATE_MAX: usize = 1024;
+
+/// Bytes of the texts about the TPM.
+const TEXT_MAX: usize = 32;
+
+const CHECKSUM_BYTES: usize = 32;
+
+/// All that is needed to open again, and what tells why it does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Blob {
+    /// Where the storage root key was.
+    pub(super) parent_handle: u32,
+    /// Its template; `None` if another program made it by one of its own.
+    pub(super) parent_template: Option<SrkTemplate>,
+    /// Its Name, pinned.
+    pub(super) parent_name: Name,
+    /// What the object is bound to.
+    pub(super) policy: SealPolicy,
+    /// The chosen registers at sealing, ascending by number.
+    pub(super) pcr_values: Vec<Vec<u8>>,
+    /// TPMT_PUBLIC of the object.
+    pub(super) public: Vec<u8>,
+    /// Content of its TPM2B_PRIVATE.
+    pub(super) private: Vec<u8>,
+    /// As the TPM named itself. For messages alone.
+    pub(super) manufacturer: String,
+    /// Its firmware then. For messages alone.
+    pub(super) firmware: String,
+}
+
+impl Blob {
+    /// The policy digest, which is inside `public` too.
+    pub(super) fn policy_digest(&self) -> PolicyDigest {
+        policy::digest(&self.policy, &self.pcr_values)
+    }
+
+    /// The bytes to store.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.raw(MAGIC).u16(VERSION).u8(ALGORITHM);
+        w.u32(self.parent_handle).u8(self.parent_template.map_or(0, |template| template as u8)).raw(&self.parent_name);
+        self.policy.write(&mut w);
+        self.pcr_values.iter().for_each(|value| {
+            w.raw(value);
+        });
+        w.raw(&self.policy_digest()).bytes16(&self.public).bytes16(&self.private);
+        w.bytes16(self.manufacturer.as_bytes()).bytes16(self.firmware.as_bytes());
+        let checksum = Sha256::digest(w.as_bytes());
+        w.raw(&checksum).finish()
+    }
+
+    /// The mirror of [`Blob::encode`].
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let (body, checksum) = bytes.split_at_checked(bytes.len().saturating_sub(CHECKSUM_BYTES)).unwrap_or_default();
+        let mut r = Reader::new(body);
+        // Before the checksum, so that a blob of another kind or a later version is called that and not damaged.
+        if r.array("magic")? != *MAGIC {
+            return Err(WireError::BadValue("magic"));
+        }
+        if r.u16("version")? != VERSION {
+            return Err(WireError::BadValue("version"));
+        }
+        if Sha256::digest(body)[..] != *checksum {
+            return Err(WireError::BadValue("checksum"));
+        }
+        if r.u8("algorithm")? != ALGORITHM {
+            return Err(WireError::BadValue("algorithm"));
+        }
+        let blob = Self::decode_fields(&mut r)?;
+        r.end()?;
+        Ok(blob)
+    }
+
+    fn decode_fields(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let parent_handle = r.u32("parent handle")?;
+        if !OWNER_PERSISTENT_HANDLES.contains(&parent_handle) {
+            return Err(WireError::BadValue("parent handle"));
+        }
+        let parent_template = match r.u8("parent template")? {
+            0 => None,
+            1 => Some(SrkTemplate::EccP256),
+            2 => Some(SrkTemplate::Rsa2048),
+            _ => return Err(WireError::BadValue("parent template")),
+        };
+        let parent_name = r.array::<NAME_BYTES>("parent name")?;
+        let policy = SealPolicy::read(r)?;
+        let pcr_values = match &policy {
+            SealPolicy::None => Vec::new(),
+            SealPolicy::Pcr { bank, pcrs } => {
+                let value = |_| r.take(policy::bank_bytes(*bank), "pcr value").map(<[u8]>::to_vec);
+                pcrs.numbers().map(value).collect::<Result<_, _>>()?
+            }
+        };
+        let digest: PolicyDigest = r.array("policy digest")?;
+        let public = r.bytes16("public")?.to_vec();
+        let private = r.bytes16("private")?.to_vec();
+        let manufacturer = text(r, "manufacturer")?;
+        let firmware = text(r, "firmware")?;
+        let blob = Self {
+            parent_handle,
+            parent_template,
+            parent_name,
+            policy,
+            pcr_values,
+            public,
+            private,
+            manufacturer,
+            firmware,
+        };
+        if digest != blob.policy_digest() {
+            return Err(WireError::BadValue("policy digest"));
+        }
+        if !template::is_sealed(&blob.public, &digest) {
+            return Err(WireError::BadValue("public"));
+        }
+        if !(1..=PRIVATE_MAX).contains(&blob.private.len()) {
+            return Err(WireError::BadValue("private"));
+        }
+        Ok(blob)
+    }
+}
+
+fn text(r: &mut Reader<'_>, field: &'static str) -> Result<String, WireError> {
+    let text = r.text16(field)?;
+    if text.len() <= TEXT_MAX && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+        Ok(text.to_owned())
+    } else {
+        Err(WireError::BadValue(field))
+    }
+}
+
+#[cfg(test)]
+mod tests;

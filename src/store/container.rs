@@ -1,0 +1,120 @@
+//! The wrapper of every file in the state directory (docs/formats.md, "Container"). Pure and total over any bytes.
+//!
+//! ```text
+//! "NODESEAL" | kind u8 | version u8 | algorithm u8 (1 = SHA-256) | length u32 | payload | SHA-256 of all before
+//! ```
+//!
+//! The digest finds torn and rotten files. It is no protection from an attacker: what needs that authenticates its own payload.
+
+use sha2::{Digest, Sha256};
+
+use super::Damage;
+use crate::types::wire::{Reader, Writer};
+
+const MAGIC: &[u8; 8] = b"NODESEAL";
+const SHA256: u8 = 1;
+const DIGEST_BYTES: usize = 32;
+
+/// Bytes. The largest payload is the state of a few thousand keys.
+pub const PAYLOAD_MAX_BYTES: usize = 1024 * 1024;
+
+/// What a file holds. The number is stored and never changes its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// `node/host.key`
+    HostSecret = 1,
+    /// `node/root.seal`
+    NodeRoot = 2,
+    /// `keyring/*.kek`
+    LocalKek = 3,
+    /// `state`
+    State = 4,
+    /// `init.pending`
+    InitMarker = 5,
+}
+
+impl Kind {
+    /// The version that we write, and the newest that we read.
+    const fn version(self) -> u8 {
+        match self {
+            Self::HostSecret | Self::NodeRoot | Self::LocalKek | Self::State | Self::InitMarker => 1,
+        }
+    }
+}
+
+/// The bytes of the whole file.
+pub fn wrap(kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let mut writer = Writer::new();
+    // Payloads are far below u32::MAX (PAYLOAD_MAX_BYTES); a longer one could not be read back and fails there.
+    let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    writer.raw(MAGIC).u8(kind as u8).u8(kind.version()).u8(SHA256).u32(len).raw(payload);
+    let digest = Sha256::digest(writer.as_bytes());
+    writer.raw(&digest).finish()
+}
+
+/// The payload, if the bytes are a whole file of this kind.
+pub fn unwrap(kind: Kind, bytes: &[u8]) -> Result<&[u8], Damage> {
+    let mut reader = Reader::new(bytes);
+    let short = |_| Damage::Torn;
+    if reader.array::<8>("magic").map_err(short)? != *MAGIC {
+        return Err(Damage::Foreign);
+    }
+    let stored_kind = reader.u8("kind").map_err(short)?;
+    let version = reader.u8("version").map_err(short)?;
+    let algorithm = reader.u8("algorithm").map_err(short)?;
+    let len = reader.u32("length").map_err(short)?;
+    let len = usize::try_from(len).ok().filter(|len| *len <= PAYLOAD_MAX_BYTES).ok_or(Damage::Torn)?;
+    let payload = reader.take(len, "payload").map_err(short)?;
+    let digest = reader.array::<DIGEST_BYTES>("digest").map_err(short)?;
+    reader.end().map_err(short)?;
+    if Sha256::digest(&bytes[..bytes.len() - DIGEST_BYTES])[..] != digest {
+        return Err(Damage::Torn);
+    }
+    if stored_kind != kind as u8 {
+        return Err(Damage::Foreign);
+    }
+    if version > kind.version() || algorithm != SHA256 {
+        return Err(Damage::Newer(version));
+    }
+    Ok(payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frozen_vector_of_version_1() {
+        // Computed by hand with sha256sum.
+        let expected = "4e4f44455345414c0401010000000361626399c5d32234a910b1d3dd30481886\
+                        6d4eebf3e375d489819bee36e8b98ae59e40";
+        let bytes = wrap(Kind::State, b"abc");
+        assert_eq!(hex::encode(&bytes), expected);
+        assert_eq!(unwrap(Kind::State, &bytes), Ok(&b"abc"[..]));
+    }
+
+    #[test]
+    fn any_flipped_bit_and_any_cut_is_damage() {
+        let good = wrap(Kind::NodeRoot, b"payload");
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(unwrap(Kind::NodeRoot, &bad).is_err(), "bit {bit}");
+        }
+        for len in 0..good.len() {
+            assert!(unwrap(Kind::NodeRoot, &good[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_told_apart_from_damage() {
+        let mut bytes = wrap(Kind::State, b"abc");
+        bytes[9] = 2;
+        let body = bytes.len() - DIGEST_BYTES;
+        let digest = Sha256::digest(&bytes[..body]);
+        bytes[body..].copy_from_slice(&digest);
+        assert_eq!(unwrap(Kind::State, &bytes), Err(Damage::Newer(2)));
+        assert_eq!(unwrap(Kind::LocalKek, &wrap(Kind::State, b"abc")), Err(Damage::Foreign));
+    }
+}

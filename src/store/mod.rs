@@ -1,0 +1,235 @@
+//! The state directory: a few small files that are replaced whole, and never lost.
+//!
+//! Every file is wrapped by [`container`] (magic, kind, version, digest), written by the steps of [`StateDir::replace`], and kept
+//! with its previous generation beside it as `NAME.prev`. [`StateDir::load`] answers with the newest generation that is whole and
+//! that its reader accepts, and says when that was not the newest.
+//!
+//! Refuses directories that others can write to, symbolic links, and a second owner at the same time.
+
+pub mod container;
+mod disk;
+mod error;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+pub use container::Kind;
+pub use disk::{Disk, RealDisk};
+pub use error::{Damage, StoreError};
+
+/// An open state directory with exclusive use of it for as long as this lives.
+pub struct StateDir<D: Disk = RealDisk> {
+    root: PathBuf,
+    disk: D,
+    _lock: Flock<std::fs::File>,
+}
+
+/// Which generation was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generation {
+    /// The one that was written last.
+    Newest,
+    /// The one before, since the newest is damaged or gone.
+    Previous,
+}
+
+/// A file's content, and where it came from.
+pub struct Loaded<T> {
+    /// What the reader made of it.
+    pub value: T,
+    /// See [`Generation`].
+    pub generation: Generation,
+}
+
+impl StateDir<RealDisk> {
+    /// Opens an existing directory and locks it.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        check_private(root)?;
+        Self::with_disk(root, RealDisk)
+    }
+
+    /// Makes the directory if it is absent (0700), then opens it.
+    pub fn create(root: &Path) -> Result<Self, StoreError> {
+        RealDisk.make_dir(root).map_err(|source| StoreError::io("create", root, source))?;
+        Self::open(root)
+    }
+}
+
+impl<D: Disk> StateDir<D> {
+    const LOCK: &'static str = "lock";
+
+    /// For tests that let steps fail.
+    pub fn with_disk(root: &Path, disk: D) -> Result<Self, StoreError> {
+        let path = root.join(Self::LOCK);
+        let file = disk::open_lock(&path).map_err(|source| StoreError::io("open", &path, source))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            nix::errno::Errno::EWOULDBLOCK => StoreError::InUse { path: root.to_owned() },
+            other => StoreError::io("lock", &path, other.into()),
+        })?;
+        Ok(Self { root: root.to_owned(), disk, _lock: lock })
+    }
+
+    /// Where the directory is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes a sub-directory (0700) if it is absent, safe against a power cut.
+    pub fn make_dir(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        self.disk
+            .make_dir(&path)
+            .and_then(|()| self.disk.sync_dir(&self.root))
+            .map_err(|source| StoreError::io("create", &path, source))
+    }
+
+    /// Whether any generation of the file is there.
+    pub fn exists(&self, name: &str) -> Result<bool, StoreError> {
+        let path = self.root.join(name);
+        for candidate in [path.clone(), previous(&path)] {
+            match std::fs::symlink_metadata(&candidate) {
+                Ok(_) => return Ok(true),
+                Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(StoreError::io("look at", &candidate, source)),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The names of the files in a sub-directory that end with `suffix`, without it, sorted.
+    pub fn list(&self, dir: &str, suffix: &str) -> Result<Vec<String>, StoreError> {
+        let path = self.root.join(dir);
+        let names = self.disk.list(&path).map_err(|source| StoreError::io("list", &path, source))?;
+        let mut stems: Vec<String> = names
+            .iter()
+            .filter_map(|name| name.strip_suffix(suffix).or_else(|| name.strip_suffix(&format!("{suffix}.prev"))))
+            .map(str::to_owned)
+            .collect();
+        stems.sort();
+        stems.dedup();
+        Ok(stems)
+    }
+
+    /// Replaces the file such that at every moment the old or the new content can be read.
+    ///
+    /// Steps: write `NAME.new`, fsync it, keep the old one as `NAME.prev`, rename, fsync the directory, read back. A damaged
+    /// current file never becomes the previous generation.
+    pub fn replace(&self, name: &str, kind: Kind, payload: &[u8]) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        let dir = path.parent().unwrap_or(&self.root);
+        let (new, old) = (with_suffix(&path, ".new"), with_suffix(&path, ".old"));
+        let bytes = container::wrap(kind, payload);
+        let step = |what: &'static str, at: &Path, result: std::io::Result<()>| {
+            result.map_err(|source| StoreError::io(what, at, source))
+        };
+
+        step("remove", &new, self.disk.remove(&new))?;
+        step("remove", &old, self.disk.remove(&old))?;
+        step("write", &new, self.disk.write_new(&new, &bytes))?;
+        step("sync", &new, self.disk.sync_file(&new))?;
+        if self.read_whole(&path, kind).is_ok() {
+            step("link", &old, self.disk.link(&path, &old))?;
+            step("rename", &old, self.disk.rename(&old, &previous(&path)))?;
+            // When both names are already one file, rename(2) does nothing and leaves the source.
+            step("remove", &old, self.disk.remove(&old))?;
+        }
+        step("rename", &new, self.disk.rename(&new, &path))?;
+        step("sync", dir, self.disk.sync_dir(dir))?;
+        match self.disk.read(&path) {
+            Ok(back) if back == bytes => Ok(()),
+            Ok(_) => Err(StoreError::Damaged { path, damage: Damage::ReadBack }),
+            Err(source) => Err(StoreError::io("read back", &path, source)),
+        }
+    }
+
+    /// The newest generation that is whole and that `parse` accepts. The version is that of the kind in the file.
+    pub fn load<T, E>(
+        &self,
+        name: &str,
+        kind: Kind,
+        parse: impl Fn(&[u8]) -> Result<T, E>,
+    ) -> Result<Loaded<T>, LoadError<E>> {
+        let path = self.root.join(name);
+        let newest = match self.read_and_parse(&path, kind, &parse) {
+            Ok(value) => return Ok(Loaded { value, generation: Generation::Newest }),
+            // A newer program wrote it: falling back would quietly undo what that one did.
+            Err(LoadError::Store(error @ StoreError::Newer { .. })) => return Err(LoadError::Store(error)),
+            Err(error) => error,
+        };
+        match self.read_and_parse(&previous(&path), kind, &parse) {
+            Ok(value) => Ok(Loaded { value, generation: Generation::Previous }),
+            Err(_) => Err(newest),
+        }
+    }
+
+    /// Removes both generations; for keys that the operator destroys. The caller has asked for confirmation.
+    pub fn destroy(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        let dir = path.parent().unwrap_or(&self.root);
+        for file in [previous(&path), with_suffix(&path, ".new"), with_suffix(&path, ".old"), path.clone()] {
+            self.disk.remove(&file).map_err(|source| StoreError::io("remove", &file, source))?;
+        }
+        self.disk.sync_dir(dir).map_err(|source| StoreError::io("sync", dir, source))
+    }
+
+    fn read_and_parse<T, E>(
+        &self,
+        path: &Path,
+        kind: Kind,
+        parse: impl Fn(&[u8]) -> Result<T, E>,
+    ) -> Result<T, LoadError<E>> {
+        let bytes = self.read_whole(path, kind).map_err(LoadError::Store)?;
+        parse(&bytes).map_err(LoadError::Content)
+    }
+
+    fn read_whole(&self, path: &Path, kind: Kind) -> Result<zeroize::Zeroizing<Vec<u8>>, StoreError> {
+        let bytes = self.disk.read(path).map_err(|source| StoreError::io("read", path, source))?;
+        let bytes = zeroize::Zeroizing::new(bytes);
+        match container::unwrap(kind, &bytes) {
+            Ok(payload) => Ok(zeroize::Zeroizing::new(payload.to_vec())),
+            Err(Damage::Newer(version)) => Err(StoreError::Newer { path: path.to_owned(), version }),
+            Err(damage) => Err(StoreError::Damaged { path: path.to_owned(), damage }),
+        }
+    }
+}
+
+/// Why nothing could be loaded: the file itself, or what its reader said of the content.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError<E> {
+    /// The reader refused the content of a whole file.
+    #[error(transparent)]
+    Content(E),
+    /// No whole file.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn previous(path: &Path) -> PathBuf {
+    with_suffix(path, ".prev")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// A real directory of ours that nobody else can enter.
+fn check_private(root: &Path) -> Result<(), StoreError> {
+    let meta = std::fs::symlink_metadata(root).map_err(|source| StoreError::io("open", root, source))?;
+    let reason = if !meta.is_dir() {
+        "is not a directory"
+    } else if meta.uid() != nix::unistd::geteuid().as_raw() {
+        "belongs to another user"
+    } else if meta.mode() & 0o077 != 0 {
+        "can be entered by other users"
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::Insecure { path: root.to_owned(), reason })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::io;
+
+use super::*;
+
+/// Lets the n-th step fail, and every later one too, as after a power cut; counts the steps on the way.
+struct Failing<'a> {
+    steps_left: &'a Cell<usize>,
+    log: &'a RefCell<Vec<&'static str>>,
+    torn: bool,
+}
+
+impl Failing<'_> {
+    fn step(&self, name: &'static str) -> io::Result<()> {
+        self.log.borrow_mut().push(name);
+        match self.steps_left.get().checked_sub(1) {
+            Some(left) => {
+                self.steps_left.set(left);
+                Ok(())
+            }
+            None => Err(io::Error::from_raw_os_error(nix::libc::EIO)),
+        }
+    }
+}
+
+impl Disk for Failing<'_> {
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        self.step("make_dir").and_then(|()| RealDisk.make_dir(path))
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(path)
+    }
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if self.step("write_new").is_err() {
+            if self.torn {
+                RealDisk.write_new(path, &bytes[..bytes.len() / 2])?;
+            }
+            return Err(io::Error::from_raw_os_error(nix::libc::ENOSPC));
+        }
+        RealDisk.write_new(path, bytes)
+    }
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        self.step("sync_file").and_then(|()| RealDisk.sync_file(path))
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.step("sync_dir").and_then(|()| RealDisk.sync_dir(path))
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step("link").and_then(|()| RealDisk.link(from, to))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step("rename").and_then(|()| RealDisk.rename(from, to))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step("remove").and_then(|()| RealDisk.remove(path))
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        RealDisk.read(path)
+    }
+}
+
+fn content<D: Disk>(dir: &StateDir<D>) -> Loaded<Vec<u8>> {
+    dir.load("state", Kind::State, |bytes| Ok::<_, Infallible>(bytes.to_vec())).unwrap()
+}
+
+fn private_dir() -> tempfile::TempDir {
+    tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700)).tempdir().unwrap()
+}
+
+#[test]
+fn a_replacement_that_stops_at_any_step_leaves_the_old_or_the_new_content() {
+    for torn in [false, true] {
+        let mut completed = false;
+        for steps in 0..64 {
+            let temp = private_dir();
+            let dir = StateDir::open(temp.path()).unwrap();
+            dir.replace("state", Kind::State, b"first").unwrap();
+            dir.replace("state", Kind::State, b"old").unwrap();
+            drop(dir);
+
+            let (steps_left, log) = (Cell::new(steps), RefCell::default());
+            let failing =
+                StateDir::with_disk(temp.path(), Failing { steps_left: &steps_left, log: &log, torn }).unwrap();
+            completed = failing.replace("state", Kind::State, b"new").is_ok();
+            drop(failing);
+
+            let dir = StateDir::open(temp.path()).unwrap();
+            let found = content(&dir);
+            assert_eq!(found.generation, Generation::Newest, "stopped after {steps} steps {log:?}");
+            assert!(found.value == b"old" || found.value == b"new", "stopped after {steps} steps {log:?}");
+            assert!(!completed || found.value == b"new");
+            dir.replace("state", Kind::State, b"newer").unwrap();
+            assert_eq!(content(&dir).value, b"newer", "the next write succeeds after {steps} steps {log:?}");
+            if completed {
+                break;
+            }
+        }
+        assert!(completed, "the loop has reached the last step");
+    }
+}
+
+#[test]
+fn a_damaged_newest_file_falls_back_and_never_becomes_the_previous_one() {
+    let temp = private_dir();
+    let dir = StateDir::open(temp.path()).unwrap();
+    dir.replace("state", Kind::State, b"one").unwrap();
+    dir.replace("state", Kind::State, b"two").unwrap();
+    std::fs::write(temp.path().join("state"), b"NODESEAL torn").unwrap();
+    let found = content(&dir);
+    assert_eq!((found.value.as_slice(), found.generation), (&b"one"[..], Generation::Previous));
+
+    dir.replace("state", Kind::State, b"three").unwrap();
+    std::fs::remove_file(temp.path().join("state")).unwrap();
+    assert_eq!(content(&dir).value, b"one", "the damaged file was not kept as the previous generation");
+}
+
+#[test]
+fn a_file_of_a_later_release_is_refused_and_not_passed_over() {
+    let temp = private_dir();
+    let dir = StateDir::open(temp.path()).unwrap();
+    dir.replace("state", Kind::State, b"one").unwrap();
+    dir.replace("state", Kind::State, b"two").unwrap();
+    let mut bytes = std::fs::read(temp.path().join("state")).unwrap();
+    bytes[9] = 9;
+    let body = bytes.len() - 32;
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes[..body]);
+    bytes[body..].copy_from_slice(&digest);
+    std::fs::write(temp.path().join("state"), bytes).unwrap();
+    let error = dir.load("state", Kind::State, |_| Ok::<_, Infallible>(())).err().unwrap();
+    assert!(matches!(error, LoadError::Store(StoreError::Newer { version: 9, .. })));
+}
+
+#[test]
+fn a_second_owner_and_an_open_directory_are_refused() {
+    let temp = private_dir();
+    let _first = StateDir::open(temp.path()).unwrap();
+    assert!(matches!(StateDir::open(temp.path()), Err(StoreError::InUse { .. })));
+
+    let open =
+        tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o750)).tempdir().unwrap();
+    assert!(matches!(StateDir::open(open.path()), Err(StoreError::Insecure { .. })));
+}

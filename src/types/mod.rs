@@ -1,0 +1,17 @@
+//! Words that every layer shares: identities, secret bytes, failure classes, the error chain, and the byte reader.
+//!
+//! Knows nothing of the rest of the house and performs no IO, except that [`random`] asks the kernel.
+
+mod chain;
+mod class;
+mod ids;
+mod policy;
+pub mod random;
+mod secret;
+pub mod wire;
+
+pub use chain::Chain;
+pub use class::Class;
+pub use ids::{ClusterId, IdError, KekId, KeyId, RequestUid, RootId};
+pub use policy::{PcrBank, PcrSet, PcrSetError, SealPolicy};
+pub use secret::{Key, Secret};

@@ -13,6 +13,7 @@ mod connections;
 pub mod limits;
 pub mod listen;
 mod pb;
+pub mod probe;
 mod serve;
 mod status;
 mod v1;

@@ -48,7 +48,7 @@ impl KeyManagementService for V1 {
         const OP: &str = "v1beta1.Decrypt";
         let DecryptRequest { version, cipher } = request.into_inner();
         check_version(OP, &version)?;
-        let decrypted = self.0.decrypt_v1(&cipher).map_err(|error| status::refuse(OP, "-", &error))?;
+        let decrypted = self.0.decrypt_v1(&cipher).await.map_err(|error| status::refuse(OP, "-", &error))?;
         emit(&Event::DekServed { op: OP, uid: "-", key_id: &decrypted.key_id });
         Ok(Response::new(DecryptResponse { plain: decrypted.plaintext.expose().to_vec().into() }))
     }

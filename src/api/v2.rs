@@ -24,7 +24,7 @@ pub(super) struct V2(pub(super) Arc<Keyring>);
 #[async_trait]
 impl KeyManagementService for V2 {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let key_id = self.0.key_id().map_err(|error| status::refuse("v2.Status", "-", &error))?;
+        let key_id = self.0.key_id().await.map_err(|error| status::refuse("v2.Status", "-", &error))?;
         Ok(Response::new(StatusResponse {
             version: VERSION.into(),
             healthz: HEALTHY.into(),
@@ -61,8 +61,11 @@ impl KeyManagementService for V2 {
         let wraps = Wraps::new(annotations.iter().map(|(name, value)| (name.as_str(), &value[..]))).map_err(|_| {
             status::bad_field(OP, uid.as_str(), "nodeseal: corrupt: the annotations are longer than 32 kB")
         })?;
-        let decrypted =
-            self.0.decrypt_v2(&key_id, wraps, &ciphertext).map_err(|error| status::refuse(OP, uid.as_str(), &error))?;
+        let decrypted = self
+            .0
+            .decrypt_v2(&key_id, wraps, &ciphertext)
+            .await
+            .map_err(|error| status::refuse(OP, uid.as_str(), &error))?;
         emit(&Event::DekServed { op: OP, uid: uid.as_str(), key_id: &decrypted.key_id });
         Ok(Response::new(DecryptResponse { plaintext: decrypted.plaintext.expose().to_vec().into() }))
     }

@@ -15,6 +15,7 @@ pub use load::{ConfigError, load};
 use crate::api;
 use crate::audit::log;
 use crate::keyring::MaxAge;
+use crate::seal::client::SealerClient;
 use crate::sealer::settings::TpmSettings;
 use crate::types::{ClusterId, SealPolicy};
 
@@ -44,6 +45,16 @@ pub struct Config {
     pub log_format: log::Format,
     /// Which lines.
     pub log_level: log::Level,
+}
+
+impl Config {
+    /// The way to this node's sealer.
+    pub fn sealer(&self) -> SealerClient {
+        match &self.seal.socket {
+            Some(socket) => SealerClient::Socket(socket.clone()),
+            None => SealerClient::spawning(self.path.clone()),
+        }
+    }
 }
 
 /// The sealing device.

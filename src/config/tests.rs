@@ -1,1 +1,84 @@
+use std::path::Path;
 
+use super::load::parse;
+use super::*;
+
+fn check(text: &str) -> Result<Config, ConfigError> {
+    parse(Path::new("/etc/nodeseal/nodeseal.toml"), text)
+}
+
+fn problems(text: &str) -> Vec<String> {
+    check(text).err().map(|error| error.problems().iter().map(ToString::to_string).collect()).unwrap_or_default()
+}
+
+#[test]
+fn two_lines_are_enough_and_every_default_is_the_safe_one() {
+    let config = check("version = 1\ncluster = \"c1\"\n").unwrap();
+    assert_eq!(config.listen.socket, Path::new("/run/nodeseal/kms.sock"));
+    assert_eq!((config.listen.mode, config.listen.allow_uids.as_slice()), (0o660, &[0][..]));
+    assert_eq!(config.seal.tpm2.device.to_string(), "/dev/tpmrm0");
+    assert!(!config.seal.tpm2.allow_software_tpm);
+    assert_eq!(config.seal.policy, SealPolicy::None);
+    assert_eq!(config.max_age, MaxAge::DEFAULT);
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_with_their_path() {
+    let found = problems(
+        "version = 2\ncluster = \"Bad Name\"\nstate_dir = \"relative\"\n\
+         [listen]\nallow_users = [\"no-such-user-here\", 65534]\napis = [\"v3\"]\nmode = \"0666\"\n\
+         [seal]\nbackend = \"pkcs11\"\n[seal.tpm2]\ndevice = \"tpm0\"\nparent_handle = 5\npolicy = \"pcr\"\npcrs = [16, 23]\n\
+         [local_kek]\nenabled = false\nmax_age = \"5m\"\n\
+         [[provider]]\nname = \"vault\"\n",
+    );
+    let expected = [
+        "version: ",
+        "cluster: ",
+        "state_dir: ",
+        "listen.mode: ",
+        "listen.allow_users[0]: ",
+        "listen.allow_users: ",
+        "listen.apis: ",
+        "seal.backend: ",
+        "seal.tpm2.pcrs: PCR 16",
+        "seal.tpm2.pcrs: PCR 23",
+        "seal.tpm2.device: ",
+        "seal.tpm2.parent_handle: ",
+        "local_kek.enabled: ",
+        "local_kek.max_age: ",
+        "provider: ",
+    ];
+    for start in expected {
+        assert!(found.iter().any(|problem| problem.starts_with(start)), "{start} in {found:#?}");
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let error = check("version = 1\ncluster = \"c1\"\n[listen]\nsockett = \"/x\"\n").err().unwrap();
+    let text = crate::types::Chain(&error).to_string();
+    assert!(text.contains("sockett") && text.contains("line 4"), "{text}");
+}
+
+#[test]
+fn pcrs_that_change_by_themselves_are_warned_about() {
+    let config = check("version = 1\ncluster = \"c1\"\n[seal.tpm2]\npolicy = \"pcr\"\npcrs = [0, 7]\n").unwrap();
+    assert_eq!(config.warnings.len(), 1);
+    assert!(config.warnings[0].text.contains("dbx"));
+}
+
+#[test]
+fn pcrs_without_their_policy_and_a_policy_without_pcrs_are_mistakes() {
+    for text in [
+        "pcrs = [0]",
+        "pcr_bank = \"sha256\"",
+        "policy = \"pcr\"",
+        "policy = \"signed-pcr\"",
+        "policy = \"none\"\npcrs = [0]",
+    ] {
+        let found = problems(&format!("version = 1\ncluster = \"c1\"\n[seal.tpm2]\n{text}\n"));
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+    }
+}

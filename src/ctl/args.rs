@@ -43,7 +43,7 @@ pub(super) enum Verb {
     /// Seal the node root anew under the configured policy and today's PCRs
     Reseal,
     /// Show what the running nodeseald says of itself
-    Status,
+    Status(StatusArgs),
 }
 
 #[derive(Subcommand)]
@@ -77,6 +77,13 @@ pub(super) enum KeysVerb {
     },
     /// Make a new KEK in pre-activation
     Rotate,
+}
+
+#[derive(Args)]
+pub(super) struct StatusArgs {
+    /// Also encrypt and decrypt 32 random bytes through the KMS socket
+    #[arg(long)]
+    pub(super) probe: bool,
 }
 
 #[derive(Args)]

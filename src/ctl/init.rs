@@ -7,10 +7,9 @@ use serde_json::json;
 use super::args::Common;
 use super::output::{fail, load, print};
 use crate::config::Config;
-use crate::daemon::{now, sealer_client};
 use crate::keyring::{self, KeeperError};
 use crate::store::StateDir;
-use crate::types::{KekId, KeyId};
+use crate::types::{KekId, KeyId, clock};
 
 pub(super) fn run(common: &Common) -> ExitCode {
     let config = match load(common) {
@@ -36,5 +35,5 @@ pub(super) fn run(common: &Common) -> ExitCode {
 /// Also what `dev` does the first time.
 pub(super) fn set_up(config: &Config) -> Result<KekId, KeeperError> {
     let dir = StateDir::create(&config.state_dir).map_err(KeeperError::Store)?;
-    keyring::init(&dir, &config.cluster, &sealer_client(config), config.seal.policy, now())
+    keyring::init(&dir, &config.cluster, &config.sealer(), config.seal.policy, clock::now())
 }

@@ -42,6 +42,6 @@ pub fn main() -> ExitCode {
         Verb::Init => init::run(&common),
         Verb::Keys(verb) => keys::run(&common, verb),
         Verb::Reseal => reseal::run(&common),
-        Verb::Status => status::run(&common),
+        Verb::Status(args) => status::run(&common, &args),
     }
 }

@@ -10,7 +10,6 @@ use super::args::Common;
 use super::output::{control_error, fail, load, print, unfit};
 use crate::config::Config;
 use crate::control::{self, Answer, Request};
-use crate::daemon::sealer_client;
 use crate::seal::root::{NodeRoot, RootError};
 use crate::store::StateDir;
 
@@ -33,5 +32,5 @@ pub(super) fn run(common: &Common) -> ExitCode {
 
 fn offline(config: &Config) -> Result<String, RootError> {
     let dir = StateDir::open(&config.state_dir).map_err(RootError::Store)?;
-    NodeRoot::reseal(&dir, &sealer_client(config), config.seal.policy).map(|sealed| sealed.policy.to_string())
+    NodeRoot::reseal(&dir, &config.sealer(), config.seal.policy).map(|sealed| sealed.policy.to_string())
 }

@@ -2,12 +2,16 @@
 
 use std::process::ExitCode;
 
-use super::args::Common;
-use super::output::{ask, load, print, unfit};
+use serde::Serialize;
+
+use super::args::{Common, StatusArgs};
+use super::output::{ask, fail, load, print, unfit};
+use crate::api::probe::{self, Probe, ProbeError};
+use crate::config::Config;
 use crate::control::{Answer, Request, Status, say};
 use crate::types::Class;
 
-pub(super) fn run(common: &Common) -> ExitCode {
+pub(super) fn run(common: &Common, args: &StatusArgs) -> ExitCode {
     let config = match load(common) {
         Ok(config) => config,
         Err(code) => return code,
@@ -17,7 +21,11 @@ pub(super) fn run(common: &Common) -> ExitCode {
         Ok(_) => return unfit(),
         Err(code) => return code,
     };
-    let code = print(common, &status, || render(&status));
+    let probe = match args.probe.then(|| probe(&config)).transpose() {
+        Ok(probe) => probe,
+        Err(error) => return fail(&error, error.class(), error.hint()),
+    };
+    let code = print(common, &Report { status: &status, probe: probe.as_ref() }, || render(&status, probe.as_ref()));
     if status.healthy {
         return code;
     }
@@ -25,7 +33,22 @@ pub(super) fn run(common: &Common) -> ExitCode {
     ExitCode::from(Class::Unavailable.exit_code())
 }
 
-fn render(status: &Status) -> String {
+/// The status, and with `--probe` what the round trip gave.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe: Option<&'a Probe>,
+}
+
+fn probe(config: &Config) -> Result<Probe, ProbeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| ProbeError::Unreachable { path: config.listen.socket.clone(), source })?;
+    runtime.block_on(probe::round_trip(&config.listen.socket))
+}
+
+fn render(status: &Status, probe: Option<&Probe>) -> String {
     let none = || "none".to_owned();
     let mut lines = vec![
         ("health", if status.healthy { "ok".to_owned() } else { "not ready".to_owned() }),
@@ -40,6 +63,11 @@ fn render(status: &Status) -> String {
         ("keys", format!("{}, {} of them usable", status.keys, status.keys_usable)),
         ("seal policy", status.seal_policy.clone()),
     ];
+    if let Some(probe) = probe {
+        let text =
+            format!("32 bytes became {} and came back, in {} ms", probe.ciphertext_bytes, probe.took.as_millis());
+        lines.push(("round trip", text));
+    }
     lines.extend(status.warnings.iter().map(|warning| ("warning", warning.clone())));
     lines.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect()
 }

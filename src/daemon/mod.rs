@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -24,18 +24,10 @@ use crate::audit::{Event, emit, log};
 use crate::config::{self, Config};
 use crate::control::{self, say};
 use crate::keyring::keeper::{self, Settings};
-use crate::keyring::ring::UnixSeconds;
 use crate::sandbox::process;
-use crate::seal::client::SealerClient;
-use crate::types::Class;
+use crate::types::{Class, clock};
 
 const PROGRAM: &str = "nodeseald";
-
-/// Seconds of the system's clock.
-pub fn now() -> UnixSeconds {
-    // Before 1970 the clock is wrong, and 0 makes every key young.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
 
 /// `nodeseald`.
 pub fn main() -> ExitCode {
@@ -79,10 +71,10 @@ fn run(config: Config, kms: UnixListener, control: UnixListener, descriptors: u6
     let (keyring, handle, keeper) = keeper::new(Settings {
         state_dir: config.state_dir.clone(),
         cluster: config.cluster.clone(),
-        sealer: sealer_client(&config),
+        sealer: config.sealer(),
         policy: config.seal.policy,
         max_age: config.max_age,
-        now,
+        now: clock::now,
     });
     let keeper = thread::spawn(keeper);
     let server = Server::new(&config.listen, &keyring, descriptors);
@@ -136,12 +128,4 @@ fn shutdown_on_signal() -> std::io::Result<Shutdown> {
         let _ = stop.send(true);
     });
     Ok(shutdown)
-}
-
-/// How this configuration reaches its sealer.
-pub fn sealer_client(config: &Config) -> SealerClient {
-    match &config.seal.socket {
-        Some(socket) => SealerClient::Socket(socket.clone()),
-        None => SealerClient::Spawn { program: sealer::program(), config: config.path.clone() },
-    }
 }

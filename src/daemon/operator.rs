@@ -43,7 +43,7 @@ impl Operator {
     }
 
     fn status(&self) -> Status {
-        let key_id = self.keyring.key_id().ok();
+        let key_id = self.keyring.key_id_now();
         let table = self.keeper.list().ok();
         let keys = table.as_ref().map_or(0, |table| table.keys.len());
         let destroyed =

@@ -24,11 +24,6 @@ const PROGRAM: &str = "nodeseal-sealer";
 /// Our own user and root: nodeseald and the operator's tool.
 const SOCKET_MODE: u32 = 0o600;
 
-/// Where `nodeseald` finds it: in its own folder.
-pub fn program() -> PathBuf {
-    std::env::current_exe().unwrap_or_default().with_file_name(PROGRAM)
-}
-
 /// `nodeseal-sealer`.
 pub fn main() -> ExitCode {
     let path = match parse(PROGRAM, "Seals and opens the node root with the TPM, for nodeseald") {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::ring::{Ring, UnixSeconds};
+use super::ring::Ring;
 use super::uses::ROTATE_AT_USES;
+use crate::types::clock::UnixSeconds;
 
 /// How old an active KEK may become. NIST SP 800-57 Part 1 table 1 allows up to two years; the KEP asks for 90 days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::cryptoperiod::MaxAge;
 use super::error::KeeperError;
 use super::live::{Keyring, LiveKek, Snapshot};
 use super::open::{self, Opened};
-use super::ring::{KekState, RetireTo, Ring, UnixSeconds};
+use super::ring::{KekState, RetireTo, Ring};
 use super::state_file::State;
 use super::uses::{RESERVED_BLOCK_USES, UseCounter};
 use super::{kek_file, uses};
@@ -23,6 +23,7 @@ use crate::sandbox::memory::LockedKey;
 use crate::seal::client::SealerClient;
 use crate::seal::root::NodeRoot;
 use crate::store::{Kind, StateDir};
+use crate::types::clock::UnixSeconds;
 use crate::types::{Chain, ClusterId, KekId, Key, KeyId, RootId, SealPolicy};
 
 /// Between two looks at age and uses.
@@ -134,7 +135,7 @@ pub fn new(settings: Settings) -> (Arc<Keyring>, KeeperHandle, impl FnOnce() + S
     let ask = move || {
         let _ = sender.send(Command::Reserve);
     };
-    let keyring = Arc::new(Keyring::locked(settings.cluster.clone(), ask));
+    let keyring = Arc::new(Keyring::opening(settings.cluster.clone(), ask));
     let published = Arc::clone(&keyring);
     (keyring, handle, move || run(&settings, &published, &commands))
 }
@@ -164,6 +165,7 @@ fn unlock<'a>(settings: &'a Settings, keyring: &'a Keyring, commands: &Receiver<
             }
             Err(error) => error,
         };
+        keyring.lock();
         emit(&Event::SealRefused {
             class: error.class(),
             error: &Chain(&error).to_string(),
@@ -220,9 +222,11 @@ impl<'a> Keeper<'a> {
         for (id, key) in keks {
             keeper.take_in(id, key)?;
         }
+        keeper.finish_destruction()?;
         keeper.commit(keeper.state.ring.with_reservation(used + RESERVED_BLOCK_USES))?;
-        keeper.publish();
+        // Before anybody sees a key_id: one that is due is not reported once more.
         keeper.rotate_if_due();
+        keeper.publish();
         Ok(keeper)
     }
 
@@ -250,7 +254,6 @@ impl<'a> Keeper<'a> {
         let ring = self.state.ring.with_pending(entry.clone()).map_err(KeeperError::Move)?;
         self.take_in(entry.id, key)?;
         self.commit(ring)?;
-        self.publish();
         emit(&Event::KeyCreated { kek: &entry.id });
         self.table().keys.into_iter().find(|row| row.id == entry.id.to_string()).ok_or(KeeperError::Locked)
     }
@@ -331,6 +334,17 @@ impl<'a> Keeper<'a> {
         let bytes = state.encode(&self.settings.cluster, &self.root_id, &mac_key);
         self.dir.replace(open::STATE, Kind::State, &bytes).map_err(KeeperError::Store)?;
         self.state = state;
+        Ok(())
+    }
+
+    /// A power cut between record and file leaves the file: the record counts.
+    fn finish_destruction(&self) -> Result<(), KeeperError> {
+        for (entry, _) in self.state.ring.entries().filter(|(_, state)| *state == KekState::Destroyed) {
+            let file = kek_file::file_name(&entry.id);
+            if self.dir.exists(&file).map_err(KeeperError::Store)? {
+                self.dir.destroy(&file).map_err(KeeperError::Store)?;
+            }
+        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::envelope::{KekCipher, NONCE_BYTES};
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{ClusterId, KekId, Key, RootId};
 
-use super::ring::UnixSeconds;
+use crate::types::clock::UnixSeconds;
 
 const AES_256_GCM: u8 = 1;
 

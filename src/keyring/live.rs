@@ -17,14 +17,26 @@ use crate::types::{ClusterId, KekId, KeyId, Secret, random};
 /// How long an Encrypt waits for the next block of uses: inside of kube-apiserver's 3 s (config `timeout` default).
 const RESERVATION_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a call waits for the first attempt to open the keys: what came in while the process restarted is answered late and
+/// not refused. Inside of kube-apiserver's 3 s as well.
+const OPENING_TIMEOUT: Duration = Duration::from_millis(2500);
+
 /// Answers from memory.
 pub struct Keyring {
     cluster: ClusterId,
-    snapshot: RwLock<Option<Arc<Snapshot>>>,
-    /// Woken by the keeper after each block that it reserved.
-    reserved: Notify,
+    keys: RwLock<Keys>,
+    /// Woken by the keeper after every change of `keys` and every block that it reserved.
+    changed: Notify,
     /// Asks the keeper for a block. Must not block.
     ask_for_block: Box<dyn Fn() + Send + Sync>,
+}
+
+enum Keys {
+    /// The first attempt to open them is under way.
+    Opening,
+    /// An attempt failed; the keeper goes on trying.
+    Locked,
+    Open(Arc<Snapshot>),
 }
 
 /// Everything that one call needs.
@@ -58,19 +70,29 @@ pub struct Decrypted {
 }
 
 impl Keyring {
-    /// Without keys: every call is refused until the keeper publishes.
-    pub fn locked(cluster: ClusterId, ask_for_block: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { cluster, snapshot: RwLock::new(None), reserved: Notify::new(), ask_for_block: Box::new(ask_for_block) }
+    /// Without keys: calls wait for the first attempt of the keeper to open them, and are refused once it failed.
+    pub fn opening(cluster: ClusterId, ask_for_block: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            cluster,
+            keys: RwLock::new(Keys::Opening),
+            changed: Notify::new(),
+            ask_for_block: Box::new(ask_for_block),
+        }
     }
 
     /// The key_id that is reported.
-    pub fn key_id(&self) -> Result<KeyId, KeyringError> {
-        Ok(self.snapshot()?.active.key_id.clone())
+    pub async fn key_id(&self) -> Result<KeyId, KeyringError> {
+        Ok(self.opened().await?.active.key_id.clone())
+    }
+
+    /// The key_id that is reported, without waiting for anything.
+    pub fn key_id_now(&self) -> Option<KeyId> {
+        self.snapshot().map(|snapshot| snapshot.active.key_id.clone())
     }
 
     /// Encrypts under the active KEK. Waits only when the disk is slower than the callers (see [`super::uses`]).
     pub async fn encrypt(&self, api: Api, plaintext: &[u8]) -> Result<Encrypted, KeyringError> {
-        let snapshot = self.snapshot()?;
+        let snapshot = self.opened().await?;
         let kek = &snapshot.active;
         self.claim_use(kek).await?;
         let nonce = random::array().map_err(KeyringError::Random)?;
@@ -84,44 +106,72 @@ impl Keyring {
     }
 
     /// Decrypts what a v1 Encrypt of this cluster gave, under whichever KEK it names.
-    pub fn decrypt_v1(&self, text: &[u8]) -> Result<Decrypted, KeyringError> {
-        let snapshot = self.snapshot()?;
-        snapshot.open(envelope::parse_v1(&self.cluster, text))
+    pub async fn decrypt_v1(&self, text: &[u8]) -> Result<Decrypted, KeyringError> {
+        self.opened().await?.open(envelope::parse_v1(&self.cluster, text))
     }
 
     /// Decrypts what a v2 Encrypt of this cluster gave, with the key_id and annotations that were stored beside it.
-    pub fn decrypt_v2(&self, key_id: &str, wraps: Wraps<'_>, text: &[u8]) -> Result<Decrypted, KeyringError> {
-        let snapshot = self.snapshot()?;
-        snapshot.open(envelope::parse_v2(&self.cluster, key_id, wraps, text))
+    pub async fn decrypt_v2(&self, key_id: &str, wraps: Wraps<'_>, text: &[u8]) -> Result<Decrypted, KeyringError> {
+        self.opened().await?.open(envelope::parse_v2(&self.cluster, key_id, wraps, text))
     }
 
     /// Uses of the active KEK so far, for `status`.
     pub fn uses(&self) -> Option<u64> {
-        self.snapshot().ok().map(|snapshot| snapshot.active.uses.used())
+        self.snapshot().map(|snapshot| snapshot.active.uses.used())
     }
 
     /// The keeper's new truth: everything that it names is safe on disk.
     pub(super) fn publish(&self, snapshot: Snapshot) {
-        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(snapshot));
-        self.reserved.notify_waiters();
+        self.set(Keys::Open(Arc::new(snapshot)));
+    }
+
+    /// An attempt to open the keys failed: nobody waits any more.
+    pub(super) fn lock(&self) {
+        self.set(Keys::Locked);
     }
 
     /// A block up to `uses` is safe on disk.
     pub(super) fn extend(&self, uses: u64) {
-        if let Ok(snapshot) = self.snapshot() {
+        if let Some(snapshot) = self.snapshot() {
             snapshot.active.uses.extend(uses);
         }
-        self.reserved.notify_waiters();
+        self.changed.notify_waiters();
     }
 
-    pub(super) fn snapshot(&self) -> Result<Arc<Snapshot>, KeyringError> {
-        // A poisoned lock still holds a whole snapshot: it is replaced in one assignment.
-        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(KeyringError::Locked)
+    fn set(&self, keys: Keys) {
+        // A poisoned lock still holds whole keys: they are replaced in one assignment.
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.changed.notify_waiters();
+    }
+
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        match &*self.keys.read().unwrap_or_else(PoisonError::into_inner) {
+            Keys::Open(snapshot) => Some(Arc::clone(snapshot)),
+            Keys::Locked | Keys::Opening => None,
+        }
+    }
+
+    fn is_opening(&self) -> bool {
+        matches!(&*self.keys.read().unwrap_or_else(PoisonError::into_inner), Keys::Opening)
+    }
+
+    async fn opened(&self) -> Result<Arc<Snapshot>, KeyringError> {
+        if let Some(snapshot) = self.snapshot() {
+            return Ok(snapshot);
+        }
+        let mut changed = std::pin::pin!(self.changed.notified());
+        // Registered before the second look, so that a change in between is not missed.
+        changed.as_mut().enable();
+        if self.is_opening() {
+            // Late or not, what counts is what is there now.
+            let _ = tokio::time::timeout(OPENING_TIMEOUT, changed).await;
+        }
+        self.snapshot().ok_or(KeyringError::Locked)
     }
 
     async fn claim_use(&self, kek: &LiveKek) -> Result<(), KeyringError> {
         loop {
-            let mut woken = std::pin::pin!(self.reserved.notified());
+            let mut woken = std::pin::pin!(self.changed.notified());
             match kek.uses.claim() {
                 Claim::Granted => return Ok(()),
                 Claim::GrantedAndLow => {

@@ -2,12 +2,13 @@
 
 use super::error::KeeperError;
 use super::kek_file::{self, KekFileError, KekLabel};
-use super::ring::{Entry, KekState, Ring, UnixSeconds};
+use super::ring::{Entry, KekState, Ring};
 use super::state_file::State;
 use crate::audit::{Event, emit};
 use crate::seal::client::SealerClient;
 use crate::seal::root::NodeRoot;
 use crate::store::{Disk, Generation, Kind, LoadError, StateDir};
+use crate::types::clock::UnixSeconds;
 use crate::types::{Chain, ClusterId, KekId, Key, RootId, SealPolicy, random};
 
 pub(super) const STATE: &str = "state";
@@ -85,6 +86,9 @@ pub(super) fn open<D: Disk>(
         emit(&Event::StateFellBack { file: STATE });
     }
     let mut state = loaded.value;
+    if fell_back {
+        state.ring = state.ring.without_pending(now);
+    }
     let wrapping_key = root.kek_wrapping_key(cluster);
     let mut keks = Vec::new();
     for (entry, kek_state) in state.ring.entries().filter(|(_, kek_state)| *kek_state != KekState::Destroyed) {
@@ -95,8 +99,8 @@ pub(super) fn open<D: Disk>(
             Err(error) => report(&error),
         }
     }
-    for label in unknown_keks(dir, &state.ring)? {
-        match load_kek(dir, cluster, &root.id(), &wrapping_key, &label) {
+    for id in unknown_keks(dir, &state.ring)? {
+        match load_kek(dir, cluster, &root.id(), &wrapping_key, &id) {
             Ok((label, key)) => {
                 keks.push((label.id, key));
                 let found = Entry { id: label.id, created: label.created, uses_reserved: 0 };

@@ -4,9 +4,7 @@
 //! back that was ever left: a KEK that is not pending can never become active.
 
 use crate::types::KekId;
-
-/// Seconds since 1970-01-01 UTC.
-pub type UnixSeconds = u64;
+use crate::types::clock::UnixSeconds;
 
 /// What the ring knows of one KEK.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,6 +211,14 @@ impl Ring {
     pub fn with_found(&self, entry: Entry, now: UnixSeconds) -> Self {
         let mut ring = self.clone();
         ring.former.push(Former { entry, since: now, state: FormerState::Deactivated });
+        ring
+    }
+
+    /// Gives up the pending KEK without forgetting it: whether it became active is unknown when the newest state was lost.
+    pub fn without_pending(&self, now: UnixSeconds) -> Self {
+        let mut ring = self.clone();
+        let given_up = ring.pending.drain(..).map(|entry| Former { entry, since: now, state: FormerState::Deactivated });
+        ring.former.extend(given_up);
         ring
     }
 

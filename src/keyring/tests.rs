@@ -1,1 +1,353 @@
+//! Keeper and keyring over a real state directory. The sealer is imitated, since what is tested here is how the keys behave when it
+//! refuses, and at counts and ages that no real device reaches in a test. The real one: tests/tpm and tests/service.
 
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::keeper::{self, KeeperHandle, Settings};
+use super::state_file::State;
+use super::*;
+use crate::envelope::{Api, Wraps};
+use crate::seal::client::SealerClient;
+use crate::seal::fault::{Fault, FaultCode};
+use crate::seal::frame;
+use crate::seal::protocol::{DeviceBlob, Request, Response};
+use crate::seal::root::NodeRoot;
+use crate::store::{Kind, StateDir};
+use crate::types::{ClusterId, KekId, Key, KeyId, SealPolicy};
+
+const DAY: u64 = 24 * 3600;
+const DEK: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+/// A node with an imitated sealing device.
+struct Node {
+    dir: tempfile::TempDir,
+    refuses: Arc<AtomicBool>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let dir = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o700)).tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("sealer")).unwrap();
+        let refuses = Arc::new(AtomicBool::new(false));
+        let refusing = Arc::clone(&refuses);
+        thread::spawn(move || imitate(&listener, &refusing));
+        Self { dir, refuses }
+    }
+
+    fn set_up() -> Self {
+        let node = Self::new();
+        init(&node.open_dir(), &cluster(), &node.sealer(), SealPolicy::None, 0).unwrap();
+        node
+    }
+
+    fn state_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("state")
+    }
+
+    fn open_dir(&self) -> StateDir {
+        StateDir::create(&self.state_dir()).unwrap()
+    }
+
+    fn sealer(&self) -> SealerClient {
+        SealerClient::Socket(self.dir.path().join("sealer"))
+    }
+
+    fn start(&self, now: fn() -> u64) -> Running {
+        let (keyring, handle, body) = keeper::new(Settings {
+            state_dir: self.state_dir(),
+            cluster: cluster(),
+            sealer: self.sealer(),
+            policy: SealPolicy::None,
+            max_age: MaxAge::DEFAULT,
+            now,
+        });
+        Running { keyring, handle, thread: Some(thread::spawn(body)) }
+    }
+
+    /// Rewrites the state as a node with this many uses would have it.
+    fn set_uses(&self, uses: u64) {
+        let dir = self.open_dir();
+        let (root, _) = NodeRoot::open(&dir, &self.sealer()).unwrap();
+        let mac_key = root.state_mac_key(&cluster());
+        let read = |bytes: &[u8]| State::decode(bytes, &cluster(), &root.id(), &mac_key);
+        let state = dir.load("state", Kind::State, read).unwrap().value;
+        let state = State { generation: state.generation + 1, ring: state.ring.with_reservation(uses) };
+        dir.replace("state", Kind::State, &state.encode(&cluster(), &root.id(), &mac_key)).unwrap();
+    }
+}
+
+struct Running {
+    keyring: Arc<Keyring>,
+    handle: KeeperHandle,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn encrypt(&self) -> Result<Encrypted, KeyringError> {
+        block_on(self.keyring.encrypt(Api::V2, DEK))
+    }
+
+    fn assert_decrypts(&self, old: &Encrypted) {
+        let opened = block_on(self.keyring.decrypt_v2(old.key_id.as_str(), Wraps::default(), &old.text));
+        assert!(opened.unwrap().plaintext.same_as(DEK));
+    }
+
+    fn key_id(&self) -> KeyId {
+        block_on(self.keyring.key_id()).unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.handle.stop();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+fn cluster() -> ClusterId {
+    "c1".parse().unwrap()
+}
+
+/// Answers as a device would: what it sealed opens again with the same authorisation value.
+fn imitate(listener: &UnixListener, refuses: &AtomicBool) {
+    let sealed: Mutex<Vec<(Vec<u8>, Vec<u8>)>> = Mutex::default();
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let message = frame::read(&mut stream).unwrap().unwrap();
+        let answer = match Request::decode(message.expose()).unwrap() {
+            _ if refuses.load(Ordering::SeqCst) => Response::Fault(Fault::new(FaultCode::TpmFailed, "")),
+            Request::Seal { auth, secret, .. } => {
+                let mut sealed = sealed.lock().unwrap();
+                sealed.push((auth.expose().to_vec(), secret.expose().to_vec()));
+                Response::Sealed(DeviceBlob::new(vec![u8::try_from(sealed.len()).unwrap()]).unwrap())
+            }
+            Request::Unseal { auth, blob } => {
+                let (wanted, secret) = sealed.lock().unwrap()[usize::from(blob.as_bytes()[0]) - 1].clone();
+                match wanted == auth.expose() {
+                    true => Response::Unsealed(Key::copy_of(&secret).unwrap()),
+                    false => Response::Fault(Fault::new(FaultCode::Auth, "")),
+                }
+            }
+            Request::Describe => unreachable!("the keyring never asks"),
+        };
+        frame::write(&mut stream, &answer.encode()).unwrap();
+    }
+}
+
+fn files(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push((path.clone(), std::fs::read(&path).unwrap())),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_second_init_is_refused_and_changes_nothing() {
+    let node = Node::set_up();
+    let before = files(&node.state_dir());
+    let again = init(&node.open_dir(), &cluster(), &node.sealer(), SealPolicy::None, 1);
+    assert!(matches!(again, Err(KeeperError::AlreadySetUp)));
+    assert_eq!(files(&node.state_dir()), before);
+}
+
+#[test]
+fn a_lost_state_file_is_no_reason_to_make_new_keys() {
+    let node = Node::set_up();
+    for name in ["state", "state.prev"] {
+        let _ = std::fs::remove_file(node.state_dir().join(name));
+    }
+    let again = init(&node.open_dir(), &cluster(), &node.sealer(), SealPolicy::None, 1);
+    assert!(matches!(again, Err(KeeperError::AlreadySetUp)));
+}
+
+#[test]
+fn an_init_that_the_device_interrupted_is_done_again() {
+    let node = Node::new();
+    node.refuses.store(true, Ordering::SeqCst);
+    assert!(init(&node.open_dir(), &cluster(), &node.sealer(), SealPolicy::None, 0).is_err());
+    node.refuses.store(false, Ordering::SeqCst);
+    init(&node.open_dir(), &cluster(), &node.sealer(), SealPolicy::None, 0).unwrap();
+    node.start(|| 0).encrypt().unwrap();
+}
+
+#[test]
+fn a_kek_past_its_age_is_replaced_at_start_and_its_texts_still_open() {
+    let node = Node::set_up();
+    let old = node.start(|| DAY).encrypt().unwrap();
+    let running = node.start(|| 90 * DAY);
+    let new = running.encrypt().unwrap();
+    assert_ne!(new.key_id, old.key_id);
+    assert_eq!(running.key_id(), new.key_id);
+    running.assert_decrypts(&old);
+    running.assert_decrypts(&new);
+}
+
+#[test]
+fn a_kek_past_half_of_its_uses_is_replaced() {
+    static CLOCK: AtomicU64 = AtomicU64::new(0);
+    let node = Node::set_up();
+    let old = node.start(|| 0).encrypt().unwrap();
+    node.set_uses(ROTATE_AT_USES);
+    let running = node.start(|| CLOCK.load(Ordering::SeqCst));
+    assert_ne!(running.key_id(), old.key_id);
+    running.assert_decrypts(&old);
+}
+
+#[test]
+fn at_the_hard_limit_encrypt_is_refused_and_decrypt_goes_on_until_a_rotation_succeeds() {
+    let node = Node::set_up();
+    let old = node.start(|| 0).encrypt().unwrap();
+    node.set_uses(HARD_LIMIT_USES - RESERVED_BLOCK_USES);
+    let running = node.start(|| 0);
+    // Opening made a new KEK already; the limit itself is what is left when the device refuses that.
+    assert_ne!(running.key_id(), old.key_id);
+    drop(running);
+
+    let node = Node::set_up();
+    let old = node.start(|| 0).encrypt().unwrap();
+    node.set_uses(HARD_LIMIT_USES);
+    let refusing = Arc::clone(&node.refuses);
+    let sealer = node.sealer();
+    // One answer for the start, none for the rotation that is due.
+    let proxy = node.dir.path().join("once");
+    let listener = UnixListener::bind(&proxy).unwrap();
+    thread::spawn(move || {
+        for (count, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let message = frame::read(&mut stream).unwrap().unwrap();
+            refusing.store(count > 0, Ordering::SeqCst);
+            let SealerClient::Socket(path) = &sealer else { unreachable!() };
+            let mut behind = std::os::unix::net::UnixStream::connect(path).unwrap();
+            frame::write(&mut behind, &message).unwrap();
+            frame::write(&mut stream, &frame::read(&mut behind).unwrap().unwrap()).unwrap();
+        }
+    });
+    let (keyring, handle, body) = keeper::new(Settings {
+        state_dir: node.state_dir(),
+        cluster: cluster(),
+        sealer: SealerClient::Socket(proxy),
+        policy: SealPolicy::None,
+        max_age: MaxAge::DEFAULT,
+        now: || 0,
+    });
+    let running = Running { keyring, handle, thread: Some(thread::spawn(body)) };
+    assert!(matches!(running.encrypt(), Err(KeyringError::Exhausted)));
+    running.assert_decrypts(&old);
+}
+
+#[test]
+fn a_rotation_that_the_device_refuses_changes_nothing() {
+    let node = Node::set_up();
+    let running = node.start(|| 0);
+    let old = running.encrypt().unwrap();
+    let before = files(&node.state_dir());
+    node.refuses.store(true, Ordering::SeqCst);
+    assert!(matches!(running.handle.rotate(), Err(KeeperError::Root(_))));
+    assert_eq!(files(&node.state_dir()), before);
+    assert_eq!(running.encrypt().unwrap().key_id, old.key_id);
+}
+
+#[test]
+fn a_state_that_fell_back_keeps_every_kek_and_leaves_the_key_ids_it_may_have_forgotten() {
+    let node = Node::set_up();
+    let running = node.start(|| 0);
+    let first = running.encrypt().unwrap();
+    let row = running.handle.rotate().unwrap();
+    running.handle.activate(row.id.parse::<KekId>().unwrap()).unwrap();
+    let second = running.encrypt().unwrap();
+    drop(running);
+    std::fs::write(node.state_dir().join("state"), b"NODESEAL torn").unwrap();
+
+    let running = node.start(|| 0);
+    let third = running.encrypt().unwrap();
+    assert!(third.key_id != first.key_id && third.key_id != second.key_id);
+    for text in [&first, &second, &third] {
+        running.assert_decrypts(text);
+    }
+}
+
+#[test]
+fn a_kek_that_the_state_does_not_know_is_taken_in_to_decrypt() {
+    let node = Node::set_up();
+    let old = std::fs::read(node.state_dir().join("state")).unwrap();
+    let running = node.start(|| 0);
+    let row = running.handle.rotate().unwrap();
+    running.handle.activate(row.id.parse::<KekId>().unwrap()).unwrap();
+    let text = running.encrypt().unwrap();
+    drop(running);
+    for name in ["state", "state.prev"] {
+        std::fs::write(node.state_dir().join(name), &old).unwrap();
+    }
+    node.start(|| 0).assert_decrypts(&text);
+}
+
+#[test]
+fn calls_wait_for_the_first_attempt_to_open_and_are_refused_at_once_after_it_failed() {
+    let node = Node::set_up();
+    let running = node.start(|| 0);
+    running.encrypt().expect("the call came before the keys were open, and waited for them");
+    drop(running);
+    node.refuses.store(true, Ordering::SeqCst);
+    let running = node.start(|| 0);
+    assert!(matches!(running.encrypt(), Err(KeyringError::Locked)));
+    assert!(matches!(running.handle.list(), Err(KeeperError::Locked)));
+    node.refuses.store(false, Ordering::SeqCst);
+    // The keeper's own pause between attempts is half a second.
+    let give_up = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while running.encrypt().is_err() {
+        assert!(std::time::Instant::now() < give_up, "the keys open by themselves once the device answers");
+        thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn more_encryptions_than_one_block_never_fail_and_are_counted_on_disk_first() {
+    let node = Node::set_up();
+    let running = node.start(|| 0);
+    let calls = RESERVED_BLOCK_USES + 1000;
+    block_on(async {
+        for _ in 0..calls {
+            running.keyring.encrypt(Api::V2, DEK).await.unwrap();
+        }
+    });
+    drop(running);
+    let again = node.start(|| 0);
+    let row = again.handle.list().unwrap().keys.remove(0);
+    assert!(row.uses >= calls && row.uses <= calls + 2 * RESERVED_BLOCK_USES, "{}", row.uses);
+}
+
+#[test]
+fn a_destroyed_kek_is_gone_and_a_power_cut_in_between_does_not_bring_it_back() {
+    let node = Node::set_up();
+    let running = node.start(|| 0);
+    let old = running.encrypt().unwrap();
+    let first = running.handle.list().unwrap().keys.remove(0).id;
+    let file = node.state_dir().join(format!("keyring/{first}.kek"));
+    let bytes = std::fs::read(&file).unwrap();
+    let row = running.handle.rotate().unwrap();
+    running.handle.activate(row.id.parse::<KekId>().unwrap()).unwrap();
+    running.handle.retire(first.parse().unwrap(), ring::RetireTo::Destroyed).unwrap();
+    let gone = block_on(running.keyring.decrypt_v2(old.key_id.as_str(), Wraps::default(), &old.text));
+    assert!(matches!(gone, Err(KeyringError::UnknownKek(_))));
+    drop(running);
+    std::fs::write(&file, bytes).unwrap();
+    let running = node.start(|| 0);
+    let gone = block_on(running.keyring.decrypt_v2(old.key_id.as_str(), Wraps::default(), &old.text));
+    assert!(matches!(gone, Err(KeyringError::UnknownKek(_))));
+    assert!(!file.exists());
+}

@@ -73,6 +73,12 @@ impl SealerError {
 }
 
 impl SealerClient {
+    /// The program in the folder of our own.
+    pub fn spawning(config: PathBuf) -> Self {
+        let program = std::env::current_exe().unwrap_or_default().with_file_name("nodeseal-sealer");
+        Self::Spawn { program, config }
+    }
+
     /// See [`Request::Seal`].
     pub fn seal(&self, secret: Key, auth: Auth, policy: SealPolicy) -> Result<DeviceBlob, SealerError> {
         match self.ask(&Request::Seal { policy, auth, secret })? {

@@ -4,6 +4,7 @@
 
 mod chain;
 mod class;
+pub mod clock;
 mod ids;
 mod policy;
 pub mod random;

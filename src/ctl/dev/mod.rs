@@ -20,8 +20,9 @@ use self::swtpm::{Swtpm, SwtpmError};
 use super::args::{Backend, Common, DevArgs};
 use super::output::fail;
 use crate::api::listen::{self, ListenError};
+use crate::api::probe;
 use crate::config::{self, ConfigError};
-use crate::control::{self, Answer, Request, say};
+use crate::control::say;
 use crate::keyring::KeeperError;
 use crate::types::Class;
 
@@ -134,8 +135,7 @@ impl Dev {
             self.sealer.keep().map_err(DevError::Child)?;
             self.daemon.keep().map_err(DevError::Child)?;
             if !is_ready {
-                let answer = control::ask(&config.control_socket, &Request::Status {});
-                is_ready = matches!(&answer, Ok(Answer::Status(status)) if status.healthy);
+                is_ready = probe::round_trip(&config.listen.socket).await.is_ok();
                 match is_ready {
                     true => self.announce(layout, config, json),
                     false if Instant::now() > give_up => return Err(DevError::NotReady),

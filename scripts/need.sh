@@ -1,0 +1,80 @@
+#!/bin/sh
+# Makes sure that this machine has what a target of the Makefile needs, says what it does, and does nothing twice.
+#
+# usage: need.sh build|test|lint
+#
+# Toolchains are asked for, never installed. Debian's packages are installed with apt-get, which needs root.
+set -eu
+
+[ $# -eq 1 ] || { echo "usage: $0 build|test|lint" >&2; exit 64; }
+
+toolchain() {
+    command -v "$1" >/dev/null 2>&1 && return
+    echo "error: $1 is missing" >&2
+    echo "hint: install $2 and run this again" >&2
+    exit 69
+}
+
+# $1 is a floor such as 1.95, $2 what the tool says of itself.
+at_least() {
+    [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ] && return
+    echo "error: $3 $2 is older than $1" >&2
+    echo "hint: update it and run this again" >&2
+    exit 69
+}
+
+packages() {
+    missing=
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "error: these Debian packages, or what they are called elsewhere, are missing:$missing" >&2
+        exit 69
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "error: packages are missing, and only root can install them" >&2
+        echo "hint: sudo apt-get install$missing" >&2
+        exit 77
+    fi
+    echo "installing Debian packages:$missing"
+    apt-get update -qq
+    # shellcheck disable=SC2086 # a list of words
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
+
+cargo_deny() {
+    root=${XDG_CACHE_HOME:-$HOME/.cache}/nodeseal/cargo-deny
+    [ -x "$root/bin/cargo-deny" ] && return
+    echo "building cargo-deny into $root (once, some minutes)"
+    # Its own target folder: ours may not hold another project's objects.
+    CARGO_TARGET_DIR=$root/target cargo install --quiet --locked --version 0.20.2 --root "$root" cargo-deny
+    rm -rf "$root/target"
+}
+
+build="gcc libc6-dev pkg-config libtss2-dev swtpm libtss2-tcti-swtpm0"
+toolchain cargo "Rust 1.95 or later (https://rustup.rs)"
+at_least 1.95.0 "$(cargo --version | cut -d' ' -f2)" cargo
+case $1 in
+build)
+    # shellcheck disable=SC2086
+    packages $build
+    ;;
+lint)
+    # shellcheck disable=SC2086
+    packages $build
+    cargo_deny
+    ;;
+test)
+    toolchain go "Go 1.26 or later (https://go.dev/dl)"
+    at_least 1.26 "$(go env GOVERSION | sed 's/^go//')" go
+    # shellcheck disable=SC2086
+    packages $build swtpm-tools tpm2-tools binutils util-linux procps
+    cargo_deny
+    ;;
+*)
+    echo "usage: $0 build|test|lint" >&2
+    exit 64
+    ;;
+esac

@@ -9,7 +9,7 @@ bin=$(cd "$1" && pwd)
 shift
 here=$(cd "$(dirname "$0")/.." && pwd)
 dir=$(mktemp -d "${TMPDIR:-/tmp}/nodeseal-bench.XXXXXX")
-(cd "$here/tests/k8s" && CGO_ENABLED=0 go build -o "$dir/bench" ./cmd/bench)
+(cd "$here/tests/k8s" && CGO_ENABLED=0 go build -o "$dir/" ./cmd/bench ./cmd/start)
 "$bin/nodeseal" dev --dir "$dir/dev" --json >"$dir/ready" 2>"$dir/err" &
 dev=$!
 "$bin/bare-echo" "$dir/echo.sock" &
@@ -30,5 +30,4 @@ daemon=$(sed 's/.*"nodeseald":\([0-9]*\).*/\1/' "$dir/ready")
 "$dir/bench" -nodeseald-socket "$dir/dev/kms.sock" -nodeseald-pid "$daemon" -echo-socket "$dir/echo.sock" -echo-pid "$echo" "$@"
 
 echo
-echo "start: from exec of nodeseald to the first answered Encrypt, beside what the TPM took of it"
-"$here/scripts/bench-start.sh" "$bin" "$dir/dev"
+"$dir/start" -nodeseald "$bin/nodeseald" -dev "$dir/dev"

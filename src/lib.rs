@@ -2,7 +2,7 @@
 //!
 //! # Layers
 //!
-//! A module may use only those in the rows above its own; modules of one row do not know each other. `tests/layering.rs`
+//! A module may use only those in the rows above its own; modules of one row do not know each other. `tests/house.rs`
 //! reads every `use crate::` and fails on an upward or sideways one.
 //!
 //! | row | modules | what they are |

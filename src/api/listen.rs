@@ -80,7 +80,8 @@ pub fn from_supervisor() -> Result<Option<UnixListener>, ListenError> {
     let mut fds = listenfd::ListenFd::from_env();
     match fds.len() {
         0 => Ok(None),
-        _ => fds.take_unix_listener(0).map_err(ListenError::Activation),
+        2.. => Err(ListenError::Activation(io::ErrorKind::InvalidInput.into())),
+        1 => fds.take_unix_listener(0).map_err(ListenError::Activation),
     }
 }
 

@@ -36,6 +36,18 @@ pub struct Settings {
     pub allow_uids: Vec<u32>,
     /// Which APIs are served.
     pub apis: Vec<Api>,
+    /// What KMS v2 calls itself.
+    pub v2_version: V2Version,
+}
+
+/// The version in a v2 Status. It must not change while kube-apiserver runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum V2Version {
+    /// Kubernetes 1.29 and later.
+    #[default]
+    V2,
+    /// The only one that Kubernetes 1.27 and 1.28 accept; later ones still do (kmsv2/envelope.go in k8s.io/apiserver).
+    V2beta1,
 }
 
 impl Settings {

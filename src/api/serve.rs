@@ -64,10 +64,10 @@ impl Server {
     pub fn new(settings: &Settings, keyring: &Arc<Keyring>, descriptors: u64) -> Self {
         let capacity = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(CONNECTIONS_MAX);
         let serves = |api| settings.apis.contains(&api);
+        let v2 = V2 { keyring: Arc::clone(keyring), version: settings.v2_version };
         let v1 = serves(Api::V1)
             .then(|| V1Server::new(V1(Arc::clone(keyring))).max_decoding_message_size(MESSAGE_MAX_BYTES));
-        let v2 = serves(Api::V2)
-            .then(|| V2Server::new(V2(Arc::clone(keyring))).max_decoding_message_size(MESSAGE_MAX_BYTES));
+        let v2 = serves(Api::V2).then(|| V2Server::new(v2).max_decoding_message_size(MESSAGE_MAX_BYTES));
         Self {
             socket: settings.socket.clone(),
             allow_uids: settings.allow_uids.clone(),

@@ -9,7 +9,7 @@ use super::pb::v1beta1::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, VersionRequest, VersionResponse,
 };
 use super::status;
-use super::v2::wipe;
+use super::v2::{lend, wipe};
 use crate::audit::{Event, emit};
 use crate::envelope::Api;
 use crate::keyring::Keyring;
@@ -50,7 +50,7 @@ impl KeyManagementService for V1 {
         check_version(OP, &version)?;
         let decrypted = self.0.decrypt_v1(&cipher).await.map_err(|error| status::refuse(OP, "-", &error))?;
         emit(&Event::DekServed { op: OP, uid: "-", key_id: &decrypted.key_id });
-        Ok(Response::new(DecryptResponse { plain: decrypted.plaintext.expose().to_vec().into() }))
+        Ok(Response::new(DecryptResponse { plain: lend(&decrypted.plaintext) }))
     }
 }
 

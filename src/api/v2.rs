@@ -3,30 +3,35 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::pb::v2::key_management_service_server::KeyManagementService;
 use super::pb::v2::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse};
-use super::status;
+use super::{V2Version, status};
 use crate::audit::{Event, emit};
 use crate::envelope::{Api, KEY_ID_MAX_BYTES, Wraps};
 use crate::keyring::Keyring;
-use crate::types::RequestUid;
+use crate::types::{RequestUid, Secret};
 
-/// api.proto v2, StatusResponse: "v2" (and "v2beta1" for older API servers; it may not change between two answers).
-const VERSION: &str = "v2";
 /// api.proto v2, StatusResponse: "the only acceptable value is ok".
 const HEALTHY: &str = "ok";
 
 /// The v2 service.
-pub(super) struct V2(pub(super) Arc<Keyring>);
+pub(super) struct V2 {
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) version: V2Version,
+}
 
 #[async_trait]
 impl KeyManagementService for V2 {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let key_id = self.0.key_id().await.map_err(|error| status::refuse("v2.Status", "-", &error))?;
+        let key_id = self.keyring.key_id().await.map_err(|error| status::refuse("v2.Status", "-", &error))?;
+        let version = match self.version {
+            V2Version::V2 => "v2",
+            V2Version::V2beta1 => "v2beta1",
+        };
         Ok(Response::new(StatusResponse {
-            version: VERSION.into(),
+            version: version.into(),
             healthz: HEALTHY.into(),
             key_id: key_id.to_string(),
         }))
@@ -36,7 +41,7 @@ impl KeyManagementService for V2 {
         const OP: &str = "v2.Encrypt";
         let EncryptRequest { plaintext, uid } = request.into_inner();
         let uid = uid_of(OP, &uid)?;
-        let encrypted = self.0.encrypt(Api::V2, &plaintext).await;
+        let encrypted = self.keyring.encrypt(Api::V2, &plaintext).await;
         wipe(plaintext);
         let encrypted = encrypted.map_err(|error| status::refuse(OP, uid.as_str(), &error))?;
         emit(&Event::DekServed { op: OP, uid: uid.as_str(), key_id: &encrypted.key_id });
@@ -62,18 +67,23 @@ impl KeyManagementService for V2 {
             status::bad_field(OP, uid.as_str(), "nodeseal: corrupt: the annotations are longer than 32 kB")
         })?;
         let decrypted = self
-            .0
+            .keyring
             .decrypt_v2(&key_id, wraps, &ciphertext)
             .await
             .map_err(|error| status::refuse(OP, uid.as_str(), &error))?;
         emit(&Event::DekServed { op: OP, uid: uid.as_str(), key_id: &decrypted.key_id });
-        Ok(Response::new(DecryptResponse { plaintext: decrypted.plaintext.expose().to_vec().into() }))
+        Ok(Response::new(DecryptResponse { plaintext: lend(&decrypted.plaintext) }))
     }
 }
 
 fn uid_of<'a>(op: &'static str, uid: &'a str) -> Result<RequestUid<'a>, Status> {
     RequestUid::parse(uid)
         .map_err(|_| status::bad_field(op, "-", "nodeseal: corrupt: the uid is empty, too long or not visible ASCII"))
+}
+
+/// A plaintext for an answer, wiped when the answer has been encoded. What HTTP/2 holds of it until it is sent is not ours to wipe.
+pub(super) fn lend(plaintext: &Secret) -> bytes::Bytes {
+    bytes::Bytes::from_owner(Zeroizing::new(plaintext.expose().to_vec()))
 }
 
 /// Wipes a request's secret if nobody else holds the buffer; what HTTP/2 still holds of it is gone with the stream.

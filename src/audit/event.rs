@@ -9,6 +9,13 @@ use crate::types::{Class, KekId, KeyId};
 
 /// Something that happened, and that an operator or auditor may ask for.
 pub enum Event<'a> {
+    /// The configuration holds something that is allowed and unwise.
+    ConfigWarned {
+        /// Path of the key.
+        key: &'a str,
+        /// What and why.
+        text: &'a str,
+    },
     /// The longest idle connection was closed to make room.
     ConnectionEvicted {
         /// How many are open.
@@ -121,6 +128,7 @@ pub enum Event<'a> {
 /// Writes the event to the log.
 pub fn emit(event: &Event<'_>) {
     match event {
+        Event::ConfigWarned { key, text } => warn!(event = "config.warned", key, text),
         Event::ConnectionEvicted { open } => warn!(event = "connection.evicted", open),
         Event::DekServed { op, uid, key_id } => {
             debug!(event = "dek.served", op, uid, key_id = key_id.metric_hash());
@@ -141,10 +149,10 @@ pub fn emit(event: &Event<'_>) {
             warn!(event = "request.refused", op, uid, class = class.label(), error);
         }
         Event::SealOpened { keys, took } => {
-            info!(event = "seal.opened", keys, took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            info!(event = "seal.opened", keys, took_ms = millis(*took));
         }
         Event::SealRefused { class, error, hint, retry_in } => {
-            error!(event = "seal.refused", class = class.label(), error, hint, retry_in_seconds = retry_in.as_secs());
+            error!(event = "seal.refused", class = class.label(), error, hint, retry_in_ms = millis(*retry_in));
         }
         Event::SealRenewed { policy } => info!(event = "seal.renewed", policy),
         Event::ServiceReady { socket } => info!(event = "service.ready", socket = %socket.display()),
@@ -159,4 +167,8 @@ pub fn emit(event: &Event<'_>) {
         ),
         Event::StateTroubled { what, error, hint } => error!(event = "state.troubled", what, error, hint),
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::pcr_lint::lint;
 use super::{Config, Problem, Seal, raw};
-use crate::api;
+use crate::api::{self, V2Version};
 use crate::envelope::Api;
 use crate::keyring::MaxAge;
 use crate::sealer::settings::{DEFAULT_PARENT_HANDLE, OWNER_PERSISTENT_HANDLES, TpmDevice, TpmSettings};
@@ -86,7 +86,7 @@ pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>
 }
 
 fn check_listen(problems: &mut Problems, warnings: &mut Problems, listen: raw::Listen) -> Option<api::Settings> {
-    let raw::Listen { socket, mode, allow_users, apis } = listen;
+    let raw::Listen { socket, mode, allow_users, apis, v2_version } = listen;
     let socket = absolute(problems, "listen.socket", socket, KMS_SOCKET);
     let mode = check_mode(problems, mode);
     let users = allow_users.unwrap_or_else(|| vec![toml::Value::String("root".into())]);
@@ -103,7 +103,15 @@ fn check_listen(problems: &mut Problems, warnings: &mut Problems, listen: raw::L
     if apis.as_ref().is_some_and(|apis| apis.as_slice() == [Api::V1]) {
         warnings.add("listen.apis", "only v1beta1, which Kubernetes has deprecated since 1.28");
     }
-    Some(api::Settings { socket: socket?, mode: mode?, allow_uids: uids, apis: apis? })
+    let v2_version = match v2_version.as_deref() {
+        None | Some("v2") => Some(V2Version::V2),
+        Some("v2beta1") => Some(V2Version::V2beta1),
+        Some(other) => {
+            problems.add("listen.v2_version", format!("{other:?} is neither \"v2\" nor \"v2beta1\""));
+            None
+        }
+    };
+    Some(api::Settings { socket: socket?, mode: mode?, allow_uids: uids, apis: apis?, v2_version: v2_version? })
 }
 
 /// The kernel's overflow uid (/proc/sys/kernel/overflowuid).
@@ -112,7 +120,7 @@ const NOBODY: u32 = 65_534;
 fn check_mode(problems: &mut Problems, mode: Option<String>) -> Option<u32> {
     let Some(text) = mode else { return Some(api::Settings::DEFAULT_MODE) };
     match u32::from_str_radix(&text, 8) {
-        Ok(mode) if mode & !0o660 == 0 && mode & 0o600 == 0o600 => Some(mode),
+        Ok(mode @ (0o600 | 0o660)) => Some(mode),
         _ => {
             problems.add("listen.mode", "is \"0600\" or \"0660\": nobody but owner and group may connect");
             None

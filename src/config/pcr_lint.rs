@@ -10,7 +10,10 @@ const REFUSED: [u8; 8] = [16, 17, 18, 19, 20, 21, 22, 23];
 /// Registers that change without anybody's intent, each with the reason.
 const WARNED: [(u8, &str); 5] = [
     (1, "PCR 1 changes with firmware settings and boot order"),
-    (7, "PCR 7 changes with every Secure Boot revocation list (dbx) update: reseal before each"),
+    (
+        7,
+        "PCR 7 changes with every Secure Boot revocation list (dbx) update: set policy = \"none\" and reseal before each",
+    ),
     (10, "PCR 10 changes with every file that IMA measures"),
     (12, "PCR 12 changes with the kernel command line and credentials"),
     (14, "PCR 14 changes with shim's keys"),

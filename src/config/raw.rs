@@ -35,6 +35,7 @@ pub(super) struct Listen {
     pub(super) mode: Option<String>,
     pub(super) allow_users: Option<Vec<toml::Value>>,
     pub(super) apis: Option<Vec<String>>,
+    pub(super) v2_version: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -69,8 +69,8 @@ pub struct Status {
     pub keys: usize,
     /// See `keys`.
     pub keys_usable: usize,
-    /// The configured policy of the seal.
-    pub seal_policy: String,
+    /// What the node root is bound to; unknown while the keys are not open.
+    pub seal_policy: Option<String>,
     /// Warnings of the configuration.
     pub warnings: Vec<String>,
 }

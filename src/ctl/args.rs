@@ -84,6 +84,9 @@ pub(super) struct StatusArgs {
     /// Also encrypt and decrypt 32 random bytes through the KMS socket
     #[arg(long)]
     pub(super) probe: bool,
+    /// Also ask the sealing device what it is
+    #[arg(long)]
+    pub(super) device: bool,
 }
 
 #[derive(Args)]

@@ -10,13 +10,13 @@ use crate::config;
 use crate::control::say;
 
 pub(super) fn run(common: &Common) -> ExitCode {
-    if common.json {
-        if let Err(error) = config::load(&common.config) {
-            let problems: Vec<_> = error.problems().iter().map(|p| json!({ "key": p.key, "text": p.text })).collect();
-            let report = json!({ "ok": false, "error": crate::types::Chain(&error).to_string(), "problems": problems });
-            say::result(&report.to_string());
-            return ExitCode::from(error.class().exit_code());
-        }
+    if common.json
+        && let Err(error) = config::load(&common.config)
+    {
+        let problems: Vec<_> = error.problems().iter().map(|p| json!({ "key": p.key, "text": p.text })).collect();
+        let report = json!({ "ok": false, "error": crate::types::Chain(&error).to_string(), "problems": problems });
+        say::result(&report.to_string());
+        return ExitCode::from(error.class().exit_code());
     }
     let config = match load(common) {
         Ok(config) => config,

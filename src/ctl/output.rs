@@ -11,7 +11,7 @@ use crate::config::{self, Config};
 use crate::control::{self, Answer, ControlError, Request, say};
 use crate::types::Class;
 
-/// The configuration, with its warnings said.
+/// The configuration. Its warnings are for `config check` and the log of nodeseald.
 pub(super) fn load(common: &Common) -> Result<Config, ExitCode> {
     config::load(&common.config).map_err(|error| say::config_error(PROGRAM, &error))
 }

@@ -9,6 +9,7 @@ use super::output::{ask, fail, load, print, unfit};
 use crate::api::probe::{self, Probe, ProbeError};
 use crate::config::Config;
 use crate::control::{Answer, Request, Status, say};
+use crate::seal::protocol::DeviceInfo;
 use crate::types::Class;
 
 pub(super) fn run(common: &Common, args: &StatusArgs) -> ExitCode {
@@ -25,7 +26,12 @@ pub(super) fn run(common: &Common, args: &StatusArgs) -> ExitCode {
         Ok(probe) => probe,
         Err(error) => return fail(&error, error.class(), error.hint()),
     };
-    let code = print(common, &Report { status: &status, probe: probe.as_ref() }, || render(&status, probe.as_ref()));
+    let device = match args.device.then(|| config.sealer().describe()).transpose() {
+        Ok(device) => device,
+        Err(error) => return fail(&error, error.class(), error.hint()),
+    };
+    let report = Report { status: &status, probe: probe.as_ref(), device: device.as_ref() };
+    let code = print(common, &report, || render(&report));
     if status.healthy {
         return code;
     }
@@ -33,13 +39,15 @@ pub(super) fn run(common: &Common, args: &StatusArgs) -> ExitCode {
     ExitCode::from(Class::Unavailable.exit_code())
 }
 
-/// The status, and with `--probe` what the round trip gave.
+/// The status, with `--probe` what the round trip gave, and with `--device` what the sealing device says of itself.
 #[derive(Serialize)]
 struct Report<'a> {
     #[serde(flatten)]
     status: &'a Status,
     #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<&'a Probe>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'a DeviceInfo>,
 }
 
 fn probe(config: &Config) -> Result<Probe, ProbeError> {
@@ -48,7 +56,8 @@ fn probe(config: &Config) -> Result<Probe, ProbeError> {
     runtime.block_on(probe::round_trip(&config.listen.socket))
 }
 
-fn render(status: &Status, probe: Option<&Probe>) -> String {
+fn render(report: &Report<'_>) -> String {
+    let Report { status, probe, device } = report;
     let none = || "none".to_owned();
     let mut lines = vec![
         ("health", if status.healthy { "ok".to_owned() } else { "not ready".to_owned() }),
@@ -61,12 +70,18 @@ fn render(status: &Status, probe: Option<&Probe>) -> String {
         ("key_id hash", status.key_id_hash.clone().unwrap_or_else(none)),
         ("uses", status.uses.map_or_else(none, |uses| uses.to_string())),
         ("keys", format!("{}, {} of them usable", status.keys, status.keys_usable)),
-        ("seal policy", status.seal_policy.clone()),
+        ("seal policy", status.seal_policy.clone().unwrap_or_else(none)),
     ];
     if let Some(probe) = probe {
         let text =
             format!("32 bytes became {} and came back, in {} ms", probe.ciphertext_bytes, probe.took.as_millis());
         lines.push(("round trip", text));
+    }
+    if let Some(device) = device {
+        lines.push(("device", format!("{} {} {}", device.backend, device.manufacturer, device.firmware)));
+        lines.push(("root key", device.root_key_name.clone()));
+        let lockout = if device.in_lockout { ", in lockout now" } else { "" };
+        lines.push(("lockout", format!("{} of {} failures{lockout}", device.lockout_counter, device.lockout_max)));
     }
     lines.extend(status.warnings.iter().map(|warning| ("warning", warning.clone())));
     lines.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect()

@@ -41,6 +41,9 @@ pub fn main() -> ExitCode {
     };
     log::start(config.log_format, config.log_level);
     emit(&Event::ServiceStarted { program: PROGRAM });
+    for warning in &config.warnings {
+        emit(&Event::ConfigWarned { key: &warning.key, text: &warning.text });
+    }
     if let Err(error) = process::harden() {
         return say::error(
             PROGRAM,
@@ -72,7 +75,6 @@ fn run(config: Config, kms: UnixListener, control: UnixListener, descriptors: u6
         state_dir: config.state_dir.clone(),
         cluster: config.cluster.clone(),
         sealer: config.sealer(),
-        policy: config.seal.policy,
         max_age: config.max_age,
         now: clock::now,
     });

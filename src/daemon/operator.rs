@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::report::Refusal;
 use crate::control::{Answer, Request, Status};
 use crate::keyring::keeper::KeeperHandle;
-use crate::keyring::ring::{KekState, RetireTo};
+use crate::keyring::ring::RetireTo;
 use crate::keyring::{KeeperError, Keyring};
 use crate::types::{Class, IdError, KekId};
 
@@ -36,18 +36,24 @@ impl Operator {
                 }
                 Err(error) => bad_id(&error),
             },
-            Request::Reseal {} => {
-                self.keeper.reseal().map_or_else(refused, |policy| Answer::Resealed { policy: policy.to_string() })
-            }
+            Request::Reseal {} => self.reseal(),
+        }
+    }
+
+    /// Under the policy that the file names now: the operator has just changed it.
+    fn reseal(&self) -> Answer {
+        match config::load(&self.config.path) {
+            Ok(config) => self
+                .keeper
+                .reseal(config.seal.policy)
+                .map_or_else(refused, |policy| Answer::Resealed { policy: policy.to_string() }),
+            Err(error) => Answer::Refused(Refusal::new(&error, error.class(), error.hint())),
         }
     }
 
     fn status(&self) -> Status {
         let key_id = self.keyring.key_id_now();
-        let table = self.keeper.list().ok();
-        let keys = table.as_ref().map_or(0, |table| table.keys.len());
-        let destroyed =
-            table.map_or(0, |table| table.keys.iter().filter(|row| row.state == KekState::Destroyed.label()).count());
+        let overview = self.keeper.overview().ok();
         Status {
             healthy: key_id.is_some(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -58,9 +64,9 @@ impl Operator {
             key_id_hash: key_id.as_ref().map(|key_id| key_id.metric_hash()),
             key_id: key_id.map(|key_id| key_id.to_string()),
             uses: self.keyring.uses(),
-            keys,
-            keys_usable: keys - destroyed,
-            seal_policy: self.config.seal.policy.to_string(),
+            keys: overview.as_ref().map_or(0, |overview| overview.keks),
+            keys_usable: overview.as_ref().map_or(0, |overview| overview.usable),
+            seal_policy: overview.map(|overview| overview.policy.to_string()),
             warnings: self.config.warnings.iter().map(ToString::to_string).collect(),
         }
     }

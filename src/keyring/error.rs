@@ -74,6 +74,9 @@ pub enum KeeperError {
     /// Nobody opened the keys yet.
     #[error("the keys are not unsealed")]
     Locked,
+    /// Its sealed copy did not open when the service started.
+    #[error("local KEK {0} is not in memory, since its sealed copy did not open")]
+    NotOpened(KekId),
     /// No locked page.
     #[error("no memory for a key")]
     Memory(#[source] MemoryError),
@@ -99,7 +102,7 @@ impl KeeperError {
     pub fn class(&self) -> Class {
         match self {
             Self::AlreadySetUp | Self::Confirmation | Self::Move(_) => Class::Denied,
-            Self::KekFile { .. } | Self::State(_) => Class::Corrupt,
+            Self::KekFile { .. } | Self::NotOpened(_) | Self::State(_) => Class::Corrupt,
             Self::KekMissing { source, .. } | Self::Store(source) => source.class(),
             Self::Locked | Self::Memory(_) | Self::Random(_) => Class::Unavailable,
             Self::Root(error) => error.class(),
@@ -113,7 +116,7 @@ impl KeeperError {
                 "to make a new KEK: `nodeseal keys rotate`; a second init would make everything encrypted so far unreadable"
             }
             Self::Confirmation => "repeat the full id of the KEK behind --confirm",
-            Self::KekFile { .. } | Self::KekMissing { .. } => {
+            Self::KekFile { .. } | Self::KekMissing { .. } | Self::NotOpened(_) => {
                 "restore the folder keyring/ from a backup of this node's state directory"
             }
             Self::Locked => "see the log of nodeseald for why the keys are not unsealed",
@@ -122,7 +125,7 @@ impl KeeperError {
                 "make and activate another KEK first: `nodeseal keys rotate`, `nodeseal keys activate`"
             }
             Self::Move(MoveError::Pending) => {
-                "activate it: `nodeseal keys activate ID`, or give it up: `nodeseal keys retire ID`"
+                "activate it: `nodeseal keys activate ID`, or give it up: `nodeseal keys retire ID --confirm ID`"
             }
             Self::Move(MoveError::Former | MoveError::Destroyed) => "make a new KEK: `nodeseal keys rotate`",
             Self::Move(MoveError::Unknown) => "list the KEKs: `nodeseal keys list`",

@@ -21,7 +21,7 @@ use super::{kek_file, uses};
 use crate::audit::{Event, emit};
 use crate::sandbox::memory::LockedKey;
 use crate::seal::client::SealerClient;
-use crate::seal::root::NodeRoot;
+use crate::seal::root::{NodeRoot, SealedRoot};
 use crate::store::{Kind, StateDir};
 use crate::types::clock::UnixSeconds;
 use crate::types::{Chain, ClusterId, KekId, Key, KeyId, RootId, SealPolicy};
@@ -40,8 +40,6 @@ pub struct Settings {
     pub cluster: ClusterId,
     /// Who opens the node root.
     pub sealer: SealerClient,
-    /// What the node root is bound to when it is sealed anew.
-    pub policy: SealPolicy,
     /// When a KEK is replaced without being asked.
     pub max_age: MaxAge,
     /// The clock.
@@ -74,12 +72,24 @@ pub struct KeyTable {
     pub keys: Vec<KekRow>,
 }
 
+/// What `status` shows of the keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// KEKs that the node knows of, without those that were destroyed.
+    pub keks: usize,
+    /// Those in memory.
+    pub usable: usize,
+    /// What the node root is bound to.
+    pub policy: SealPolicy,
+}
+
 type Reply<T> = Sender<Result<T, KeeperError>>;
 
 enum Command {
     Activate(KekId, Reply<KeyTable>),
     List(Reply<KeyTable>),
-    Reseal(Reply<SealPolicy>),
+    Overview(Reply<Overview>),
+    Reseal(SealPolicy, Reply<SealPolicy>),
     Reserve,
     Retire(KekId, RetireTo, Reply<KeyTable>),
     Rotate(Reply<KekRow>),
@@ -111,9 +121,14 @@ impl KeeperHandle {
         self.ask(|reply| Command::Retire(id, to, reply))
     }
 
-    /// Seals the node root anew under the configured policy.
-    pub fn reseal(&self) -> Result<SealPolicy, KeeperError> {
-        self.ask(Command::Reseal)
+    /// Counts, and the policy of the seal.
+    pub fn overview(&self) -> Result<Overview, KeeperError> {
+        self.ask(Command::Overview)
+    }
+
+    /// Seals the node root anew under this policy.
+    pub fn reseal(&self, policy: SealPolicy) -> Result<SealPolicy, KeeperError> {
+        self.ask(|reply| Command::Reseal(policy, reply))
     }
 
     /// Lets the thread end.
@@ -191,7 +206,8 @@ impl Command {
             Self::Activate(_, reply) | Self::List(reply) | Self::Retire(_, _, reply) => {
                 reply.send(Err(KeeperError::Locked)).is_ok()
             }
-            Self::Reseal(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
+            Self::Overview(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
+            Self::Reseal(_, reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Rotate(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Reserve | Self::Stop => true,
         };
@@ -223,6 +239,10 @@ impl<'a> Keeper<'a> {
             keeper.take_in(id, key)?;
         }
         keeper.finish_destruction()?;
+        // All that init makes is there and opens: from here on something may be encrypted, and init must not make it anew.
+        if keeper.dir.exists(open::INIT_MARKER).map_err(KeeperError::Store)? {
+            keeper.dir.destroy(open::INIT_MARKER).map_err(KeeperError::Store)?;
+        }
         keeper.commit(keeper.state.ring.with_reservation(used + RESERVED_BLOCK_USES))?;
         // Before anybody sees a key_id: one that is due is not reported once more.
         keeper.rotate_if_due();
@@ -234,7 +254,8 @@ impl<'a> Keeper<'a> {
         let _ = match command {
             Command::Activate(id, reply) => reply.send(self.activate(&id)).is_ok(),
             Command::List(reply) => reply.send(Ok(self.table())).is_ok(),
-            Command::Reseal(reply) => reply.send(self.reseal()).is_ok(),
+            Command::Overview(reply) => reply.send(self.overview()).is_ok(),
+            Command::Reseal(policy, reply) => reply.send(self.reseal(policy)).is_ok(),
             Command::Reserve => self.reserve(),
             Command::Retire(id, to, reply) => reply.send(self.retire(&id, to)).is_ok(),
             Command::Rotate(reply) => reply.send(self.rotate()).is_ok(),
@@ -260,6 +281,9 @@ impl<'a> Keeper<'a> {
 
     fn activate(&mut self, id: &KekId) -> Result<KeyTable, KeeperError> {
         let ring = self.state.ring.activate(id, (self.settings.now)()).map_err(KeeperError::Move)?;
+        if !self.keks.contains_key(id) {
+            return Err(KeeperError::NotOpened(*id));
+        }
         let used = ring.active().uses_reserved;
         self.commit(ring.with_reservation(used + RESERVED_BLOCK_USES))?;
         self.must_rotate = false;
@@ -287,9 +311,14 @@ impl<'a> Keeper<'a> {
         Ok(self.table())
     }
 
-    fn reseal(&mut self) -> Result<SealPolicy, KeeperError> {
-        let sealed =
-            NodeRoot::reseal(&self.dir, &self.settings.sealer, self.settings.policy).map_err(KeeperError::Root)?;
+    fn overview(&self) -> Result<Overview, KeeperError> {
+        let policy = SealedRoot::load(&self.dir).map_err(KeeperError::Root)?.value.policy;
+        let keks = self.state.ring.entries().filter(|(_, state)| *state != KekState::Destroyed).count();
+        Ok(Overview { keks, usable: self.keks.len(), policy })
+    }
+
+    fn reseal(&mut self, policy: SealPolicy) -> Result<SealPolicy, KeeperError> {
+        let sealed = NodeRoot::reseal(&self.dir, &self.settings.sealer, policy).map_err(KeeperError::Root)?;
         emit(&Event::SealRenewed { policy: &sealed.policy.to_string() });
         Ok(sealed.policy)
     }
@@ -317,6 +346,9 @@ impl<'a> Keeper<'a> {
         let due = self.must_rotate || self.settings.max_age.is_due(&self.state.ring, (self.settings.now)());
         if !due {
             return;
+        }
+        if self.state.ring.pending().is_some_and(|entry| !self.keks.contains_key(&entry.id)) {
+            self.state.ring = self.state.ring.without_pending((self.settings.now)());
         }
         let pending = match self.state.ring.pending() {
             Some(entry) => Ok(entry.id),

@@ -74,7 +74,7 @@ pub(super) fn open(
     root: &RootId,
     wrapping_key: &Key,
 ) -> Result<(KekLabel, Key), KekFileError> {
-    let (stored_root, label, nonce, text) = parse(bytes).map_err(KekFileError::Format)?;
+    let Parsed { root: stored_root, label, nonce, text } = parse(bytes).map_err(KekFileError::Format)?;
     if stored_root != *root {
         return Err(KekFileError::Root(stored_root));
     }
@@ -89,7 +89,14 @@ fn head(label: &KekLabel, root: &RootId) -> Vec<u8> {
     head.u8(AES_256_GCM).raw(root.as_bytes()).raw(label.id.as_bytes()).u64(label.created).finish()
 }
 
-fn parse(bytes: &[u8]) -> Result<(RootId, KekLabel, [u8; NONCE_BYTES], &[u8]), WireError> {
+struct Parsed<'a> {
+    root: RootId,
+    label: KekLabel,
+    nonce: [u8; NONCE_BYTES],
+    text: &'a [u8],
+}
+
+fn parse(bytes: &[u8]) -> Result<Parsed<'_>, WireError> {
     let mut r = Reader::new(bytes);
     if r.u8("algorithm")? != AES_256_GCM {
         return Err(WireError::BadValue("algorithm"));
@@ -97,7 +104,7 @@ fn parse(bytes: &[u8]) -> Result<(RootId, KekLabel, [u8; NONCE_BYTES], &[u8]), W
     let root = RootId::from_bytes(r.array("root id")?);
     let id = KekId::from_bytes(r.array("KEK id")?);
     let created = r.u64("created")?;
-    Ok((root, KekLabel { id, created }, r.array("nonce")?, r.rest()))
+    Ok(Parsed { root, label: KekLabel { id, created }, nonce: r.array("nonce")?, text: r.rest() })
 }
 
 fn aad(head: &[u8], cluster: &ClusterId) -> Vec<u8> {

@@ -12,7 +12,7 @@ use crate::types::clock::UnixSeconds;
 use crate::types::{Chain, ClusterId, KekId, Key, RootId, SealPolicy, random};
 
 pub(super) const STATE: &str = "state";
-const INIT_MARKER: &str = "init.pending";
+pub(super) const INIT_MARKER: &str = "init.pending";
 
 /// What the keeper starts from.
 pub(super) struct Opened {

@@ -217,7 +217,8 @@ impl Ring {
     /// Gives up the pending KEK without forgetting it: whether it became active is unknown when the newest state was lost.
     pub fn without_pending(&self, now: UnixSeconds) -> Self {
         let mut ring = self.clone();
-        let given_up = ring.pending.drain(..).map(|entry| Former { entry, since: now, state: FormerState::Deactivated });
+        let given_up =
+            ring.pending.drain(..).map(|entry| Former { entry, since: now, state: FormerState::Deactivated });
         ring.former.extend(given_up);
         ring
     }

@@ -62,7 +62,6 @@ impl Node {
             state_dir: self.state_dir(),
             cluster: cluster(),
             sealer: self.sealer(),
-            policy: SealPolicy::None,
             max_age: MaxAge::DEFAULT,
             now,
         });
@@ -241,7 +240,6 @@ fn at_the_hard_limit_encrypt_is_refused_and_decrypt_goes_on_until_a_rotation_suc
         state_dir: node.state_dir(),
         cluster: cluster(),
         sealer: SealerClient::Socket(proxy),
-        policy: SealPolicy::None,
         max_age: MaxAge::DEFAULT,
         now: || 0,
     });

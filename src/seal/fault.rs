@@ -64,7 +64,7 @@ fault_codes! {
     /// TPM_RC_INTEGRITY or TPM_RC_SIZE at TPM2_Load (0x1DF, 0x1D5).
     Foreign = 4, "E-FOREIGN", Denied,
         "the sealed node root belongs to another TPM, or is damaged",
-        "if the file is right, this is not the TPM that sealed it: put the disk back into its machine, or set the node up anew and let another node's keys in; nothing was changed";
+        "if the file is right, this is not the TPM that sealed it: put the disk back into its machine; nothing was changed";
     /// A response code without a row of its own.
     Internal = 5, "E-TPM-RC", Internal,
         "the TPM answered with a code that we have no remedy for",
@@ -92,7 +92,7 @@ fault_codes! {
     /// TPM_RC_POLICY_FAIL (0x99D), or our own comparison before it.
     Policy = 11, "E-POLICY", Denied,
         "this machine's boot state differs from the one that the node root was sealed to",
-        "undo the change (firmware, boot loader, kernel) and reboot; or, while nodeseald still runs with its keys, `nodeseal reseal`";
+        "undo the change (firmware, boot loader, kernel) and reboot: the seal opens again; for the next planned change set policy = \"none\" and `nodeseal reseal` before it, and set it back and `nodeseal reseal` after the reboot";
     /// The software-TPM guard.
     SoftwareTpm = 12, "E-SWTPM", Misconfigured,
         "this is a software TPM, and it was not allowed",
@@ -104,7 +104,7 @@ fault_codes! {
     /// No key at the handle (0x18B) and no transient one of the pinned Name.
     SrkMissing = 14, "E-SRK-MISSING", Denied,
         "the storage root key is gone and the TPM no longer makes the same one: it was cleared",
-        "a cleared TPM cannot open what it sealed: set the node up anew and let another node's keys in; nothing was changed";
+        "a cleared TPM cannot open what it sealed: what was encrypted under this node's keys can only be read while nodeseald still runs, so read and replace it now without encryption or with another provider; nothing was changed";
     /// The key at the handle cannot be a storage parent.
     SrkUnfit = 15, "E-SRK-UNFIT", Misconfigured,
         "what sits at the storage root key's handle is not a storage key that we can use",

@@ -79,7 +79,9 @@ impl StoreError {
                 "restore the file from a backup of this node's state directory; its previous generation was tried as well"
             }
             Self::InUse { .. } => "ask the running nodeseald instead (its control socket), or stop it first",
-            Self::Insecure { .. } => "make the directory belong to the service's user with mode 0700",
+            Self::Insecure { .. } => {
+                "make the directory belong to the service's user with mode 0700, or run this as that user"
+            }
             Self::Io { .. } if self.is_missing() => {
                 "run `nodeseal init` once on this node; if it was set up before, restore the file from a backup"
             }

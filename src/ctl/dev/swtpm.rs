@@ -39,10 +39,10 @@ impl Swtpm {
     /// Starts it on a free pair of ports.
     pub(super) fn start(layout: &Layout) -> Result<Self, SwtpmError> {
         for _ in 0..PORT_TRIES {
-            if let Some(port) = free_pair() {
-                if let Some(swtpm) = Self::start_on(layout, port)? {
-                    return Ok(swtpm);
-                }
+            if let Some(port) = free_pair()
+                && let Some(swtpm) = Self::start_on(layout, port)?
+            {
+                return Ok(swtpm);
             }
         }
         Err(SwtpmError::Silent)

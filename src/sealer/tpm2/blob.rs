@@ -4,6 +4,25 @@
 //! [`Blob::decode`] is total over any bytes and refuses whatever [`Blob::encode`] would not have written: the C library behind
 //! tss-esapi sees lengths only that were checked here. The checksum tells a damaged file from a foreign one and is no
 //! authentication: an edited blob that passes all checks here is refused by the TPM.
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 8 | magic `NSEALTPM` |
+//! | 2 | version, 1 |
+//! | 1 | algorithms, 1: KEYEDHASH object with SHA-256 Name, SHA-256 policy session |
+//! | 4 | handle of the storage root key |
+//! | 1 | its template: 1 = ECC P-256, 2 = RSA 2048, 0 = another program's |
+//! | 34 | its Name |
+//! | 1, or 6 | policy: kind 0; or kind 1, bank (1 = SHA-256, 2 = SHA-384), u32 mask of PCRs |
+//! | 32 or 48 each | the chosen PCRs' values at sealing, ascending by number |
+//! | 32 | policy digest, which follows from the two rows above |
+//! | 2 + 78 | the object's TPMT_PUBLIC: known but for the 32 bytes of `unique` |
+//! | 2 + n | the object's private part, 1 to 1,024 bytes |
+//! | 2 + n | the TPM's manufacturer, at most 32 bytes, printable ASCII; for messages alone |
+//! | 2 + n | its firmware version at sealing, likewise |
+//! | 32 | SHA-256 of all before |
+//!
+//! A later policy takes a new kind, and whatever it stores follows its kind; other changes take a new version.
 
 use sha2::{Digest, Sha256};
 
@@ -19,7 +38,7 @@ const MAGIC: &[u8; 8] = b"NSEALTPM";
 /// The one version there is.
 const VERSION: u16 = 1;
 
-/// What the version's algorithm ids mean: 1 = KEYEDHASH object with SHA-256 Name, SHA-256 policy session.
+/// The one set of algorithms there is.
 const ALGORITHM: u8 = 1;
 
 /// Bytes of a TPM2B_PRIVATE's content. 32 sealed bytes give about 158; the size is the TPM maker's choice.

@@ -256,7 +256,9 @@ fn format_one_code(step: Step, rc: FormatOne) -> FaultCode {
         // Of the second session it would be a broken transport, not a wrong host secret.
         Step::Unseal if denied && rc.place == FIRST_SESSION => FaultCode::Auth,
         Step::Unseal if rc.number == POLICY_FAIL => FaultCode::Policy,
-        Step::ReadPcrs => FaultCode::PcrBank,
+        // No such bank, or no such register in it.
+        Step::ReadPcrs if !denied => FaultCode::PcrBank,
+        Step::Policy if !denied => FaultCode::Policy,
         Step::Connect
         | Step::Create
         | Step::Inquire
@@ -264,6 +266,7 @@ fn format_one_code(step: Step, rc: FormatOne) -> FaultCode {
         | Step::MakeSrk
         | Step::Policy
         | Step::PersistSrk
+        | Step::ReadPcrs
         | Step::ReadSrk
         | Step::StartSession
         | Step::Unseal => FaultCode::Internal,
@@ -318,6 +321,9 @@ mod tests {
             (Step::Load, 0x2E5, Foreign),
             (Step::Load, 0x155, Foreign),
             (Step::ReadPcrs, 0x1C3, PcrBank),
+            (Step::ReadPcrs, 0x98E, Internal),
+            (Step::Policy, 0x2C3, Policy),
+            (Step::Policy, 0x98E, Internal),
             (Step::Unseal, 0x9A2, Auth),
             (Step::Unseal, 0x98E, Auth),
             (Step::Unseal, 0xA8E, Internal),

@@ -73,34 +73,41 @@ fn describe(bank: PcrBank, now: &[Reading], sealed: &[Vec<u8>]) -> String {
     text
 }
 
-/// Each register with its value, or `None` if the TPM has not got it. One TPM2_PCR_Read answers at most eight.
+/// Each register with its value, or `None` if the TPM has not got it. Ends after at most as many commands as registers: one that
+/// brings nothing new is the last.
 fn read(context: &mut Context, channel: AuthSession, bank: PcrBank, pcrs: PcrSet) -> Result<Vec<Reading>, Failure> {
     let mut readings: Vec<Reading> = pcrs.numbers().map(|number| (number, None)).collect();
     loop {
         let missing: Vec<u8> =
             readings.iter().filter(|(_, value)| value.is_none()).map(|(number, _)| *number).collect();
-        if missing.is_empty() {
+        let given = if missing.is_empty() { Vec::new() } else { read_some(context, channel, bank, &missing)? };
+        if given.is_empty() {
             return Ok(readings);
         }
-        let wanted = selection(bank, &missing)?;
-        let (_, given, values) =
-            session::authentic(context, channel, |context| context.pcr_read(wanted).at(Step::ReadPcrs))?;
-        let given = given.get_selections().iter().flat_map(|selection| selection.selected());
-        let mut progress = false;
-        for (slot, value) in given.zip(values.value()) {
-            let number = u32::from(slot).trailing_zeros();
-            let ours = readings.iter_mut().find(|(ours, value)| u32::from(*ours) == number && value.is_none());
-            if let Some((_, ours)) = ours {
-                if value.value().len() == bank_bytes(bank) {
-                    *ours = Some(value.value().to_vec());
-                    progress = true;
-                }
-            }
-        }
-        if !progress {
-            return Ok(readings);
+        for (number, value) in given {
+            readings.iter_mut().filter(|(ours, _)| *ours == number).for_each(|(_, ours)| *ours = Some(value.clone()));
         }
     }
+}
+
+/// One TPM2_PCR_Read: at most eight of the wanted registers, and none of another.
+fn read_some(
+    context: &mut Context,
+    channel: AuthSession,
+    bank: PcrBank,
+    wanted: &[u8],
+) -> Result<Vec<(u8, Vec<u8>)>, Failure> {
+    let selection = selection(bank, wanted)?;
+    let (_, given, values) =
+        session::authentic(context, channel, |context| context.pcr_read(selection).at(Step::ReadPcrs))?;
+    let slots = given.get_selections().iter().flat_map(|selection| selection.selected());
+    Ok(slots
+        .zip(values.value())
+        .filter_map(|(slot, value)| {
+            Some((u8::try_from(u32::from(slot).trailing_zeros()).ok()?, value.value().to_vec()))
+        })
+        .filter(|(number, value)| wanted.contains(number) && value.len() == bank_bytes(bank))
+        .collect())
 }
 
 #[cfg(test)]

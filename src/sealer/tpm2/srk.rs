@@ -39,12 +39,12 @@ pub(super) fn for_sealing(context: &mut Context, handle: u32) -> Result<Srk, Fai
 /// The very key that the blob was sealed under.
 pub(super) fn pinned(context: &mut Context, blob: &Blob) -> Result<KeyHandle, Failure> {
     if let Some(key) = at_handle(context, blob.parent_handle)? {
-        let name = name_of(context, key)?;
-        if !same(&name, &blob.parent_name) {
-            let (found, pinned) = (hex::encode(name), hex::encode(blob.parent_name));
-            return Err(Failure::refused(FaultCode::SrkChanged, format!("found {found}, sealed under {pinned}")));
+        let name = context.tr_get_name(key.into()).at(Step::ReadSrk)?;
+        if bool::from(name.value().ct_eq(&blob.parent_name)) {
+            return Ok(key);
         }
-        return Ok(key);
+        let (found, pinned) = (hex::encode(name.value()), hex::encode(blob.parent_name));
+        return Err(Failure::refused(FaultCode::SrkChanged, format!("found {found}, sealed under {pinned}")));
     }
     // Lost from its handle but not from the TPM, if the owner seed is still the same.
     let missing =

@@ -1,0 +1,120 @@
+// Package e2e stores Secrets through a real kube-apiserver in a real etcd, under keys of Nodeseal.
+package e2e
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	kmstypes "k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2/v2"
+
+	"nodeseal.internal/tests/k8s/internal/cluster"
+	"nodeseal.internal/tests/k8s/internal/product"
+)
+
+// world is one control plane: plugin, etcd and kube-apiserver.
+type world struct {
+	api    api
+	plugin *product.Plugin
+	etcd   *cluster.Etcd
+	server *cluster.APIServer
+}
+
+// api is what differs between the two versions of the KMS API.
+type api struct {
+	arguments []string // of `nodeseal encryption-config`
+	flags     []string // of kube-apiserver
+	prefix    string   // of each value in etcd; the provider's name and a colon follow
+
+	// rewrites tells whether kube-apiserver stores an unchanged object anew when its key is old. With v1 it cannot know.
+	rewrites bool
+	// sealed checks that what follows the prefix was made under key.
+	sealed func(payload []byte, key product.Key) error
+}
+
+var kmsV2 = api{
+	prefix:   "k8s:enc:kms:v2:",
+	rewrites: true,
+	sealed: func(payload []byte, key product.Key) error {
+		var object kmstypes.EncryptedObject
+		if err := proto.Unmarshal(payload, &object); err != nil {
+			return err
+		}
+		if object.KeyID != key.KeyID {
+			return fmt.Errorf("it carries key_id %q, want %q", object.KeyID, key.KeyID)
+		}
+		return names(object.EncryptedDEKSource, key)
+	},
+}
+
+var kmsV1 = api{
+	arguments: []string{"--api", "v1beta1"},
+	flags:     []string{"--feature-gates=KMSv1=true"},
+	prefix:    "k8s:enc:kms:v1:",
+	sealed: func(payload []byte, key product.Key) error {
+		if len(payload) < 2 {
+			return errors.New("it is too short to hold a DEK")
+		}
+		size := int(binary.BigEndian.Uint16(payload))
+		if size == 0 || len(payload) < 2+size {
+			return fmt.Errorf("its DEK has %d bytes of %d", size, len(payload)-2)
+		}
+		return names(payload[2:2+size], key)
+	},
+}
+
+// names checks that a text of ours carries the id of the local KEK that made it (docs/formats.md).
+func names(text []byte, key product.Key) error {
+	id, err := hex.DecodeString(key.ID)
+	if err != nil || len(id) != 16 {
+		return fmt.Errorf("%q is no id of a key", key.ID)
+	}
+	if !bytes.Contains(text, id) {
+		return fmt.Errorf("its DEK is not under key %s", key.ID)
+	}
+	return nil
+}
+
+// begin starts everything on the EncryptionConfiguration that the tool prints.
+func begin(t *testing.T, a api) *world {
+	t.Helper()
+	w := &world{api: a, plugin: product.Start(t), etcd: cluster.StartEtcd(t)}
+	configuration := w.plugin.EncryptionConfiguration(a.arguments...)
+	w.server = cluster.StartAPIServer(t, w.etcd, configuration, a.flags...)
+	w.server.CreateNamespace()
+	t.Logf("kube-apiserver was ready after %v", w.server.Started)
+	return w
+}
+
+// unwrap takes the prefix off a value of etcd.
+func (w *world) unwrap(t *testing.T, key string, value []byte) []byte {
+	t.Helper()
+	rest, ok := bytes.CutPrefix(value, []byte(w.api.prefix))
+	_, payload, named := bytes.Cut(rest, []byte(":"))
+	if !ok || !named {
+		t.Fatalf("%s is stored as %.60q, want it to begin with %s", key, value, w.api.prefix)
+	}
+	return payload
+}
+
+// payload returns what etcd holds of one Secret.
+func (w *world) payload(t *testing.T, name string) []byte {
+	t.Helper()
+	return w.unwrap(t, name, w.etcd.Get(cluster.Registry+name))
+}
+
+// sealedUnder returns how many Secrets are stored, and what is wrong with the first that is not under key.
+func (w *world) sealedUnder(t *testing.T, key product.Key) (count int, err error) {
+	t.Helper()
+	for name, value := range w.etcd.Values(cluster.Registry) {
+		count++
+		if wrong := w.api.sealed(w.unwrap(t, name, value), key); wrong != nil && err == nil {
+			err = fmt.Errorf("%s: %w", name, wrong)
+		}
+	}
+	return count, err
+}

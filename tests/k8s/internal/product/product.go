@@ -1,0 +1,220 @@
+// Package product runs Nodeseal itself for the length of a test, as `nodeseal dev` does: with a software TPM, supervised,
+// everything in one private folder.
+package product
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"nodeseal.internal/tests/k8s/internal/process"
+)
+
+// ready bounds a start with a fresh software TPM: making its certificates and its first key is what takes the time.
+const ready = 60 * time.Second
+
+// Plugin is a running `nodeseal dev`.
+type Plugin struct {
+	Dir    string
+	Socket string
+	Config string
+
+	t   testing.TB
+	dev *process.Process
+}
+
+// event is the line that `nodeseal dev --json` prints.
+type event struct {
+	Event  string `json:"event"`
+	Socket string `json:"socket"`
+	Config string `json:"config"`
+}
+
+// Start makes a node of its own and waits until it answers.
+func Start(t testing.TB) *Plugin {
+	t.Helper()
+	p := &Plugin{Dir: filepath.Join(process.Dir(t), "n"), t: t}
+	p.Start()
+	return p
+}
+
+// Start starts the node again, after Stop, on what it left behind.
+func (p *Plugin) Start() {
+	p.t.Helper()
+	output, input, err := os.Pipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	cmd := exec.Command(process.Binary(p.t, "NODESEAL_BIN", "nodeseal"), "dev", "--dir", p.Dir, "--json")
+	cmd.Stdout = input
+	p.dev = process.Start(p.t, filepath.Dir(p.Dir), "nodeseal-dev", cmd)
+	input.Close()
+
+	line := make(chan event, 1)
+	go func() {
+		// The pipe is read to its end: a writer must never find it full or closed.
+		defer output.Close()
+		for lines := bufio.NewScanner(output); lines.Scan(); {
+			var e event
+			if json.Unmarshal(lines.Bytes(), &e) == nil && e.Event == "ready" {
+				line <- e
+				break
+			}
+		}
+		io.Copy(io.Discard, output)
+	}()
+	select {
+	case e := <-line:
+		p.Socket, p.Config = e.Socket, e.Config
+	case <-p.dev.Done():
+		p.t.Fatal("`nodeseal dev` ended before it was ready")
+	case <-time.After(ready):
+		p.t.Fatalf("`nodeseal dev` is not ready after %v", ready)
+	}
+}
+
+// Stop ends the node in good order. What it keeps on disk stays.
+func (p *Plugin) Stop() { p.dev.Stop() }
+
+// Kill ends nodeseald as a crash would and returns the process id it had. `nodeseal dev` starts it again.
+func (p *Plugin) Kill() int {
+	p.t.Helper()
+	pid := p.Status().PID
+	if pid <= 1 {
+		p.t.Fatalf("`nodeseal status` gives %d as the process id of nodeseald", pid)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		p.t.Fatalf("kill -9 of nodeseald: %v", err)
+	}
+	return pid
+}
+
+// Revived waits until another nodeseald than pid is healthy, and returns how long that took.
+func (p *Plugin) Revived(pid int) time.Duration {
+	p.t.Helper()
+	start := time.Now()
+	err := process.Until(20*time.Second, 50*time.Millisecond, func() error {
+		var s Status
+		if err := p.try(&s, "status"); err != nil {
+			return err
+		}
+		if s.PID == pid || !s.Healthy {
+			return fmt.Errorf("status says process %d, healthy %t", s.PID, s.Healthy)
+		}
+		return nil
+	})
+	if err != nil {
+		p.t.Fatalf("nodeseald did not come back: %v", err)
+	}
+	return time.Since(start)
+}
+
+// Status is what these tests read from `nodeseal status --json`.
+type Status struct {
+	PID     int    `json:"pid"`
+	KeyID   string `json:"key_id"`
+	Healthy bool   `json:"healthy"`
+}
+
+// Status asks nodeseald how it is.
+func (p *Plugin) Status() Status {
+	p.t.Helper()
+	var s Status
+	p.run(&s, "status")
+	return s
+}
+
+// Key is what these tests read from `nodeseal keys list --json`.
+type Key struct {
+	ID    string `json:"id"`
+	State string `json:"state"`
+	KeyID string `json:"key_id"`
+}
+
+// Active returns the one key that encrypts.
+func (p *Plugin) Active() Key {
+	p.t.Helper()
+	var list struct {
+		Keys []Key `json:"keys"`
+	}
+	p.run(&list, "keys", "list")
+	var active []Key
+	for _, key := range list.Keys {
+		if key.State == "active" {
+			active = append(active, key)
+		}
+	}
+	if len(active) != 1 {
+		p.t.Fatalf("%d keys are active, want exactly one: %+v", len(active), list.Keys)
+	}
+	return active[0]
+}
+
+// Rotate makes a new key and turns to it. It returns the key_id before and after.
+func (p *Plugin) Rotate() (before, after string) {
+	p.t.Helper()
+	before = p.Status().KeyID
+	var made struct {
+		Key Key `json:"key"`
+	}
+	p.run(&made, "keys", "rotate")
+	if made.Key.ID == "" || made.Key.State != "pre-activation" {
+		p.t.Fatalf("`keys rotate` made %+v, want a key in pre-activation", made.Key)
+	}
+	if now := p.Status().KeyID; now != before {
+		p.t.Fatalf("`keys rotate` alone moved key_id from %q to %q; only activation may", before, now)
+	}
+	p.run(nil, "keys", "activate", made.Key.ID)
+	after = p.Status().KeyID
+	if after == before || after == "" {
+		p.t.Fatalf("key_id is %q after activation and was %q before", after, before)
+	}
+	return before, after
+}
+
+// EncryptionConfiguration returns what the tool prints for the API server; arguments go behind the verb.
+func (p *Plugin) EncryptionConfiguration(arguments ...string) []byte {
+	p.t.Helper()
+	out, err := p.output(append([]string{"encryption-config"}, arguments...)...)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return out
+}
+
+func (p *Plugin) run(result any, verb ...string) {
+	p.t.Helper()
+	if err := p.try(result, verb...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *Plugin) try(result any, verb ...string) error {
+	out, err := p.output(append(verb, "--json")...)
+	if err != nil || result == nil {
+		return err
+	}
+	if err := json.Unmarshal(out, result); err != nil {
+		return fmt.Errorf("`nodeseal %v --json` printed no JSON: %w\n%s", verb, err, out)
+	}
+	return nil
+}
+
+func (p *Plugin) output(verb ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, process.Binary(p.t, "NODESEAL_BIN", "nodeseal"), append(verb, "--config", p.Config)...)
+	out, err := cmd.Output()
+	if exit, ok := err.(*exec.ExitError); ok {
+		return nil, fmt.Errorf("`nodeseal %v`: %w\n%s", verb, err, exit.Stderr)
+	}
+	return out, err
+}

@@ -1,0 +1,47 @@
+#!/bin/sh
+# Runs the tests that need Go: Kubernetes' own code, and its servers, against the binaries of Nodeseal.
+#
+# usage: run.sh wire|envelope|e2e|all [FLAG OF go test ...]
+#
+# NODESEAL_BIN      folder with nodeseal, nodeseald and nodeseal-sealer (default: target/release of this checkout)
+# NODESEAL_SERVERS  folder for kube-apiserver and etcd, built when missing (default: nodeseal/servers in the user's cache)
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+usage() {
+    sed -n 's/^# usage: /usage: /p' "$0" >&2
+    exit 64
+}
+
+[ $# -ge 1 ] || usage
+what=$1
+shift
+case $what in
+wire | envelope | e2e) packages=./$what ;;
+all) packages="./wire ./envelope ./e2e" ;;
+*) usage ;;
+esac
+
+: "${NODESEAL_BIN:=$here/../../target/release}"
+: "${NODESEAL_SERVERS:=${XDG_CACHE_HOME:-$HOME/.cache}/nodeseal/servers}"
+NODESEAL_BIN=$(cd "$NODESEAL_BIN" 2>/dev/null && pwd) || {
+    echo "error: the folder with the binaries of Nodeseal is missing" >&2
+    echo "hint: \`make e2e\` builds them, or set NODESEAL_BIN" >&2
+    exit 66
+}
+CGO_ENABLED=0
+export NODESEAL_BIN NODESEAL_SERVERS CGO_ENABLED
+
+case $what in e2e | all) "$here/build-servers.sh" "$NODESEAL_SERVERS" ;; esac
+
+cd "$here"
+go vet ./...
+started=$(date +%s)
+# One package after the other: they share the processor with the servers that they start, and their limits of time are
+# limits of those.
+if go test -count=1 -p 1 -timeout 15m -v "$@" $packages; then
+    echo "tests/k8s $what: all passed in $(($(date +%s) - started)) s"
+else
+    echo "tests/k8s $what: FAILED after $(($(date +%s) - started)) s; the lines that begin with --- FAIL say where" >&2
+    exit 1
+fi

@@ -3,8 +3,8 @@
 //! The start of `nodeseald` in one read: configuration, log, the process itself, sockets, keeper, control, API. The KMS socket
 //! answers before the keys are open, so that kube-apiserver learns what is missing instead of waiting for a connection.
 
-mod args;
 mod operator;
+mod prepare;
 pub mod sealer;
 
 use std::os::unix::net::UnixListener;
@@ -16,12 +16,12 @@ use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use self::args::parse;
 use self::operator::Operator;
+use self::prepare::prepare;
 use crate::api::listen::{self, ListenError};
 use crate::api::{Server, Shutdown};
-use crate::audit::{Event, emit, log};
-use crate::config::{self, Config};
+use crate::audit::{Event, emit};
+use crate::config::Config;
 use crate::control::{self, say};
 use crate::keyring::keeper::{self, Settings};
 use crate::sandbox::process;
@@ -31,26 +31,14 @@ const PROGRAM: &str = "nodeseald";
 
 /// `nodeseald`.
 pub fn main() -> ExitCode {
-    let path = match parse(PROGRAM, "Serves the Kubernetes KMS API with keys that only this node's hardware can open") {
-        Ok(path) => path,
-        Err(code) => return code,
-    };
-    let config = match config::load(&path) {
-        Ok(config) => config,
-        Err(error) => return say::config_error(PROGRAM, &error),
-    };
-    log::start(config.log_format, config.log_level);
+    let config =
+        match prepare(PROGRAM, "Serves the Kubernetes KMS API with keys that only this node's hardware can open") {
+            Ok(config) => config,
+            Err(code) => return code,
+        };
     emit(&Event::ServiceStarted { program: PROGRAM });
     for warning in &config.warnings {
         emit(&Event::ConfigWarned { key: &warning.key, text: &warning.text });
-    }
-    if let Err(error) = process::harden() {
-        return say::error(
-            PROGRAM,
-            &error,
-            Class::Internal,
-            "the kernel refused what every kernel allows: see its log",
-        );
     }
     let descriptors = process::raise_descriptor_limit();
     match sockets(&config) {

@@ -9,12 +9,11 @@ use std::process::ExitCode;
 
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 
-use super::args::parse;
+use super::prepare::prepare;
 use crate::api::listen::{self, ListenError};
-use crate::audit::{Event, emit, log};
-use crate::config::{self, Config};
+use crate::audit::{Event, emit};
+use crate::config::Config;
 use crate::control::say;
-use crate::sandbox::process;
 use crate::sealer::settings::TpmSettings;
 use crate::sealer::{Sealer, server};
 use crate::types::Class;
@@ -26,23 +25,10 @@ const SOCKET_MODE: u32 = 0o600;
 
 /// `nodeseal-sealer`.
 pub fn main() -> ExitCode {
-    let path = match parse(PROGRAM, "Seals and opens the node root with the TPM, for nodeseald") {
-        Ok(path) => path,
+    let config = match prepare(PROGRAM, "Seals and opens the node root with the TPM, for nodeseald") {
+        Ok(config) => config,
         Err(code) => return code,
     };
-    let config = match config::load(&path) {
-        Ok(config) => config,
-        Err(error) => return say::config_error(PROGRAM, &error),
-    };
-    log::start(config.log_format, config.log_level);
-    if let Err(error) = process::harden() {
-        return say::error(
-            PROGRAM,
-            &error,
-            Class::Internal,
-            "the kernel refused what every kernel allows: see its log",
-        );
-    }
     let mut sealer = engine(config.seal.tpm2.clone());
     if let Some(stream) = question_on_stdin() {
         return finish(server::answer(stream, &mut *sealer));

@@ -79,47 +79,58 @@ pub struct Parsed<'a> {
     wraps: Wraps<'a>,
 }
 
+/// What a text is bound to beside its KEK.
+pub struct Binding<'a> {
+    /// No other cluster opens it.
+    pub cluster: &'a ClusterId,
+    /// What was reported with it.
+    pub key_id: &'a str,
+    /// What travels beside it (v2) or inside of it (v1).
+    pub wraps: &'a Wraps<'a>,
+}
+
 /// Encrypts for KMS v2. The wraps travel in the annotations, outside of the text.
 pub fn seal_v2(
     kek: &Key32<'_>,
-    cluster: &ClusterId,
-    key_id: &str,
-    wraps: &Wraps<'_>,
+    to: &Binding<'_>,
     nonce: [u8; NONCE_BYTES],
     plaintext: &[u8],
 ) -> Result<Vec<u8>, EnvelopeError> {
-    if plaintext.is_empty() || plaintext.len() > V2_CIPHERTEXT_MAX_BYTES - V2_OVERHEAD_BYTES {
-        return Err(EnvelopeError::PlaintextLength);
-    }
     let head = head(Api::V2, kek.id);
     let mut text = Writer::new();
-    text.raw(&head).raw(&check(cluster, key_id, &head)).raw(&nonce);
-    let aad = aad(cluster, key_id, &head, wraps);
-    let mut text = text.finish();
-    aead::seal(kek.bytes, &nonce, &aad, plaintext, &mut text).map_err(|_| EnvelopeError::PlaintextLength)?;
-    Ok(text)
+    text.raw(&head).raw(&check(to.cluster, to.key_id, &head));
+    finish_sealing(kek, to, &head, text, nonce, plaintext, V2_CIPHERTEXT_MAX_BYTES)
 }
 
 /// Encrypts for KMS v1beta1. key_id and wraps travel inside, since that API has no other place for them.
 pub fn seal_v1(
     kek: &Key32<'_>,
-    cluster: &ClusterId,
-    key_id: &str,
-    wraps: &Wraps<'_>,
+    to: &Binding<'_>,
     nonce: [u8; NONCE_BYTES],
     plaintext: &[u8],
 ) -> Result<Vec<u8>, EnvelopeError> {
-    let key_id_len = u8::try_from(key_id.len()).map_err(|_| EnvelopeError::PlaintextLength)?;
+    let key_id_len = u8::try_from(to.key_id.len()).map_err(|_| EnvelopeError::PlaintextLength)?;
     let head = head(Api::V1, kek.id);
     let mut text = Writer::new();
-    text.raw(&head).raw(&check(cluster, key_id, &head)).u8(key_id_len).raw(key_id.as_bytes());
-    wraps.write(&mut text);
-    text.raw(&nonce);
-    if plaintext.is_empty() || text.as_bytes().len() + plaintext.len() + TAG_BYTES > V1_CIPHERTEXT_MAX_BYTES {
+    text.raw(&head).raw(&check(to.cluster, to.key_id, &head)).u8(key_id_len).raw(to.key_id.as_bytes());
+    to.wraps.write(&mut text);
+    finish_sealing(kek, to, &head, text, nonce, plaintext, V1_CIPHERTEXT_MAX_BYTES)
+}
+
+fn finish_sealing(
+    kek: &Key32<'_>,
+    to: &Binding<'_>,
+    head: &[u8; HEAD_BYTES],
+    mut text: Writer,
+    nonce: [u8; NONCE_BYTES],
+    plaintext: &[u8],
+    most: usize,
+) -> Result<Vec<u8>, EnvelopeError> {
+    let mut text = text.raw(&nonce).finish();
+    if plaintext.is_empty() || text.len() + plaintext.len() + TAG_BYTES > most {
         return Err(EnvelopeError::PlaintextLength);
     }
-    let aad = aad(cluster, key_id, &head, wraps);
-    let mut text = text.finish();
+    let aad = aad(to.cluster, to.key_id, head, to.wraps);
     aead::seal(kek.bytes, &nonce, &aad, plaintext, &mut text).map_err(|_| EnvelopeError::PlaintextLength)?;
     Ok(text)
 }

@@ -20,6 +20,10 @@ fn some_wraps() -> Wraps<'static> {
     Wraps::new([("a.wrap.nodeseal.internal", &b"one"[..]), ("b.wrap.nodeseal.internal", &b"two"[..])]).unwrap()
 }
 
+fn to<'a>(cluster: &'a ClusterId, wraps: &'a Wraps<'a>) -> Binding<'a> {
+    Binding { cluster, key_id: KEY_ID, wraps }
+}
+
 fn open_v2(cluster: &ClusterId, key_id: &str, wraps: Wraps<'_>, text: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
     parse_v2(cluster, key_id, wraps, text)?.open(&KEK).map(|secret| secret.expose().to_vec())
 }
@@ -47,28 +51,28 @@ mod frozen {
 
     #[test]
     fn v2_without_wraps() {
-        let text = seal_v2(&kek(), &cluster("c1"), KEY_ID, &Wraps::default(), NONCE, DEK).unwrap();
+        let text = seal_v2(&kek(), &to(&cluster("c1"), &Wraps::default()), NONCE, DEK).unwrap();
         assert_eq!(hex::encode(&text), V2);
         assert_eq!(open_v2(&cluster("c1"), KEY_ID, Wraps::default(), &hex::decode(V2).unwrap()).unwrap(), DEK);
     }
 
     #[test]
     fn v2_with_two_wraps() {
-        let text = seal_v2(&kek(), &cluster("c1"), KEY_ID, &some_wraps(), NONCE, DEK).unwrap();
+        let text = seal_v2(&kek(), &to(&cluster("c1"), &some_wraps()), NONCE, DEK).unwrap();
         assert_eq!(hex::encode(&text), V2_WRAPS);
         assert_eq!(open_v2(&cluster("c1"), KEY_ID, some_wraps(), &hex::decode(V2_WRAPS).unwrap()).unwrap(), DEK);
     }
 
     #[test]
     fn v1_without_wraps() {
-        let text = seal_v1(&kek(), &cluster("c1"), KEY_ID, &Wraps::default(), NONCE, DEK).unwrap();
+        let text = seal_v1(&kek(), &to(&cluster("c1"), &Wraps::default()), NONCE, DEK).unwrap();
         assert_eq!(hex::encode(&text), V1);
         assert_eq!(open_v1(&cluster("c1"), &hex::decode(V1).unwrap()).unwrap(), DEK);
     }
 
     #[test]
     fn v1_with_two_wraps() {
-        let text = seal_v1(&kek(), &cluster("c1"), KEY_ID, &some_wraps(), NONCE, DEK).unwrap();
+        let text = seal_v1(&kek(), &to(&cluster("c1"), &some_wraps()), NONCE, DEK).unwrap();
         assert_eq!(hex::encode(&text), V1_WRAPS);
         let text = hex::decode(V1_WRAPS).unwrap();
         let cluster = cluster("c1");
@@ -82,8 +86,8 @@ mod frozen {
 fn any_flipped_bit_fails_closed() {
     let cluster = cluster("c1");
     let texts = [
-        (Api::V2, seal_v2(&kek(), &cluster, KEY_ID, &some_wraps(), NONCE, DEK).unwrap()),
-        (Api::V1, seal_v1(&kek(), &cluster, KEY_ID, &some_wraps(), NONCE, DEK).unwrap()),
+        (Api::V2, seal_v2(&kek(), &to(&cluster, &some_wraps()), NONCE, DEK).unwrap()),
+        (Api::V1, seal_v1(&kek(), &to(&cluster, &some_wraps()), NONCE, DEK).unwrap()),
     ];
     for (api, good) in texts {
         for bit in 0..good.len() * 8 {
@@ -101,7 +105,7 @@ fn any_flipped_bit_fails_closed() {
 #[test]
 fn a_flipped_bit_in_the_kek_id_is_damage_and_not_an_unknown_key() {
     let cluster = cluster("c1");
-    let mut text = seal_v2(&kek(), &cluster, KEY_ID, &Wraps::default(), NONCE, DEK).unwrap();
+    let mut text = seal_v2(&kek(), &to(&cluster, &Wraps::default()), NONCE, DEK).unwrap();
     text[HEAD_BYTES - 1] ^= 1;
     assert_eq!(parse_v2(&cluster, KEY_ID, Wraps::default(), &text).err(), Some(EnvelopeError::Elsewhere));
 }
@@ -109,7 +113,7 @@ fn a_flipped_bit_in_the_kek_id_is_damage_and_not_an_unknown_key() {
 #[test]
 fn annotations_added_dropped_swapped_or_changed_fail_closed() {
     let cluster = cluster("c1");
-    let text = seal_v2(&kek(), &cluster, KEY_ID, &some_wraps(), NONCE, DEK).unwrap();
+    let text = seal_v2(&kek(), &to(&cluster, &some_wraps()), NONCE, DEK).unwrap();
     let (a, b) = ("a.wrap.nodeseal.internal", "b.wrap.nodeseal.internal");
     let lists: [&[(&str, &[u8])]; 6] = [
         &[],
@@ -123,15 +127,15 @@ fn annotations_added_dropped_swapped_or_changed_fail_closed() {
         let wraps = Wraps::new(list.iter().copied()).unwrap();
         assert_eq!(open_v2(&cluster, KEY_ID, wraps, &text), Err(EnvelopeError::Authentication), "{list:?}");
     }
-    let bare = seal_v2(&kek(), &cluster, KEY_ID, &Wraps::default(), NONCE, DEK).unwrap();
+    let bare = seal_v2(&kek(), &to(&cluster, &Wraps::default()), NONCE, DEK).unwrap();
     assert_eq!(open_v2(&cluster, KEY_ID, some_wraps(), &bare), Err(EnvelopeError::Authentication));
 }
 
 #[test]
 fn another_cluster_api_or_key_id_is_told_apart_from_damage() {
     let (c1, c2) = (cluster("c1"), cluster("c2"));
-    let v2 = seal_v2(&kek(), &c1, KEY_ID, &Wraps::default(), NONCE, DEK).unwrap();
-    let v1 = seal_v1(&kek(), &c1, KEY_ID, &Wraps::default(), NONCE, DEK).unwrap();
+    let v2 = seal_v2(&kek(), &to(&c1, &Wraps::default()), NONCE, DEK).unwrap();
+    let v1 = seal_v1(&kek(), &to(&c1, &Wraps::default()), NONCE, DEK).unwrap();
     assert_eq!(open_v2(&c2, KEY_ID, Wraps::default(), &v2), Err(EnvelopeError::Elsewhere));
     assert_eq!(open_v1(&c2, &v1), Err(EnvelopeError::Elsewhere));
     assert_eq!(open_v2(&c1, "ns1-other", Wraps::default(), &v2), Err(EnvelopeError::Elsewhere));
@@ -143,17 +147,17 @@ fn another_cluster_api_or_key_id_is_told_apart_from_damage() {
 fn lengths_stay_inside_the_contract() {
     let cluster = cluster("c1");
     let longest = vec![1; V2_CIPHERTEXT_MAX_BYTES - V2_OVERHEAD_BYTES];
-    let text = seal_v2(&kek(), &cluster, KEY_ID, &Wraps::default(), NONCE, &longest).unwrap();
+    let text = seal_v2(&kek(), &to(&cluster, &Wraps::default()), NONCE, &longest).unwrap();
     assert_eq!(text.len(), V2_CIPHERTEXT_MAX_BYTES);
     let too_long = vec![1; longest.len() + 1];
     assert_eq!(
-        seal_v2(&kek(), &cluster, KEY_ID, &Wraps::default(), NONCE, &too_long).err(),
+        seal_v2(&kek(), &to(&cluster, &Wraps::default()), NONCE, &too_long).err(),
         Some(EnvelopeError::PlaintextLength)
     );
-    let v1 = seal_v1(&kek(), &cluster, KEY_ID, &some_wraps(), NONCE, &vec![1; 65_000]).unwrap();
+    let v1 = seal_v1(&kek(), &to(&cluster, &some_wraps()), NONCE, &vec![1; 65_000]).unwrap();
     assert!(v1.len() <= V1_CIPHERTEXT_MAX_BYTES);
     for plaintext in [&[][..], &vec![1; 65_535]] {
-        assert!(seal_v1(&kek(), &cluster, KEY_ID, &Wraps::default(), NONCE, plaintext).is_err());
+        assert!(seal_v1(&kek(), &to(&cluster, &Wraps::default()), NONCE, plaintext).is_err());
     }
     assert!(Wraps::new([("a", &vec![0; 32 * 1024][..])]).is_err());
 }
@@ -163,16 +167,16 @@ proptest! {
     fn whatever_is_sealed_is_opened(plaintext in prop::collection::vec(any::<u8>(), 1..900), nonce: [u8; 12], id: [u8; 16]) {
         let (cluster, id) = (cluster("c1"), KekId::from_bytes(id));
         let kek = Key32 { id: &id, bytes: &KEK };
-        let v2 = seal_v2(&kek, &cluster, KEY_ID, &some_wraps(), nonce, &plaintext).unwrap();
+        let v2 = seal_v2(&kek, &to(&cluster, &some_wraps()), nonce, &plaintext).unwrap();
         prop_assert_eq!(open_v2(&cluster, KEY_ID, some_wraps(), &v2).unwrap(), plaintext.clone());
-        let v1 = seal_v1(&kek, &cluster, KEY_ID, &some_wraps(), nonce, &plaintext).unwrap();
+        let v1 = seal_v1(&kek, &to(&cluster, &some_wraps()), nonce, &plaintext).unwrap();
         prop_assert_eq!(open_v1(&cluster, &v1).unwrap(), plaintext);
     }
 
     #[test]
     fn no_bytes_make_the_parsers_panic(mut text in prop::collection::vec(any::<u8>(), 0..300), real_head: bool) {
         if real_head {
-            let head = seal_v1(&kek(), &cluster("c1"), KEY_ID, &some_wraps(), NONCE, DEK).unwrap();
+            let head = seal_v1(&kek(), &to(&cluster("c1"), &some_wraps()), NONCE, DEK).unwrap();
             text.splice(0..0, head[..HEAD_BYTES + CHECK_BYTES + 1 + KEY_ID.len()].iter().copied());
         }
         prop_assert!(open_v1(&cluster("c1"), &text).is_err());

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::error::KeyringError;
 use super::uses::{Claim, UseCounter};
-use crate::envelope::{self, Api, EnvelopeError, Key32, Parsed, Wraps};
+use crate::envelope::{self, Api, Binding, EnvelopeError, Key32, Parsed, Wraps};
 use crate::sandbox::memory::LockedKey;
 use crate::types::{ClusterId, KekId, KeyId, Secret, random};
 
@@ -101,7 +101,8 @@ impl Keyring {
             Api::V2 => envelope::seal_v2,
         };
         let key = Key32 { id: &kek.id, bytes: kek.key.expose() };
-        let text = seal(&key, &self.cluster, kek.key_id.as_str(), &Wraps::default(), nonce, plaintext);
+        let to = Binding { cluster: &self.cluster, key_id: kek.key_id.as_str(), wraps: &Wraps::default() };
+        let text = seal(&key, &to, nonce, plaintext);
         Ok(Encrypted { text: text.map_err(KeyringError::Envelope)?, key_id: kek.key_id.clone() })
     }
 

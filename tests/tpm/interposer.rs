@@ -1,0 +1,121 @@
+//! Sits between the engine and a software TPM, as somebody on the bus would: sees every command, and answers what it likes.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::swtpm::{Swtpm, free_port_pair};
+
+// TPM_CC, TPM 2.0 Part 2 §6.5.2.
+pub const EVICT_CONTROL: u32 = 0x120;
+pub const CREATE_PRIMARY: u32 = 0x131;
+pub const CREATE: u32 = 0x153;
+pub const LOAD: u32 = 0x157;
+pub const UNSEAL: u32 = 0x15E;
+pub const READ_PUBLIC: u32 = 0x173;
+pub const START_AUTH_SESSION: u32 = 0x176;
+pub const PCR_READ: u32 = 0x17E;
+pub const POLICY_GET_DIGEST: u32 = 0x189;
+
+/// The TPM behind: sends a command, gives its answer.
+pub type Tpm<'a> = &'a mut dyn FnMut(&[u8]) -> Vec<u8>;
+
+/// A way through, open until the process ends.
+pub struct Interposer {
+    port: u16,
+    seen: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Interposer {
+    /// `script` gets each command's code and bytes and the TPM behind, and gives the answer.
+    pub fn before(tpm: &Swtpm, mut script: impl FnMut(u32, &[u8], Tpm<'_>) -> Vec<u8> + Send + 'static) -> Self {
+        let (target, port) = (tpm.port(), free_port_pair());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let commands = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let control = TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).unwrap();
+        let log = Arc::clone(&seen);
+        // One client after the other, as swtpm has it: it queues no more than one connection, and a second would wait for the
+        // kernel's retransmission.
+        thread::spawn(move || commands.incoming().for_each(|client| serve(client.unwrap(), target, &mut script, &log)));
+        thread::spawn(move || control.incoming().for_each(|client| pump(client.unwrap(), connect(target + 1))));
+        Self { port, seen }
+    }
+
+    /// Answers `rc` to the first `times` commands with this code.
+    pub fn answering(tpm: &Swtpm, command: u32, rc: u32, times: usize) -> Self {
+        let mut left = times;
+        Self::before(tpm, move |code, bytes, tpm| {
+            if code == command && left > 0 {
+                left -= 1;
+                response(rc)
+            } else {
+                tpm(bytes)
+            }
+        })
+    }
+
+    /// Port of the command channel.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How often a command was sent to us.
+    pub fn count(&self, command: u32) -> usize {
+        self.seen.lock().unwrap().iter().filter(|code| **code == command).count()
+    }
+}
+
+/// An answer that is a response code and nothing else.
+pub fn response(rc: u32) -> Vec<u8> {
+    let mut bytes = vec![0x80, 0x01, 0, 0, 0, 10];
+    bytes.extend_from_slice(&rc.to_be_bytes());
+    bytes
+}
+
+fn serve(
+    mut client: TcpStream,
+    target: u16,
+    script: &mut impl FnMut(u32, &[u8], Tpm<'_>) -> Vec<u8>,
+    seen: &Mutex<Vec<u32>>,
+) {
+    let mut upstream = connect(target);
+    let mut tpm = move |command: &[u8]| {
+        upstream.write_all(command).unwrap();
+        read_message(&mut upstream).unwrap_or_default()
+    };
+    while let Some(command) = read_message(&mut client) {
+        let code = u32::from_be_bytes(command[6..10].try_into().unwrap());
+        seen.lock().unwrap().push(code);
+        let answer = script(code, &command, &mut tpm);
+        if answer.is_empty() || client.write_all(&answer).is_err() {
+            return;
+        }
+    }
+}
+
+/// A command or an answer: tag, size of the whole, and the rest.
+fn read_message(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut message = vec![0; 10];
+    stream.read_exact(&mut message).ok()?;
+    let size = u32::from_be_bytes(message[2..6].try_into().unwrap()) as usize;
+    message.resize(size.max(10), 0);
+    stream.read_exact(&mut message[10..]).ok()?;
+    Some(message)
+}
+
+fn pump(client: TcpStream, upstream: TcpStream) {
+    let (mut from_client, mut to_client) = (client.try_clone().unwrap(), client);
+    let (mut from_tpm, mut to_tpm) = (upstream.try_clone().unwrap(), upstream);
+    let up = thread::spawn(move || {
+        let _ = std::io::copy(&mut from_client, &mut to_tpm);
+        let _ = to_tpm.shutdown(std::net::Shutdown::Both);
+    });
+    let _ = std::io::copy(&mut from_tpm, &mut to_client);
+    let _ = to_client.shutdown(std::net::Shutdown::Both);
+    let _ = up.join();
+}
+
+fn connect(port: u16) -> TcpStream {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap()
+}

@@ -69,13 +69,18 @@ impl Child {
         Ok(())
     }
 
-    /// Starts it again if it has ended.
-    pub(super) fn keep(&mut self) -> Result<(), ChildError> {
-        let ended = match &mut self.running {
+    /// Whether it has ended, and long enough ago to be started again.
+    pub(super) fn is_due(&mut self) -> bool {
+        let has_ended = match &mut self.running {
             Some(child) => child.try_wait().ok().flatten().is_some(),
             None => true,
         };
-        if ended && self.started.elapsed() >= RESTART_PAUSE { self.start() } else { Ok(()) }
+        has_ended && self.started.elapsed() >= RESTART_PAUSE
+    }
+
+    /// Starts it again if it has ended.
+    pub(super) fn keep(&mut self) -> Result<(), ChildError> {
+        if self.is_due() { self.start() } else { Ok(()) }
     }
 
     pub(super) fn pid(&self) -> Option<u32> {

@@ -131,6 +131,9 @@ impl Dev {
         let give_up = Instant::now() + READY_TIMEOUT;
         let mut is_ready = false;
         loop {
+            if self.sealer.is_due() {
+                self.swtpm.power_cycle(layout).map_err(DevError::Swtpm)?;
+            }
             self.swtpm.keep(layout).map_err(DevError::Swtpm)?;
             self.sealer.keep().map_err(DevError::Child)?;
             self.daemon.keep().map_err(DevError::Child)?;

@@ -1,15 +1,20 @@
 //! The software TPM of `nodeseal dev`: swtpm on two neighbouring ports of the loopback address, its state in `tpm/`.
 
+use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::child;
 use super::layout::Layout;
+use crate::types::random;
 
 /// swtpm answers within milliseconds; a loaded machine gets more.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Below the kernel's range for outgoing connections (32768 and up), so that the ports are free again after a restart.
+const PORTS: Range<u16> = 11_000..31_000;
 /// Somebody else may take a port between our look and swtpm's bind.
 const PORT_TRIES: u32 = 20;
 
@@ -56,6 +61,12 @@ impl Swtpm {
         self.process.id()
     }
 
+    /// Turns it off and on again. It has no resource manager: what a killed sealer left in its slots would stay there.
+    pub(super) fn power_cycle(&mut self, layout: &Layout) -> Result<(), SwtpmError> {
+        self.stop();
+        self.keep(layout)
+    }
+
     /// Starts it again on the same ports, which the configuration names, if it has ended.
     pub(super) fn keep(&mut self, layout: &Layout) -> Result<(), SwtpmError> {
         if matches!(self.process.try_wait(), Ok(None)) {
@@ -99,7 +110,7 @@ impl Swtpm {
             if !matches!(process.try_wait(), Ok(None)) {
                 return Ok(None);
             }
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            if listens(port) && listens(port + 1) {
                 return Ok(Some(Self { process, port }));
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -115,10 +126,18 @@ impl Drop for Swtpm {
     }
 }
 
-/// A port with a free neighbour above it.
+/// A port with a free neighbour above it, where to begin looking being random.
 fn free_pair() -> Option<u16> {
-    let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-    let port = first.local_addr().ok()?.port();
-    let next = port.checked_add(1)?;
-    TcpListener::bind((Ipv4Addr::LOCALHOST, next)).ok().map(|_| port)
+    let random = u16::from_be_bytes(random::array().ok()?);
+    let port = PORTS.start + random % (PORTS.end - PORTS.start);
+    let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    (is_free(port) && is_free(port + 1)).then_some(port)
+}
+
+/// Whether somebody listens on the port. A look and no connection: swtpm queues one connection only, and a second would wait for
+/// the kernel's SYN timer.
+fn listens(port: u16) -> bool {
+    // proc(5): local address as the bytes of a little-endian word, and state 0A for LISTEN.
+    let entry = format!(" 0100007F:{port:04X} 00000000:0000 0A ");
+    fs::read_to_string("/proc/net/tcp").is_ok_and(|table| table.contains(&entry))
 }

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tonic::body::Body;
 use tower_service::Service;
@@ -93,6 +93,9 @@ impl Server {
                         slot.close.notify_one();
                     }
                     tasks.spawn(serve_connection(stream, registered, self.services.clone(), shutdown.clone()));
+                    // Those that are open go first: a flood of connections that come and go would otherwise be taken in faster
+                    // than it is seen to have gone, and push out a client that has not been heard yet.
+                    yield_now().await;
                 }
                 Ok(_) => {}
                 Err(_) => sleep(ACCEPT_PAUSE).await,

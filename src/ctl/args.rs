@@ -65,8 +65,8 @@ pub(super) enum KeysVerb {
     Retire {
         /// Of the KEK
         id: String,
-        /// The id once more: whatever was encrypted under the KEK and not migrated becomes unreadable for ever
-        #[arg(long, value_name = "ID", default_value = "")]
+        /// The id once more: what only this KEK opens is lost for ever
+        #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
         confirm: String,
         /// Only mark it: it goes on decrypting
         #[arg(long)]
@@ -101,13 +101,12 @@ pub(super) struct DevArgs {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Backend {
-    /// A software TPM
     Tpm2,
 }
 
 #[derive(Args)]
 pub(super) struct EncryptionConfigArgs {
-    /// The KMS API that kube-apiserver is to use
+    /// The KMS API to use
     #[arg(long, value_enum, default_value_t = KmsApi::V2)]
     pub(super) api: KmsApi,
     /// Resources to encrypt
@@ -120,8 +119,6 @@ pub(super) struct EncryptionConfigArgs {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum KmsApi {
-    /// Kubernetes 1.27 and later
     V2,
-    /// Deprecated since Kubernetes 1.28
     V1beta1,
 }

@@ -1,0 +1,32 @@
+//! The real programs over a real software TPM: what kube-apiserver, an operator, a stranger and a failing machine see.
+//!
+//! `node` runs everything as `nodeseal dev` does, `alone` runs `nodeseald` without a supervisor, `client` is a KMS client of our
+//! own (its messages are written by hand, so that a mistake in the generated ones is noticed), `raw` speaks HTTP/2 byte by byte.
+#![cfg(feature = "tpm2")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test may panic, has no users, and damages files on purpose"
+)]
+
+mod alone;
+mod canary;
+mod cli;
+mod client;
+mod contract;
+mod floods;
+mod hostile;
+mod keys;
+mod node;
+mod peers;
+mod process;
+mod raw;
+mod reboot;
+mod seal;
+mod sockets;
+#[path = "../tpm/swtpm.rs"]
+mod swtpm;

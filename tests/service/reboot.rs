@@ -1,0 +1,213 @@
+//! The same folder again: after a clean stop, after `kill -9` of any part, with the TPM away, and fifty times in the middle of
+//! rotations. Whatever was answered opens.
+
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::alone::Alone;
+use crate::client::{Client, Stored, code};
+use crate::node::{NODESEAL, Node};
+use crate::process::{self, until};
+use crate::swtpm::Swtpm;
+
+const COMES_BACK: Duration = Duration::from_secs(20);
+
+/// A new connection on which an Encrypt was answered.
+fn serving(node: &Node) -> (Client, Stored) {
+    until(COMES_BACK, "an Encrypt is answered again", || {
+        let client = Client::try_connect(&node.socket()).ok()?;
+        let stored = client.store().ok()?;
+        Some((client, stored))
+    })
+}
+
+#[test]
+fn the_same_keys_after_a_clean_stop_after_a_power_cut_and_after_each_part_was_killed() {
+    let mut node = Node::start();
+    let mut texts = vec![node.client().store().unwrap()];
+    let v1 = node.client().encrypt_v1(b"dek").unwrap();
+    let key_id = texts[0].key_id.clone();
+    for how in ["SIGTERM", "nodeseald", "nodeseal-sealer", "swtpm", "supervisor", "power cut"] {
+        match how {
+            "SIGTERM" => {
+                assert_eq!(node.stop(), Some(0));
+                assert_eq!(process::find("swtpm", &node.dir().display().to_string()), [0; 0], "nothing stays behind");
+                node.up();
+            }
+            // Its daemons live on, and the next one ends them.
+            "supervisor" => {
+                node.kill_supervisor();
+                assert!(node.find("nodeseald").is_some());
+                node.up();
+            }
+            "power cut" => {
+                node.cut();
+                node.up();
+            }
+            part => {
+                let old = node.kill(part);
+                until(COMES_BACK, "it was started again", || node.find(part).filter(|new| *new != old));
+            }
+        }
+        let (client, stored) = serving(&node);
+        assert_eq!(stored.key_id, key_id, "after {how}: the same key_id");
+        assert_eq!(client.status().unwrap().key_id, key_id);
+        texts.push(stored);
+        texts.iter().for_each(|stored| client.assert_opens(stored));
+        assert_eq!(client.decrypt_v1(&v1).unwrap(), b"dek");
+        // The sealer and the TPM are of use again.
+        assert_eq!(node.ask(&["reseal"])["seal_policy"], "none", "after {how}");
+    }
+}
+
+#[test]
+fn a_sealer_or_a_tpm_that_dies_costs_no_call() {
+    let node = Node::start();
+    let client = node.client();
+    let stored = client.store().unwrap();
+    for part in ["nodeseal-sealer", "swtpm", "nodeseal-sealer", "swtpm"] {
+        node.kill(part);
+        for _ in 0..100 {
+            client.assert_opens(&client.store().unwrap());
+            client.assert_opens(&stored);
+        }
+    }
+}
+
+#[test]
+fn without_a_tpm_the_keys_in_memory_serve_and_a_restart_waits_and_comes_back_by_itself() {
+    let mut tpm = Swtpm::start();
+    let mut alone = Alone::set_up(&tpm);
+    let client = alone.start();
+    let stored = client.store().unwrap();
+
+    tpm.cut_power();
+    for _ in 0..50 {
+        client.assert_opens(&client.store().unwrap());
+        client.assert_opens(&stored);
+    }
+    assert_eq!(alone.tool(&["status"]).code, 0);
+    // What needs the device says so, and leaves everything as it is.
+    let before = process::snapshot(&alone.state());
+    for verb in [&["keys", "rotate"][..], &["reseal"]] {
+        alone.tool(verb).assert_refused(69);
+    }
+    assert_eq!(before, process::snapshot(&alone.state()));
+    client.assert_opens(&stored);
+
+    alone.kill();
+    let client = alone.start_locked();
+    alone.await_event("seal.refused", "E-TPM-NODEV");
+    alone.assert_locked(&client);
+    assert_eq!(client.store().unwrap_err().code(), Some(code::UNAVAILABLE));
+    assert_eq!(client.decrypt(&stored.text, &stored.key_id).unwrap_err().code(), Some(code::UNAVAILABLE));
+    assert_eq!(client.version("v1beta1").unwrap().version, "v1beta1");
+    alone.tool(&["keys", "list"]).assert_refused(69);
+
+    tpm.power_on();
+    alone.write_config(&tpm);
+    let client = alone.wait_until_ready();
+    client.assert_opens(&stored);
+    assert_eq!(client.status().unwrap().key_id, stored.key_id);
+}
+
+#[test]
+fn fifty_kills_in_the_middle_of_rotations_lose_no_text() {
+    const KILLS: u32 = 50;
+    let node = Node::start();
+    let stop = AtomicBool::new(false);
+    let texts: Mutex<Vec<Stored>> = Mutex::default();
+    let going = || !stop.load(Ordering::Relaxed);
+    let rotations = std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        scope.spawn(|| {
+            while going() {
+                let Ok(client) = Client::try_connect(&node.socket()) else { continue };
+                while let (true, Ok(stored)) = (going(), client.store()) {
+                    texts.lock().unwrap().push(stored);
+                }
+            }
+        });
+        let operator = scope.spawn(|| {
+            let mut activated = 0;
+            while going() {
+                let rotated = node.tool(&["keys", "rotate", "--json"]);
+                let listed = node.tool(&["keys", "list", "--json"]);
+                let _ = rotated;
+                let Ok(table) = serde_json::from_str::<serde_json::Value>(&listed.out) else { continue };
+                let rows = table["keys"].as_array().unwrap();
+                if let Some(pending) = rows.iter().find(|row| row["state"] == "pre-activation") {
+                    activated += u32::from(node.tool(&["keys", "activate", pending["id"].as_str().unwrap()]).code == 0);
+                }
+            }
+            activated
+        });
+        for kill in 0..KILLS {
+            if kill % 2 == 0 {
+                // Every other kill hits a daemon that serves; the rest fall wherever they fall, its start included.
+                serving(&node);
+            }
+            let mut byte = [0];
+            getrandom::fill(&mut byte).unwrap();
+            std::thread::sleep(Duration::from_millis(u64::from(byte[0])));
+            process::signal(node.pid("nodeseald"), Signal::SIGKILL);
+        }
+        stop.store(true, Ordering::Relaxed);
+        operator.join().unwrap()
+    });
+    let (client, last) = serving(&node);
+    let texts = texts.into_inner().unwrap();
+    texts.iter().for_each(|stored| client.assert_opens(stored));
+    let mut key_ids: Vec<_> = texts.iter().map(|stored| &stored.key_id).collect();
+    // A key_id that was left never comes again.
+    key_ids.dedup();
+    let epochs = key_ids.len();
+    key_ids.sort();
+    key_ids.dedup();
+    assert_eq!(key_ids.len(), epochs, "a key_id came back");
+    eprintln!(
+        "FIGURE: {KILLS} kills, {rotations} rotations seen done, {} texts of {epochs} key_ids all open",
+        texts.len()
+    );
+    assert!(rotations >= 5 && texts.len() >= 200, "too little happened");
+    client.assert_opens(&last);
+    let active =
+        node.ask(&["keys", "list"])["keys"].as_array().unwrap().iter().filter(|r| r["state"] == "active").count();
+    assert_eq!(active, 1);
+    assert!(!node.log().contains("fell_back") && !node.log().contains("state.troubled"), "no kill damaged a file");
+}
+
+#[test]
+fn an_init_that_was_killed_is_finished_by_the_next_one() {
+    let tpm = Swtpm::start();
+    let mut interrupted = 0;
+    for _ in 0..12 {
+        let mut alone = Alone::prepare(&tpm);
+        let mut init = Command::new(NODESEAL).arg("--config").arg(alone.config()).arg("init").spawn().unwrap();
+        let mut byte = [0];
+        getrandom::fill(&mut byte).unwrap();
+        std::thread::sleep(Duration::from_millis(u64::from(byte[0])));
+        let _ = init.kill();
+        let _ = init.wait();
+        // Its sealer may still be at work; that one has no hand in the state directory.
+        let again = alone.tool(&["init"]);
+        interrupted += u32::from(again.code == 0);
+        assert!(again.code == 0 || (again.code == 77 && again.err.contains("set up already")), "{again:?}");
+        assert!(!alone.state().join("init.pending").exists());
+        let client = alone.start();
+        client.assert_opens(&client.store().unwrap());
+    }
+    eprintln!("FIGURE: 12 inits killed, {interrupted} of them before their end");
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -51,7 +51,7 @@ fn aside(alone: &Alone, name: &str) -> impl FnOnce(&Alone) + use<> {
     let from = alone.state().join(name);
     let copy = alone.home().join("aside");
     fs::copy(&from, &copy).unwrap();
-    move |_: &Alone| drop(fs::rename(copy, from).unwrap())
+    move |_: &Alone| fs::rename(copy, from).unwrap()
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -55,6 +55,9 @@ fn sockets(config: &Config) -> Result<(UnixListener, UnixListener), ListenError>
     Ok((kms, listen::bind(&config.control_socket, CONTROL_MODE)?))
 }
 
+/// Long enough for a write that has begun.
+const KEEPER_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Root alone; the peer check says the same once more.
 const CONTROL_MODE: u32 = 0o600;
 
@@ -76,8 +79,11 @@ fn run(config: Config, kms: UnixListener, control: UnixListener, descriptors: u6
     });
     let served = serve(server, kms, &socket);
     handle.stop();
-    // A keeper that panicked has logged it; what it had written is whole.
-    let _ = keeper.join();
+    // A keeper that waits for a hung device is left behind: its files are whole at every step (`store`).
+    let give_up = Instant::now() + KEEPER_STOP_TIMEOUT;
+    while !keeper.is_finished() && Instant::now() < give_up {
+        thread::sleep(Duration::from_millis(5));
+    }
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

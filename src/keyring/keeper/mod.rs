@@ -4,21 +4,25 @@
 //! rotation opens the node root by the device once more, so that a device that would not open it at the next boot is noticed now.
 //! It retries for ever when the keys cannot be opened: the process that holds the socket does not exit over a device.
 
+mod handle;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use super::cryptoperiod::MaxAge;
-use super::error::KeeperError;
-use super::live::{Keyring, LiveKek, Snapshot};
-use super::open::{self, Opened};
-use super::ring::{KekState, RetireTo, Ring};
-use super::state_file::State;
-use super::uses::{RESERVED_BLOCK_USES, UseCounter};
-use super::{kek_file, uses};
+use self::handle::Command;
+pub use self::handle::{KeeperHandle, KekRow, KeyTable, Overview};
 use crate::audit::{Event, emit};
+use crate::keyring::cryptoperiod::MaxAge;
+use crate::keyring::error::KeeperError;
+use crate::keyring::live::{Keyring, LiveKek, Snapshot};
+use crate::keyring::open::{self, Opened};
+use crate::keyring::ring::{KekState, RetireTo, Ring};
+use crate::keyring::state_file::State;
+use crate::keyring::uses::{RESERVED_BLOCK_USES, UseCounter};
+use crate::keyring::{kek_file, uses};
 use crate::sandbox::memory::LockedKey;
 use crate::seal::client::SealerClient;
 use crate::seal::root::{NodeRoot, SealedRoot};
@@ -31,6 +35,9 @@ const TICK: Duration = Duration::from_secs(60);
 /// First and last pause between attempts to open the keys.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// First and last pause between attempts at a rotation that is due and fails; each one asks the device.
+const ROTATION_RETRY_MIN: Duration = Duration::from_secs(60);
+const ROTATION_RETRY_MAX: Duration = Duration::from_secs(3600);
 
 /// What the keeper works with.
 pub struct Settings {
@@ -44,103 +51,6 @@ pub struct Settings {
     pub max_age: MaxAge,
     /// The clock.
     pub now: fn() -> UnixSeconds,
-}
-
-/// One KEK for showing. Holds nothing secret.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct KekRow {
-    /// 32 hexadecimal digits.
-    pub id: String,
-    /// SP 800-57's word.
-    pub state: String,
-    /// What kube-apiserver stores beside texts of this KEK.
-    pub key_id: String,
-    /// Seconds since 1970.
-    pub created: UnixSeconds,
-    /// Seconds since 1970 of the last change of state; for the active KEK its activation.
-    pub since: UnixSeconds,
-    /// Encryptions that may have been made; an upper bound.
-    pub uses: u64,
-}
-
-/// All KEKs for showing.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct KeyTable {
-    /// What Status reports.
-    pub key_id: String,
-    /// The active one first.
-    pub keys: Vec<KekRow>,
-}
-
-/// What `status` shows of the keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Overview {
-    /// KEKs that the node knows of, without those that were destroyed.
-    pub keks: usize,
-    /// Those in memory.
-    pub usable: usize,
-    /// What the node root is bound to.
-    pub policy: SealPolicy,
-}
-
-type Reply<T> = Sender<Result<T, KeeperError>>;
-
-enum Command {
-    Activate(KekId, Reply<KeyTable>),
-    List(Reply<KeyTable>),
-    Overview(Reply<Overview>),
-    Reseal(SealPolicy, Reply<SealPolicy>),
-    Reserve,
-    Retire(KekId, RetireTo, Reply<KeyTable>),
-    Rotate(Reply<KekRow>),
-    Stop,
-}
-
-/// Asks the keeper. Cheap to clone; every question blocks until it is answered.
-#[derive(Clone)]
-pub struct KeeperHandle(Sender<Command>);
-
-impl KeeperHandle {
-    /// All KEKs with their states.
-    pub fn list(&self) -> Result<KeyTable, KeeperError> {
-        self.ask(Command::List)
-    }
-
-    /// Makes a KEK in pre-activation.
-    pub fn rotate(&self) -> Result<KekRow, KeeperError> {
-        self.ask(Command::Rotate)
-    }
-
-    /// Turns to a KEK in pre-activation.
-    pub fn activate(&self, id: KekId) -> Result<KeyTable, KeeperError> {
-        self.ask(|reply| Command::Activate(id, reply))
-    }
-
-    /// Marks or destroys a KEK that is not active. The caller has asked for confirmation.
-    pub fn retire(&self, id: KekId, to: RetireTo) -> Result<KeyTable, KeeperError> {
-        self.ask(|reply| Command::Retire(id, to, reply))
-    }
-
-    /// Counts, and the policy of the seal.
-    pub fn overview(&self) -> Result<Overview, KeeperError> {
-        self.ask(Command::Overview)
-    }
-
-    /// Seals the node root anew under this policy.
-    pub fn reseal(&self, policy: SealPolicy) -> Result<SealPolicy, KeeperError> {
-        self.ask(|reply| Command::Reseal(policy, reply))
-    }
-
-    /// Lets the thread end.
-    pub fn stop(&self) {
-        let _ = self.0.send(Command::Stop);
-    }
-
-    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, KeeperError> {
-        let (reply, answer) = channel();
-        self.0.send(command(reply)).map_err(|_| KeeperError::Locked)?;
-        answer.recv().map_err(|_| KeeperError::Locked)?
-    }
 }
 
 /// A keyring without keys, the handle to its keeper, and the keeper's thread body, which returns on [`KeeperHandle::stop`].
@@ -199,21 +109,6 @@ fn unlock<'a>(settings: &'a Settings, keyring: &'a Keyring, commands: &Receiver<
     }
 }
 
-impl Command {
-    fn refuse(self) {
-        // A reply that nobody waits for any more is no error.
-        let _ = match self {
-            Self::Activate(_, reply) | Self::List(reply) | Self::Retire(_, _, reply) => {
-                reply.send(Err(KeeperError::Locked)).is_ok()
-            }
-            Self::Overview(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
-            Self::Reseal(_, reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
-            Self::Rotate(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
-            Self::Reserve | Self::Stop => true,
-        };
-    }
-}
-
 struct Keeper<'a> {
     settings: &'a Settings,
     keyring: &'a Keyring,
@@ -224,6 +119,8 @@ struct Keeper<'a> {
     keks: HashMap<KekId, Arc<LiveKek>>,
     /// Set when the newest state was lost, until a new KEK is active.
     must_rotate: bool,
+    /// After a rotation that was due has failed: when to try again, and the pause before it.
+    rotation_retry: Option<(Instant, Duration)>,
 }
 
 impl<'a> Keeper<'a> {
@@ -233,8 +130,17 @@ impl<'a> Keeper<'a> {
         let Opened { state, root_id, mac_key, keks, fell_back } = opened;
         let mac_key = LockedKey::new(mac_key).map_err(KeeperError::Memory)?;
         let used = state.ring.active().uses_reserved;
-        let mut keeper =
-            Self { settings, keyring, dir, root_id, mac_key, state, keks: HashMap::new(), must_rotate: fell_back };
+        let mut keeper = Self {
+            settings,
+            keyring,
+            dir,
+            root_id,
+            mac_key,
+            state,
+            keks: HashMap::new(),
+            must_rotate: fell_back,
+            rotation_retry: None,
+        };
         for (id, key) in keks {
             keeper.take_in(id, key)?;
         }
@@ -344,7 +250,8 @@ impl<'a> Keeper<'a> {
 
     fn rotate_if_due(&mut self) {
         let due = self.must_rotate || self.settings.max_age.is_due(&self.state.ring, (self.settings.now)());
-        if !due {
+        let waits = self.rotation_retry.is_some_and(|(at, _)| Instant::now() < at);
+        if !due || waits {
             return;
         }
         if self.state.ring.pending().is_some_and(|entry| !self.keks.contains_key(&entry.id)) {
@@ -354,8 +261,14 @@ impl<'a> Keeper<'a> {
             Some(entry) => Ok(entry.id),
             None => self.rotate().and_then(|row| row.id.parse().map_err(|_| KeeperError::Locked)),
         };
-        if let Err(error) = pending.and_then(|id| self.activate(&id)) {
-            trouble("rotate the local KEK, which is due", &error);
+        match pending.and_then(|id| self.activate(&id)) {
+            Ok(_) => self.rotation_retry = None,
+            Err(error) => {
+                let pause =
+                    self.rotation_retry.map_or(ROTATION_RETRY_MIN, |(_, pause)| (pause * 2).min(ROTATION_RETRY_MAX));
+                self.rotation_retry = Some((Instant::now() + pause, pause));
+                trouble("rotate the local KEK, which is due", &error);
+            }
         }
     }
 
@@ -404,7 +317,7 @@ impl<'a> Keeper<'a> {
     fn table(&self) -> KeyTable {
         let cluster = &self.settings.cluster;
         let ring = &self.state.ring;
-        let row = |(entry, state): (&super::ring::Entry, KekState)| {
+        let row = |(entry, state): (&crate::keyring::ring::Entry, KekState)| {
             let former = ring.former().iter().find(|former| former.entry.id == entry.id);
             let since = match state {
                 KekState::Active => ring.activated(),

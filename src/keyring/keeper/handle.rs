@@ -1,0 +1,122 @@
+//! How the rest of the program asks the keeper: questions over a channel, each with its own way back.
+
+use std::sync::mpsc::{Sender, channel};
+
+use crate::keyring::KeeperError;
+use crate::keyring::ring::RetireTo;
+use crate::types::clock::UnixSeconds;
+use crate::types::{KekId, SealPolicy};
+
+/// One KEK for showing. Holds nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KekRow {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// SP 800-57's word.
+    pub state: String,
+    /// What kube-apiserver stores beside texts of this KEK.
+    pub key_id: String,
+    /// Seconds since 1970.
+    pub created: UnixSeconds,
+    /// Seconds since 1970 of the last change of state; for the active KEK its activation.
+    pub since: UnixSeconds,
+    /// Encryptions that may have been made; an upper bound.
+    pub uses: u64,
+}
+
+/// All KEKs for showing.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KeyTable {
+    /// What Status reports.
+    pub key_id: String,
+    /// The active one first.
+    pub keys: Vec<KekRow>,
+}
+
+/// What `status` shows of the keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// KEKs that the node knows of, without those that were destroyed.
+    pub keks: usize,
+    /// Those in memory.
+    pub usable: usize,
+    /// What the node root is bound to.
+    pub policy: SealPolicy,
+}
+
+pub(super) type Reply<T> = Sender<Result<T, KeeperError>>;
+
+/// A question, or an order without an answer.
+pub(super) enum Command {
+    Activate(KekId, Reply<KeyTable>),
+    List(Reply<KeyTable>),
+    Overview(Reply<Overview>),
+    Reseal(SealPolicy, Reply<SealPolicy>),
+    Reserve,
+    Retire(KekId, RetireTo, Reply<KeyTable>),
+    Rotate(Reply<KekRow>),
+    Stop,
+}
+
+/// Asks the keeper. Cheap to clone; every question blocks until it is answered.
+#[derive(Clone)]
+pub struct KeeperHandle(pub(super) Sender<Command>);
+
+impl KeeperHandle {
+    /// All KEKs with their states.
+    pub fn list(&self) -> Result<KeyTable, KeeperError> {
+        self.ask(Command::List)
+    }
+
+    /// Makes a KEK in pre-activation.
+    pub fn rotate(&self) -> Result<KekRow, KeeperError> {
+        self.ask(Command::Rotate)
+    }
+
+    /// Turns to a KEK in pre-activation.
+    pub fn activate(&self, id: KekId) -> Result<KeyTable, KeeperError> {
+        self.ask(|reply| Command::Activate(id, reply))
+    }
+
+    /// Marks or destroys a KEK that is not active. The caller has asked for confirmation.
+    pub fn retire(&self, id: KekId, to: RetireTo) -> Result<KeyTable, KeeperError> {
+        self.ask(|reply| Command::Retire(id, to, reply))
+    }
+
+    /// Counts, and the policy of the seal.
+    pub fn overview(&self) -> Result<Overview, KeeperError> {
+        self.ask(Command::Overview)
+    }
+
+    /// Seals the node root anew under this policy.
+    pub fn reseal(&self, policy: SealPolicy) -> Result<SealPolicy, KeeperError> {
+        self.ask(|reply| Command::Reseal(policy, reply))
+    }
+
+    /// Lets the thread end.
+    pub fn stop(&self) {
+        let _ = self.0.send(Command::Stop);
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, KeeperError> {
+        let (reply, answer) = channel();
+        self.0.send(command(reply)).map_err(|_| KeeperError::Locked)?;
+        answer.recv().map_err(|_| KeeperError::Locked)?
+    }
+}
+
+impl Command {
+    /// The answer while the keys are not open.
+    pub(super) fn refuse(self) {
+        // A reply that nobody waits for any more is no error.
+        let _ = match self {
+            Self::Activate(_, reply) | Self::List(reply) | Self::Retire(_, _, reply) => {
+                reply.send(Err(KeeperError::Locked)).is_ok()
+            }
+            Self::Overview(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
+            Self::Reseal(_, reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
+            Self::Rotate(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
+            Self::Reserve | Self::Stop => true,
+        };
+    }
+}

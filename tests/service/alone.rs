@@ -95,7 +95,11 @@ impl Alone {
     /// Starts `nodeseald` and waits until its socket answers.
     pub fn start_locked(&mut self) -> Client {
         self.begin();
-        until(READY_TIMEOUT, "the socket answers", || Client::try_connect(&self.socket()).ok())
+        until(READY_TIMEOUT, "the socket answers", || {
+            assert_eq!(self.exit_code(), None, "nodeseald ended");
+            // Answered by the process and not only queued by the kernel; this call needs no key.
+            Client::try_connect(&self.socket()).ok().filter(|client| client.version("v1beta1").is_ok())
+        })
     }
 
     /// Starts `nodeseald`.
@@ -141,6 +145,10 @@ impl Alone {
         let mut child = self.daemon.take().expect("it runs");
         child.kill().unwrap();
         child.wait().unwrap();
+        // A sealer that it was just starting holds its listening sockets until it has become another program.
+        let home = self.home.path().display().to_string();
+        let last = || ["nodeseald", "nodeseal-sealer"].iter().all(|program| process::find(program, &home).is_empty());
+        until(Duration::from_secs(10), "no child of it is left", || last().then_some(()));
     }
 
     /// SIGTERM; gives the exit code.

@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use crate::alone::{Alone, NODESEALD};
 use crate::client::{Client, finish, framed, limited, runtime};
 use crate::node::Node;
-use crate::process::{signal, until};
+use crate::process::{StopOnDrop, signal, until};
 use crate::swtpm::Swtpm;
 
 #[test]
@@ -40,8 +40,10 @@ fn a_socket_never_has_a_mode_that_lets_others_in() {
                     }
                     modes
                 });
-                alone.start_locked();
-                stop.store(true, Ordering::Relaxed);
+                {
+                    let _stop = StopOnDrop(&stop);
+                    alone.start_locked();
+                }
                 watcher.join().unwrap()
             });
             assert!(seen.iter().all(|seen| seen & !0o660 == 0), "modes {seen:?} (decimal)");

@@ -29,6 +29,3 @@ pub const HEADER_LIST_MAX_BYTES: u32 = 16 * 1024;
 
 /// Bytes of an error text, so that it fits into any header list.
 pub const ERROR_TEXT_MAX_BYTES: usize = 400;
-
-/// Connections that wait to be accepted, as listen(2) takes it.
-pub const BACKLOG: u32 = 128;

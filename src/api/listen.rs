@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, umask};
 
@@ -115,6 +117,10 @@ fn check_folder(folder: &Path) -> Result<(), ListenError> {
     if owned && meta.mode() & 0o022 == 0 { Ok(()) } else { Err(ListenError::OpenFolder { path: folder.to_owned() }) }
 }
 
+/// A process that was killed while it started a child is survived, until the child's exec, by a copy of its descriptors.
+const STALE_TIMEOUT: Duration = Duration::from_millis(500);
+const STALE_PAUSE: Duration = Duration::from_millis(20);
+
 fn check_stale(path: &Path) -> Result<(), ListenError> {
     match fs::symlink_metadata(path) {
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -122,11 +128,15 @@ fn check_stale(path: &Path) -> Result<(), ListenError> {
         Ok(meta) if !meta.file_type().is_socket() => return Err(ListenError::Occupied { path: path.to_owned() }),
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
-        // ECONNREFUSED: nobody listens. Anything else may be somebody who is only busy (EAGAIN: the backlog is full).
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Ok(_) | Err(_) => Err(ListenError::InUse { path: path.to_owned() }),
+    let give_up = Instant::now() + STALE_TIMEOUT;
+    loop {
+        match UnixStream::connect(path) {
+            // ECONNREFUSED: nobody listens. Anything else may be somebody who is only busy (EAGAIN: the backlog is full).
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Ok(_) | Err(_) if Instant::now() < give_up => thread::sleep(STALE_PAUSE),
+            Ok(_) | Err(_) => return Err(ListenError::InUse { path: path.to_owned() }),
+        }
     }
 }
 

@@ -50,6 +50,9 @@ pub enum KeeperError {
     /// `init` on a node that was set up.
     #[error("this node is set up already")]
     AlreadySetUp,
+    /// Another question to the sealing device is not answered yet.
+    #[error("the sealing device is busy with another operation of ours")]
+    Busy,
     /// The confirmation is not the id.
     #[error("the confirmation does not name the KEK")]
     Confirmation,
@@ -104,7 +107,7 @@ impl KeeperError {
             Self::AlreadySetUp | Self::Confirmation | Self::Move(_) => Class::Denied,
             Self::KekFile { .. } | Self::NotOpened(_) | Self::State(_) => Class::Corrupt,
             Self::KekMissing { source, .. } | Self::Store(source) => source.class(),
-            Self::Locked | Self::Memory(_) | Self::Random(_) => Class::Unavailable,
+            Self::Busy | Self::Locked | Self::Memory(_) | Self::Random(_) => Class::Unavailable,
             Self::Root(error) => error.class(),
         }
     }
@@ -115,6 +118,7 @@ impl KeeperError {
             Self::AlreadySetUp => {
                 "to make a new KEK: `nodeseal keys rotate`; a second init would make everything encrypted so far unreadable"
             }
+            Self::Busy => "wait for the first operation to end; a device that never answers is given up after a minute",
             Self::Confirmation => "repeat the full id of the KEK behind --confirm",
             Self::KekFile { .. } | Self::KekMissing { .. } | Self::NotOpened(_) => {
                 "restore the folder keyring/ from a backup of this node's state directory"

@@ -17,7 +17,7 @@ pub(super) const INIT_MARKER: &str = "init.pending";
 /// What the keeper starts from.
 pub(super) struct Opened {
     pub(super) state: State,
-    pub(super) root_id: RootId,
+    pub(super) root: NodeRoot,
     pub(super) mac_key: Key,
     /// Every KEK that can decrypt, with its id.
     pub(super) keks: Vec<(KekId, Key)>,
@@ -109,7 +109,7 @@ pub(super) fn open<D: Disk>(
             Err(error) => report(&error),
         }
     }
-    Ok(Opened { state, root_id: root.id(), mac_key, keks, fell_back })
+    Ok(Opened { state, root, mac_key, keks, fell_back })
 }
 
 /// Makes a KEK and answers only when its sealed copy was read back and opened.

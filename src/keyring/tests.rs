@@ -9,9 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::keeper::{self, KeeperHandle, Settings};
+use super::live::{LiveKek, Snapshot};
 use super::state_file::State;
+use super::uses::UseCounter;
 use super::*;
 use crate::envelope::{Api, Wraps};
+use crate::sandbox::memory::LockedKey;
 use crate::seal::client::SealerClient;
 use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::frame;
@@ -208,44 +211,20 @@ fn a_kek_past_half_of_its_uses_is_replaced() {
 }
 
 #[test]
-fn at_the_hard_limit_encrypt_is_refused_and_decrypt_goes_on_until_a_rotation_succeeds() {
-    let node = Node::set_up();
-    let old = node.start(|| 0).encrypt().unwrap();
-    node.set_uses(HARD_LIMIT_USES - RESERVED_BLOCK_USES);
-    let running = node.start(|| 0);
-    // Opening made a new KEK already; the limit itself is what is left when the device refuses that.
-    assert_ne!(running.key_id(), old.key_id);
-    drop(running);
-
-    let node = Node::set_up();
-    let old = node.start(|| 0).encrypt().unwrap();
-    node.set_uses(HARD_LIMIT_USES);
-    let refusing = Arc::clone(&node.refuses);
-    let sealer = node.sealer();
-    // One answer for the start, none for the rotation that is due.
-    let proxy = node.dir.path().join("once");
-    let listener = UnixListener::bind(&proxy).unwrap();
-    thread::spawn(move || {
-        for (count, stream) in listener.incoming().enumerate() {
-            let mut stream = stream.unwrap();
-            let message = frame::read(&mut stream).unwrap().unwrap();
-            refusing.store(count > 0, Ordering::SeqCst);
-            let SealerClient::Socket(path) = &sealer else { unreachable!() };
-            let mut behind = std::os::unix::net::UnixStream::connect(path).unwrap();
-            frame::write(&mut behind, &message).unwrap();
-            frame::write(&mut stream, &frame::read(&mut behind).unwrap().unwrap()).unwrap();
-        }
+fn at_the_hard_limit_encrypt_is_refused_and_decrypt_goes_on() {
+    let keyring = Keyring::opening(cluster(), || {});
+    let id = KekId::from_bytes([1; 16]);
+    let kek = Arc::new(LiveKek {
+        id,
+        key_id: KeyId::of_local_kek(&cluster(), &id),
+        key: LockedKey::new(Key::random().unwrap()).unwrap(),
+        uses: UseCounter::new(HARD_LIMIT_USES - 1, HARD_LIMIT_USES + RESERVED_BLOCK_USES),
     });
-    let (keyring, handle, body) = keeper::new(Settings {
-        state_dir: node.state_dir(),
-        cluster: cluster(),
-        sealer: SealerClient::Socket(proxy),
-        max_age: MaxAge::DEFAULT,
-        now: || 0,
-    });
-    let running = Running { keyring, handle, thread: Some(thread::spawn(body)) };
-    assert!(matches!(running.encrypt(), Err(KeyringError::Exhausted)));
-    running.assert_decrypts(&old);
+    keyring.publish(Snapshot { active: Arc::clone(&kek), by_id: [(id, kek)].into() });
+    let last = block_on(keyring.encrypt(Api::V2, DEK)).unwrap();
+    assert!(matches!(block_on(keyring.encrypt(Api::V2, DEK)), Err(KeyringError::Exhausted)));
+    let opened = block_on(keyring.decrypt_v2(last.key_id.as_str(), Wraps::default(), &last.text));
+    assert!(opened.unwrap().plaintext.same_as(DEK));
 }
 
 #[test]

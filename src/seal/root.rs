@@ -104,29 +104,18 @@ impl NodeRoot {
 
     /// Opens the root with the device. The generation says whether the newest file was damaged.
     pub fn open<D: Disk>(dir: &StateDir<D>, sealer: &SealerClient) -> Result<(Self, Generation), RootError> {
-        let host = HostSecret::load(dir).map_err(host_error)?;
-        let sealed = SealedRoot::load(dir)?;
-        let secret =
-            sealer.unseal(sealed.value.blob.clone(), host.auth(&sealed.value.id)).map_err(RootError::Sealer)?;
-        Ok((Self::derive(sealed.value.id, &secret, &host), sealed.generation))
+        let question = Question::load(dir)?;
+        let generation = question.generation;
+        question.open(sealer).map(|root| (root, generation))
     }
 
-    /// Seals the same root anew under `policy`: unseal, seal, open the new seal, and only then replace the file.
+    /// Seals the same root anew under `policy` and replaces the file.
     pub fn reseal<D: Disk>(
         dir: &StateDir<D>,
         sealer: &SealerClient,
         policy: SealPolicy,
     ) -> Result<SealedRoot, RootError> {
-        let host = HostSecret::load(dir).map_err(host_error)?;
-        let old = SealedRoot::load(dir)?.value;
-        let secret = sealer.unseal(old.blob.clone(), host.auth(&old.id)).map_err(RootError::Sealer)?;
-        let copy = Zeroizing::new(*secret.expose());
-        let blob = sealer.seal(secret, host.auth(&old.id), policy).map_err(RootError::Sealer)?;
-        let back = sealer.unseal(blob.clone(), host.auth(&old.id)).map_err(RootError::Sealer)?;
-        if back.expose() != &*copy {
-            return Err(RootError::Verify);
-        }
-        let sealed = SealedRoot { id: old.id, generation: old.generation + 1, policy, blob };
+        let sealed = Question::load(dir)?.reseal(sealer, policy)?;
         sealed.save(dir)?;
         Ok(sealed)
     }
@@ -164,6 +153,42 @@ impl NodeRoot {
     }
 }
 
+/// Everything that a question to the device needs, read from disk. Can be asked on any thread: a device takes its time.
+pub struct Question {
+    host: HostSecret,
+    sealed: SealedRoot,
+    generation: Generation,
+}
+
+impl Question {
+    /// Reads both halves.
+    pub fn load<D: Disk>(dir: &StateDir<D>) -> Result<Self, RootError> {
+        let host = HostSecret::load(dir).map_err(host_error)?;
+        let sealed = SealedRoot::load(dir)?;
+        Ok(Self { host, sealed: sealed.value, generation: sealed.generation })
+    }
+
+    /// The root. Blocks for as long as the device takes.
+    pub fn open(self, sealer: &SealerClient) -> Result<NodeRoot, RootError> {
+        let Self { host, sealed: SealedRoot { id, blob, .. }, .. } = self;
+        let secret = sealer.unseal(blob, host.auth(&id)).map_err(RootError::Sealer)?;
+        Ok(NodeRoot::derive(id, &secret, &host))
+    }
+
+    /// A new seal of the same root, opened once for proof and not yet saved. Blocks for as long as the device takes.
+    pub fn reseal(self, sealer: &SealerClient, policy: SealPolicy) -> Result<SealedRoot, RootError> {
+        let Self { host, sealed: old, .. } = self;
+        let secret = sealer.unseal(old.blob, host.auth(&old.id)).map_err(RootError::Sealer)?;
+        let copy = Zeroizing::new(*secret.expose());
+        let blob = sealer.seal(secret, host.auth(&old.id), policy).map_err(RootError::Sealer)?;
+        let back = sealer.unseal(blob.clone(), host.auth(&old.id)).map_err(RootError::Sealer)?;
+        if back.expose() != &*copy {
+            return Err(RootError::Verify);
+        }
+        Ok(SealedRoot { id: old.id, generation: old.generation + 1, policy, blob })
+    }
+}
+
 impl SealedRoot {
     /// Reads `node/root.seal`.
     pub fn load<D: Disk>(dir: &StateDir<D>) -> Result<crate::store::Loaded<Self>, RootError> {
@@ -175,7 +200,7 @@ impl SealedRoot {
 
     /// Writes the file twice, so that the previous generation is a spare copy of this seal and not an older one: a seal under a
     /// policy that the operator left must not stay on the disk.
-    fn save<D: Disk>(&self, dir: &StateDir<D>) -> Result<(), RootError> {
+    pub fn save<D: Disk>(&self, dir: &StateDir<D>) -> Result<(), RootError> {
         let bytes = self.encode();
         for _ in 0..2 {
             dir.replace(FILE, Kind::NodeRoot, &bytes).map_err(RootError::Store)?;

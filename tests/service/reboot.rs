@@ -64,6 +64,53 @@ fn the_same_keys_after_a_clean_stop_after_a_power_cut_and_after_each_part_was_ki
     }
 }
 
+/// Lets a stopped process go on when the test fails, too.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(pid: u32) -> Self {
+        process::signal(pid, Signal::SIGSTOP);
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        process::signal(self.0, Signal::SIGCONT);
+    }
+}
+
+#[test]
+fn a_tpm_that_hangs_holds_up_a_rotation_and_nothing_else() {
+    let node = Node::start();
+    let hung = Stopped::new(node.pid("swtpm"));
+    std::thread::scope(|scope| {
+        let (sender, outputs) = std::sync::mpsc::channel();
+        for sender in [sender.clone(), sender] {
+            let node = &node;
+            scope.spawn(move || sender.send(node.tool(&["keys", "rotate"])).unwrap());
+        }
+        let refused =
+            outputs.recv_timeout(Duration::from_secs(5)).expect("the second question to the device is refused");
+        assert!(refused.code == 69 && refused.err.contains("busy") && refused.err.contains("hint:"), "{refused:?}");
+        let started = std::time::Instant::now();
+        assert_eq!(node.ask(&["status"])["healthy"], true);
+        assert!(started.elapsed() < Duration::from_secs(2), "status took {:?}", started.elapsed());
+        // More than one block of uses (65,536), so that reservations are made meanwhile.
+        std::thread::scope(|callers| {
+            for _ in 0..4 {
+                callers.spawn(|| {
+                    let client = node.client();
+                    (0..17_500).for_each(|_| drop(client.store().unwrap()));
+                });
+            }
+        });
+        drop(hung);
+        let made = outputs.recv_timeout(COMES_BACK).unwrap();
+        assert!(made.code == 0 && made.out.contains("pre-activation"), "{made:?}");
+    });
+}
+
 #[test]
 fn a_sealer_or_a_tpm_that_dies_costs_no_call() {
     let node = Node::start();

@@ -11,7 +11,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::layout::Layout;
+use super::layout::{Layout, open_log};
 
 /// A daemon drains for five seconds (`api::limits::DRAIN_TIMEOUT`).
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ pub(super) struct ChildError {
 pub(super) struct Child {
     program: PathBuf,
     config: PathBuf,
-    log: Box<dyn Fn() -> io::Result<std::fs::File>>,
+    log: PathBuf,
     socket: UnixListener,
     running: Option<std::process::Child>,
     started: Instant,
@@ -40,12 +40,14 @@ pub(super) struct Child {
 impl Child {
     pub(super) fn new(name: &'static str, layout: &Layout, socket: UnixListener) -> Self {
         let program = std::env::current_exe().unwrap_or_default().with_file_name(name);
-        let root = layout.root().to_owned();
-        let log = move || {
-            let path = root.join("log").join(format!("{name}.log"));
-            std::fs::OpenOptions::new().append(true).create(true).open(path)
-        };
-        Self { program, config: layout.config(), log: Box::new(log), socket, running: None, started: Instant::now() }
+        Self {
+            program,
+            config: layout.config(),
+            log: layout.log_path(name),
+            socket,
+            running: None,
+            started: Instant::now(),
+        }
     }
 
     pub(super) fn start(&mut self) -> Result<(), ChildError> {
@@ -60,7 +62,7 @@ impl Child {
             .env("TSS2_LOG", "all+NONE")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr((self.log)().map_err(fail)?);
+            .stderr(open_log(&self.log).map_err(fail)?);
         command
             .fd_mappings(vec![FdMapping { parent_fd: socket, child_fd: LISTEN_FD }])
             .map_err(|error| fail(io::Error::other(error)))?;

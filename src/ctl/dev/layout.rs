@@ -94,13 +94,9 @@ impl Layout {
         self.root.join("tpm")
     }
 
-    /// The log of a program, appended to.
-    pub(super) fn log(&self, program: &str) -> io::Result<File> {
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(self.root.join("log").join(format!("{program}.log")))
+    /// Where a program's log is.
+    pub(super) fn log_path(&self, program: &str) -> PathBuf {
+        self.root.join("log").join(format!("{program}.log"))
     }
 
     /// Writes `nodeseal.toml`: what this folder needs, with the fragment laid over it.
@@ -144,6 +140,11 @@ impl Layout {
         );
         file
     }
+}
+
+/// A log, appended to.
+pub(super) fn open_log(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::child;
-use super::layout::Layout;
+use super::layout::{Layout, open_log};
 use crate::types::random;
 
 /// swtpm answers within milliseconds; a loaded machine gets more.
@@ -92,7 +92,7 @@ impl Swtpm {
 
     /// `None` if it ended at once: the ports were taken.
     fn start_on(layout: &Layout, port: u16) -> Result<Option<Self>, SwtpmError> {
-        let log = layout.log("swtpm").map_err(SwtpmError::Spawn)?;
+        let log = open_log(&layout.log_path("swtpm")).map_err(SwtpmError::Spawn)?;
         let mut process = Command::new("swtpm")
             .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
             .arg("--tpmstate")

@@ -1,11 +1,16 @@
 //! How the rest of the program asks the keeper: questions over a channel, each with its own way back.
 
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use crate::keyring::KeeperError;
 use crate::keyring::ring::RetireTo;
+use crate::seal::root::{NodeRoot, RootError, SealedRoot};
 use crate::types::clock::UnixSeconds;
 use crate::types::{KekId, SealPolicy};
+
+/// `status` is for when something is wrong, and must not hang with it.
+const OVERVIEW_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One KEK for showing. Holds nothing secret.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -50,12 +55,20 @@ pub(super) type Reply<T> = Sender<Result<T, KeeperError>>;
 pub(super) enum Command {
     Activate(KekId, Reply<KeyTable>),
     List(Reply<KeyTable>),
+    Opened(Purpose, Result<NodeRoot, RootError>),
     Overview(Reply<Overview>),
     Reseal(SealPolicy, Reply<SealPolicy>),
+    Resealed(Reply<SealPolicy>, Result<SealedRoot, RootError>),
     Reserve,
     Retire(KekId, RetireTo, Reply<KeyTable>),
     Rotate(Reply<KekRow>),
     Stop,
+}
+
+/// What a node root was opened for.
+pub(super) enum Purpose {
+    Rotate(Reply<KekRow>),
+    RotateSinceDue,
 }
 
 /// Asks the keeper. Cheap to clone; every question blocks until it is answered.
@@ -83,9 +96,11 @@ impl KeeperHandle {
         self.ask(|reply| Command::Retire(id, to, reply))
     }
 
-    /// Counts, and the policy of the seal.
+    /// Counts, and the policy of the seal. Does not wait for a device that is asked to open the keys.
     pub fn overview(&self) -> Result<Overview, KeeperError> {
-        self.ask(Command::Overview)
+        let (reply, answer) = channel();
+        self.0.send(Command::Overview(reply)).map_err(|_| KeeperError::Locked)?;
+        answer.recv_timeout(OVERVIEW_TIMEOUT).map_err(|_| KeeperError::Locked)?
     }
 
     /// Seals the node root anew under this policy.
@@ -116,7 +131,7 @@ impl Command {
             Self::Overview(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Reseal(_, reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Rotate(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
-            Self::Reserve | Self::Stop => true,
+            Self::Opened(..) | Self::Resealed(..) | Self::Reserve | Self::Stop => true,
         };
     }
 }

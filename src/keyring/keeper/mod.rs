@@ -2,14 +2,16 @@
 //!
 //! Order of every change: new files first, then `state`, then memory. What kube-apiserver can see is always on disk already. A
 //! rotation opens the node root by the device once more, so that a device that would not open it at the next boot is noticed now.
+//! Devices are asked on a thread of their own, one question at a time: one that hangs stops neither reservations nor `status`.
 //! It retries for ever when the keys cannot be opened: the process that holds the socket does not exit over a device.
 
 mod handle;
+mod rotation;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use self::handle::Command;
@@ -25,20 +27,16 @@ use crate::keyring::uses::{RESERVED_BLOCK_USES, UseCounter};
 use crate::keyring::{kek_file, uses};
 use crate::sandbox::memory::LockedKey;
 use crate::seal::client::SealerClient;
-use crate::seal::root::{NodeRoot, SealedRoot};
+use crate::seal::root::SealedRoot;
 use crate::store::{Kind, StateDir};
 use crate::types::clock::UnixSeconds;
-use crate::types::{Chain, ClusterId, KekId, Key, KeyId, RootId, SealPolicy};
+use crate::types::{Chain, ClusterId, KekId, Key, KeyId, RootId};
 
 /// Between two looks at age and uses.
 const TICK: Duration = Duration::from_secs(60);
 /// First and last pause between attempts to open the keys.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// First and last pause between attempts at a rotation that is due and fails; each one asks the device.
-const ROTATION_RETRY_MIN: Duration = Duration::from_secs(60);
-const ROTATION_RETRY_MAX: Duration = Duration::from_secs(3600);
-
 /// What the keeper works with.
 pub struct Settings {
     /// The state directory.
@@ -57,16 +55,17 @@ pub struct Settings {
 pub fn new(settings: Settings) -> (Arc<Keyring>, KeeperHandle, impl FnOnce() + Send) {
     let (sender, commands) = channel();
     let handle = KeeperHandle(sender.clone());
+    let own = sender.clone();
     let ask = move || {
         let _ = sender.send(Command::Reserve);
     };
     let keyring = Arc::new(Keyring::opening(settings.cluster.clone(), ask));
     let published = Arc::clone(&keyring);
-    (keyring, handle, move || run(&settings, &published, &commands))
+    (keyring, handle, move || run(&settings, &published, &own, &commands))
 }
 
-fn run(settings: &Settings, keyring: &Keyring, commands: &Receiver<Command>) {
-    let Some(mut keeper) = unlock(settings, keyring, commands) else { return };
+fn run(settings: &Settings, keyring: &Keyring, own: &Sender<Command>, commands: &Receiver<Command>) {
+    let Some(mut keeper) = unlock(settings, keyring, own, commands) else { return };
     let mut next_tick = Instant::now() + TICK;
     loop {
         match commands.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
@@ -79,11 +78,16 @@ fn run(settings: &Settings, keyring: &Keyring, commands: &Receiver<Command>) {
 }
 
 /// Tries until the keys are open; answers every question meanwhile.
-fn unlock<'a>(settings: &'a Settings, keyring: &'a Keyring, commands: &Receiver<Command>) -> Option<Keeper<'a>> {
+fn unlock<'a>(
+    settings: &'a Settings,
+    keyring: &'a Keyring,
+    own: &'a Sender<Command>,
+    commands: &Receiver<Command>,
+) -> Option<Keeper<'a>> {
     let started = Instant::now();
     let mut pause = RETRY_MIN;
     loop {
-        let error = match Keeper::open(settings, keyring) {
+        let error = match Keeper::open(settings, keyring, own) {
             Ok(keeper) => {
                 emit(&Event::SealOpened { keys: keeper.keks.len(), took: started.elapsed() });
                 return Some(keeper);
@@ -112,11 +116,15 @@ fn unlock<'a>(settings: &'a Settings, keyring: &'a Keyring, commands: &Receiver<
 struct Keeper<'a> {
     settings: &'a Settings,
     keyring: &'a Keyring,
+    /// Where answers of the device come back.
+    own: &'a Sender<Command>,
     dir: StateDir,
     root_id: RootId,
     mac_key: LockedKey,
     state: State,
     keks: HashMap<KekId, Arc<LiveKek>>,
+    /// A question to the device is under way.
+    device_is_asked: bool,
     /// Set when the newest state was lost, until a new KEK is active.
     must_rotate: bool,
     /// After a rotation that was due has failed: when to try again, and the pause before it.
@@ -124,20 +132,22 @@ struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    fn open(settings: &'a Settings, keyring: &'a Keyring) -> Result<Self, KeeperError> {
+    fn open(settings: &'a Settings, keyring: &'a Keyring, own: &'a Sender<Command>) -> Result<Self, KeeperError> {
         let dir = StateDir::open(&settings.state_dir).map_err(KeeperError::Store)?;
         let opened = open::open(&dir, &settings.cluster, &settings.sealer, (settings.now)())?;
-        let Opened { state, root_id, mac_key, keks, fell_back } = opened;
+        let Opened { state, root, mac_key, keks, fell_back } = opened;
         let mac_key = LockedKey::new(mac_key).map_err(KeeperError::Memory)?;
         let used = state.ring.active().uses_reserved;
         let mut keeper = Self {
             settings,
             keyring,
+            own,
             dir,
-            root_id,
+            root_id: root.id(),
             mac_key,
             state,
             keks: HashMap::new(),
+            device_is_asked: false,
             must_rotate: fell_back,
             rotation_retry: None,
         };
@@ -151,7 +161,9 @@ impl<'a> Keeper<'a> {
         }
         keeper.commit(keeper.state.ring.with_reservation(used + RESERVED_BLOCK_USES))?;
         // Before anybody sees a key_id: one that is due is not reported once more.
-        keeper.rotate_if_due();
+        if keeper.is_rotation_due() {
+            keeper.rotate_since_due(Ok(root));
+        }
         keeper.publish();
         Ok(keeper)
     }
@@ -161,43 +173,14 @@ impl<'a> Keeper<'a> {
             Command::Activate(id, reply) => reply.send(self.activate(&id)).is_ok(),
             Command::List(reply) => reply.send(Ok(self.table())).is_ok(),
             Command::Overview(reply) => reply.send(self.overview()).is_ok(),
-            Command::Reseal(policy, reply) => reply.send(self.reseal(policy)).is_ok(),
+            Command::Opened(purpose, root) => self.opened(purpose, root),
+            Command::Reseal(policy, reply) => self.reseal(policy, reply),
+            Command::Resealed(reply, sealed) => reply.send(self.resealed(sealed)).is_ok(),
             Command::Reserve => self.reserve(),
             Command::Retire(id, to, reply) => reply.send(self.retire(&id, to)).is_ok(),
-            Command::Rotate(reply) => reply.send(self.rotate()).is_ok(),
+            Command::Rotate(reply) => self.rotate(reply),
             Command::Stop => true,
         };
-    }
-
-    fn rotate(&mut self) -> Result<KekRow, KeeperError> {
-        if let Some(pending) = self.state.ring.pending() {
-            let source = self.state.ring.with_pending(pending.clone()).err();
-            return Err(source.map_or(KeeperError::Locked, KeeperError::Move));
-        }
-        let (root, _) = NodeRoot::open(&self.dir, &self.settings.sealer).map_err(KeeperError::Root)?;
-        let cluster = &self.settings.cluster;
-        let entry = open::create_kek(&self.dir, cluster, &root, (self.settings.now)())?;
-        let (_, key) = open::load_kek(&self.dir, cluster, &root.id(), &root.kek_wrapping_key(cluster), &entry.id)?;
-        let ring = self.state.ring.with_pending(entry.clone()).map_err(KeeperError::Move)?;
-        self.take_in(entry.id, key)?;
-        self.commit(ring)?;
-        emit(&Event::KeyCreated { kek: &entry.id });
-        self.table().keys.into_iter().find(|row| row.id == entry.id.to_string()).ok_or(KeeperError::Locked)
-    }
-
-    fn activate(&mut self, id: &KekId) -> Result<KeyTable, KeeperError> {
-        let ring = self.state.ring.activate(id, (self.settings.now)()).map_err(KeeperError::Move)?;
-        if !self.keks.contains_key(id) {
-            return Err(KeeperError::NotOpened(*id));
-        }
-        let used = ring.active().uses_reserved;
-        self.commit(ring.with_reservation(used + RESERVED_BLOCK_USES))?;
-        self.must_rotate = false;
-        self.publish();
-        if let Some(kek) = self.keks.get(id) {
-            emit(&Event::KeyActivated { kek: id, key_id: &kek.key_id });
-        }
-        Ok(self.table())
     }
 
     fn retire(&mut self, id: &KekId, to: RetireTo) -> Result<KeyTable, KeeperError> {
@@ -223,12 +206,6 @@ impl<'a> Keeper<'a> {
         Ok(Overview { keks, usable: self.keks.len(), policy })
     }
 
-    fn reseal(&mut self, policy: SealPolicy) -> Result<SealPolicy, KeeperError> {
-        let sealed = NodeRoot::reseal(&self.dir, &self.settings.sealer, policy).map_err(KeeperError::Root)?;
-        emit(&Event::SealRenewed { policy: &sealed.policy.to_string() });
-        Ok(sealed.policy)
-    }
-
     /// Makes sure that at least half a block lies ahead of the counter.
     fn reserve(&mut self) -> bool {
         let used = self.keyring.uses().unwrap_or_default();
@@ -244,30 +221,6 @@ impl<'a> Keeper<'a> {
             Err(error) => {
                 trouble("reserve uses of the local KEK", &error);
                 false
-            }
-        }
-    }
-
-    fn rotate_if_due(&mut self) {
-        let due = self.must_rotate || self.settings.max_age.is_due(&self.state.ring, (self.settings.now)());
-        let waits = self.rotation_retry.is_some_and(|(at, _)| Instant::now() < at);
-        if !due || waits {
-            return;
-        }
-        if self.state.ring.pending().is_some_and(|entry| !self.keks.contains_key(&entry.id)) {
-            self.state.ring = self.state.ring.without_pending((self.settings.now)());
-        }
-        let pending = match self.state.ring.pending() {
-            Some(entry) => Ok(entry.id),
-            None => self.rotate().and_then(|row| row.id.parse().map_err(|_| KeeperError::Locked)),
-        };
-        match pending.and_then(|id| self.activate(&id)) {
-            Ok(_) => self.rotation_retry = None,
-            Err(error) => {
-                let pause =
-                    self.rotation_retry.map_or(ROTATION_RETRY_MIN, |(_, pause)| (pause * 2).min(ROTATION_RETRY_MAX));
-                self.rotation_retry = Some((Instant::now() + pause, pause));
-                trouble("rotate the local KEK, which is due", &error);
             }
         }
     }

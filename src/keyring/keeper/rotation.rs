@@ -1,0 +1,162 @@
+//! The keeper's moves that need the sealing device (a new KEK, a new seal), and the ones that follow from them.
+
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use subtle::ConstantTimeEq;
+
+use super::handle::{Command, Purpose, Reply};
+use super::{Keeper, KekRow, KeyTable, trouble};
+use crate::audit::{Event, emit};
+use crate::keyring::error::KeeperError;
+use crate::keyring::open;
+use crate::keyring::ring::MoveError;
+use crate::keyring::uses::RESERVED_BLOCK_USES;
+use crate::seal::client::SealerClient;
+use crate::seal::root::{NodeRoot, Question, RootError, SealedRoot};
+use crate::types::{KekId, SealPolicy};
+
+/// First and last pause between attempts at a rotation that is due and fails; each one asks the device.
+const RETRY_MIN: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_secs(3600);
+
+impl Keeper<'_> {
+    /// Asks the device for the root; [`Keeper::opened`] goes on.
+    pub(super) fn rotate(&mut self, reply: Reply<KekRow>) -> bool {
+        let asked = match self.state.ring.pending() {
+            Some(_) => Err(KeeperError::Move(MoveError::Pending)),
+            None => {
+                let purpose = Purpose::Rotate(reply.clone());
+                self.ask_device(|question, sealer| Command::Opened(purpose, question.open(sealer)))
+            }
+        };
+        asked.map_or_else(|error| reply.send(Err(error)).is_ok(), |()| true)
+    }
+
+    /// The device has answered.
+    pub(super) fn opened(&mut self, purpose: Purpose, root: Result<NodeRoot, RootError>) -> bool {
+        self.device_is_asked = false;
+        match purpose {
+            Purpose::Rotate(reply) => {
+                let row = root.map_err(KeeperError::Root).and_then(|root| self.make_pending(&root));
+                reply.send(row.and_then(|id| self.row(&id))).is_ok()
+            }
+            Purpose::RotateSinceDue => {
+                self.rotate_since_due(root);
+                true
+            }
+        }
+    }
+
+    pub(super) fn activate(&mut self, id: &KekId) -> Result<KeyTable, KeeperError> {
+        let ring = self.state.ring.activate(id, (self.settings.now)()).map_err(KeeperError::Move)?;
+        if !self.keks.contains_key(id) {
+            return Err(KeeperError::NotOpened(*id));
+        }
+        let used = ring.active().uses_reserved;
+        self.commit(ring.with_reservation(used + RESERVED_BLOCK_USES))?;
+        self.must_rotate = false;
+        self.publish();
+        if let Some(kek) = self.keks.get(id) {
+            emit(&Event::KeyActivated { kek: id, key_id: &kek.key_id });
+        }
+        Ok(self.table())
+    }
+
+    /// Asks the device for a new seal; [`Keeper::resealed`] goes on.
+    pub(super) fn reseal(&mut self, policy: SealPolicy, reply: Reply<SealPolicy>) -> bool {
+        let answer = reply.clone();
+        let asked = self.ask_device(move |question, sealer| Command::Resealed(answer, question.reseal(sealer, policy)));
+        asked.map_or_else(|error| reply.send(Err(error)).is_ok(), |()| true)
+    }
+
+    /// The device has answered.
+    pub(super) fn resealed(&mut self, sealed: Result<SealedRoot, RootError>) -> Result<SealPolicy, KeeperError> {
+        self.device_is_asked = false;
+        let sealed = sealed.map_err(KeeperError::Root)?;
+        sealed.save(&self.dir).map_err(KeeperError::Root)?;
+        emit(&Event::SealRenewed { policy: &sealed.policy.to_string() });
+        Ok(sealed.policy)
+    }
+
+    /// By age, by use, or since the newest state was lost.
+    pub(super) fn is_rotation_due(&self) -> bool {
+        self.must_rotate || self.settings.max_age.is_due(&self.state.ring, (self.settings.now)())
+    }
+
+    /// Starts a rotation that is due, unless one is under way or has just failed.
+    pub(super) fn rotate_if_due(&mut self) {
+        let waits = self.rotation_retry.is_some_and(|(at, _)| Instant::now() < at);
+        if !self.is_rotation_due() || waits || self.device_is_asked {
+            return;
+        }
+        let asked = self.ask_device(|question, sealer| Command::Opened(Purpose::RotateSinceDue, question.open(sealer)));
+        if let Err(error) = asked {
+            self.rotation_failed(&error);
+        }
+    }
+
+    /// Turns to the pending KEK, or to a new one.
+    pub(super) fn rotate_since_due(&mut self, root: Result<NodeRoot, RootError>) {
+        if self.state.ring.pending().is_some_and(|entry| !self.keks.contains_key(&entry.id)) {
+            self.state.ring = self.state.ring.without_pending((self.settings.now)());
+        }
+        let pending = self.state.ring.pending().map(|entry| entry.id);
+        let id = match pending {
+            Some(id) => Ok(id),
+            None => root.map_err(KeeperError::Root).and_then(|root| self.make_pending(&root)),
+        };
+        match id.and_then(|id| self.activate(&id)) {
+            Ok(_) => self.rotation_retry = None,
+            Err(error) => self.rotation_failed(&error),
+        }
+    }
+
+    /// Makes a KEK, proves its sealed copy, and adds it in pre-activation.
+    fn make_pending(&mut self, root: &NodeRoot) -> Result<KekId, KeeperError> {
+        let cluster = &self.settings.cluster;
+        // The device and the files must give the very root that everything else is sealed under.
+        let same: bool = root.state_mac_key(cluster).expose().ct_eq(self.mac_key.expose()).into();
+        if !same {
+            return Err(KeeperError::Root(RootError::Verify));
+        }
+        let entry = open::create_kek(&self.dir, cluster, root, (self.settings.now)())?;
+        let (_, key) = open::load_kek(&self.dir, cluster, &root.id(), &root.kek_wrapping_key(cluster), &entry.id)?;
+        let ring = self.state.ring.with_pending(entry.clone()).map_err(KeeperError::Move)?;
+        self.take_in(entry.id, key)?;
+        self.commit(ring)?;
+        emit(&Event::KeyCreated { kek: &entry.id });
+        Ok(entry.id)
+    }
+
+    fn row(&self, id: &KekId) -> Result<KekRow, KeeperError> {
+        let id = id.to_string();
+        self.table().keys.into_iter().find(|row| row.id == id).ok_or(KeeperError::Locked)
+    }
+
+    fn rotation_failed(&mut self, error: &KeeperError) {
+        let pause = self.rotation_retry.map_or(RETRY_MIN, |(_, pause)| (pause * 2).min(RETRY_MAX));
+        self.rotation_retry = Some((Instant::now() + pause, pause));
+        trouble("rotate the local KEK, which is due", error);
+    }
+
+    /// One question at a time, on a thread of its own; `ask` makes the command that brings the answer back.
+    fn ask_device(
+        &mut self,
+        ask: impl FnOnce(Question, &SealerClient) -> Command + Send + 'static,
+    ) -> Result<(), KeeperError> {
+        if self.device_is_asked {
+            return Err(KeeperError::Busy);
+        }
+        let question = Question::load(&self.dir).map_err(KeeperError::Root)?;
+        let (sealer, own): (SealerClient, Sender<Command>) = (self.settings.sealer.clone(), self.own.clone());
+        let spawned = thread::Builder::new().name("device".into()).spawn(move || {
+            // Fails only when the keeper has stopped.
+            let _ = own.send(ask(question, &sealer));
+        });
+        spawned.map_err(|_| KeeperError::Busy)?;
+        self.device_is_asked = true;
+        Ok(())
+    }
+}

@@ -74,7 +74,7 @@ fn render(report: &Report<'_>) -> String {
     ];
     if let Some(probe) = probe {
         let text =
-            format!("32 bytes became {} and came back, in {} ms", probe.ciphertext_bytes, probe.took.as_millis());
+            format!("32 bytes became {} and came back, in {} µs", probe.ciphertext_bytes, probe.took.as_micros());
         lines.push(("round trip", text));
     }
     if let Some(device) = device {

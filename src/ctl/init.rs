@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::args::Common;
-use super::output::{fail, load, print};
+use super::output::{fail, harden, load, print};
 use crate::config::Config;
 use crate::keyring::{self, KeeperError};
 use crate::store::StateDir;
@@ -16,6 +16,9 @@ pub(super) fn run(common: &Common) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
+    if let Err(code) = harden() {
+        return code;
+    }
     let kek = match set_up(&config) {
         Ok(kek) => kek,
         Err(error) => return fail(&error, error.class(), error.hint()),

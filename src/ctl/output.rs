@@ -9,11 +9,18 @@ use super::PROGRAM;
 use super::args::Common;
 use crate::config::{self, Config};
 use crate::control::{self, Answer, ControlError, Request, say};
+use crate::sandbox::process;
 use crate::types::Class;
 
 /// The configuration. Its warnings are for `config check` and the log of nodeseald.
 pub(super) fn load(common: &Common) -> Result<Config, ExitCode> {
     config::load(&common.config).map_err(|error| say::config_error(PROGRAM, &error))
+}
+
+/// For verbs that hold keys themselves: no core dump, no tracing by others.
+pub(super) fn harden() -> Result<(), ExitCode> {
+    process::harden()
+        .map_err(|error| fail(&error, Class::Internal, "the kernel refused what every kernel allows: see its log"))
 }
 
 /// An answer of the running daemon.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::args::Common;
-use super::output::{control_error, fail, load, print, unfit};
+use super::output::{control_error, fail, harden, load, print, unfit};
 use crate::config::Config;
 use crate::control::{self, Answer, Request};
 use crate::seal::root::{NodeRoot, RootError};
@@ -18,6 +18,9 @@ pub(super) fn run(common: &Common) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
+    if let Err(code) = harden() {
+        return code;
+    }
     let policy = match control::ask(&config.control_socket, &Request::Reseal {}) {
         Ok(Answer::Resealed { policy }) => policy,
         Ok(_) => return unfit(),

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -63,10 +63,7 @@ impl Layout {
         if root.as_os_str().len() > PATH_MAX_BYTES {
             return Err(LayoutError::TooLong);
         }
-        let meta = fs::metadata(&root).map_err(|source| fail("look at", &root, source))?;
-        if meta.uid() != nix::unistd::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
-            return Err(LayoutError::NotPrivate { path: root });
-        }
+        make_private(&root)?;
         for folder in ["log", "tpm"] {
             let path = root.join(folder);
             make_dir(&path).map_err(|source| fail("create", &path, source))?;
@@ -147,6 +144,21 @@ pub(super) fn open_log(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
+/// An empty folder of ours that others can enter is closed to them; one that holds something else is left as it is.
+fn make_private(root: &Path) -> Result<(), LayoutError> {
+    let fail = |what, source| LayoutError::Io { what, path: root.to_owned(), source };
+    let meta = fs::metadata(root).map_err(|source| fail("look at", source))?;
+    let is_ours = meta.uid() == nix::unistd::geteuid().as_raw();
+    if is_ours && meta.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let is_empty = fs::read_dir(root).map_err(|source| fail("list", source))?.next().is_none();
+    if !is_ours || !is_empty {
+        return Err(LayoutError::NotPrivate { path: root.to_owned() });
+    }
+    fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(|source| fail("close", source))
+}
+
 fn make_dir(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -169,6 +181,17 @@ fn lay_over(base: &mut Table, over: Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_folder_is_closed_to_others_and_one_with_somebodys_files_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        open(temp.path());
+        drop(Layout::open(temp.path()).unwrap());
+        assert_eq!(fs::metadata(temp.path()).unwrap().mode() & 0o777, 0o700);
+        open(temp.path());
+        assert!(matches!(Layout::open(temp.path()), Err(LayoutError::NotPrivate { .. })));
+    }
 
     #[test]
     fn a_fragment_replaces_single_keys_and_leaves_their_neighbours() {

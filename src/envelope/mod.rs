@@ -1,7 +1,7 @@
 //! The bytes that kube-apiserver stores for us: how a DEK or seed is encrypted under a local KEK (docs/formats.md, "Envelope").
 //!
-//! Pure: no IO, no clock, no randomness, no key of its own. What it refuses: anything that is not byte for byte what [`seal_v1`]
-//! or [`seal_v2`] wrote for the same cluster, API version, key_id and wraps. Which KEK a text needs is said by [`Parsed::kek_id`].
+//! Pure: no IO, no clock, no randomness, no key of its own. What it refuses: anything that is not byte for byte what
+//! [`Sealing`] wrote for the same cluster, API version, key_id and wraps. Which KEK a text needs is said by [`Parsed::kek_id`].
 //!
 //! ```text
 //! head  = "NSL" | format 1 | api (1 = v1beta1, 2 = v2) | algorithm (1 = AES-256-GCM) | KEK id, 16 bytes
@@ -89,50 +89,50 @@ pub struct Binding<'a> {
     pub wraps: &'a Wraps<'a>,
 }
 
-/// Encrypts for KMS v2. The wraps travel in the annotations, outside of the text.
-pub fn seal_v2(
-    kek: &Key32<'_>,
-    to: &Binding<'_>,
-    nonce: [u8; NONCE_BYTES],
-    plaintext: &[u8],
-) -> Result<Vec<u8>, EnvelopeError> {
-    let head = head(Api::V2, kek.id);
-    let mut text = Writer::new();
-    text.raw(&head).raw(&check(to.cluster, to.key_id, &head));
-    finish_sealing(kek, to, &head, text, nonce, plaintext, V2_CIPHERTEXT_MAX_BYTES)
-}
-
-/// Encrypts for KMS v1beta1. key_id and wraps travel inside, since that API has no other place for them.
-pub fn seal_v1(
-    kek: &Key32<'_>,
-    to: &Binding<'_>,
-    nonce: [u8; NONCE_BYTES],
-    plaintext: &[u8],
-) -> Result<Vec<u8>, EnvelopeError> {
-    let key_id_len = u8::try_from(to.key_id.len()).map_err(|_| EnvelopeError::PlaintextLength)?;
-    let head = head(Api::V1, kek.id);
-    let mut text = Writer::new();
-    text.raw(&head).raw(&check(to.cluster, to.key_id, &head)).u8(key_id_len).raw(to.key_id.as_bytes());
-    to.wraps.write(&mut text);
-    finish_sealing(kek, to, &head, text, nonce, plaintext, V1_CIPHERTEXT_MAX_BYTES)
-}
-
-fn finish_sealing(
-    kek: &Key32<'_>,
-    to: &Binding<'_>,
-    head: &[u8; HEAD_BYTES],
-    mut text: Writer,
-    nonce: [u8; NONCE_BYTES],
-    plaintext: &[u8],
+/// How the texts of one KEK begin, and what they are bound to. The same for all of them, and so made once.
+pub struct Sealing {
+    opening: Vec<u8>,
+    aad: Vec<u8>,
     most: usize,
-) -> Result<Vec<u8>, EnvelopeError> {
-    let mut text = text.raw(&nonce).finish();
-    if plaintext.is_empty() || text.len() + plaintext.len() + TAG_BYTES > most {
-        return Err(EnvelopeError::PlaintextLength);
+}
+
+impl Sealing {
+    /// In v2 the wraps travel in the annotations, outside of the text. In v1 they and the key_id travel inside, since that API has
+    /// no other place for them.
+    pub fn new(api: Api, kek_id: &KekId, to: &Binding<'_>) -> Result<Self, EnvelopeError> {
+        let head = head(api, kek_id);
+        let mut opening = Writer::new();
+        opening.raw(&head).raw(&check(to.cluster, to.key_id, &head));
+        let most = match api {
+            Api::V2 => V2_CIPHERTEXT_MAX_BYTES,
+            Api::V1 => {
+                let too_long = |_| EnvelopeError::Format(WireError::BadValue("key_id"));
+                opening.u8(u8::try_from(to.key_id.len()).map_err(too_long)?).raw(to.key_id.as_bytes());
+                to.wraps.write(&mut opening);
+                V1_CIPHERTEXT_MAX_BYTES
+            }
+        };
+        let aad = aad(to.cluster, to.key_id, &head, to.wraps);
+        Ok(Self { opening: opening.finish(), aad, most })
     }
-    let aad = aad(to.cluster, to.key_id, head, to.wraps);
-    aead::seal(kek.bytes, &nonce, &aad, plaintext, &mut text).map_err(|_| EnvelopeError::PlaintextLength)?;
-    Ok(text)
+
+    /// Encrypts. The nonce is random and never used twice with one KEK.
+    pub fn seal(
+        &self,
+        kek: &[u8; Key::LEN],
+        nonce: [u8; NONCE_BYTES],
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>, EnvelopeError> {
+        let len = self.opening.len() + NONCE_BYTES + plaintext.len() + TAG_BYTES;
+        if plaintext.is_empty() || len > self.most {
+            return Err(EnvelopeError::PlaintextLength);
+        }
+        let mut text = Vec::with_capacity(len);
+        text.extend_from_slice(&self.opening);
+        text.extend_from_slice(&nonce);
+        aead::seal(kek, &nonce, &self.aad, plaintext, &mut text).map_err(|_| EnvelopeError::PlaintextLength)?;
+        Ok(text)
+    }
 }
 
 /// Reads a v2 text as kube-apiserver hands it back, with the key_id and annotations that it stored beside it.
@@ -162,14 +162,6 @@ pub fn parse_v1<'a>(cluster: &ClusterId, text: &'a [u8]) -> Result<Parsed<'a>, E
     }
     let wraps = Wraps::read(&mut reader).map_err(EnvelopeError::Wraps)?;
     finish(reader, cluster, key_id, head, kek_id, wraps)
-}
-
-/// A KEK's id and bytes, borrowed for one call.
-pub struct Key32<'a> {
-    /// Goes into the head.
-    pub id: &'a KekId,
-    /// AES-256.
-    pub bytes: &'a [u8; Key::LEN],
 }
 
 impl<'a> Parsed<'a> {

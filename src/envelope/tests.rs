@@ -8,6 +8,19 @@ const NONCE: [u8; 12] = [0x33; 12];
 const KEY_ID: &str = "ns1-0123456789012345678901234567890123456789";
 const DEK: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
 
+struct Key32<'a> {
+    id: &'a KekId,
+    bytes: &'a [u8; 32],
+}
+
+fn seal_v1(kek: &Key32<'_>, to: &Binding<'_>, nonce: [u8; 12], plaintext: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
+    Sealing::new(Api::V1, kek.id, to)?.seal(kek.bytes, nonce, plaintext)
+}
+
+fn seal_v2(kek: &Key32<'_>, to: &Binding<'_>, nonce: [u8; 12], plaintext: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
+    Sealing::new(Api::V2, kek.id, to)?.seal(kek.bytes, nonce, plaintext)
+}
+
 fn kek() -> Key32<'static> {
     Key32 { id: &ID, bytes: &KEK }
 }

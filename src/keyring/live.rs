@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::error::KeyringError;
 use super::uses::{Claim, UseCounter};
-use crate::envelope::{self, Api, Binding, EnvelopeError, Key32, Parsed, Wraps};
+use crate::envelope::{self, Api, Binding, EnvelopeError, Parsed, Sealing, Wraps};
 use crate::sandbox::memory::LockedKey;
 use crate::types::{ClusterId, KekId, KeyId, Secret, random};
 
@@ -47,10 +47,25 @@ pub(super) struct Snapshot {
 
 /// A KEK in memory.
 pub(super) struct LiveKek {
-    pub(super) id: KekId,
     pub(super) key_id: KeyId,
-    pub(super) key: LockedKey,
+    key: LockedKey,
     pub(super) uses: UseCounter,
+    v1: Sealing,
+    v2: Sealing,
+}
+
+impl LiveKek {
+    pub(super) fn new(
+        cluster: &ClusterId,
+        id: &KekId,
+        key: LockedKey,
+        uses: UseCounter,
+    ) -> Result<Self, EnvelopeError> {
+        let key_id = KeyId::of_local_kek(cluster, id);
+        let to = Binding { cluster, key_id: key_id.as_str(), wraps: &Wraps::default() };
+        let (v1, v2) = (Sealing::new(Api::V1, id, &to)?, Sealing::new(Api::V2, id, &to)?);
+        Ok(Self { key_id, key, uses, v1, v2 })
+    }
 }
 
 /// What an Encrypt gives.
@@ -96,13 +111,11 @@ impl Keyring {
         let kek = &snapshot.active;
         self.claim_use(kek).await?;
         let nonce = random::array().map_err(KeyringError::Random)?;
-        let seal = match api {
-            Api::V1 => envelope::seal_v1,
-            Api::V2 => envelope::seal_v2,
+        let sealing = match api {
+            Api::V1 => &kek.v1,
+            Api::V2 => &kek.v2,
         };
-        let key = Key32 { id: &kek.id, bytes: kek.key.expose() };
-        let to = Binding { cluster: &self.cluster, key_id: kek.key_id.as_str(), wraps: &Wraps::default() };
-        let text = seal(&key, &to, nonce, plaintext);
+        let text = sealing.seal(kek.key.expose(), nonce, plaintext);
         Ok(Encrypted { text: text.map_err(KeyringError::Envelope)?, key_id: kek.key_id.clone() })
     }
 

@@ -214,12 +214,9 @@ fn a_kek_past_half_of_its_uses_is_replaced() {
 fn at_the_hard_limit_encrypt_is_refused_and_decrypt_goes_on() {
     let keyring = Keyring::opening(cluster(), || {});
     let id = KekId::from_bytes([1; 16]);
-    let kek = Arc::new(LiveKek {
-        id,
-        key_id: KeyId::of_local_kek(&cluster(), &id),
-        key: LockedKey::new(Key::random().unwrap()).unwrap(),
-        uses: UseCounter::new(HARD_LIMIT_USES - 1, HARD_LIMIT_USES + RESERVED_BLOCK_USES),
-    });
+    let key = LockedKey::new(Key::random().unwrap()).unwrap();
+    let uses = UseCounter::new(HARD_LIMIT_USES - 1, HARD_LIMIT_USES + RESERVED_BLOCK_USES);
+    let kek = Arc::new(LiveKek::new(&cluster(), &id, key, uses).unwrap());
     keyring.publish(Snapshot { active: Arc::clone(&kek), by_id: [(id, kek)].into() });
     let last = block_on(keyring.encrypt(Api::V2, DEK)).unwrap();
     assert!(matches!(block_on(keyring.encrypt(Api::V2, DEK)), Err(KeyringError::Exhausted)));

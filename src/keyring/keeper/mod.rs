@@ -251,10 +251,12 @@ impl<'a> Keeper<'a> {
         if !key.is_locked() {
             emit(&Event::MemoryUnlocked);
         }
-        let key_id = KeyId::of_local_kek(&self.settings.cluster, &id);
         let used =
             self.state.ring.entries().find(|(entry, _)| entry.id == id).map_or(0, |(entry, _)| entry.uses_reserved);
-        self.keks.insert(id, Arc::new(LiveKek { id, key_id, key, uses: UseCounter::new(used, used) }));
+        // Fails only for a key_id longer than ours are.
+        let kek = LiveKek::new(&self.settings.cluster, &id, key, UseCounter::new(used, used))
+            .map_err(|_| KeeperError::NotOpened(id))?;
+        self.keks.insert(id, Arc::new(kek));
         Ok(())
     }
 

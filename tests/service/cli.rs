@@ -272,14 +272,16 @@ fn status_says_everything_as_text_and_as_json() {
 }
 
 #[test]
-fn a_second_dev_in_one_folder_and_a_folder_open_to_others_are_refused() {
+fn a_second_dev_in_one_folder_and_a_folder_with_files_and_open_to_others_are_refused() {
     let node = Node::start();
     let dev = |dir: &std::path::Path| run(Command::new("timeout").args(["20", NODESEAL, "dev", "--dir"]).arg(dir));
     let second = dev(&node.dir());
     assert!(second.assert_refused(78).err.contains("another `nodeseal dev`"), "{second:?}");
     assert!(node.client().store().is_ok());
     let open = tempfile::tempdir().unwrap();
+    fs::write(open.path().join("somebody's"), "file").unwrap();
     fs::set_permissions(open.path(), fs::Permissions::from_mode(0o755)).unwrap();
     dev(open.path()).assert_refused(78);
+    assert_eq!(fs::metadata(open.path()).unwrap().permissions().mode() & 0o777, 0o755, "it is left as it is");
     dev(&open.path().join("x".repeat(100))).assert_refused(78);
 }

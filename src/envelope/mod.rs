@@ -37,9 +37,6 @@ const AES_256_GCM: u8 = 1;
 const HEAD_BYTES: usize = 3 + 1 + 1 + 1 + KekId::LEN;
 const CHECK_BYTES: usize = 8;
 
-/// Bytes that a v2 text is longer than its plaintext.
-pub const V2_OVERHEAD_BYTES: usize = HEAD_BYTES + CHECK_BYTES + NONCE_BYTES + TAG_BYTES;
-
 /// Which of the two APIs a text belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

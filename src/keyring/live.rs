@@ -196,10 +196,11 @@ impl Keyring {
                 Claim::Wait => {
                     // Registered before the second look, so that a block that comes in between is not missed.
                     woken.as_mut().enable();
-                    if kek.uses.claim() == Claim::Granted {
+                    let second = kek.uses.claim();
+                    (self.ask_for_block)();
+                    if matches!(second, Claim::Granted | Claim::GrantedAndLow) {
                         return Ok(());
                     }
-                    (self.ask_for_block)();
                     tokio::time::timeout(RESERVATION_TIMEOUT, woken).await.map_err(|_| KeyringError::Reservation)?;
                 }
             }

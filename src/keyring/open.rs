@@ -50,11 +50,12 @@ pub fn init<D: Disk>(
         dir.destroy(&format!("{}/{file}{}", kek_file::DIR, kek_file::SUFFIX)).map_err(store)?;
     }
     let root = NodeRoot::create(dir, sealer, policy).map_err(KeeperError::Root)?;
-    let entry = create_kek(dir, cluster, &root, now)?;
+    let (entry, _) = create_kek(dir, cluster, &root, now)?;
     let kek = entry.id;
     let state = State { generation: 1, ring: Ring::new(entry, now) };
     let bytes = state.encode(cluster, &root.id(), &root.state_mac_key(cluster));
-    dir.replace(STATE, Kind::State, &bytes).map_err(store)?;
+    // Both: an earlier init that was interrupted may have left a state of another root.
+    dir.replace_both(STATE, Kind::State, &bytes).map_err(store)?;
     // The proof, by the way that every start takes: device, host secret, files.
     open(dir, cluster, sealer, now)?;
     dir.destroy(INIT_MARKER).map_err(store)?;
@@ -69,9 +70,9 @@ pub(super) fn open<D: Disk>(
     sealer: &SealerClient,
     now: UnixSeconds,
 ) -> Result<Opened, KeeperError> {
-    let (root, root_generation) = NodeRoot::open(dir, sealer).map_err(KeeperError::Root)?;
-    if root_generation == Generation::Previous {
-        emit(&Event::StateFellBack { file: "node/root.seal" });
+    let (root, damaged) = NodeRoot::open(dir, sealer).map_err(KeeperError::Root)?;
+    for file in damaged {
+        emit(&Event::StateFellBack { file });
     }
     let mac_key = root.state_mac_key(cluster);
     let loaded =
@@ -118,7 +119,7 @@ pub(super) fn create_kek<D: Disk>(
     cluster: &ClusterId,
     root: &NodeRoot,
     now: UnixSeconds,
-) -> Result<Entry, KeeperError> {
+) -> Result<(Entry, Key), KeeperError> {
     let id = KekId::from_bytes(random::array().map_err(KeeperError::Random)?);
     let key = Key::random().map_err(KeeperError::Random)?;
     let label = KekLabel { id, created: now };
@@ -126,19 +127,16 @@ pub(super) fn create_kek<D: Disk>(
     let nonce = random::array().map_err(KeeperError::Random)?;
     let bytes = kek_file::seal(&key, &label, cluster, &root.id(), &wrapping_key, nonce)
         .map_err(|source| KeeperError::KekFile { kek: id, source })?;
-    // Twice: the file never changes again, and its previous generation is a spare copy.
-    for _ in 0..2 {
-        dir.replace(&kek_file::file_name(&id), Kind::LocalKek, &bytes).map_err(KeeperError::Store)?;
-    }
+    dir.replace_both(&kek_file::file_name(&id), Kind::LocalKek, &bytes).map_err(KeeperError::Store)?;
     let (_, back) = load_kek(dir, cluster, &root.id(), &wrapping_key, &id)?;
     if back.expose() != key.expose() {
         return Err(KeeperError::KekFile { kek: id, source: KekFileError::Tag });
     }
-    Ok(Entry { id, created: now, uses_reserved: 0 })
+    Ok((Entry { id, created: now, uses_reserved: 0 }, back))
 }
 
 /// Reads one KEK from its file.
-pub(super) fn load_kek<D: Disk>(
+fn load_kek<D: Disk>(
     dir: &StateDir<D>,
     cluster: &ClusterId,
     root: &RootId,

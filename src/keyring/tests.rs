@@ -271,6 +271,24 @@ fn a_kek_that_the_state_does_not_know_is_taken_in_to_decrypt() {
 }
 
 #[test]
+fn every_file_of_a_new_node_has_a_spare_copy() {
+    let node = Node::set_up();
+    let text = node.start(|| 0).encrypt().unwrap();
+    for (path, _) in files(&node.state_dir()) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name == "lock" || name.ends_with(".prev") {
+            continue;
+        }
+        let good = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &good[..good.len() / 2]).unwrap();
+        node.start(|| 0).assert_decrypts(&text);
+        if name != "state" {
+            std::fs::write(&path, &good).unwrap();
+        }
+    }
+}
+
+#[test]
 fn calls_wait_for_the_first_attempt_to_open_and_are_refused_at_once_after_it_failed() {
     let node = Node::set_up();
     let running = node.start(|| 0);

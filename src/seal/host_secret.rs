@@ -7,11 +7,9 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 
 use super::protocol::Auth;
-use crate::store::{Disk, Kind, LoadError, StateDir, StoreError};
+use crate::store::{Disk, Kind, LoadError, Loaded, StateDir, StoreError};
 use crate::types::random::RandomError;
 use crate::types::{Key, RootId};
-
-const FILE: &str = "node/host.key";
 
 /// The node's own half.
 pub struct HostSecret(Key);
@@ -22,20 +20,22 @@ pub struct HostSecret(Key);
 pub struct LengthError;
 
 impl HostSecret {
+    /// Inside of the state directory.
+    pub(super) const FILE: &'static str = "node/host.key";
+
     /// Fresh, for a node that is set up.
     pub fn random() -> Result<Self, RandomError> {
         Key::random().map(Self)
     }
 
     /// Reads it from the state directory.
-    pub fn load<D: Disk>(dir: &StateDir<D>) -> Result<Self, LoadError<LengthError>> {
-        let loaded = dir.load(FILE, Kind::HostSecret, |bytes| Key::copy_of(bytes).ok_or(LengthError))?;
-        Ok(Self(loaded.value))
+    pub fn load<D: Disk>(dir: &StateDir<D>) -> Result<Loaded<Self>, LoadError<LengthError>> {
+        dir.load(Self::FILE, Kind::HostSecret, |bytes| Key::copy_of(bytes).map(Self).ok_or(LengthError))
     }
 
-    /// Writes it to the state directory.
+    /// Writes it to the state directory, with a spare copy: it never changes, and without it nothing opens.
     pub fn save<D: Disk>(&self, dir: &StateDir<D>) -> Result<(), StoreError> {
-        dir.replace(FILE, Kind::HostSecret, self.0.expose())
+        dir.replace_both(Self::FILE, Kind::HostSecret, self.0.expose())
     }
 
     /// The value that the sealed object asks for (TPM 2.0 Part 3, TPM2_PolicyAuthValue).

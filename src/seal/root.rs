@@ -102,11 +102,11 @@ impl NodeRoot {
         Ok(root)
     }
 
-    /// Opens the root with the device. The generation says whether the newest file was damaged.
-    pub fn open<D: Disk>(dir: &StateDir<D>, sealer: &SealerClient) -> Result<(Self, Generation), RootError> {
-        let question = Question::load(dir)?;
-        let generation = question.generation;
-        question.open(sealer).map(|root| (root, generation))
+    /// Opens the root with the device, and names the files whose newest generation was damaged.
+    pub fn open<D: Disk>(dir: &StateDir<D>, sealer: &SealerClient) -> Result<(Self, Vec<&'static str>), RootError> {
+        let mut question = Question::load(dir)?;
+        let fell_back = std::mem::take(&mut question.fell_back);
+        question.open(sealer).map(|root| (root, fell_back))
     }
 
     /// Seals the same root anew under `policy` and replaces the file.
@@ -157,7 +157,8 @@ impl NodeRoot {
 pub struct Question {
     host: HostSecret,
     sealed: SealedRoot,
-    generation: Generation,
+    /// Files of which the generation before the newest was read.
+    fell_back: Vec<&'static str>,
 }
 
 impl Question {
@@ -165,7 +166,9 @@ impl Question {
     pub fn load<D: Disk>(dir: &StateDir<D>) -> Result<Self, RootError> {
         let host = HostSecret::load(dir).map_err(host_error)?;
         let sealed = SealedRoot::load(dir)?;
-        Ok(Self { host, sealed: sealed.value, generation: sealed.generation })
+        let read = [(HostSecret::FILE, host.generation), (FILE, sealed.generation)];
+        let fell_back = read.into_iter().filter(|(_, read)| *read == Generation::Previous).map(|(file, _)| file);
+        Ok(Self { fell_back: fell_back.collect(), host: host.value, sealed: sealed.value })
     }
 
     /// The root. Blocks for as long as the device takes.
@@ -198,14 +201,10 @@ impl SealedRoot {
         })
     }
 
-    /// Writes the file twice, so that the previous generation is a spare copy of this seal and not an older one: a seal under a
-    /// policy that the operator left must not stay on the disk.
+    /// Writes the file. The previous generation becomes a spare copy of this seal and not an older one: a seal under a policy that
+    /// the operator left must not stay on the disk.
     pub fn save<D: Disk>(&self, dir: &StateDir<D>) -> Result<(), RootError> {
-        let bytes = self.encode();
-        for _ in 0..2 {
-            dir.replace(FILE, Kind::NodeRoot, &bytes).map_err(RootError::Store)?;
-        }
-        Ok(())
+        dir.replace_both(FILE, Kind::NodeRoot, &self.encode()).map_err(RootError::Store)
     }
 
     fn encode(&self) -> Vec<u8> {

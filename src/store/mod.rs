@@ -71,11 +71,6 @@ impl<D: Disk> StateDir<D> {
         Ok(Self { root: root.to_owned(), disk, _lock: lock })
     }
 
-    /// Where the directory is.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// Makes a sub-directory (0700) if it is absent, safe against a power cut.
     pub fn make_dir(&self, name: &str) -> Result<(), StoreError> {
         let path = self.root.join(name);
@@ -142,6 +137,13 @@ impl<D: Disk> StateDir<D> {
             Ok(_) => Err(StoreError::Damaged { path, damage: Damage::ReadBack }),
             Err(source) => Err(StoreError::io("read back", &path, source)),
         }
+    }
+
+    /// [`StateDir::replace`], twice: both generations hold this content. For files that are written once and must outlive a bad
+    /// sector, and for those whose older content must not stay on the disk. A stop between the two leaves what `replace` leaves.
+    pub fn replace_both(&self, name: &str, kind: Kind, payload: &[u8]) -> Result<(), StoreError> {
+        self.replace(name, kind, payload)?;
+        self.replace(name, kind, payload)
     }
 
     /// The newest generation that is whole and that `parse` accepts. The version is that of the kind in the file.

@@ -65,11 +65,15 @@ fn another_host_secret_is_refused_until_the_right_one_is_back() {
 }
 
 #[test]
-fn a_lost_host_secret_is_refused_until_it_is_back() {
+fn a_lost_host_secret_falls_back_to_its_spare_copy_and_without_one_is_refused() {
     let tpm = Swtpm::start();
     let (mut alone, stored) = set_up(&tpm);
     let back = aside(&alone, "node/host.key");
     fs::remove_file(alone.state().join("node/host.key")).unwrap();
+    alone.start().assert_opens(&stored);
+    alone.await_event("state.fell_back", "host.key");
+    assert_eq!(alone.stop(), 0);
+    fs::remove_file(alone.state().join("node/host.key.prev")).unwrap();
     assert_refused_until_mended(&mut alone, &stored, "host.key", back);
 }
 

@@ -121,8 +121,7 @@ impl Keeper<'_> {
         if !same {
             return Err(KeeperError::Root(RootError::Verify));
         }
-        let entry = open::create_kek(&self.dir, cluster, root, (self.settings.now)())?;
-        let (_, key) = open::load_kek(&self.dir, cluster, &root.id(), &root.kek_wrapping_key(cluster), &entry.id)?;
+        let (entry, key) = open::create_kek(&self.dir, cluster, root, (self.settings.now)())?;
         let ring = self.state.ring.with_pending(entry.clone()).map_err(KeeperError::Move)?;
         self.take_in(entry.id, key)?;
         self.commit(ring)?;

@@ -9,7 +9,7 @@ use crate::api::{self, V2Version};
 use crate::envelope::Api;
 use crate::keyring::MaxAge;
 use crate::sealer::settings::{DEFAULT_PARENT_HANDLE, OWNER_PERSISTENT_HANDLES, TpmDevice, TpmSettings};
-use crate::types::{PcrBank, PcrSet, SealPolicy};
+use crate::types::{Backend, PcrBank, PcrSet, SealPolicy};
 
 /// The only version of the file so far.
 const VERSION: i64 = 1;
@@ -196,6 +196,7 @@ fn check_seal(problems: &mut Problems, warnings: &mut Problems, seal: raw::Seal)
     }
     Some(Seal {
         socket,
+        backend: Backend::Tpm2,
         tpm2: TpmSettings { device: device?, parent_handle: parent_handle?, allow_software_tpm },
         policy: policy?,
     })

@@ -17,7 +17,7 @@ use crate::audit::log;
 use crate::keyring::MaxAge;
 use crate::seal::client::SealerClient;
 use crate::sealer::settings::TpmSettings;
-use crate::types::{ClusterId, SealPolicy};
+use crate::types::{Backend, ClusterId, SealPolicy, SealTo};
 
 /// Where the file is unless `--config` or `NODESEAL_CONFIG` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/nodeseal/nodeseal.toml";
@@ -62,10 +62,27 @@ impl Config {
 pub struct Seal {
     /// Where a supervisor listens for the sealer; absent: the sealer is started for each question.
     pub socket: Option<PathBuf>,
+    /// Which device seals what is sealed from now on; what was sealed names its own.
+    pub backend: Backend,
     /// The TPM.
     pub tpm2: TpmSettings,
-    /// What the node root is bound to.
+    /// What the node root is bound to beside the TPM.
     pub policy: SealPolicy,
+}
+
+impl Seal {
+    /// Where new seals go.
+    pub const fn to(&self) -> SealTo {
+        self.to_backend(self.backend)
+    }
+
+    /// A new seal by this device, whatever the configuration prefers.
+    pub const fn to_backend(&self, backend: Backend) -> SealTo {
+        match backend {
+            Backend::Tpm2 => SealTo::Tpm2(self.policy),
+            Backend::Pkcs11 => SealTo::Pkcs11,
+        }
+    }
 }
 
 /// A mistake or a warning: where, and what to write instead.

@@ -38,5 +38,5 @@ pub(super) fn run(common: &Common) -> ExitCode {
 /// Also what `dev` does the first time.
 pub(super) fn set_up(config: &Config) -> Result<KekId, KeeperError> {
     let dir = StateDir::create(&config.state_dir).map_err(KeeperError::Store)?;
-    keyring::init(&dir, &config.cluster, &config.sealer(), config.seal.policy, clock::now())
+    keyring::init(&dir, &config.cluster, &config.sealer(), config.seal.to(), clock::now())
 }

@@ -35,5 +35,5 @@ pub(super) fn run(common: &Common) -> ExitCode {
 
 fn offline(config: &Config) -> Result<String, RootError> {
     let dir = StateDir::open(&config.state_dir).map_err(RootError::Store)?;
-    NodeRoot::reseal(&dir, &config.sealer(), config.seal.policy).map(|sealed| sealed.policy.to_string())
+    NodeRoot::reseal(&dir, &config.sealer(), config.seal.to()).map(|sealed| sealed.policy.to_string())
 }

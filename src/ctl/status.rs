@@ -26,7 +26,7 @@ pub(super) fn run(common: &Common, args: &StatusArgs) -> ExitCode {
         Ok(probe) => probe,
         Err(error) => return fail(&error, error.class(), error.hint()),
     };
-    let device = match args.device.then(|| config.sealer().describe()).transpose() {
+    let device = match args.device.then(|| config.sealer().describe(config.seal.backend)).transpose() {
         Ok(device) => device,
         Err(error) => return fail(&error, error.class(), error.hint()),
     };

@@ -45,8 +45,8 @@ impl Operator {
         match config::load(&self.config.path) {
             Ok(config) => self
                 .keeper
-                .reseal(config.seal.policy)
-                .map_or_else(refused, |policy| Answer::Resealed { policy: policy.to_string() }),
+                .reseal(config.seal.to())
+                .map_or_else(refused, |root| Answer::Resealed { policy: root.policy.to_string() }),
             Err(error) => Answer::Refused(Refusal::new(&error, error.class(), error.hint())),
         }
     }

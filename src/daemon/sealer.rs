@@ -14,8 +14,7 @@ use crate::api::listen::{self, ListenError};
 use crate::audit::{Event, emit};
 use crate::config::Config;
 use crate::control::say;
-use crate::sealer::settings::TpmSettings;
-use crate::sealer::{Sealer, server};
+use crate::sealer::{Devices, server};
 use crate::types::Class;
 
 const PROGRAM: &str = "nodeseal-sealer";
@@ -25,29 +24,29 @@ const SOCKET_MODE: u32 = 0o600;
 
 /// `nodeseal-sealer`.
 pub fn main() -> ExitCode {
-    let config = match prepare(PROGRAM, "Seals and opens the node root with the TPM, for nodeseald") {
+    let config = match prepare(PROGRAM, "Seals and opens the node root with this machine's device, for nodeseald") {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let mut sealer = engine(config.seal.tpm2.clone());
+    let mut devices = engines(&config);
     if let Some(stream) = question_on_stdin() {
-        return finish(server::answer(stream, &mut *sealer));
+        return finish(server::answer(stream, &mut devices));
     }
     emit(&Event::ServiceStarted { program: PROGRAM });
     match listener(&config) {
-        Ok((listener, socket)) => finish(server::serve(&listener, &socket, &mut *sealer)),
+        Ok((listener, socket)) => finish(server::serve(&listener, &socket, &mut devices)),
         Err(error) => say::error(PROGRAM, &error, error.class(), error.hint()),
     }
 }
 
-#[cfg(feature = "tpm2")]
-fn engine(settings: TpmSettings) -> Box<dyn Sealer> {
-    Box::new(crate::sealer::tpm2::Tpm2::new(settings))
-}
-
-#[cfg(not(feature = "tpm2"))]
-fn engine(_: TpmSettings) -> Box<dyn Sealer> {
-    Box::new(crate::sealer::NotCompiledIn)
+/// One engine for each kind of device that is compiled in and configured.
+#[cfg_attr(not(feature = "tpm2"), expect(unused_variables, reason = "a build without engines configures none"))]
+fn engines(config: &Config) -> Devices {
+    let devices = Devices::default();
+    #[cfg(feature = "tpm2")]
+    let devices =
+        devices.with(crate::types::Backend::Tpm2, Box::new(crate::sealer::tpm2::Tpm2::new(config.seal.tpm2.clone())));
+    devices
 }
 
 /// A connected stream socket on descriptor 0, as `seal::client` sets it up.

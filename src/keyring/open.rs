@@ -9,7 +9,7 @@ use crate::seal::client::SealerClient;
 use crate::seal::root::NodeRoot;
 use crate::store::{Disk, Generation, Kind, LoadError, StateDir};
 use crate::types::clock::UnixSeconds;
-use crate::types::{Chain, ClusterId, KekId, Key, RootId, SealPolicy, random};
+use crate::types::{Chain, ClusterId, KekId, Key, RootId, SealTo, random};
 
 pub(super) const STATE: &str = "state";
 pub(super) const INIT_MARKER: &str = "init.pending";
@@ -32,7 +32,7 @@ pub fn init<D: Disk>(
     dir: &StateDir<D>,
     cluster: &ClusterId,
     sealer: &SealerClient,
-    policy: SealPolicy,
+    to: SealTo,
     now: UnixSeconds,
 ) -> Result<KekId, KeeperError> {
     let store = KeeperError::Store;
@@ -49,7 +49,7 @@ pub fn init<D: Disk>(
     for file in files {
         dir.destroy(&format!("{}/{file}{}", kek_file::DIR, kek_file::SUFFIX)).map_err(store)?;
     }
-    let root = NodeRoot::create(dir, sealer, policy).map_err(KeeperError::Root)?;
+    let root = NodeRoot::create(dir, sealer, to).map_err(KeeperError::Root)?;
     let (entry, _) = create_kek(dir, cluster, &root, now)?;
     let kek = entry.id;
     let state = State { generation: 1, ring: Ring::new(entry, now) };

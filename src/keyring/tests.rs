@@ -21,8 +21,9 @@ use crate::seal::frame;
 use crate::seal::protocol::{DeviceBlob, Request, Response};
 use crate::seal::root::NodeRoot;
 use crate::store::{Kind, StateDir};
-use crate::types::{ClusterId, KekId, Key, KeyId, SealPolicy};
+use crate::types::{ClusterId, KekId, Key, KeyId, SealPolicy, SealTo};
 
+const TO: SealTo = SealTo::Tpm2(SealPolicy::None);
 const DAY: u64 = 24 * 3600;
 const DEK: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -44,7 +45,7 @@ impl Node {
 
     fn set_up() -> Self {
         let node = Self::new();
-        init(&node.open_dir(), &cluster(), &node.sealer(), SealPolicy::None, 0).unwrap();
+        init(&node.open_dir(), &cluster(), &node.sealer(), TO, 0).unwrap();
         node
     }
 
@@ -139,7 +140,7 @@ fn imitate(listener: &UnixListener, refuses: &AtomicBool) {
                     false => Response::Fault(Fault::new(FaultCode::Auth, "")),
                 }
             }
-            Request::Describe => unreachable!("the keyring never asks"),
+            _ => unreachable!("the keyring never asks"),
         };
         frame::write(&mut stream, &answer.encode()).unwrap();
     }
@@ -162,7 +163,7 @@ fn files(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
 fn a_second_init_is_refused_and_changes_nothing() {
     let node = Node::set_up();
     let before = files(&node.state_dir());
-    let again = init(&node.open_dir(), &cluster(), &node.sealer(), SealPolicy::None, 1);
+    let again = init(&node.open_dir(), &cluster(), &node.sealer(), TO, 1);
     assert!(matches!(again, Err(KeeperError::AlreadySetUp)));
     assert_eq!(files(&node.state_dir()), before);
 }
@@ -173,7 +174,7 @@ fn a_lost_state_file_is_no_reason_to_make_new_keys() {
     for name in ["state", "state.prev"] {
         let _ = std::fs::remove_file(node.state_dir().join(name));
     }
-    let again = init(&node.open_dir(), &cluster(), &node.sealer(), SealPolicy::None, 1);
+    let again = init(&node.open_dir(), &cluster(), &node.sealer(), TO, 1);
     assert!(matches!(again, Err(KeeperError::AlreadySetUp)));
 }
 
@@ -181,9 +182,9 @@ fn a_lost_state_file_is_no_reason_to_make_new_keys() {
 fn an_init_that_the_device_interrupted_is_done_again() {
     let node = Node::new();
     node.refuses.store(true, Ordering::SeqCst);
-    assert!(init(&node.open_dir(), &cluster(), &node.sealer(), SealPolicy::None, 0).is_err());
+    assert!(init(&node.open_dir(), &cluster(), &node.sealer(), TO, 0).is_err());
     node.refuses.store(false, Ordering::SeqCst);
-    init(&node.open_dir(), &cluster(), &node.sealer(), SealPolicy::None, 0).unwrap();
+    init(&node.open_dir(), &cluster(), &node.sealer(), TO, 0).unwrap();
     node.start(|| 0).encrypt().unwrap();
 }
 

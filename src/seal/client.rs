@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use super::fault::Fault;
 use super::frame;
-use super::protocol::{Auth, DeviceBlob, DeviceInfo, Request, Response};
+use super::protocol::{Auth, CounterStep, DeviceBlob, DeviceInfo, Request, Response};
 use crate::types::wire::WireError;
-use crate::types::{Class, Key, SealPolicy};
+use crate::types::{Backend, Class, Key, SealTo};
 
 /// How long one answer may take. Kernel time limits of single TPM commands run to minutes; the engine gives up after 10 s of retries.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -80,8 +80,8 @@ impl SealerClient {
     }
 
     /// See [`Request::Seal`].
-    pub fn seal(&self, secret: Key, auth: Auth, policy: SealPolicy) -> Result<DeviceBlob, SealerError> {
-        match self.ask(&Request::Seal { policy, auth, secret })? {
+    pub fn seal(&self, secret: Key, auth: Auth, to: SealTo) -> Result<DeviceBlob, SealerError> {
+        match self.ask(&Request::Seal { to, auth, secret })? {
             Response::Sealed(blob) => Ok(blob),
             other => Err(unfit(other)),
         }
@@ -95,9 +95,33 @@ impl SealerClient {
         }
     }
 
+    /// See [`Request::Counter`].
+    pub fn counter(&self, step: CounterStep, index: u32, auth: Auth) -> Result<u64, SealerError> {
+        match self.ask(&Request::Counter { step, index, auth })? {
+            Response::Counted(value) => Ok(value),
+            other => Err(unfit(other)),
+        }
+    }
+
+    /// See [`Request::Parent`].
+    pub fn parent(&self) -> Result<Vec<u8>, SealerError> {
+        match self.ask(&Request::Parent)? {
+            Response::Parent(public) => Ok(public),
+            other => Err(unfit(other)),
+        }
+    }
+
+    /// See [`Request::Import`].
+    pub fn import(&self, duplicate: Vec<u8>, auth: Auth) -> Result<Key, SealerError> {
+        match self.ask(&Request::Import { auth, duplicate })? {
+            Response::Unsealed(key) => Ok(key),
+            other => Err(unfit(other)),
+        }
+    }
+
     /// See [`Request::Describe`].
-    pub fn describe(&self) -> Result<DeviceInfo, SealerError> {
-        match self.ask(&Request::Describe)? {
+    pub fn describe(&self, backend: Backend) -> Result<DeviceInfo, SealerError> {
+        match self.ask(&Request::Describe(backend))? {
             Response::Described(info) => Ok(info),
             other => Err(unfit(other)),
         }

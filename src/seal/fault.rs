@@ -64,7 +64,7 @@ fault_codes! {
     /// TPM_RC_INTEGRITY or TPM_RC_SIZE at TPM2_Load (0x1DF, 0x1D5).
     Foreign = 4, "E-FOREIGN", Denied,
         "the sealed node root belongs to another TPM, or is damaged",
-        "if the file is right, this is not the TPM that sealed it: put the disk back into its machine; nothing was changed";
+        "if the file is right, this is not the TPM that sealed it: put the disk back into its machine, or `nodeseal recover`; nothing was changed";
     /// A response code without a row of its own.
     Internal = 5, "E-TPM-RC", Internal,
         "the TPM answered with a code that we have no remedy for",
@@ -100,11 +100,11 @@ fault_codes! {
     /// The Name at the pinned handle is not the pinned one.
     SrkChanged = 13, "E-SRK-CHANGED", Denied,
         "the storage root key is not the one that the node root was sealed under",
-        "if the board was replaced or the TPM cleared, this node must be set up anew; if not, something sits between CPU and TPM: investigate before you go on; nothing was changed";
+        "if the board was replaced or the TPM cleared, `nodeseal recover`; if not, something sits between CPU and TPM: investigate before you go on; nothing was changed";
     /// No key at the handle (0x18B) and no transient one of the pinned Name.
     SrkMissing = 14, "E-SRK-MISSING", Denied,
         "the storage root key is gone and the TPM no longer makes the same one: it was cleared",
-        "a cleared TPM cannot open what it sealed: what was encrypted under this node's keys can only be read while nodeseald still runs, so read and replace it now without encryption or with another provider; nothing was changed";
+        "a cleared TPM cannot open what it sealed: `nodeseal recover` rebuilds the keys from the recovery file; a nodeseald that still runs goes on with the keys in its memory; nothing was changed";
     /// The key at the handle cannot be a storage parent.
     SrkUnfit = 15, "E-SRK-UNFIT", Misconfigured,
         "what sits at the storage root key's handle is not a storage key that we can use",
@@ -123,16 +123,64 @@ fault_codes! {
         "boot cold, and look for the TPM's setting in the firmware";
     /// What was sealed did not come back the same.
     Verify = 19, "E-VERIFY", Internal,
-        "the TPM did not give back what it had just sealed",
-        "do not rely on this TPM: update its firmware, or replace it; nothing was changed";
+        "the device did not give back what it had just sealed",
+        "do not rely on this device: update its firmware, or replace it; nothing was changed";
     /// This build has no engine of that kind.
     NotCompiledIn = 20, "E-NO-ENGINE", Misconfigured,
-        "the engine of this sealing device is not compiled in",
-        "install a build with the feature of that name";
+        "the engine of this sealing device is not compiled in or not configured",
+        "install a build with the feature of that name, and write its table [seal.pkcs11] or [seal.tpm2]";
     /// The HMAC of an answer is wrong (TSS2_ESYS_RC_RSP_AUTH_FAILED).
     Forged = 21, "E-TPM-FORGED", Denied,
         "an answer that should be the TPM's is not authentic",
         "power the machine off and on once; if it comes again, something sits between CPU and TPM: investigate before you go on; nothing was changed";
+    /// CKR_PIN_INCORRECT, PIN_LOCKED, PIN_EXPIRED, PIN_INVALID, PIN_LEN_RANGE; or one try is left, which is not ours to spend.
+    HsmPin = 22, "E-HSM-PIN", Denied,
+        "the token refused our PIN, or would lock at the next wrong one",
+        "put the right PIN into the file that pin_file names, prove it with another program, and restart nodeseal-sealer; a wrong PIN is never tried again, and the SO can unlock a locked token";
+    /// CKR_DEVICE_*, TOKEN_NOT_PRESENT, SESSION_HANDLE_INVALID after the module was opened anew; no token of that label.
+    HsmGone = 23, "E-HSM-GONE", Unavailable,
+        "the token is away or does not answer",
+        "see whether the token is plugged in and its client works (`pkcs11-tool --module MODULE -L`), and that token_label is its label; until then nodeseald goes on with the keys in its memory, and this is tried again";
+    /// No object, or more than one, of that label, id and kind.
+    HsmKey = 24, "E-HSM-KEY", Misconfigured,
+        "the wrapping key is not the one key that its label and id should name",
+        "list the token's keys (`pkcs11-tool --module MODULE --token-label LABEL --login -O`) and make key_label and key_id under [seal.pkcs11] name exactly one";
+    /// No mechanism that we can seal with passes its trial.
+    HsmMechanism = 25, "E-HSM-MECH", Misconfigured,
+        "the token has no mechanism that we can seal with",
+        "the token needs AES-GCM, RSA-OAEP with SHA-256, or AES-CBC with HMAC-SHA-256 (`pkcs11-tool --module MODULE -M`): update its firmware, or use another token";
+    /// The module's file is not safe, or not a module.
+    HsmModule = 26, "E-HSM-MODULE", Misconfigured,
+        "the PKCS#11 module cannot be used",
+        "module under [seal.pkcs11] is the absolute path of the vendor's library; the file and every folder above it belong to root and nobody else can write to them";
+    /// More than one token of that label, or none with that serial.
+    HsmToken = 27, "E-HSM-TOKEN", Misconfigured,
+        "the token's label and serial do not name one token",
+        "list the tokens (`pkcs11-tool --module MODULE -L`) and write token_label and token_serial under [seal.pkcs11]";
+    /// A return value without a row of its own.
+    HsmAnswer = 28, "E-HSM-RC", Internal,
+        "the PKCS#11 module answered with a value that we have no remedy for",
+        "look the value up in the vendor's manual and report it; nothing was changed";
+    /// The sealed node root was made by another wrapping key, or is damaged: it did not open, and the token is well.
+    HsmForeign = 29, "E-HSM-FOREIGN", Denied,
+        "the sealed node root does not open under the token's wrapping key",
+        "if the file is right, this is not the token or the key that sealed it: put that token back, or `nodeseal recover`; nothing was changed";
+    /// The state's generation is below the TPM's counter.
+    Rollback = 30, "E-ROLLBACK", Denied,
+        "the state directory is older than this node's last key change",
+        "put the newest copy of the state directory back; if there is none, `nodeseal reseal --accept-rollback` goes on with this one, and texts of the keys it lacks stay unreadable";
+    /// TPM_RC_HANDLE (0x18B) on the counter's index.
+    CounterGone = 31, "E-NV-GONE", Denied,
+        "the TPM's counter that guards the state directory is gone",
+        "somebody undefined it: see who manages this TPM; if this is the newest state directory, `nodeseal reseal --accept-rollback` makes a new counter";
+    /// TPM_RC_NV_SPACE (0x14B) or TPM_RC_NV_DEFINED (0x14C) by somebody else's index, or a wrong authorisation on ours.
+    CounterSpace = 32, "E-NV-SPACE", Misconfigured,
+        "the TPM has no place for the counter, or another program's at its index",
+        "choose another counter_index under [seal.tpm2], or let the owner remove what is not needed (`tpm2_getcap handles-nv-index`, `tpm2_nvundefine`)";
+    /// What another machine made for this TPM does not open in it.
+    ForeignBundle = 33, "E-BUNDLE-FOREIGN", Denied,
+        "the bundle was not made for this TPM, or is damaged",
+        "make a request on this very node (`nodeseal bundle request`) and a bundle from it; nothing was changed";
 }
 
 /// A fault with what was seen. The detail never holds secret bytes.

@@ -5,13 +5,13 @@
 
 use super::fault::{Fault, FaultCode};
 use crate::types::wire::{Reader, WireError, Writer};
-use crate::types::{Key, SealPolicy, Secret};
+use crate::types::{Backend, Key, SealPolicy, SealTo, Secret};
 
 /// Bytes of one message. A TPM blob is below 1 KiB, a fault's detail below 4 KiB.
 pub const FRAME_MAX_BYTES: usize = 16 * 1024;
 
 /// Version of the protocol, the first byte of every message.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The authorisation value that opens a sealed object (TPM 2.0 Part 1 §19.6.4.2), derived from the host secret.
 pub struct Auth(Key);
@@ -28,13 +28,27 @@ impl Auth {
     }
 }
 
-/// What a device engine made, readable by that engine alone. Safe to write to disk.
+/// What a device engine made, readable by that engine alone; its first eight bytes say which one. Safe to write to disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceBlob(Vec<u8>);
 
 impl DeviceBlob {
     /// Bytes. A TPM blob with a policy is below 1 KiB.
     pub const MAX_BYTES: usize = 8 * 1024;
+
+    /// First bytes of what a TPM engine made.
+    pub const TPM2_MAGIC: &[u8; 8] = b"NSEALTPM";
+    /// First bytes of what a PKCS#11 engine made.
+    pub const PKCS11_MAGIC: &[u8; 8] = b"NSEALP11";
+
+    /// The engine that made it, if it is one of ours.
+    pub fn backend(&self) -> Option<Backend> {
+        match self.0.first_chunk()? {
+            Self::TPM2_MAGIC => Some(Backend::Tpm2),
+            Self::PKCS11_MAGIC => Some(Backend::Pkcs11),
+            _ => None,
+        }
+    }
 
     /// Refuses what is empty or too long to be one.
     pub fn new(bytes: Vec<u8>) -> Option<Self> {
@@ -58,7 +72,7 @@ pub struct DeviceInfo {
     pub firmware: String,
     /// A software TPM.
     pub software: bool,
-    /// Name of the storage root key in hex; empty if there is none yet.
+    /// A TPM: Name of the storage root key in hex. A token: label and CKA_ID of the wrapping key. Empty if there is none yet.
     pub root_key_name: String,
     /// Failed authorisations that count towards lockout, and the limit.
     pub lockout_counter: u32,
@@ -70,12 +84,30 @@ pub struct DeviceInfo {
 
 /// What a client asks.
 pub enum Request {
+    /// A counter that only grows, of the TPM.
+    Counter {
+        /// What to do with it.
+        step: CounterStep,
+        /// NV index of the owner's range.
+        index: u32,
+        /// Needed to use it.
+        auth: Auth,
+    },
     /// [`crate::seal::protocol::DeviceInfo`].
-    Describe,
+    Describe(Backend),
+    /// Open what another machine made for this TPM's storage root key.
+    Import {
+        /// Needed to open it.
+        auth: Auth,
+        /// Encoded duplicate (docs/formats.md, "Duplicate").
+        duplicate: Vec<u8>,
+    },
+    /// The storage root key that others can make something for: TPMT_PUBLIC, TPM 2.0 Part 2 §12.2.4.
+    Parent,
     /// Seal these bytes.
     Seal {
-        /// What else they are bound to.
-        policy: SealPolicy,
+        /// By which device, and what else they are bound to.
+        to: SealTo,
         /// Needed to open them.
         auth: Auth,
         /// The bytes.
@@ -90,25 +122,51 @@ pub enum Request {
     },
 }
 
+/// What is done with a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CounterStep {
+    /// Define it, in place of an older one of ours, and count once.
+    Make = 1,
+    /// Read it.
+    Read = 2,
+    /// Count once.
+    Advance = 3,
+    /// Undefine it; one that is gone is fine.
+    Remove = 4,
+}
+
 /// What the sealer answers.
 pub enum Response {
+    /// To [`Request::Counter`]: its value, 0 once removed.
+    Counted(u64),
     /// To [`Request::Describe`].
     Described(DeviceInfo),
     /// To any.
     Fault(Fault),
+    /// To [`Request::Parent`].
+    Parent(Vec<u8>),
     /// To [`Request::Seal`].
     Sealed(DeviceBlob),
-    /// To [`Request::Unseal`].
+    /// To [`Request::Unseal`] and [`Request::Import`].
     Unsealed(Key),
 }
 
 const DESCRIBE: u8 = 1;
 const SEAL: u8 = 2;
 const UNSEAL: u8 = 3;
+const COUNTER: u8 = 4;
+const PARENT: u8 = 5;
+const IMPORT: u8 = 6;
 const FAULT: u8 = 0x80;
 const DESCRIBED: u8 = 0x81;
 const SEALED: u8 = 0x82;
 const UNSEALED: u8 = 0x83;
+const COUNTED: u8 = 0x84;
+const PARENT_IS: u8 = 0x85;
+
+/// Bytes of a storage root key's public area, or of a duplicate; an ECC or RSA-2048 one is below 600.
+const OBJECT_MAX_BYTES: usize = 2048;
 
 impl Request {
     /// The message, which holds secrets.
@@ -116,11 +174,23 @@ impl Request {
         let mut w = Writer::new();
         w.u8(VERSION);
         match self {
-            Self::Describe => {
-                w.u8(DESCRIBE);
+            Self::Counter { step, index, auth } => {
+                w.u8(COUNTER).u8(*step as u8).u32(*index).raw(auth.expose());
             }
-            Self::Seal { policy, auth, secret } => {
-                policy.write(w.u8(SEAL));
+            Self::Describe(backend) => {
+                w.u8(DESCRIBE).u8(*backend as u8);
+            }
+            Self::Import { auth, duplicate } => {
+                w.u8(IMPORT).raw(auth.expose()).bytes16(duplicate);
+            }
+            Self::Parent => {
+                w.u8(PARENT);
+            }
+            Self::Seal { to, auth, secret } => {
+                w.u8(SEAL).u8(to.backend() as u8);
+                if let SealTo::Tpm2(policy) = to {
+                    policy.write(&mut w);
+                }
                 w.raw(auth.expose()).raw(secret.expose());
             }
             Self::Unseal { auth, blob } => {
@@ -134,10 +204,25 @@ impl Request {
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = reader(bytes)?;
         let request = match r.u8("request kind")? {
-            DESCRIBE => Self::Describe,
+            COUNTER => {
+                let step = match r.u8("counter step")? {
+                    1 => CounterStep::Make,
+                    2 => CounterStep::Read,
+                    3 => CounterStep::Advance,
+                    4 => CounterStep::Remove,
+                    _ => return Err(WireError::BadValue("counter step")),
+                };
+                Self::Counter { step, index: r.u32("counter index")?, auth: Auth::new(key(&mut r, "auth")?) }
+            }
+            DESCRIBE => Self::Describe(backend(&mut r)?),
+            IMPORT => Self::Import { auth: Auth::new(key(&mut r, "auth")?), duplicate: object(&mut r, "duplicate")? },
+            PARENT => Self::Parent,
             SEAL => {
-                let policy = SealPolicy::read(&mut r)?;
-                Self::Seal { policy, auth: Auth::new(key(&mut r, "auth")?), secret: key(&mut r, "secret")? }
+                let to = match backend(&mut r)? {
+                    Backend::Tpm2 => SealTo::Tpm2(SealPolicy::read(&mut r)?),
+                    Backend::Pkcs11 => SealTo::Pkcs11,
+                };
+                Self::Seal { to, auth: Auth::new(key(&mut r, "auth")?), secret: key(&mut r, "secret")? }
             }
             UNSEAL => Self::Unseal { auth: Auth::new(key(&mut r, "auth")?), blob: blob(&mut r)? },
             _ => return Err(WireError::BadValue("request kind")),
@@ -153,6 +238,12 @@ impl Response {
         let mut w = Writer::new();
         w.u8(VERSION);
         match self {
+            Self::Counted(value) => {
+                w.u8(COUNTED).u64(*value);
+            }
+            Self::Parent(public) => {
+                w.u8(PARENT_IS).bytes16(public);
+            }
             Self::Described(info) => {
                 let DeviceInfo { backend, manufacturer, firmware, software, root_key_name, .. } = info;
                 w.u8(DESCRIBED);
@@ -200,6 +291,8 @@ impl Response {
                 let code = FaultCode::from_number(r.u8("fault code")?).ok_or(WireError::BadValue("fault code"))?;
                 Self::Fault(Fault::new(code, r.text16("fault detail")?))
             }
+            COUNTED => Self::Counted(r.u64("counter value")?),
+            PARENT_IS => Self::Parent(object(&mut r, "parent")?),
             SEALED => Self::Sealed(blob(&mut r)?),
             UNSEALED => Self::Unsealed(key(&mut r, "secret")?),
             _ => return Err(WireError::BadValue("answer kind")),
@@ -223,6 +316,15 @@ fn key(r: &mut Reader<'_>, field: &'static str) -> Result<Key, WireError> {
 
 fn blob(r: &mut Reader<'_>) -> Result<DeviceBlob, WireError> {
     DeviceBlob::new(r.bytes16("blob")?.to_vec()).ok_or(WireError::BadValue("blob"))
+}
+
+fn backend(r: &mut Reader<'_>) -> Result<Backend, WireError> {
+    Backend::from_number(r.u8("backend")?).ok_or(WireError::BadValue("backend"))
+}
+
+fn object(r: &mut Reader<'_>, field: &'static str) -> Result<Vec<u8>, WireError> {
+    let bytes = r.bytes16(field)?;
+    if (1..=OBJECT_MAX_BYTES).contains(&bytes.len()) { Ok(bytes.to_vec()) } else { Err(WireError::BadValue(field)) }
 }
 
 fn flag(r: &mut Reader<'_>, field: &'static str) -> Result<bool, WireError> {

@@ -13,7 +13,7 @@ use super::protocol::DeviceBlob;
 use crate::store::{Disk, Generation, Kind, LoadError, StateDir, StoreError};
 use crate::types::random::{self, RandomError};
 use crate::types::wire::{Reader, WireError, Writer};
-use crate::types::{Class, ClusterId, Key, RootId, SealPolicy};
+use crate::types::{Backend, Class, ClusterId, Key, RootId, SealPolicy, SealTo};
 
 const FILE: &str = "node/root.seal";
 
@@ -90,14 +90,14 @@ impl RootError {
 
 impl NodeRoot {
     /// Makes a new root, seals it and writes both halves. For a node that is set up; the caller has made sure that nothing is lost.
-    pub fn create<D: Disk>(dir: &StateDir<D>, sealer: &SealerClient, policy: SealPolicy) -> Result<Self, RootError> {
+    pub fn create<D: Disk>(dir: &StateDir<D>, sealer: &SealerClient, to: SealTo) -> Result<Self, RootError> {
         let host = HostSecret::random().map_err(RootError::Random)?;
         let id = RootId::from_bytes(random::array().map_err(RootError::Random)?);
         let device_secret = Key::random().map_err(RootError::Random)?;
         let root = Self::derive(id, &device_secret, &host);
         host.save(dir).map_err(RootError::Store)?;
-        let blob = sealer.seal(device_secret, host.auth(&id), policy).map_err(RootError::Sealer)?;
-        let sealed = SealedRoot { id, generation: 1, policy, blob };
+        let blob = sealer.seal(device_secret, host.auth(&id), to).map_err(RootError::Sealer)?;
+        let sealed = SealedRoot { id, generation: 1, policy: to.policy(), blob };
         sealed.save(dir)?;
         Ok(root)
     }
@@ -109,13 +109,9 @@ impl NodeRoot {
         question.open(sealer).map(|root| (root, fell_back))
     }
 
-    /// Seals the same root anew under `policy` and replaces the file.
-    pub fn reseal<D: Disk>(
-        dir: &StateDir<D>,
-        sealer: &SealerClient,
-        policy: SealPolicy,
-    ) -> Result<SealedRoot, RootError> {
-        let sealed = Question::load(dir)?.reseal(sealer, policy)?;
+    /// Seals the same root anew, by any device, and replaces the file.
+    pub fn reseal<D: Disk>(dir: &StateDir<D>, sealer: &SealerClient, to: SealTo) -> Result<SealedRoot, RootError> {
+        let sealed = Question::load(dir)?.reseal(sealer, to)?;
         sealed.save(dir)?;
         Ok(sealed)
     }
@@ -179,20 +175,25 @@ impl Question {
     }
 
     /// A new seal of the same root, opened once for proof and not yet saved. Blocks for as long as the device takes.
-    pub fn reseal(self, sealer: &SealerClient, policy: SealPolicy) -> Result<SealedRoot, RootError> {
+    pub fn reseal(self, sealer: &SealerClient, to: SealTo) -> Result<SealedRoot, RootError> {
         let Self { host, sealed: old, .. } = self;
         let secret = sealer.unseal(old.blob, host.auth(&old.id)).map_err(RootError::Sealer)?;
         let copy = Zeroizing::new(*secret.expose());
-        let blob = sealer.seal(secret, host.auth(&old.id), policy).map_err(RootError::Sealer)?;
+        let blob = sealer.seal(secret, host.auth(&old.id), to).map_err(RootError::Sealer)?;
         let back = sealer.unseal(blob.clone(), host.auth(&old.id)).map_err(RootError::Sealer)?;
         if back.expose() != &*copy {
             return Err(RootError::Verify);
         }
-        Ok(SealedRoot { id: old.id, generation: old.generation + 1, policy, blob })
+        Ok(SealedRoot { id: old.id, generation: old.generation + 1, policy: to.policy(), blob })
     }
 }
 
 impl SealedRoot {
+    /// The kind of device that sealed it, if it is one of ours.
+    pub fn backend(&self) -> Option<Backend> {
+        self.blob.backend()
+    }
+
     /// Reads `node/root.seal`.
     pub fn load<D: Disk>(dir: &StateDir<D>) -> Result<crate::store::Loaded<Self>, RootError> {
         dir.load(FILE, Kind::NodeRoot, Self::decode).map_err(|error| match error {

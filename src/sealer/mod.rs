@@ -3,13 +3,16 @@
 //! [`Sealer`] is the joint between its server loop and a device engine. It refuses to know what the sealed bytes are for: it has
 //! neither the host secret nor any key made from it, so that a device or a parser taken over gains one half of the node root only.
 
+mod devices;
 pub mod server;
 pub mod settings;
 #[cfg(feature = "tpm2")]
 pub mod tpm2;
 
+pub use devices::Devices;
+
 use crate::seal::fault::Fault;
-use crate::seal::protocol::{Auth, DeviceBlob, DeviceInfo};
+use crate::seal::protocol::{Auth, CounterStep, DeviceBlob, DeviceInfo};
 use crate::types::{Key, SealPolicy};
 
 /// A device that binds 32 bytes to this machine.
@@ -24,28 +27,29 @@ pub trait Sealer {
 
     /// Facts for `status`. Touches no key.
     fn describe(&mut self) -> Result<DeviceInfo, Fault>;
-}
 
-/// Stands in where no engine was compiled in, and says so.
-#[cfg(not(feature = "tpm2"))]
-pub struct NotCompiledIn;
-
-#[cfg(not(feature = "tpm2"))]
-impl Sealer for NotCompiledIn {
-    fn seal(&mut self, _: &Key, _: &Auth, _: &SealPolicy) -> Result<DeviceBlob, Fault> {
-        Err(not_compiled_in())
+    /// Counters that only grow, where the device has them.
+    fn counters(&mut self) -> Option<&mut dyn Counters> {
+        None
     }
 
-    fn unseal(&mut self, _: &DeviceBlob, _: &Auth) -> Result<Key, Fault> {
-        Err(not_compiled_in())
-    }
-
-    fn describe(&mut self) -> Result<DeviceInfo, Fault> {
-        Err(not_compiled_in())
+    /// Opening what other machines made for this device, where it can.
+    fn importer(&mut self) -> Option<&mut dyn Importer> {
+        None
     }
 }
 
-#[cfg(not(feature = "tpm2"))]
-fn not_compiled_in() -> Fault {
-    Fault::new(crate::seal::fault::FaultCode::NotCompiledIn, "tpm2")
+/// Counters that nothing can set back: not a restored disk, and not their own removal.
+pub trait Counters {
+    /// One step, and the value after it.
+    fn count(&mut self, step: CounterStep, index: u32, auth: &Auth) -> Result<u64, Fault>;
+}
+
+/// Takes in what another machine made for this device alone.
+pub trait Importer {
+    /// The key to make it for: TPMT_PUBLIC (TPM 2.0 Part 2 §12.2.4) of the storage root key.
+    fn parent(&mut self) -> Result<Vec<u8>, Fault>;
+
+    /// Opens it. Leaves nothing in the device. The argument is an encoded duplicate (docs/formats.md, "Duplicate").
+    fn import(&mut self, duplicate: &[u8], auth: &Auth) -> Result<Key, Fault>;
 }

@@ -10,43 +10,38 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 
-use super::Sealer;
+use super::Devices;
 use crate::audit::{Event, emit};
 use crate::seal::frame;
-use crate::seal::protocol::{Request, Response};
+use crate::seal::protocol::Request;
 use crate::types::Secret;
 
 /// A client has its question ready when it connects.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until the listener fails.
-pub fn serve(listener: &UnixListener, socket: &Path, sealer: &mut dyn Sealer) -> io::Result<()> {
+pub fn serve(listener: &UnixListener, socket: &Path, devices: &mut Devices) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept()?;
         if is_allowed(&stream, socket) {
             // A client that went away in the middle is its own affair.
-            let _ = answer(stream, sealer);
+            let _ = answer(stream, devices);
         }
     }
 }
 
 /// Answers the question of one connection.
-pub fn answer(mut stream: UnixStream, sealer: &mut dyn Sealer) -> io::Result<()> {
+pub fn answer(mut stream: UnixStream, devices: &mut Devices) -> io::Result<()> {
     stream.set_read_timeout(Some(QUESTION_TIMEOUT))?;
     stream.set_write_timeout(Some(QUESTION_TIMEOUT))?;
     let Some(message) = frame::read(&mut stream)? else { return Ok(()) };
-    frame::write(&mut stream, &reply(&message, sealer)?)
+    frame::write(&mut stream, &reply(&message, devices)?)
 }
 
-fn reply(message: &Secret, sealer: &mut dyn Sealer) -> io::Result<Secret> {
+fn reply(message: &Secret, devices: &mut Devices) -> io::Result<Secret> {
     let request =
         Request::decode(message.expose()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let result = match request {
-        Request::Describe => sealer.describe().map(Response::Described),
-        Request::Seal { policy, auth, secret } => sealer.seal(&secret, &auth, &policy).map(Response::Sealed),
-        Request::Unseal { auth, blob } => sealer.unseal(&blob, &auth).map(Response::Unsealed),
-    };
-    Ok(result.unwrap_or_else(Response::Fault).encode())
+    Ok(devices.answer(request).encode())
 }
 
 fn is_allowed(stream: &UnixStream, socket: &Path) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of the rest of the house and performs no IO, except that [`random`] asks the kernel.
 
+mod backend;
 mod chain;
 mod class;
 pub mod clock;
@@ -11,6 +12,7 @@ pub mod random;
 mod secret;
 pub mod wire;
 
+pub use backend::{Backend, BackendError, SealTo};
 pub use chain::Chain;
 pub use class::Class;
 pub use ids::{ClusterId, IdError, KekId, KeyId, RequestUid, RootId};

@@ -7,7 +7,7 @@ use crate::keyring::KeeperError;
 use crate::keyring::ring::RetireTo;
 use crate::seal::root::{NodeRoot, RootError, SealedRoot};
 use crate::types::clock::UnixSeconds;
-use crate::types::{KekId, SealPolicy};
+use crate::types::{Backend, KekId, SealPolicy, SealTo};
 
 /// `status` is for when something is wrong, and must not hang with it.
 const OVERVIEW_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,6 +45,8 @@ pub struct Overview {
     pub keks: usize,
     /// Those in memory.
     pub usable: usize,
+    /// The kind of device that sealed the node root.
+    pub backend: Option<Backend>,
     /// What the node root is bound to.
     pub policy: SealPolicy,
 }
@@ -57,8 +59,8 @@ pub(super) enum Command {
     List(Reply<KeyTable>),
     Opened(Purpose, Result<NodeRoot, RootError>),
     Overview(Reply<Overview>),
-    Reseal(SealPolicy, Reply<SealPolicy>),
-    Resealed(Reply<SealPolicy>, Result<SealedRoot, RootError>),
+    Reseal(SealTo, Reply<SealedRoot>),
+    Resealed(Reply<SealedRoot>, Result<SealedRoot, RootError>),
     Reserve,
     Retire(KekId, RetireTo, Reply<KeyTable>),
     Rotate(Reply<KekRow>),
@@ -103,9 +105,9 @@ impl KeeperHandle {
         answer.recv_timeout(OVERVIEW_TIMEOUT).map_err(|_| KeeperError::Locked)?
     }
 
-    /// Seals the node root anew under this policy.
-    pub fn reseal(&self, policy: SealPolicy) -> Result<SealPolicy, KeeperError> {
-        self.ask(|reply| Command::Reseal(policy, reply))
+    /// Seals the node root anew.
+    pub fn reseal(&self, to: SealTo) -> Result<SealedRoot, KeeperError> {
+        self.ask(|reply| Command::Reseal(to, reply))
     }
 
     /// Lets the thread end.

@@ -174,7 +174,7 @@ impl<'a> Keeper<'a> {
             Command::List(reply) => reply.send(Ok(self.table())).is_ok(),
             Command::Overview(reply) => reply.send(self.overview()).is_ok(),
             Command::Opened(purpose, root) => self.opened(purpose, root),
-            Command::Reseal(policy, reply) => self.reseal(policy, reply),
+            Command::Reseal(to, reply) => self.reseal(to, reply),
             Command::Resealed(reply, sealed) => reply.send(self.resealed(sealed)).is_ok(),
             Command::Reserve => self.reserve(),
             Command::Retire(id, to, reply) => reply.send(self.retire(&id, to)).is_ok(),
@@ -201,9 +201,9 @@ impl<'a> Keeper<'a> {
     }
 
     fn overview(&self) -> Result<Overview, KeeperError> {
-        let policy = SealedRoot::load(&self.dir).map_err(KeeperError::Root)?.value.policy;
+        let root = SealedRoot::load(&self.dir).map_err(KeeperError::Root)?.value;
         let keks = self.state.ring.entries().filter(|(_, state)| *state != KekState::Destroyed).count();
-        Ok(Overview { keks, usable: self.keks.len(), policy })
+        Ok(Overview { keks, usable: self.keks.len(), backend: root.backend(), policy: root.policy })
     }
 
     /// Makes sure that at least half a block lies ahead of the counter.

@@ -15,7 +15,7 @@ use crate::keyring::ring::MoveError;
 use crate::keyring::uses::RESERVED_BLOCK_USES;
 use crate::seal::client::SealerClient;
 use crate::seal::root::{NodeRoot, Question, RootError, SealedRoot};
-use crate::types::{KekId, SealPolicy};
+use crate::types::{KekId, SealTo};
 
 /// First and last pause between attempts at a rotation that is due and fails; each one asks the device.
 const RETRY_MIN: Duration = Duration::from_secs(60);
@@ -65,19 +65,19 @@ impl Keeper<'_> {
     }
 
     /// Asks the device for a new seal; [`Keeper::resealed`] goes on.
-    pub(super) fn reseal(&mut self, policy: SealPolicy, reply: Reply<SealPolicy>) -> bool {
+    pub(super) fn reseal(&mut self, to: SealTo, reply: Reply<SealedRoot>) -> bool {
         let answer = reply.clone();
-        let asked = self.ask_device(move |question, sealer| Command::Resealed(answer, question.reseal(sealer, policy)));
+        let asked = self.ask_device(move |question, sealer| Command::Resealed(answer, question.reseal(sealer, to)));
         asked.map_or_else(|error| reply.send(Err(error)).is_ok(), |()| true)
     }
 
     /// The device has answered.
-    pub(super) fn resealed(&mut self, sealed: Result<SealedRoot, RootError>) -> Result<SealPolicy, KeeperError> {
+    pub(super) fn resealed(&mut self, sealed: Result<SealedRoot, RootError>) -> Result<SealedRoot, KeeperError> {
         self.device_is_asked = false;
         let sealed = sealed.map_err(KeeperError::Root)?;
         sealed.save(&self.dir).map_err(KeeperError::Root)?;
         emit(&Event::SealRenewed { policy: &sealed.policy.to_string() });
-        Ok(sealed.policy)
+        Ok(sealed)
     }
 
     /// By age, by use, or since the newest state was lost.

@@ -28,12 +28,13 @@ use sha2::{Digest, Sha256};
 
 use super::policy::{self, PolicyDigest};
 use super::template::{self, NAME_BYTES, Name, SrkTemplate};
+use crate::seal::protocol::DeviceBlob;
 use crate::sealer::settings::OWNER_PERSISTENT_HANDLES;
 use crate::types::SealPolicy;
 use crate::types::wire::{Reader, WireError, Writer};
 
 /// First bytes of every blob.
-const MAGIC: &[u8; 8] = b"NSEALTPM";
+const MAGIC: &[u8; 8] = DeviceBlob::TPM2_MAGIC;
 
 /// The one version there is.
 const VERSION: u16 = 1;

@@ -1,0 +1,56 @@
+//! All device engines of this machine behind one question each: a new seal names its device, an old one carries its maker's mark.
+
+use super::{Counters, Importer, Sealer};
+use crate::seal::fault::{Fault, FaultCode};
+use crate::seal::protocol::{DeviceBlob, Request, Response};
+use crate::types::Backend;
+
+/// The engines that the configuration and this build have. Nothing is touched before the first question.
+#[derive(Default)]
+pub struct Devices(Vec<(Backend, Box<dyn Sealer>)>);
+
+impl Devices {
+    /// With one more engine, which answers for its kind.
+    #[must_use]
+    pub fn with(mut self, backend: Backend, sealer: Box<dyn Sealer>) -> Self {
+        self.0.push((backend, sealer));
+        self
+    }
+
+    /// Answers one question.
+    pub fn answer(&mut self, request: Request) -> Response {
+        self.try_answer(request).unwrap_or_else(Response::Fault)
+    }
+
+    fn try_answer(&mut self, request: Request) -> Result<Response, Fault> {
+        match request {
+            Request::Counter { step, index, auth } => self.counters()?.count(step, index, &auth).map(Response::Counted),
+            Request::Describe(backend) => self.engine(backend)?.describe().map(Response::Described),
+            Request::Import { auth, duplicate } => self.importer()?.import(&duplicate, &auth).map(Response::Unsealed),
+            Request::Parent => self.importer()?.parent().map(Response::Parent),
+            Request::Seal { to, auth, secret } => {
+                self.engine(to.backend())?.seal(&secret, &auth, &to.policy()).map(Response::Sealed)
+            }
+            Request::Unseal { auth, blob } => self.engine(maker(&blob)?)?.unseal(&blob, &auth).map(Response::Unsealed),
+        }
+    }
+
+    fn engine(&mut self, backend: Backend) -> Result<&mut dyn Sealer, Fault> {
+        match self.0.iter_mut().find(|(kind, _)| *kind == backend) {
+            Some((_, sealer)) => Ok(&mut **sealer),
+            None => Err(Fault::new(FaultCode::NotCompiledIn, backend.label())),
+        }
+    }
+
+    fn counters(&mut self) -> Result<&mut dyn Counters, Fault> {
+        self.engine(Backend::Tpm2)?.counters().ok_or_else(|| Fault::new(FaultCode::NotCompiledIn, "counters"))
+    }
+
+    fn importer(&mut self) -> Result<&mut dyn Importer, Fault> {
+        self.engine(Backend::Tpm2)?.importer().ok_or_else(|| Fault::new(FaultCode::NotCompiledIn, "import"))
+    }
+}
+
+fn maker(blob: &DeviceBlob) -> Result<Backend, Fault> {
+    blob.backend().ok_or_else(|| Fault::new(FaultCode::Format, "the first bytes are of no device engine"))
+}

@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::control::{self, say};
 use crate::keyring::keeper::{self, Settings};
 use crate::sandbox::process;
+use crate::store::RealDisk;
 use crate::types::{Class, clock};
 
 const PROGRAM: &str = "nodeseald";
@@ -63,6 +64,7 @@ const CONTROL_MODE: u32 = 0o600;
 
 fn run(config: Config, kms: UnixListener, control: UnixListener, descriptors: u64) -> ExitCode {
     let (keyring, handle, keeper) = keeper::new(Settings {
+        disk: RealDisk,
         state_dir: config.state_dir.clone(),
         cluster: config.cluster.clone(),
         sealer: config.sealer(),

@@ -75,13 +75,12 @@ pub(super) fn open<D: Disk>(
         emit(&Event::StateFellBack { file });
     }
     let mac_key = root.state_mac_key(cluster);
-    let loaded =
-        dir.load(STATE, Kind::State, |bytes| State::decode(bytes, cluster, &root.id(), &mac_key)).map_err(|error| {
-            match error {
-                LoadError::Content(source) => KeeperError::State(source),
-                LoadError::Store(source) => KeeperError::Store(source),
-            }
-        })?;
+    let loaded = dir.load(STATE, Kind::State, |_, bytes| State::decode(bytes, cluster, &root.id(), &mac_key)).map_err(
+        |error| match error {
+            LoadError::Content(source) => KeeperError::State(source),
+            LoadError::Store(source) => KeeperError::Store(source),
+        },
+    )?;
     let fell_back = loaded.generation == Generation::Previous;
     if fell_back {
         emit(&Event::StateFellBack { file: STATE });
@@ -143,7 +142,7 @@ fn load_kek<D: Disk>(
     wrapping_key: &Key,
     id: &KekId,
 ) -> Result<(KekLabel, Key), KeeperError> {
-    let accept = |bytes: &[u8]| {
+    let accept = |_, bytes: &[u8]| {
         let (label, key) = kek_file::open(bytes, cluster, root, wrapping_key)?;
         if label.id == *id { Ok((label, key)) } else { Err(KekFileError::Tag) }
     };

@@ -20,7 +20,7 @@ use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::frame;
 use crate::seal::protocol::{DeviceBlob, Request, Response};
 use crate::seal::root::NodeRoot;
-use crate::store::{Kind, StateDir};
+use crate::store::{Kind, RealDisk, StateDir};
 use crate::types::{ClusterId, KekId, Key, KeyId, SealPolicy, SealTo};
 
 const TO: SealTo = SealTo::Tpm2(SealPolicy::None);
@@ -63,6 +63,7 @@ impl Node {
 
     fn start(&self, now: fn() -> u64) -> Running {
         let (keyring, handle, body) = keeper::new(Settings {
+            disk: RealDisk,
             state_dir: self.state_dir(),
             cluster: cluster(),
             sealer: self.sealer(),
@@ -77,7 +78,7 @@ impl Node {
         let dir = self.open_dir();
         let (root, _) = NodeRoot::open(&dir, &self.sealer()).unwrap();
         let mac_key = root.state_mac_key(&cluster());
-        let read = |bytes: &[u8]| State::decode(bytes, &cluster(), &root.id(), &mac_key);
+        let read = |_, bytes: &[u8]| State::decode(bytes, &cluster(), &root.id(), &mac_key);
         let state = dir.load("state", Kind::State, read).unwrap().value;
         let state = State { generation: state.generation + 1, ring: state.ring.with_reservation(uses) };
         dir.replace("state", Kind::State, &state.encode(&cluster(), &root.id(), &mac_key)).unwrap();

@@ -30,7 +30,7 @@ impl HostSecret {
 
     /// Reads it from the state directory.
     pub fn load<D: Disk>(dir: &StateDir<D>) -> Result<Loaded<Self>, LoadError<LengthError>> {
-        dir.load(Self::FILE, Kind::HostSecret, |bytes| Key::copy_of(bytes).map(Self).ok_or(LengthError))
+        dir.load(Self::FILE, Kind::HostSecret, |_, bytes| Key::copy_of(bytes).map(Self).ok_or(LengthError))
     }
 
     /// Writes it to the state directory, with a spare copy: it never changes, and without it nothing opens.

@@ -196,7 +196,7 @@ impl SealedRoot {
 
     /// Reads `node/root.seal`.
     pub fn load<D: Disk>(dir: &StateDir<D>) -> Result<crate::store::Loaded<Self>, RootError> {
-        dir.load(FILE, Kind::NodeRoot, Self::decode).map_err(|error| match error {
+        dir.load(FILE, Kind::NodeRoot, |_, bytes| Self::decode(bytes)).map_err(|error| match error {
             LoadError::Content(source) => RootError::Format(source),
             LoadError::Store(source) => RootError::Store(source),
         })

@@ -53,8 +53,8 @@ pub fn wrap(kind: Kind, payload: &[u8]) -> Vec<u8> {
     writer.raw(&digest).finish()
 }
 
-/// The payload, if the bytes are a whole file of this kind.
-pub fn unwrap(kind: Kind, bytes: &[u8]) -> Result<&[u8], Damage> {
+/// Version and payload, if the bytes are a whole file of this kind in a version that we read.
+pub fn unwrap(kind: Kind, bytes: &[u8]) -> Result<(u8, &[u8]), Damage> {
     let mut reader = Reader::new(bytes);
     let short = |_| Damage::Torn;
     if reader.array::<8>("magic").map_err(short)? != *MAGIC {
@@ -77,7 +77,7 @@ pub fn unwrap(kind: Kind, bytes: &[u8]) -> Result<&[u8], Damage> {
     if version > kind.version() || algorithm != SHA256 {
         return Err(Damage::Newer(version));
     }
-    Ok(payload)
+    Ok((version, payload))
 }
 
 #[cfg(test)]
@@ -91,7 +91,7 @@ mod tests {
                         6d4eebf3e375d489819bee36e8b98ae59e40";
         let bytes = wrap(Kind::State, b"abc");
         assert_eq!(hex::encode(&bytes), expected);
-        assert_eq!(unwrap(Kind::State, &bytes), Ok(&b"abc"[..]));
+        assert_eq!(unwrap(Kind::State, &bytes), Ok((1, &b"abc"[..])));
     }
 
     #[test]

@@ -1,16 +1,26 @@
-//! The steps that a write to the state directory is made of, one method each, so that a test can let any one of them fail.
+//! Everything that the store asks of a file system, one method for each step, so that a test can let any one of them fail.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use nix::fcntl::OFlag;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use super::container::PAYLOAD_MAX_BYTES;
 
 /// File operations of the store. An implementation adds no retry and no order of its own.
 pub trait Disk {
+    /// Keeps the lock for as long as it lives.
+    type Lock;
+
+    /// Takes the lock file for this process alone, and makes it if it is absent; `None` if somebody else has it.
+    fn lock(&self, path: &Path) -> io::Result<Option<Self::Lock>>;
+    /// Why others could get at what is in the directory; `None` if it is ours alone.
+    fn exposure(&self, path: &Path) -> io::Result<Option<&'static str>>;
+    /// Whether the name is there, whatever it stands for.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
     /// Creates a directory with mode 0700; one that exists is fine.
     fn make_dir(&self, path: &Path) -> io::Result<()>;
     /// Names in a directory.
@@ -32,9 +42,41 @@ pub trait Disk {
 }
 
 /// The kernel's file system.
+#[derive(Clone, Copy, Debug)]
 pub struct RealDisk;
 
 impl Disk for RealDisk {
+    type Lock = Flock<File>;
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Self::Lock>> {
+        match Flock::lock(open_lock(path)?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(lock)),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(errno.into()),
+        }
+    }
+
+    fn exposure(&self, path: &Path) -> io::Result<Option<&'static str>> {
+        let meta = fs::symlink_metadata(path)?;
+        Ok(if !meta.is_dir() {
+            Some("is not a directory")
+        } else if meta.uid() != nix::unistd::geteuid().as_raw() {
+            Some("belongs to another user")
+        } else if meta.mode() & 0o077 != 0 {
+            Some("can be entered by other users")
+        } else {
+            None
+        })
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        match fs::symlink_metadata(path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn make_dir(&self, path: &Path) -> io::Result<()> {
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -83,7 +125,7 @@ impl Disk for RealDisk {
 }
 
 /// The lock file: created once, never removed, since removing it would let two owners lock two different files.
-pub(super) fn open_lock(path: &Path) -> io::Result<File> {
+fn open_lock(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
         .create(true)

@@ -10,10 +10,7 @@ pub mod container;
 mod disk;
 mod error;
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use nix::fcntl::{Flock, FlockArg};
 
 pub use container::Kind;
 pub use disk::{Disk, RealDisk};
@@ -23,7 +20,7 @@ pub use error::{Damage, StoreError};
 pub struct StateDir<D: Disk = RealDisk> {
     root: PathBuf,
     disk: D,
-    _lock: Flock<std::fs::File>,
+    _lock: D::Lock,
 }
 
 /// Which generation was read.
@@ -44,31 +41,36 @@ pub struct Loaded<T> {
 }
 
 impl StateDir<RealDisk> {
-    /// Opens an existing directory and locks it.
+    /// [`StateDir::open_on`] the kernel's file system.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        check_private(root)?;
-        Self::with_disk(root, RealDisk)
+        Self::open_on(RealDisk, root)
     }
 
-    /// Makes the directory if it is absent (0700), then opens it.
+    /// [`StateDir::create_on`] the kernel's file system.
     pub fn create(root: &Path) -> Result<Self, StoreError> {
-        RealDisk.make_dir(root).map_err(|source| StoreError::io("create", root, source))?;
-        Self::open(root)
+        Self::create_on(RealDisk, root)
     }
 }
 
 impl<D: Disk> StateDir<D> {
     const LOCK: &'static str = "lock";
 
-    /// For tests that let steps fail.
-    pub fn with_disk(root: &Path, disk: D) -> Result<Self, StoreError> {
+    /// Opens an existing directory and locks it.
+    pub fn open_on(disk: D, root: &Path) -> Result<Self, StoreError> {
+        if let Some(reason) = disk.exposure(root).map_err(|source| StoreError::io("open", root, source))? {
+            return Err(StoreError::Insecure { path: root.to_owned(), reason });
+        }
         let path = root.join(Self::LOCK);
-        let file = disk::open_lock(&path).map_err(|source| StoreError::io("open", &path, source))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-            nix::errno::Errno::EWOULDBLOCK => StoreError::InUse { path: root.to_owned() },
-            other => StoreError::io("lock", &path, other.into()),
-        })?;
-        Ok(Self { root: root.to_owned(), disk, _lock: lock })
+        match disk.lock(&path).map_err(|source| StoreError::io("lock", &path, source))? {
+            Some(lock) => Ok(Self { root: root.to_owned(), disk, _lock: lock }),
+            None => Err(StoreError::InUse { path: root.to_owned() }),
+        }
+    }
+
+    /// Makes the directory if it is absent (0700), then opens it.
+    pub fn create_on(disk: D, root: &Path) -> Result<Self, StoreError> {
+        disk.make_dir(root).map_err(|source| StoreError::io("create", root, source))?;
+        Self::open_on(disk, root)
     }
 
     /// Makes a sub-directory (0700) if it is absent, safe against a power cut.
@@ -84,10 +86,8 @@ impl<D: Disk> StateDir<D> {
     pub fn exists(&self, name: &str) -> Result<bool, StoreError> {
         let path = self.root.join(name);
         for candidate in [path.clone(), previous(&path)] {
-            match std::fs::symlink_metadata(&candidate) {
-                Ok(_) => return Ok(true),
-                Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => return Err(StoreError::io("look at", &candidate, source)),
+            if self.disk.exists(&candidate).map_err(|source| StoreError::io("look at", &candidate, source))? {
+                return Ok(true);
             }
         }
         Ok(false)
@@ -146,12 +146,13 @@ impl<D: Disk> StateDir<D> {
         self.replace(name, kind, payload)
     }
 
-    /// The newest generation that is whole and that `parse` accepts. The version is that of the kind in the file.
+    /// The newest generation that is whole and that `parse` accepts; `parse` is given the version that the file has and its
+    /// content. A version above [`container::Kind`]'s own is refused before.
     pub fn load<T, E>(
         &self,
         name: &str,
         kind: Kind,
-        parse: impl Fn(&[u8]) -> Result<T, E>,
+        parse: impl Fn(u8, &[u8]) -> Result<T, E>,
     ) -> Result<Loaded<T>, LoadError<E>> {
         let path = self.root.join(name);
         let newest = match self.read_and_parse(&path, kind, &parse) {
@@ -180,17 +181,17 @@ impl<D: Disk> StateDir<D> {
         &self,
         path: &Path,
         kind: Kind,
-        parse: impl Fn(&[u8]) -> Result<T, E>,
+        parse: impl Fn(u8, &[u8]) -> Result<T, E>,
     ) -> Result<T, LoadError<E>> {
-        let bytes = self.read_whole(path, kind).map_err(LoadError::Store)?;
-        parse(&bytes).map_err(LoadError::Content)
+        let (version, bytes) = self.read_whole(path, kind).map_err(LoadError::Store)?;
+        parse(version, &bytes).map_err(LoadError::Content)
     }
 
-    fn read_whole(&self, path: &Path, kind: Kind) -> Result<zeroize::Zeroizing<Vec<u8>>, StoreError> {
+    fn read_whole(&self, path: &Path, kind: Kind) -> Result<(u8, zeroize::Zeroizing<Vec<u8>>), StoreError> {
         let bytes = self.disk.read(path).map_err(|source| StoreError::io("read", path, source))?;
         let bytes = zeroize::Zeroizing::new(bytes);
         match container::unwrap(kind, &bytes) {
-            Ok(payload) => Ok(zeroize::Zeroizing::new(payload.to_vec())),
+            Ok((version, payload)) => Ok((version, zeroize::Zeroizing::new(payload.to_vec()))),
             Err(Damage::Newer(version)) => Err(StoreError::Newer { path: path.to_owned(), version }),
             Err(damage) => Err(StoreError::Damaged { path: path.to_owned(), damage }),
         }
@@ -216,21 +217,6 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
-}
-
-/// A real directory of ours that nobody else can enter.
-fn check_private(root: &Path) -> Result<(), StoreError> {
-    let meta = std::fs::symlink_metadata(root).map_err(|source| StoreError::io("open", root, source))?;
-    let reason = if !meta.is_dir() {
-        "is not a directory"
-    } else if meta.uid() != nix::unistd::geteuid().as_raw() {
-        "belongs to another user"
-    } else if meta.mode() & 0o077 != 0 {
-        "can be entered by other users"
-    } else {
-        return Ok(());
-    };
-    Err(StoreError::Insecure { path: root.to_owned(), reason })
 }
 
 #[cfg(test)]

@@ -25,6 +25,17 @@ impl Failing<'_> {
 }
 
 impl Disk for Failing<'_> {
+    type Lock = <RealDisk as Disk>::Lock;
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Self::Lock>> {
+        RealDisk.lock(path)
+    }
+    fn exposure(&self, path: &Path) -> io::Result<Option<&'static str>> {
+        RealDisk.exposure(path)
+    }
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        RealDisk.exists(path)
+    }
     fn make_dir(&self, path: &Path) -> io::Result<()> {
         self.step("make_dir").and_then(|()| RealDisk.make_dir(path))
     }
@@ -61,7 +72,7 @@ impl Disk for Failing<'_> {
 }
 
 fn content<D: Disk>(dir: &StateDir<D>) -> Loaded<Vec<u8>> {
-    dir.load("state", Kind::State, |bytes| Ok::<_, Infallible>(bytes.to_vec())).unwrap()
+    dir.load("state", Kind::State, |_, bytes| Ok::<_, Infallible>(bytes.to_vec())).unwrap()
 }
 
 fn private_dir() -> tempfile::TempDir {
@@ -80,8 +91,7 @@ fn a_replacement_that_stops_at_any_step_leaves_the_old_or_the_new_content() {
             drop(dir);
 
             let (steps_left, log) = (Cell::new(steps), RefCell::default());
-            let failing =
-                StateDir::with_disk(temp.path(), Failing { steps_left: &steps_left, log: &log, torn }).unwrap();
+            let failing = StateDir::open_on(Failing { steps_left: &steps_left, log: &log, torn }, temp.path()).unwrap();
             completed = failing.replace("state", Kind::State, b"new").is_ok();
             drop(failing);
 
@@ -127,7 +137,7 @@ fn a_file_of_a_later_release_is_refused_and_not_passed_over() {
     let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes[..body]);
     bytes[body..].copy_from_slice(&digest);
     std::fs::write(temp.path().join("state"), bytes).unwrap();
-    let error = dir.load("state", Kind::State, |_| Ok::<_, Infallible>(())).err().unwrap();
+    let error = dir.load("state", Kind::State, |_, _| Ok::<_, Infallible>(())).err().unwrap();
     assert!(matches!(error, LoadError::Store(StoreError::Newer { version: 9, .. })));
 }
 

@@ -28,7 +28,7 @@ use crate::keyring::{kek_file, uses};
 use crate::sandbox::memory::LockedKey;
 use crate::seal::client::SealerClient;
 use crate::seal::root::SealedRoot;
-use crate::store::{Kind, StateDir};
+use crate::store::{Disk, Kind, RealDisk, StateDir};
 use crate::types::clock::UnixSeconds;
 use crate::types::{Chain, ClusterId, KekId, Key, KeyId, RootId};
 
@@ -37,8 +37,11 @@ const TICK: Duration = Duration::from_secs(60);
 /// First and last pause between attempts to open the keys.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
 /// What the keeper works with.
-pub struct Settings {
+pub struct Settings<D: Disk = RealDisk> {
+    /// Where the state directory is.
+    pub disk: D,
     /// The state directory.
     pub state_dir: PathBuf,
     /// Goes into every AAD.
@@ -52,7 +55,7 @@ pub struct Settings {
 }
 
 /// A keyring without keys, the handle to its keeper, and the keeper's thread body, which returns on [`KeeperHandle::stop`].
-pub fn new(settings: Settings) -> (Arc<Keyring>, KeeperHandle, impl FnOnce() + Send) {
+pub fn new<D: Disk + Clone + Send>(settings: Settings<D>) -> (Arc<Keyring>, KeeperHandle, impl FnOnce() + Send) {
     let (sender, commands) = channel();
     let handle = KeeperHandle(sender.clone());
     let own = sender.clone();
@@ -64,7 +67,12 @@ pub fn new(settings: Settings) -> (Arc<Keyring>, KeeperHandle, impl FnOnce() + S
     (keyring, handle, move || run(&settings, &published, &own, &commands))
 }
 
-fn run(settings: &Settings, keyring: &Keyring, own: &Sender<Command>, commands: &Receiver<Command>) {
+fn run<D: Disk + Clone>(
+    settings: &Settings<D>,
+    keyring: &Keyring,
+    own: &Sender<Command>,
+    commands: &Receiver<Command>,
+) {
     let Some(mut keeper) = unlock(settings, keyring, own, commands) else { return };
     let mut next_tick = Instant::now() + TICK;
     loop {
@@ -78,12 +86,12 @@ fn run(settings: &Settings, keyring: &Keyring, own: &Sender<Command>, commands: 
 }
 
 /// Tries until the keys are open; answers every question meanwhile.
-fn unlock<'a>(
-    settings: &'a Settings,
+fn unlock<'a, D: Disk + Clone>(
+    settings: &'a Settings<D>,
     keyring: &'a Keyring,
     own: &'a Sender<Command>,
     commands: &Receiver<Command>,
-) -> Option<Keeper<'a>> {
+) -> Option<Keeper<'a, D>> {
     let started = Instant::now();
     let mut pause = RETRY_MIN;
     loop {
@@ -113,12 +121,12 @@ fn unlock<'a>(
     }
 }
 
-struct Keeper<'a> {
-    settings: &'a Settings,
+struct Keeper<'a, D: Disk> {
+    settings: &'a Settings<D>,
     keyring: &'a Keyring,
     /// Where answers of the device come back.
     own: &'a Sender<Command>,
-    dir: StateDir,
+    dir: StateDir<D>,
     root_id: RootId,
     mac_key: LockedKey,
     state: State,
@@ -131,9 +139,9 @@ struct Keeper<'a> {
     rotation_retry: Option<(Instant, Duration)>,
 }
 
-impl<'a> Keeper<'a> {
-    fn open(settings: &'a Settings, keyring: &'a Keyring, own: &'a Sender<Command>) -> Result<Self, KeeperError> {
-        let dir = StateDir::open(&settings.state_dir).map_err(KeeperError::Store)?;
+impl<'a, D: Disk + Clone> Keeper<'a, D> {
+    fn open(settings: &'a Settings<D>, keyring: &'a Keyring, own: &'a Sender<Command>) -> Result<Self, KeeperError> {
+        let dir = StateDir::open_on(settings.disk.clone(), &settings.state_dir).map_err(KeeperError::Store)?;
         let opened = open::open(&dir, &settings.cluster, &settings.sealer, (settings.now)())?;
         let Opened { state, root, mac_key, keks, fell_back } = opened;
         let mac_key = LockedKey::new(mac_key).map_err(KeeperError::Memory)?;

@@ -15,13 +15,14 @@ use crate::keyring::ring::MoveError;
 use crate::keyring::uses::RESERVED_BLOCK_USES;
 use crate::seal::client::SealerClient;
 use crate::seal::root::{NodeRoot, Question, RootError, SealedRoot};
+use crate::store::Disk;
 use crate::types::{KekId, SealTo};
 
 /// First and last pause between attempts at a rotation that is due and fails; each one asks the device.
 const RETRY_MIN: Duration = Duration::from_secs(60);
 const RETRY_MAX: Duration = Duration::from_secs(3600);
 
-impl Keeper<'_> {
+impl<D: Disk + Clone> Keeper<'_, D> {
     /// Asks the device for the root; [`Keeper::opened`] goes on.
     pub(super) fn rotate(&mut self, reply: Reply<KekRow>) -> bool {
         let asked = match self.state.ring.pending() {

@@ -49,6 +49,32 @@ pub enum Event<'a> {
         /// `compromised` or `destroyed`.
         state: &'static str,
     },
+    /// The active KEK is due for replacement, and other nodes have it: the operator must rotate on one and give it to the others.
+    KeyOverdue {
+        /// The local KEK.
+        kek: &'a KekId,
+    },
+    /// The keyring was rebuilt from a recovery file.
+    KeysRecovered {
+        /// How many came back.
+        keys: usize,
+        /// The active one.
+        kek: &'a KekId,
+    },
+    /// Keys of another node were taken in.
+    KeysAccepted {
+        /// How many were new here.
+        keys: usize,
+        /// The active one.
+        kek: &'a KekId,
+    },
+    /// Keys were encrypted to another node's TPM.
+    KeysGiven {
+        /// How many.
+        keys: usize,
+        /// As the other node calls itself.
+        node: &'a str,
+    },
     /// A key page could not be locked.
     MemoryUnlocked,
     /// A connection was closed before a byte of it was read.
@@ -91,6 +117,8 @@ pub enum Event<'a> {
     },
     /// The node root was sealed anew.
     SealRenewed {
+        /// `tpm2` or `pkcs11`.
+        backend: &'static str,
         /// The policy it is bound to.
         policy: &'a str,
     },
@@ -114,6 +142,8 @@ pub enum Event<'a> {
         /// Which file.
         file: &'a str,
     },
+    /// The configuration asks for a guarded state directory, and it is not guarded yet.
+    StateUnguarded,
     /// Something of ours on disk could not be read or written; the service goes on.
     StateTroubled {
         /// What was tried.
@@ -138,6 +168,14 @@ pub fn emit(event: &Event<'_>) {
         }
         Event::KeyCreated { kek } => info!(event = "key.created", %kek),
         Event::KeyRetired { kek, state } => warn!(event = "key.retired", %kek, state),
+        Event::KeyOverdue { kek } => warn!(
+            event = "key.overdue",
+            %kek,
+            hint = "other nodes have this KEK too: `nodeseal keys rotate` on one, a bundle to each of the others, then `nodeseal keys activate` on all"
+        ),
+        Event::KeysAccepted { keys, kek } => warn!(event = "keys.accepted", keys, %kek),
+        Event::KeysGiven { keys, node } => warn!(event = "keys.given", keys, node),
+        Event::KeysRecovered { keys, kek } => warn!(event = "keys.recovered", keys, %kek),
         Event::MemoryUnlocked => warn!(
             event = "memory.unlocked",
             hint = "raise the limit of locked memory (LimitMEMLOCK=8M): keys could reach swap"
@@ -154,7 +192,7 @@ pub fn emit(event: &Event<'_>) {
         Event::SealRefused { class, error, hint, retry_in } => {
             error!(event = "seal.refused", class = class.label(), error, hint, retry_in_ms = millis(*retry_in));
         }
-        Event::SealRenewed { policy } => info!(event = "seal.renewed", policy),
+        Event::SealRenewed { backend, policy } => info!(event = "seal.renewed", backend, policy),
         Event::ServiceReady { socket } => info!(event = "service.ready", socket = %socket.display()),
         Event::ServiceStarted { program } => {
             info!(event = "service.started", program, version = env!("CARGO_PKG_VERSION"), pid = std::process::id());
@@ -164,6 +202,10 @@ pub fn emit(event: &Event<'_>) {
             event = "state.fell_back",
             file,
             hint = "the newest generation is damaged: look at the disk, and keep a backup"
+        ),
+        Event::StateUnguarded => warn!(
+            event = "state.unguarded",
+            hint = "rollback = \"tpm-counter\" takes effect with the next `nodeseal reseal`"
         ),
         Event::StateTroubled { what, error, hint } => error!(event = "state.troubled", what, error, hint),
     }

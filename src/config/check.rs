@@ -8,7 +8,9 @@ use super::{Config, Problem, Seal, raw};
 use crate::api::{self, V2Version};
 use crate::envelope::Api;
 use crate::keyring::MaxAge;
-use crate::sealer::settings::{DEFAULT_PARENT_HANDLE, OWNER_PERSISTENT_HANDLES, TpmDevice, TpmSettings};
+use crate::sealer::settings::{
+    DEFAULT_COUNTER_INDEX, DEFAULT_PARENT_HANDLE, OWNER_NV_INDICES, OWNER_PERSISTENT_HANDLES, TpmDevice, TpmSettings,
+};
 use crate::types::{Backend, PcrBank, PcrSet, SealPolicy};
 
 /// The only version of the file so far.
@@ -190,6 +192,7 @@ fn check_seal(problems: &mut Problems, warnings: &mut Problems, seal: raw::Seal)
             )
         }
     };
+    let guard = check_rollback(problems, &tpm2);
     let allow_software_tpm = tpm2.allow_software_tpm.unwrap_or(false);
     if allow_software_tpm {
         warnings.add("seal.tpm2.allow_software_tpm", "a software TPM protects nothing: for tests only");
@@ -199,7 +202,34 @@ fn check_seal(problems: &mut Problems, warnings: &mut Problems, seal: raw::Seal)
         backend: Backend::Tpm2,
         tpm2: TpmSettings { device: device?, parent_handle: parent_handle?, allow_software_tpm },
         policy: policy?,
+        guard: guard?,
     })
+}
+
+/// The NV index of the counter that the state directory is bound to, if any.
+fn check_rollback(problems: &mut Problems, tpm2: &raw::Tpm2) -> Option<Option<u32>> {
+    let index = match tpm2.counter_index {
+        None => Some(DEFAULT_COUNTER_INDEX),
+        Some(index) => {
+            let owned = u32::try_from(index).ok().filter(|index| OWNER_NV_INDICES.contains(index));
+            problems.keep(
+                "seal.tpm2.counter_index",
+                owned.ok_or("is an NV index of the owner, from 0x01800000 to 0x01bfffff"),
+            )
+        }
+    };
+    match tpm2.rollback.as_deref() {
+        None | Some("none") if tpm2.counter_index.is_none() => Some(None),
+        None | Some("none") => {
+            problems.add("seal.tpm2.counter_index", "means nothing without rollback = \"tpm-counter\"");
+            None
+        }
+        Some("tpm-counter") => index.map(Some),
+        Some(other) => {
+            problems.add("seal.tpm2.rollback", format!("{other:?} is neither \"none\" nor \"tpm-counter\""));
+            None
+        }
+    }
 }
 
 fn check_policy(problems: &mut Problems, warnings: &mut Problems, tpm2: &raw::Tpm2) -> Option<SealPolicy> {

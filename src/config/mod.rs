@@ -15,9 +15,11 @@ pub use load::{ConfigError, load};
 use crate::api;
 use crate::audit::log;
 use crate::keyring::MaxAge;
+use crate::keyring::keeper::ResealOrder;
+use crate::keyring::recovery::{RECIPIENTS_MAX, Recipient, RecipientError};
 use crate::seal::client::SealerClient;
 use crate::sealer::settings::TpmSettings;
-use crate::types::{Backend, ClusterId, SealPolicy, SealTo};
+use crate::types::{Backend, BackendError, ClusterId, SealPolicy, SealTo};
 
 /// Where the file is unless `--config` or `NODESEAL_CONFIG` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/nodeseal/nodeseal.toml";
@@ -68,6 +70,8 @@ pub struct Seal {
     pub tpm2: TpmSettings,
     /// What the node root is bound to beside the TPM.
     pub policy: SealPolicy,
+    /// NV index of the TPM's counter that tells an old copy of the state directory.
+    pub guard: Option<u32>,
 }
 
 impl Seal {
@@ -82,6 +86,42 @@ impl Seal {
             Backend::Tpm2 => SealTo::Tpm2(self.policy),
             Backend::Pkcs11 => SealTo::Pkcs11,
         }
+    }
+}
+
+/// Words of the operator that name no order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// `--to`
+    #[error("--to")]
+    To(#[source] BackendError),
+    /// `--recovery-recipient`
+    #[error("--recovery-recipient")]
+    Recipient(#[source] RecipientError),
+    /// More than a recovery file has room for.
+    #[error("there are more than {RECIPIENTS_MAX} recovery recipients")]
+    Recipients,
+}
+
+impl OrderError {
+    /// What the operator does next.
+    pub const HINT: &'static str = "see `nodeseal reseal --help`";
+}
+
+/// Checks recipients as the operator gave them.
+pub fn recipients(texts: &[String]) -> Result<Vec<Recipient>, OrderError> {
+    if texts.len() > RECIPIENTS_MAX {
+        return Err(OrderError::Recipients);
+    }
+    texts.iter().map(|text| text.parse().map_err(OrderError::Recipient)).collect()
+}
+
+impl Seal {
+    /// What `reseal` is to do, by this configuration and the operator's words.
+    pub fn order(&self, to: Option<&str>, recovery: Option<Vec<String>>) -> Result<ResealOrder, OrderError> {
+        let backend = to.map_or(Ok(self.backend), |to| to.parse().map_err(OrderError::To))?;
+        let recipients = recovery.map(|texts| recipients(&texts)).transpose()?;
+        Ok(ResealOrder { to: self.to_backend(backend), guard: self.guard, recipients })
     }
 }
 

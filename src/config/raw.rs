@@ -64,6 +64,8 @@ pub(super) struct Tpm2 {
     pub(super) policy: Option<String>,
     pub(super) pcr_bank: Option<String>,
     pub(super) pcrs: Option<Vec<i64>>,
+    pub(super) rollback: Option<String>,
+    pub(super) counter_index: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -39,7 +39,12 @@ pub enum Request {
     /// `keys rotate`
     KeysRotate {},
     /// `reseal`
-    Reseal {},
+    Reseal {
+        /// The device to move to; absent: the configured one.
+        to: Option<String>,
+        /// Whom the recovery file is encrypted to from now on; absent: as before, empty: nobody.
+        recipients: Option<Vec<String>>,
+    },
     /// `status`
     Status {},
 }

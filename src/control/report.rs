@@ -19,6 +19,8 @@ pub enum Answer {
     Refused(Refusal),
     /// To `reseal`.
     Resealed {
+        /// The device that sealed the node root.
+        backend: String,
         /// The policy that the node root is bound to now.
         policy: String,
     },
@@ -69,8 +71,17 @@ pub struct Status {
     pub keys: usize,
     /// See `keys`.
     pub keys_usable: usize,
+    /// The device that the node root is sealed by; unknown while the keys are not open.
+    #[serde(default)]
+    pub seal_backend: Option<String>,
     /// What the node root is bound to; unknown while the keys are not open.
     pub seal_policy: Option<String>,
+    /// An old copy of the state directory would be recognised.
+    #[serde(default)]
+    pub guarded: bool,
+    /// Whom the recovery file is encrypted to; empty if there is none.
+    #[serde(default)]
+    pub recovery_recipients: Vec<String>,
     /// Warnings of the configuration.
     pub warnings: Vec<String>,
 }

@@ -32,6 +32,11 @@ pub fn warning(program: &str, text: &str) {
     line(&mut io::stderr(), &format!("{program}: warning: {text}"));
 }
 
+/// A question to a person.
+pub fn prompt(program: &str, text: &str) {
+    line(&mut io::stderr(), &format!("{program}: {text}"));
+}
+
 /// A line of the result.
 pub fn result(text: &str) {
     line(&mut io::stdout(), text);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::recipients::RecoveryArgs;
 use crate::config::DEFAULT_PATH;
 
 #[derive(Parser)]
@@ -31,17 +32,19 @@ pub(super) enum Verb {
     /// Check the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
-    /// Run everything in one folder with a software TPM, to try it out
+    /// Try it out: everything in one folder, with a software TPM
     Dev(DevArgs),
-    /// Print the EncryptionConfiguration for this node's kube-apiserver
+    /// Print the EncryptionConfiguration for kube-apiserver
     EncryptionConfig(EncryptionConfigArgs),
     /// Set this node up: seal a node root, make the first KEK
-    Init,
+    Init(InitArgs),
     /// List, rotate, activate and retire local KEKs
     #[command(subcommand)]
     Keys(KeysVerb),
-    /// Seal the node root anew under the configured policy and today's PCRs
-    Reseal,
+    /// Rebuild the keys from a recovery file, or prove it would do
+    Recover(RecoverArgs),
+    /// Seal the node root anew: device, policy, PCRs, recipients
+    Reseal(ResealArgs),
     /// Show what the running nodeseald says of itself
     Status(StatusArgs),
 }
@@ -77,6 +80,42 @@ pub(super) enum KeysVerb {
     },
     /// Make a new KEK in pre-activation
     Rotate,
+}
+
+#[derive(Args)]
+pub(super) struct InitArgs {
+    #[command(flatten)]
+    pub(super) recovery: RecoveryArgs,
+}
+
+#[derive(Args)]
+pub(super) struct RecoverArgs {
+    /// The recovery file; as a rule a copy of recovery.age of the state directory
+    #[arg(long, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// Key file of age with the identity; without it, code or identity are read from standard input
+    #[arg(long, value_name = "FILE")]
+    pub(super) identity: Option<PathBuf>,
+    /// Only prove that the file opens and has this node's keys
+    #[arg(long)]
+    pub(super) verify: bool,
+    /// Go on encrypting under the file's active KEK, which other nodes have too; else a new one is made
+    #[arg(long)]
+    pub(super) keep_active: bool,
+    #[command(flatten)]
+    pub(super) recovery: RecoveryArgs,
+}
+
+#[derive(Args)]
+pub(super) struct ResealArgs {
+    /// The device to move to: tpm2 or pkcs11; else the configured one
+    #[arg(long, value_name = "DEVICE")]
+    pub(super) to: Option<String>,
+    /// Go on with a state directory that the TPM's counter calls old
+    #[arg(long)]
+    pub(super) accept_rollback: bool,
+    #[command(flatten)]
+    pub(super) recovery: RecoveryArgs,
 }
 
 #[derive(Args)]

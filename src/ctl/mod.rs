@@ -10,6 +10,8 @@ mod encryption_config;
 mod init;
 mod keys;
 mod output;
+mod recipients;
+mod recover;
 mod reseal;
 mod status;
 
@@ -39,9 +41,10 @@ pub fn main() -> ExitCode {
         Verb::Config(args::ConfigVerb::Check) => config_check::run(&common),
         Verb::Dev(args) => dev::run(&common, &args),
         Verb::EncryptionConfig(args) => encryption_config::run(&common, &args),
-        Verb::Init => init::run(&common),
+        Verb::Init(args) => init::run(&common, &args),
         Verb::Keys(verb) => keys::run(&common, verb),
-        Verb::Reseal => reseal::run(&common),
+        Verb::Recover(args) => recover::run(&common, &args),
+        Verb::Reseal(args) => reseal::run(&common, &args),
         Verb::Status(args) => status::run(&common, &args),
     }
 }

@@ -9,8 +9,10 @@ use super::PROGRAM;
 use super::args::Common;
 use crate::config::{self, Config};
 use crate::control::{self, Answer, ControlError, Request, say};
+use crate::keyring::keeper::Settings;
 use crate::sandbox::process;
-use crate::types::Class;
+use crate::store::RealDisk;
+use crate::types::{Class, clock};
 
 /// The configuration. Its warnings are for `config check` and the log of nodeseald.
 pub(super) fn load(common: &Common) -> Result<Config, ExitCode> {
@@ -54,6 +56,19 @@ pub(super) fn print(common: &Common, value: &impl Serialize, text: impl FnOnce()
         say::result(text().trim_end());
     }
     ExitCode::SUCCESS
+}
+
+/// For verbs that open the keys themselves.
+pub(super) fn keeper_settings(config: &Config) -> Settings {
+    Settings {
+        disk: RealDisk,
+        state_dir: config.state_dir.clone(),
+        cluster: config.cluster.clone(),
+        sealer: config.sealer(),
+        max_age: config.max_age,
+        guarded: config.seal.guard.is_some(),
+        now: clock::now,
+    }
 }
 
 /// UTC, to the second.

@@ -26,7 +26,9 @@ pub(super) fn run(common: &Common, args: &StatusArgs) -> ExitCode {
         Ok(probe) => probe,
         Err(error) => return fail(&error, error.class(), error.hint()),
     };
-    let device = match args.device.then(|| config.sealer().describe(config.seal.backend)).transpose() {
+    let sealed_by = status.seal_backend.as_deref().and_then(|backend| backend.parse().ok());
+    let backend = sealed_by.unwrap_or(config.seal.backend);
+    let device = match args.device.then(|| config.sealer().describe(backend)).transpose() {
         Ok(device) => device,
         Err(error) => return fail(&error, error.class(), error.hint()),
     };
@@ -56,6 +58,14 @@ fn probe(config: &Config) -> Result<Probe, ProbeError> {
     runtime.block_on(probe::round_trip(&config.listen.socket))
 }
 
+fn recovery(recipients: &[String]) -> String {
+    match recipients.len() {
+        0 => "no recovery file".to_owned(),
+        1 => "recovery.age for 1 recipient".to_owned(),
+        count => format!("recovery.age for {count} recipients"),
+    }
+}
+
 fn render(report: &Report<'_>) -> String {
     let Report { status, probe, device } = report;
     let none = || "none".to_owned();
@@ -70,7 +80,13 @@ fn render(report: &Report<'_>) -> String {
         ("key_id hash", status.key_id_hash.clone().unwrap_or_else(none)),
         ("uses", status.uses.map_or_else(none, |uses| uses.to_string())),
         ("keys", format!("{}, {} of them usable", status.keys, status.keys_usable)),
+        ("sealed by", status.seal_backend.clone().unwrap_or_else(none)),
         ("seal policy", status.seal_policy.clone().unwrap_or_else(none)),
+        (
+            "rollback",
+            if status.guarded { "guarded by a counter of the TPM".to_owned() } else { "not guarded".to_owned() },
+        ),
+        ("recovery", recovery(&status.recovery_recipients)),
     ];
     if let Some(probe) = probe {
         let text =

@@ -69,6 +69,7 @@ fn run(config: Config, kms: UnixListener, control: UnixListener, descriptors: u6
         cluster: config.cluster.clone(),
         sealer: config.sealer(),
         max_age: config.max_age,
+        guarded: config.seal.guard.is_some(),
         now: clock::now,
     });
     let keeper = thread::spawn(keeper);

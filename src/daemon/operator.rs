@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, OrderError};
 use crate::control::report::Refusal;
 use crate::control::{Answer, Request, Status};
 use crate::keyring::keeper::KeeperHandle;
 use crate::keyring::ring::RetireTo;
 use crate::keyring::{KeeperError, Keyring};
+use crate::seal::root::SealedRoot;
 use crate::types::{Class, IdError, KekId};
 
 pub(super) struct Operator {
@@ -36,18 +37,19 @@ impl Operator {
                 }
                 Err(error) => bad_id(&error),
             },
-            Request::Reseal {} => self.reseal(),
+            Request::Reseal { to, recipients } => self.reseal(to.as_deref(), recipients),
         }
     }
 
     /// Under the policy that the file names now: the operator has just changed it.
-    fn reseal(&self) -> Answer {
-        match config::load(&self.config.path) {
-            Ok(config) => self
-                .keeper
-                .reseal(config.seal.to())
-                .map_or_else(refused, |root| Answer::Resealed { policy: root.policy.to_string() }),
-            Err(error) => Answer::Refused(Refusal::new(&error, error.class(), error.hint())),
+    fn reseal(&self, to: Option<&str>, recipients: Option<Vec<String>>) -> Answer {
+        let config = match config::load(&self.config.path) {
+            Ok(config) => config,
+            Err(error) => return Answer::Refused(Refusal::new(&error, error.class(), error.hint())),
+        };
+        match config.seal.order(to, recipients) {
+            Ok(order) => self.keeper.reseal(order).map_or_else(refused, |root| resealed(&root)),
+            Err(problem) => Answer::Refused(Refusal::new(&problem, Class::Misconfigured, OrderError::HINT)),
         }
     }
 
@@ -66,7 +68,10 @@ impl Operator {
             uses: self.keyring.uses(),
             keys: overview.as_ref().map_or(0, |overview| overview.keks),
             keys_usable: overview.as_ref().map_or(0, |overview| overview.usable),
-            seal_policy: overview.map(|overview| overview.policy.to_string()),
+            seal_backend: overview.as_ref().and_then(|overview| overview.backend).map(|backend| backend.to_string()),
+            seal_policy: overview.as_ref().map(|overview| overview.policy.to_string()),
+            guarded: overview.as_ref().is_some_and(|overview| overview.guarded),
+            recovery_recipients: overview.map_or_else(Vec::new, |overview| overview.recipients),
             warnings: self.config.warnings.iter().map(ToString::to_string).collect(),
         }
     }
@@ -74,6 +79,11 @@ impl Operator {
 
 fn refused(error: KeeperError) -> Answer {
     Answer::Refused(Refusal::new(&error, error.class(), error.hint()))
+}
+
+fn resealed(root: &SealedRoot) -> Answer {
+    let backend = root.backend().map_or_else(String::new, |backend| backend.to_string());
+    Answer::Resealed { backend, policy: root.policy.to_string() }
 }
 
 fn bad_id(error: &IdError) -> Answer {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::ring::Ring;
-use super::uses::ROTATE_AT_USES;
+use super::uses::rotate_at;
 use crate::types::clock::UnixSeconds;
 
 /// How old an active KEK may become. NIST SP 800-57 Part 1 table 1 allows up to two years; the KEP asks for 90 days.
@@ -25,7 +25,8 @@ impl MaxAge {
 
     /// Whether the active KEK must be replaced. A clock that went back makes it young, never old.
     pub fn is_due(self, ring: &Ring, now: UnixSeconds) -> bool {
-        now.saturating_sub(ring.activated()) >= self.0.as_secs() || ring.active().uses_reserved >= ROTATE_AT_USES
+        now.saturating_sub(ring.activated()) >= self.0.as_secs()
+            || ring.active().uses_reserved >= rotate_at(ring.active().shared)
     }
 }
 
@@ -34,12 +35,13 @@ const DAY_SECONDS: u64 = 24 * 3600;
 #[cfg(test)]
 mod tests {
     use super::super::ring::Entry;
+    use super::super::uses::ROTATE_AT_USES;
     use super::*;
     use crate::types::KekId;
 
     #[test]
     fn a_kek_is_due_by_age_or_by_use_and_a_clock_that_went_back_changes_nothing() {
-        let entry = Entry { id: KekId::from_bytes([1; 16]), created: 0, uses_reserved: 0 };
+        let entry = Entry { id: KekId::from_bytes([1; 16]), created: 0, uses_reserved: 0, shared: false };
         let ring = Ring::new(entry, 1_000_000);
         let age = MaxAge::DEFAULT;
         let due_at = 1_000_000 + 90 * DAY_SECONDS;

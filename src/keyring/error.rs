@@ -1,12 +1,17 @@
 //! Two kinds of failure: of one call ([`KeyringError`]), and of the keys' owner ([`KeeperError`]).
 
+use super::bundle::BundleError;
 use super::kek_file::KekFileError;
-use super::ring::MoveError;
+use super::recovery::RecoveryError;
+use super::ring::{AdoptError, MoveError};
 use super::state_file::StateError;
 use crate::envelope::EnvelopeError;
 use crate::sandbox::memory::MemoryError;
+use crate::seal::client::SealerError;
+use crate::seal::fault::FaultCode;
 use crate::seal::root::RootError;
 use crate::store::StoreError;
+use crate::types::clock::UnixSeconds;
 use crate::types::random::RandomError;
 use crate::types::{Class, KekId};
 
@@ -44,6 +49,8 @@ impl KeyringError {
     }
 }
 
+const ROLLBACK: FaultCode = FaultCode::Rollback;
+
 /// Why the keys could not be opened or changed. Nothing on disk was lost by any of these.
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
@@ -53,9 +60,23 @@ pub enum KeeperError {
     /// Another question to the sealing device is not answered yet.
     #[error("the sealing device is busy with another operation of ours")]
     Busy,
+    /// A request or a bundle.
+    #[error("the file of another node cannot be used")]
+    Bundle(#[source] BundleError),
     /// The confirmation is not the id.
     #[error("the confirmation does not name the KEK")]
     Confirmation,
+    /// The TPM's counter that guards the state.
+    #[error("the counter that guards the state directory cannot be used")]
+    Counter(#[source] SealerError),
+    /// The TPM itself went back, or its counter was made anew by somebody else.
+    #[error("the TPM's counter reads {value}, and the state directory knows of {expected}")]
+    CounterBehind {
+        /// What the counter reads.
+        value: u64,
+        /// What the state says.
+        expected: u64,
+    },
     /// The file of a KEK that is needed.
     #[error("the sealed copy of local KEK {kek} cannot be used")]
     KekFile {
@@ -74,6 +95,9 @@ pub enum KeeperError {
         #[source]
         source: StoreError,
     },
+    /// `recover` where nothing is lost.
+    #[error("the keys of this node open: there is nothing to recover")]
+    KeysOpen,
     /// Nobody opened the keys yet.
     #[error("the keys are not unsealed")]
     Locked,
@@ -86,12 +110,32 @@ pub enum KeeperError {
     /// The states do not allow it.
     #[error("the KEK cannot be moved to that state")]
     Move(#[source] MoveError),
+    /// A recovery file of another cluster.
+    #[error("the recovery file belongs to cluster `{0}`")]
+    OtherCluster(String),
     /// No randomness.
     #[error("no key can be made")]
     Random(#[source] RandomError),
+    /// The recovery file.
+    #[error("the recovery file cannot be used")]
+    Recovery(#[source] RecoveryError),
+    /// `recover` has not finished.
+    #[error("a recovery of this node was interrupted")]
+    RecoveryPending,
+    /// An old copy of the state directory.
+    #[error("{}: {}: it was written at {written} and lacks {changes} later changes of keys; what was encrypted under keys made since does not open", ROLLBACK.code(), ROLLBACK.message(), written = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_secs(*written)))]
+    RolledBack {
+        /// How many the counter is ahead.
+        changes: u64,
+        /// When the copy was written; seconds since 1970.
+        written: UnixSeconds,
+    },
     /// The node root.
     #[error("the node root cannot be used")]
     Root(#[source] RootError),
+    /// What the other node calls active was left here.
+    #[error("the other node's keyring is older than this node's")]
+    Stale(#[source] AdoptError),
     /// `state` does not fit this node.
     #[error("the file `state` cannot be used")]
     State(#[source] StateError),
@@ -104,7 +148,18 @@ impl KeeperError {
     /// Decides retry, health and exit code.
     pub fn class(&self) -> Class {
         match self {
-            Self::AlreadySetUp | Self::Confirmation | Self::Move(_) => Class::Denied,
+            Self::AlreadySetUp
+            | Self::Confirmation
+            | Self::CounterBehind { .. }
+            | Self::KeysOpen
+            | Self::Move(_)
+            | Self::RecoveryPending
+            | Self::RolledBack { .. }
+            | Self::Stale(_) => Class::Denied,
+            Self::OtherCluster(_) => Class::Misconfigured,
+            Self::Bundle(error) => error.class(),
+            Self::Counter(error) => error.class(),
+            Self::Recovery(error) => error.class(),
             Self::KekFile { .. } | Self::NotOpened(_) | Self::State(_) => Class::Corrupt,
             Self::KekMissing { source, .. } | Self::Store(source) => source.class(),
             Self::Busy | Self::Locked | Self::Memory(_) | Self::Random(_) => Class::Unavailable,
@@ -118,8 +173,14 @@ impl KeeperError {
             Self::AlreadySetUp => {
                 "to make a new KEK: `nodeseal keys rotate`; a second init would make everything encrypted so far unreadable"
             }
+            Self::Bundle(error) => error.hint(),
             Self::Busy => "wait for the first operation to end; a device that never answers is given up after a minute",
             Self::Confirmation => "repeat the full id of the KEK behind --confirm",
+            Self::Counter(error) => error.hint(),
+            Self::CounterBehind { .. } => FaultCode::CounterGone.hint(),
+            Self::KeysOpen => {
+                "if this device is to be given up, move the node to another first: `nodeseal reseal --to tpm2` or `--to pkcs11`"
+            }
             Self::KekFile { .. } | Self::KekMissing { .. } | Self::NotOpened(_) => {
                 "restore the folder keyring/ from a backup of this node's state directory"
             }
@@ -133,7 +194,14 @@ impl KeeperError {
             }
             Self::Move(MoveError::Former | MoveError::Destroyed) => "make a new KEK: `nodeseal keys rotate`",
             Self::Move(MoveError::Unknown) => "list the KEKs: `nodeseal keys list`",
+            Self::OtherCluster(_) => {
+                "set `cluster` in nodeseal.toml to that name, or take the recovery file of this cluster"
+            }
             Self::Random(_) => "the kernel's random generator failed: reboot, and distrust the machine",
+            Self::Recovery(error) => error.hint(),
+            Self::RecoveryPending => "run `nodeseal recover` once more, with the same recovery file",
+            Self::RolledBack { .. } => ROLLBACK.hint(),
+            Self::Stale(_) => "let the other node accept a bundle of this one first",
             Self::Root(error) => error.hint(),
             Self::State(StateError::Cluster(_)) => {
                 "set `cluster` in nodeseal.toml back to the name that this node was set up with"

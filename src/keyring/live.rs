@@ -12,7 +12,7 @@ use super::error::KeyringError;
 use super::uses::{Claim, UseCounter};
 use crate::envelope::{self, Api, Binding, EnvelopeError, Parsed, Sealing, Wraps};
 use crate::sandbox::memory::LockedKey;
-use crate::types::{ClusterId, KekId, KeyId, Secret, random};
+use crate::types::{ClusterId, KekId, Key, KeyId, Secret, random};
 
 /// How long an Encrypt waits for the next block of uses: inside of kube-apiserver's 3 s (config `timeout` default).
 const RESERVATION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,6 +55,11 @@ pub(super) struct LiveKek {
 }
 
 impl LiveKek {
+    /// The key, for exports.
+    pub(super) fn copy_key(&self) -> Option<Key> {
+        Key::copy_of(self.key.expose())
+    }
+
     pub(super) fn new(
         cluster: &ClusterId,
         id: &KekId,

@@ -4,21 +4,27 @@
 //! directory, alone writes to it, and publishes a new snapshot only after what it names is safe on disk. [`ring`] is the pure
 //! state machine below both.
 
+pub mod bundle;
 mod cryptoperiod;
 mod error;
+pub mod export;
+mod found;
+mod guard;
 pub mod keeper;
 mod kek_file;
 mod live;
 mod open;
+pub mod recovery;
 pub mod ring;
 mod state_file;
 mod uses;
 
 pub use cryptoperiod::MaxAge;
 pub use error::{KeeperError, KeyringError};
+pub use found::{Founding, Recovered, Resume, init, recover};
 pub use live::{Decrypted, Encrypted, Keyring};
-pub use open::init;
-pub use uses::{HARD_LIMIT_USES, RESERVED_BLOCK_USES, ROTATE_AT_USES};
+
+pub use uses::{HARD_LIMIT_USES, RESERVED_BLOCK_USES, ROTATE_AT_USES, SHARERS_MAX};
 
 #[cfg(test)]
 mod tests;

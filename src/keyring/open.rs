@@ -1,6 +1,7 @@
-//! From disk to memory, and the first time: opening the keys of a node, and setting a node up.
+//! From disk to memory: opening the keys of a node. And the one way in which a KEK gets onto the disk.
 
 use super::error::KeeperError;
+use super::guard::{self, Stand};
 use super::kek_file::{self, KekFileError, KekLabel};
 use super::ring::{Entry, KekState, Ring};
 use super::state_file::State;
@@ -9,10 +10,9 @@ use crate::seal::client::SealerClient;
 use crate::seal::root::NodeRoot;
 use crate::store::{Disk, Generation, Kind, LoadError, StateDir};
 use crate::types::clock::UnixSeconds;
-use crate::types::{Chain, ClusterId, KekId, Key, RootId, SealTo, random};
+use crate::types::{Chain, ClusterId, KekId, Key, RootId, random};
 
 pub(super) const STATE: &str = "state";
-pub(super) const INIT_MARKER: &str = "init.pending";
 
 /// What the keeper starts from.
 pub(super) struct Opened {
@@ -21,46 +21,21 @@ pub(super) struct Opened {
     pub(super) mac_key: Key,
     /// Every KEK that can decrypt, with its id.
     pub(super) keks: Vec<(KekId, Key)>,
-    /// The newest state was damaged: what it said of the active KEK is unknown, so that a new one must be made.
+    /// The newest state was damaged or is lost: what it said of the active KEK is unknown, so that a new one must be made.
     pub(super) fell_back: bool,
+    /// The counter has to count once more.
+    pub(super) owed: bool,
+    /// Authorises it.
+    pub(super) counter_auth: Key,
 }
 
-/// Sets a node up: node root, first KEK, state. Refuses where any of it exists, unless an earlier init did not finish.
-///
-/// A marker is written first and removed last; while it is there nothing can have been encrypted, and everything is made anew.
-pub fn init<D: Disk>(
-    dir: &StateDir<D>,
-    cluster: &ClusterId,
-    sealer: &SealerClient,
-    to: SealTo,
-    now: UnixSeconds,
-) -> Result<KekId, KeeperError> {
-    let store = KeeperError::Store;
-    for folder in ["node", kek_file::DIR] {
-        dir.make_dir(folder).map_err(store)?;
-    }
-    let files = dir.list(kek_file::DIR, kek_file::SUFFIX).map_err(store)?;
-    let interrupted = dir.exists(INIT_MARKER).map_err(store)?;
-    let exists = dir.exists(STATE).map_err(store)? || NodeRoot::exists(dir).map_err(store)? || !files.is_empty();
-    if exists && !interrupted {
-        return Err(KeeperError::AlreadySetUp);
-    }
-    dir.replace(INIT_MARKER, Kind::InitMarker, b"").map_err(store)?;
-    for file in files {
-        dir.destroy(&format!("{}/{file}{}", kek_file::DIR, kek_file::SUFFIX)).map_err(store)?;
-    }
-    let root = NodeRoot::create(dir, sealer, to).map_err(KeeperError::Root)?;
-    let (entry, _) = create_kek(dir, cluster, &root, now)?;
-    let kek = entry.id;
-    let state = State { generation: 1, ring: Ring::new(entry, now) };
-    let bytes = state.encode(cluster, &root.id(), &root.state_mac_key(cluster));
-    // Both: an earlier init that was interrupted may have left a state of another root.
-    dir.replace_both(STATE, Kind::State, &bytes).map_err(store)?;
-    // The proof, by the way that every start takes: device, host secret, files.
-    open(dir, cluster, sealer, now)?;
-    dir.destroy(INIT_MARKER).map_err(store)?;
-    emit(&Event::KeyCreated { kek: &kek });
-    Ok(kek)
+/// What to make of a state that the guard calls old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// Refuse it.
+    Guarded,
+    /// Take it: the operator has said so, or only looks.
+    Accepted,
 }
 
 /// Opens the node root by the device, then state and KEKs. Writes nothing.
@@ -68,6 +43,7 @@ pub(super) fn open<D: Disk>(
     dir: &StateDir<D>,
     cluster: &ClusterId,
     sealer: &SealerClient,
+    trust: Trust,
     now: UnixSeconds,
 ) -> Result<Opened, KeeperError> {
     let (root, damaged) = NodeRoot::open(dir, sealer).map_err(KeeperError::Root)?;
@@ -75,17 +51,28 @@ pub(super) fn open<D: Disk>(
         emit(&Event::StateFellBack { file });
     }
     let mac_key = root.state_mac_key(cluster);
-    let loaded = dir.load(STATE, Kind::State, |_, bytes| State::decode(bytes, cluster, &root.id(), &mac_key)).map_err(
-        |error| match error {
+    let loaded = dir
+        .load(STATE, Kind::State, |version, bytes| State::decode(version, bytes, cluster, &root.id(), &mac_key))
+        .map_err(|error| match error {
             LoadError::Content(source) => KeeperError::State(source),
             LoadError::Store(source) => KeeperError::Store(source),
-        },
-    )?;
-    let fell_back = loaded.generation == Generation::Previous;
+        })?;
+    let mut fell_back = loaded.generation == Generation::Previous;
     if fell_back {
         emit(&Event::StateFellBack { file: STATE });
     }
     let mut state = loaded.value;
+    let counter_auth = root.counter_auth(cluster);
+    let mut owed = false;
+    match (guard::check(&state, loaded.generation, sealer, &counter_auth), trust) {
+        (Ok(stand), _) => owed = stand == Stand::Owed,
+        (Err(error), Trust::Guarded) => return Err(error),
+        (Err(error), Trust::Accepted) => {
+            report("compare the state with the TPM's counter", &error);
+            state.guard = None;
+            fell_back = true;
+        }
+    }
     if fell_back {
         state.ring = state.ring.without_pending(now);
     }
@@ -96,20 +83,20 @@ pub(super) fn open<D: Disk>(
             Ok((_, key)) => keks.push((entry.id, key)),
             Err(error) if kek_state == KekState::Active => return Err(error),
             // The others go on; what only this KEK opens is NOT_FOUND until its file is restored.
-            Err(error) => report(&error),
+            Err(error) => report(OPEN_KEK, &error),
         }
     }
     for id in unknown_keks(dir, &state.ring)? {
         match load_kek(dir, cluster, &root.id(), &wrapping_key, &id) {
             Ok((label, key)) => {
                 keks.push((label.id, key));
-                let found = Entry { id: label.id, created: label.created, uses_reserved: 0 };
+                let found = Entry { id: label.id, created: label.created, uses_reserved: 0, shared: false };
                 state.ring = state.ring.with_found(found, now);
             }
-            Err(error) => report(&error),
+            Err(error) => report(OPEN_KEK, &error),
         }
     }
-    Ok(Opened { state, root, mac_key, keks, fell_back })
+    Ok(Opened { state, root, mac_key, keks, fell_back, owed, counter_auth })
 }
 
 /// Makes a KEK and answers only when its sealed copy was read back and opened.
@@ -121,17 +108,29 @@ pub(super) fn create_kek<D: Disk>(
 ) -> Result<(Entry, Key), KeeperError> {
     let id = KekId::from_bytes(random::array().map_err(KeeperError::Random)?);
     let key = Key::random().map_err(KeeperError::Random)?;
-    let label = KekLabel { id, created: now };
+    save_kek(dir, cluster, root, &KekLabel { id, created: now }, &key)?;
+    Ok((Entry { id, created: now, uses_reserved: 0, shared: false }, key))
+}
+
+/// Writes a KEK's sealed copy, reads it back, opens it and compares.
+pub(super) fn save_kek<D: Disk>(
+    dir: &StateDir<D>,
+    cluster: &ClusterId,
+    root: &NodeRoot,
+    label: &KekLabel,
+    key: &Key,
+) -> Result<(), KeeperError> {
+    let id = label.id;
     let wrapping_key = root.kek_wrapping_key(cluster);
     let nonce = random::array().map_err(KeeperError::Random)?;
-    let bytes = kek_file::seal(&key, &label, cluster, &root.id(), &wrapping_key, nonce)
+    let bytes = kek_file::seal(key, label, cluster, &root.id(), &wrapping_key, nonce)
         .map_err(|source| KeeperError::KekFile { kek: id, source })?;
     dir.replace_both(&kek_file::file_name(&id), Kind::LocalKek, &bytes).map_err(KeeperError::Store)?;
     let (_, back) = load_kek(dir, cluster, &root.id(), &wrapping_key, &id)?;
     if back.expose() != key.expose() {
         return Err(KeeperError::KekFile { kek: id, source: KekFileError::Tag });
     }
-    Ok((Entry { id, created: now, uses_reserved: 0 }, back))
+    Ok(())
 }
 
 /// Reads one KEK from its file.
@@ -165,6 +164,8 @@ fn unknown_keks<D: Disk>(dir: &StateDir<D>, ring: &Ring) -> Result<Vec<KekId>, K
     Ok(names.iter().filter_map(|name| name.parse().ok()).filter(|id| !known.contains(id)).collect())
 }
 
-fn report(error: &KeeperError) {
-    emit(&Event::StateTroubled { what: "open a local KEK", error: &Chain(error).to_string(), hint: error.hint() });
+const OPEN_KEK: &str = "open a local KEK";
+
+fn report(what: &'static str, error: &KeeperError) {
+    emit(&Event::StateTroubled { what, error: &Chain(error).to_string(), hint: error.hint() });
 }

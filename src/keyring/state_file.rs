@@ -2,9 +2,13 @@
 //!
 //! ```text
 //! algorithm u8 (1 = HMAC-SHA256) | root id | cluster: u16 length, bytes | generation u64 |
-//! activated u64 | active: entry | pending: u16 count, entries | former: u16 count, each entry | since u64 | state u8 | MAC, 32 bytes
-//! entry = KEK id, 16 bytes | created u64 | uses reserved u64
+//! written u64 | guard: u8, and if 1: NV index u32, expected u64 | recovery recipients: u8 count, each u16 length, bytes |
+//! ring | MAC, 32 bytes
+//! ring = activated u64 | active: entry | pending: u16 count, entries | former: u16 count, each entry | since u64 | state u8
+//! entry = KEK id, 16 bytes | created u64 | uses reserved u64 | flags u8 (1 = shared)
 //! ```
+//!
+//! Version 1, which the first release wrote, has neither the line from `written` on nor flags.
 //!
 //! key_ids are not stored: in the mode without providers each is a function of cluster and KEK id, and the record of every KEK
 //! that ever was stays in the file.
@@ -12,7 +16,9 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::recovery::Recipient;
 use super::ring::{Entry, Former, FormerState, Ring};
+use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{ClusterId, KekId, Key, RootId};
 
@@ -25,9 +31,29 @@ const SHA256_BLOCK_BYTES: usize = 64;
 pub(super) struct State {
     /// Grows by one with each write.
     pub generation: u64,
+    /// When it was written.
+    pub written: UnixSeconds,
+    /// What tells an old copy of this file, if the operator wants that.
+    pub guard: Option<Guard>,
+    /// Whom the recovery file is encrypted to. Empty: the operator refused one.
+    pub recipients: Vec<Recipient>,
     /// All local KEKs.
     pub ring: Ring,
 }
+
+/// The TPM's counter that this file must agree with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Guard {
+    /// NV index.
+    pub index: u32,
+    /// What the counter reads, or is about to read, when this file is the newest.
+    pub expected: u64,
+}
+
+/// Of the first release.
+const VERSION_1: u8 = 1;
+/// The one that is written (`store::container::Kind::State`).
+pub(super) const VERSION_2: u8 = 2;
 
 /// Why the file is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,28 +77,28 @@ impl State {
     pub(super) fn encode(&self, cluster: &ClusterId, root: &RootId, mac_key: &Key) -> Vec<u8> {
         let mut w = Writer::new();
         w.u8(HMAC_SHA256).raw(root.as_bytes()).bytes16(cluster.as_str().as_bytes()).u64(self.generation);
-        w.u64(self.ring.activated());
-        write_entry(&mut w, self.ring.active());
-        w.u16(u16::from(self.ring.pending().is_some()));
-        if let Some(entry) = self.ring.pending() {
-            write_entry(&mut w, entry);
+        w.u64(self.written);
+        match self.guard {
+            None => w.u8(0),
+            Some(Guard { index, expected }) => w.u8(1).u32(index).u64(expected),
+        };
+        w.u8(u8::try_from(self.recipients.len()).unwrap_or(u8::MAX));
+        for recipient in self.recipients.iter().take(usize::from(u8::MAX)) {
+            w.bytes16(recipient.to_string().as_bytes());
         }
-        // 65,535 rotations are 16,000 years of them at the default age.
-        w.u16(u16::try_from(self.ring.former().len()).unwrap_or(u16::MAX));
-        for former in self.ring.former().iter().take(usize::from(u16::MAX)) {
-            write_entry(&mut w, &former.entry);
-            w.u64(former.since).u8(match former.state {
-                FormerState::Deactivated => 1,
-                FormerState::Compromised => 2,
-                FormerState::Destroyed => 3,
-            });
-        }
+        write_ring(&mut w, &self.ring);
         let tag = mac(mac_key, w.as_bytes()).finalize().into_bytes();
         w.raw(&tag).finish()
     }
 
     /// Authenticates and reads the payload.
-    pub(super) fn decode(bytes: &[u8], cluster: &ClusterId, root: &RootId, mac_key: &Key) -> Result<Self, StateError> {
+    pub(super) fn decode(
+        version: u8,
+        bytes: &[u8],
+        cluster: &ClusterId,
+        root: &RootId,
+        mac_key: &Key,
+    ) -> Result<Self, StateError> {
         let (body, tag) = bytes.split_last_chunk::<MAC_BYTES>().ok_or(StateError::Format(WireError::Short("MAC")))?;
         let mut r = Reader::new(body);
         let stored_root = read_head(&mut r, cluster)?;
@@ -80,7 +106,7 @@ impl State {
             return Err(StateError::Root(stored_root));
         }
         mac(mac_key, body).verify(tag.into()).map_err(|_| StateError::Mac)?;
-        read_body(r).map_err(StateError::Format)
+        read_body(version, r).map_err(StateError::Format)
     }
 }
 
@@ -105,28 +131,79 @@ fn read_head(r: &mut Reader<'_>, cluster: &ClusterId) -> Result<RootId, StateErr
     Ok(root)
 }
 
-fn read_body(mut r: Reader<'_>) -> Result<State, WireError> {
+fn read_body(version: u8, mut r: Reader<'_>) -> Result<State, WireError> {
     let generation = r.u64("generation")?;
-    let activated = r.u64("activated")?;
-    let active = read_entry(&mut r)?;
-    let pending = (0..r.u16("pending")?).map(|_| read_entry(&mut r)).collect::<Result<_, _>>()?;
-    let former = (0..r.u16("former")?).map(|_| read_former(&mut r)).collect::<Result<_, _>>()?;
+    let (written, guard, recipients) = match version {
+        VERSION_1 => (0, None, Vec::new()),
+        _ => (r.u64("written")?, read_guard(&mut r)?, read_recipients(&mut r)?),
+    };
+    let ring = read_ring(version, &mut r)?;
     r.end()?;
-    let ring = Ring::from_parts(active, activated, pending, former).ok_or(WireError::BadValue("ring"))?;
-    Ok(State { generation, ring })
+    Ok(State { generation, written, guard, recipients, ring })
+}
+
+fn read_guard(r: &mut Reader<'_>) -> Result<Option<Guard>, WireError> {
+    match r.u8("guard")? {
+        0 => Ok(None),
+        1 => Ok(Some(Guard { index: r.u32("guard index")?, expected: r.u64("guard value")? })),
+        _ => Err(WireError::BadValue("guard")),
+    }
+}
+
+fn read_recipients(r: &mut Reader<'_>) -> Result<Vec<Recipient>, WireError> {
+    let one = |r: &mut Reader<'_>| r.text16("recipient")?.parse().map_err(|_| WireError::BadValue("recipient"));
+    (0..r.u8("recipients")?).map(|_| one(r)).collect()
+}
+
+/// Also the middle of an export.
+pub(super) fn write_ring(w: &mut Writer, ring: &Ring) {
+    w.u64(ring.activated());
+    write_entry(w, ring.active());
+    w.u16(u16::from(ring.pending().is_some()));
+    if let Some(entry) = ring.pending() {
+        write_entry(w, entry);
+    }
+    // 65,535 rotations are 16,000 years of them at the default age.
+    w.u16(u16::try_from(ring.former().len()).unwrap_or(u16::MAX));
+    for former in ring.former().iter().take(usize::from(u16::MAX)) {
+        write_entry(w, &former.entry);
+        w.u64(former.since).u8(match former.state {
+            FormerState::Deactivated => 1,
+            FormerState::Compromised => 2,
+            FormerState::Destroyed => 3,
+        });
+    }
+}
+
+/// The mirror of [`write_ring`], for every version of the state.
+pub(super) fn read_ring(version: u8, r: &mut Reader<'_>) -> Result<Ring, WireError> {
+    let activated = r.u64("activated")?;
+    let active = read_entry(version, r)?;
+    let pending = (0..r.u16("pending")?).map(|_| read_entry(version, r)).collect::<Result<_, _>>()?;
+    let former = (0..r.u16("former")?).map(|_| read_former(version, r)).collect::<Result<_, _>>()?;
+    Ring::from_parts(active, activated, pending, former).ok_or(WireError::BadValue("ring"))
 }
 
 fn write_entry(w: &mut Writer, entry: &Entry) {
-    w.raw(entry.id.as_bytes()).u64(entry.created).u64(entry.uses_reserved);
+    w.raw(entry.id.as_bytes()).u64(entry.created).u64(entry.uses_reserved).u8(u8::from(entry.shared));
 }
 
-fn read_entry(r: &mut Reader<'_>) -> Result<Entry, WireError> {
+fn read_entry(version: u8, r: &mut Reader<'_>) -> Result<Entry, WireError> {
     let id = KekId::from_bytes(r.array("KEK id")?);
-    Ok(Entry { id, created: r.u64("created")?, uses_reserved: r.u64("uses")? })
+    let (created, uses_reserved) = (r.u64("created")?, r.u64("uses")?);
+    let shared = match version {
+        VERSION_1 => false,
+        _ => match r.u8("flags")? {
+            0 => false,
+            1 => true,
+            _ => return Err(WireError::BadValue("flags")),
+        },
+    };
+    Ok(Entry { id, created, uses_reserved, shared })
 }
 
-fn read_former(r: &mut Reader<'_>) -> Result<Former, WireError> {
-    let entry = read_entry(r)?;
+fn read_former(version: u8, r: &mut Reader<'_>) -> Result<Former, WireError> {
+    let entry = read_entry(version, r)?;
     let since = r.u64("since")?;
     let state = match r.u8("state")? {
         1 => FormerState::Deactivated,
@@ -146,42 +223,68 @@ mod tests {
     }
 
     fn entry(byte: u8) -> Entry {
-        Entry { id: KekId::from_bytes([byte; 16]), created: u64::from(byte), uses_reserved: 65_536 }
+        Entry { id: KekId::from_bytes([byte; 16]), created: u64::from(byte), uses_reserved: 65_536, shared: false }
     }
 
     fn state() -> State {
         let ring = Ring::new(entry(1), 5).with_pending(entry(2)).unwrap().activate(&entry(2).id, 6).unwrap();
-        State { generation: 3, ring: ring.with_pending(entry(3)).unwrap() }
+        State {
+            generation: 3,
+            written: 8,
+            guard: Some(Guard { index: 0x0180_4E53, expected: 4 }),
+            recipients: vec![RECIPIENT.parse().unwrap()],
+            ring: ring.with_pending(entry(3)).unwrap().all_shared(),
+        }
     }
+
+    /// The test key of age's specification.
+    const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
 
     const ROOT: RootId = RootId::from_bytes([9; 16]);
 
+    /// As release 0.1 wrote it.
+    const VERSION_1_BYTES: &str = "010909090909090909090909090909090900026331000000000000000300000000000000060202020202020202020202\
+        020202020200000000000000020000000000010000000103030303030303030303030303030303000000000000000300\
+        000000000100000001010101010101010101010101010101010000000000000001000000000001000000000000000000\
+        06014acdaac2dbd21ed3397b4d08fd2fd730a7518a1c19fb46ef12f37508c71657d6";
+
     #[test]
-    fn frozen_vector_of_version_1() {
+    fn a_state_of_version_1_is_read() {
+        let bytes = hex::decode(VERSION_1_BYTES).unwrap();
+        let state = State::decode(1, &bytes, &"c1".parse().unwrap(), &ROOT, &key(7)).unwrap();
+        let ring = Ring::new(entry(1), 5).with_pending(entry(2)).unwrap().activate(&entry(2).id, 6).unwrap();
+        let ring = ring.with_pending(entry(3)).unwrap();
+        assert_eq!(state, State { generation: 3, written: 0, guard: None, recipients: Vec::new(), ring });
+    }
+
+    #[test]
+    fn frozen_vector_of_version_2() {
         let cluster = "c1".parse().unwrap();
         let bytes = state().encode(&cluster, &ROOT, &key(7));
         assert_eq!(
             hex::encode(&bytes),
-            "010909090909090909090909090909090900026331000000000000000300000000000000060202020202020202020202\
-        020202020200000000000000020000000000010000000103030303030303030303030303030303000000000000000300\
-        000000000100000001010101010101010101010101010101010000000000000001000000000001000000000000000000\
-        06014acdaac2dbd21ed3397b4d08fd2fd730a7518a1c19fb46ef12f37508c71657d6"
+            "010909090909090909090909090909090900026331000000000000000300000000000000080101804e53000000000000\
+             000401003e616765317a766b7967326c717a726161326c6e6a7671656a33326e6b75753075657332733832687a727965\
+             38363978656578766e37336571756e756a776a0000000000000006020202020202020202020202020202020000000000\
+             000002000000000001000001000103030303030303030303030303030303000000000000000300000000000100000100\
+             01010101010101010101010101010101010000000000000001000000000001000001000000000000000601e76df69fc1\
+             ce7cd50ea76e09472c0dea61fc8886a7c6feda43af87903f101a10"
         );
-        assert_eq!(State::decode(&bytes, &cluster, &ROOT, &key(7)), Ok(state()));
+        assert_eq!(State::decode(2, &bytes, &cluster, &ROOT, &key(7)), Ok(state()));
     }
 
     #[test]
     fn a_state_of_another_cluster_or_root_is_named_and_a_changed_one_refused() {
         let (c1, c2): (ClusterId, ClusterId) = ("c1".parse().unwrap(), "c2".parse().unwrap());
         let bytes = state().encode(&c1, &ROOT, &key(7));
-        assert_eq!(State::decode(&bytes, &c2, &ROOT, &key(7)), Err(StateError::Cluster("c1".into())));
+        assert_eq!(State::decode(2, &bytes, &c2, &ROOT, &key(7)), Err(StateError::Cluster("c1".into())));
         let other = RootId::from_bytes([8; 16]);
-        assert_eq!(State::decode(&bytes, &c1, &other, &key(7)), Err(StateError::Root(ROOT)));
-        assert_eq!(State::decode(&bytes, &c1, &ROOT, &key(6)), Err(StateError::Mac));
+        assert_eq!(State::decode(2, &bytes, &c1, &other, &key(7)), Err(StateError::Root(ROOT)));
+        assert_eq!(State::decode(2, &bytes, &c1, &ROOT, &key(6)), Err(StateError::Mac));
         for bit in 0..bytes.len() * 8 {
             let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(State::decode(&bad, &c1, &ROOT, &key(7)).is_err(), "bit {bit}");
+            assert!(State::decode(2, &bad, &c1, &ROOT, &key(7)).is_err(), "bit {bit}");
         }
     }
 }

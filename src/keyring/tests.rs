@@ -45,8 +45,14 @@ impl Node {
 
     fn set_up() -> Self {
         let node = Self::new();
-        init(&node.open_dir(), &cluster(), &node.sealer(), TO, 0).unwrap();
+        node.init(0).unwrap();
         node
+    }
+
+    fn init(&self, now: u64) -> Result<KekId, KeeperError> {
+        let (cluster, sealer) = (cluster(), self.sealer());
+        let founding = Founding { cluster: &cluster, sealer: &sealer, to: TO, guard: None, recipients: &[] };
+        init(&self.open_dir(), &founding, now)
     }
 
     fn state_dir(&self) -> std::path::PathBuf {
@@ -68,6 +74,7 @@ impl Node {
             cluster: cluster(),
             sealer: self.sealer(),
             max_age: MaxAge::DEFAULT,
+            guarded: false,
             now,
         });
         Running { keyring, handle, thread: Some(thread::spawn(body)) }
@@ -78,9 +85,9 @@ impl Node {
         let dir = self.open_dir();
         let (root, _) = NodeRoot::open(&dir, &self.sealer()).unwrap();
         let mac_key = root.state_mac_key(&cluster());
-        let read = |_, bytes: &[u8]| State::decode(bytes, &cluster(), &root.id(), &mac_key);
+        let read = |version, bytes: &[u8]| State::decode(version, bytes, &cluster(), &root.id(), &mac_key);
         let state = dir.load("state", Kind::State, read).unwrap().value;
-        let state = State { generation: state.generation + 1, ring: state.ring.with_reservation(uses) };
+        let state = State { generation: state.generation + 1, ring: state.ring.with_reservation(uses), ..state };
         dir.replace("state", Kind::State, &state.encode(&cluster(), &root.id(), &mac_key)).unwrap();
     }
 }
@@ -164,7 +171,7 @@ fn files(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
 fn a_second_init_is_refused_and_changes_nothing() {
     let node = Node::set_up();
     let before = files(&node.state_dir());
-    let again = init(&node.open_dir(), &cluster(), &node.sealer(), TO, 1);
+    let again = node.init(1);
     assert!(matches!(again, Err(KeeperError::AlreadySetUp)));
     assert_eq!(files(&node.state_dir()), before);
 }
@@ -175,7 +182,7 @@ fn a_lost_state_file_is_no_reason_to_make_new_keys() {
     for name in ["state", "state.prev"] {
         let _ = std::fs::remove_file(node.state_dir().join(name));
     }
-    let again = init(&node.open_dir(), &cluster(), &node.sealer(), TO, 1);
+    let again = node.init(1);
     assert!(matches!(again, Err(KeeperError::AlreadySetUp)));
 }
 
@@ -183,9 +190,9 @@ fn a_lost_state_file_is_no_reason_to_make_new_keys() {
 fn an_init_that_the_device_interrupted_is_done_again() {
     let node = Node::new();
     node.refuses.store(true, Ordering::SeqCst);
-    assert!(init(&node.open_dir(), &cluster(), &node.sealer(), TO, 0).is_err());
+    assert!(node.init(0).is_err());
     node.refuses.store(false, Ordering::SeqCst);
-    init(&node.open_dir(), &cluster(), &node.sealer(), TO, 0).unwrap();
+    node.init(0).unwrap();
     node.start(|| 0).encrypt().unwrap();
 }
 
@@ -217,7 +224,7 @@ fn at_the_hard_limit_encrypt_is_refused_and_decrypt_goes_on() {
     let keyring = Keyring::opening(cluster(), || {});
     let id = KekId::from_bytes([1; 16]);
     let key = LockedKey::new(Key::random().unwrap()).unwrap();
-    let uses = UseCounter::new(HARD_LIMIT_USES - 1, HARD_LIMIT_USES + RESERVED_BLOCK_USES);
+    let uses = UseCounter::new(HARD_LIMIT_USES - 1, HARD_LIMIT_USES + RESERVED_BLOCK_USES, HARD_LIMIT_USES);
     let kek = Arc::new(LiveKek::new(&cluster(), &id, key, uses).unwrap());
     keyring.publish(Snapshot { active: Arc::clone(&kek), by_id: [(id, kek)].into() });
     let last = block_on(keyring.encrypt(Api::V2, DEK)).unwrap();

@@ -21,7 +21,7 @@ pub struct LengthError;
 
 impl HostSecret {
     /// Inside of the state directory.
-    pub(super) const FILE: &'static str = "node/host.key";
+    pub const FILE: &'static str = "node/host.key";
 
     /// Fresh, for a node that is set up.
     pub fn random() -> Result<Self, RandomError> {

@@ -15,7 +15,8 @@ use crate::types::random::{self, RandomError};
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{Backend, Class, ClusterId, Key, RootId, SealPolicy, SealTo};
 
-const FILE: &str = "node/root.seal";
+/// Inside of the state directory.
+pub const FILE: &str = "node/root.seal";
 
 /// HKDF-SHA256 over both halves.
 const ALGORITHM: u8 = 1;
@@ -129,6 +130,11 @@ impl NodeRoot {
     /// Encrypts local KEKs on disk.
     pub fn kek_wrapping_key(&self, cluster: &ClusterId) -> Key {
         self.purpose(b"nodeseal local kek v1\0", cluster)
+    }
+
+    /// Authorises the counter that guards the state file.
+    pub fn counter_auth(&self, cluster: &ClusterId) -> Key {
+        self.purpose(b"nodeseal counter auth v1\0", cluster)
     }
 
     /// Authenticates the state file.

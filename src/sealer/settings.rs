@@ -13,6 +13,12 @@ pub const DEFAULT_PARENT_HANDLE: u32 = 0x8100_0001;
 /// First and last persistent handle that the owner may fill: TPM 2.0 Part 2 §7.5 (platform handles begin at 0x81800000).
 pub const OWNER_PERSISTENT_HANDLES: std::ops::RangeInclusive<u32> = 0x8100_0000..=0x817F_FFFF;
 
+/// NV indices that belong to the owner: TCG Registry of Reserved TPM 2.0 Handles and Localities §2.2.2.
+pub const OWNER_NV_INDICES: std::ops::RangeInclusive<u32> = 0x0180_0000..=0x01BF_FFFF;
+
+/// Where the counter is unless the configuration says otherwise: "NS".
+pub const DEFAULT_COUNTER_INDEX: u32 = 0x0180_4E53;
+
 /// Settings of `[seal.tpm2]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TpmSettings {

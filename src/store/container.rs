@@ -32,13 +32,23 @@ pub enum Kind {
     State = 4,
     /// `init.pending`
     InitMarker = 5,
+    /// `recovery.age`
+    Recovery = 6,
+    /// `bundle.request`
+    BundleRequest = 7,
 }
 
 impl Kind {
     /// The version that we write, and the newest that we read.
     const fn version(self) -> u8 {
         match self {
-            Self::HostSecret | Self::NodeRoot | Self::LocalKek | Self::State | Self::InitMarker => 1,
+            Self::State => 2,
+            Self::HostSecret
+            | Self::NodeRoot
+            | Self::LocalKek
+            | Self::InitMarker
+            | Self::Recovery
+            | Self::BundleRequest => 1,
         }
     }
 }
@@ -85,13 +95,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frozen_vector_of_version_1() {
+    fn frozen_vectors_of_a_state_of_version_1_and_2() {
         // Computed by hand with sha256sum.
-        let expected = "4e4f44455345414c0401010000000361626399c5d32234a910b1d3dd30481886\
-                        6d4eebf3e375d489819bee36e8b98ae59e40";
-        let bytes = wrap(Kind::State, b"abc");
-        assert_eq!(hex::encode(&bytes), expected);
-        assert_eq!(unwrap(Kind::State, &bytes), Ok((1, &b"abc"[..])));
+        let one =
+            "4e4f44455345414c0401010000000361626399c5d32234a910b1d3dd304818866d4eebf3e375d489819bee36e8b98ae59e40";
+        let two =
+            "4e4f44455345414c040201000000036162639c0a68f054e49f5a74cea96ee93af6d8362c50ad07f0a608ee076a2637b56fb3";
+        assert_eq!(hex::encode(wrap(Kind::State, b"abc")), two);
+        for (version, bytes) in [(1, one), (2, two)] {
+            assert_eq!(unwrap(Kind::State, &hex::decode(bytes).unwrap()), Ok((version, &b"abc"[..])));
+        }
     }
 
     #[test]
@@ -110,11 +123,11 @@ mod tests {
     #[test]
     fn a_newer_version_is_told_apart_from_damage() {
         let mut bytes = wrap(Kind::State, b"abc");
-        bytes[9] = 2;
+        bytes[9] = 3;
         let body = bytes.len() - DIGEST_BYTES;
         let digest = Sha256::digest(&bytes[..body]);
         bytes[body..].copy_from_slice(&digest);
-        assert_eq!(unwrap(Kind::State, &bytes), Err(Damage::Newer(2)));
+        assert_eq!(unwrap(Kind::State, &bytes), Err(Damage::Newer(3)));
         assert_eq!(unwrap(Kind::LocalKek, &wrap(Kind::State, b"abc")), Err(Damage::Foreign));
     }
 }

@@ -167,6 +167,23 @@ impl<D: Disk> StateDir<D> {
         }
     }
 
+    /// Moves both generations into a sub-directory that exists, under the same name. Whoever reads them there reads them as whole
+    /// files of ours. A stop in between leaves each generation at one of the two places; moving again goes on.
+    pub fn move_into(&self, folder: &str, name: &str) -> Result<(), StoreError> {
+        let (path, target) = (self.root.join(name), self.root.join(folder).join(name));
+        // The previous generation first: what is left behind alone must never be the older one.
+        for (from, to) in [(previous(&path), previous(&target)), (path.clone(), target.clone())] {
+            if self.disk.exists(&from).map_err(|source| StoreError::io("look at", &from, source))? {
+                self.disk.rename(&from, &to).map_err(|source| StoreError::io("move", &from, source))?;
+            }
+        }
+        for moved in [&target, &path] {
+            let dir = moved.parent().unwrap_or(&self.root);
+            self.disk.sync_dir(dir).map_err(|source| StoreError::io("sync", dir, source))?;
+        }
+        Ok(())
+    }
+
     /// Removes both generations; for keys that the operator destroys. The caller has asked for confirmation.
     pub fn destroy(&self, name: &str) -> Result<(), StoreError> {
         let path = self.root.join(name);

@@ -3,6 +3,8 @@
 //! The reader is total over any bytes: it never panics, never allocates more than it was given, and every format ends with
 //! [`Reader::end`], so that trailing bytes are an error and each value has exactly one encoding.
 
+use zeroize::Zeroize;
+
 /// The bytes are not what the format asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -89,6 +91,9 @@ impl<'a> Reader<'a> {
 #[derive(Default)]
 pub struct Writer(Vec<u8>);
 
+/// Most messages and files of ours fit at once.
+const FIRST_ROOM_BYTES: usize = 256;
+
 impl Writer {
     /// Empty.
     pub fn new() -> Self {
@@ -97,8 +102,20 @@ impl Writer {
 
     /// Raw bytes, without a length.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.make_room(bytes.len());
         self.0.extend_from_slice(bytes);
         self
+    }
+
+    /// Moves to a larger buffer and wipes the old one: some messages hold keys.
+    fn make_room(&mut self, bytes: usize) {
+        let needed = self.0.len() + bytes;
+        if needed > self.0.capacity() {
+            let mut larger = Vec::with_capacity(needed.max(2 * self.0.capacity()).max(FIRST_ROOM_BYTES));
+            larger.extend_from_slice(&self.0);
+            self.0.zeroize();
+            self.0 = larger;
+        }
     }
 
     /// One byte.

@@ -31,7 +31,7 @@ impl Alone {
     /// A node that was set up on this TPM.
     pub fn set_up(tpm: &Swtpm) -> Self {
         let alone = Self::prepare(tpm);
-        let output = alone.tool(&["init"]);
+        let output = alone.tool(&["init", "--no-recovery"]);
         assert_eq!(output.code, 0, "{output:?}");
         alone
     }

@@ -129,7 +129,7 @@ fn no_secret_is_in_any_log_output_command_line_or_environment() {
         &["keys", "retire", &first, "--confirm", &first],
         &["config", "check"],
         &["encryption-config"],
-        &["init"],
+        &["init", "--no-recovery"],
         &["--help"],
         &["--version"],
     ];
@@ -241,7 +241,10 @@ fn as_an_ordinary_user_it_serves_and_not_even_that_user_can_look_into_it() {
         chown(&folder, Some(USER), Some(USER)).unwrap();
     }
     fs::set_permissions(alone.home(), fs::Permissions::from_mode(0o755)).unwrap();
-    let init = run(as_user("", &programs.join("nodeseal")).arg("--config").arg(alone.config()).arg("init"));
+    let init = run(as_user("", &programs.join("nodeseal"))
+        .arg("--config")
+        .arg(alone.config())
+        .args(["init", "--no-recovery"]));
     assert_eq!(init.code, 0, "{init:?}");
     alone.spawn(as_user("ulimit -l 0;", &programs.join("nodeseald")).arg("--config").arg(alone.config()));
     let client = alone.wait_until_ready();

@@ -155,18 +155,18 @@ fn a_pending_kek_can_be_given_up() {
 fn a_second_init_is_refused_with_and_without_a_running_daemon() {
     let mut node = Node::start();
     let stored = node.client().store().unwrap();
-    node.tool(&["init"]).assert_refused(69);
+    node.tool(&["init", "--no-recovery"]).assert_refused(69);
     node.stop();
     let before = snapshot(&node.state());
     // Without the sealer it is refused before anybody is asked.
-    node.tool(&["init"]).assert_refused(77);
+    node.tool(&["init", "--no-recovery"]).assert_refused(77);
     assert_eq!(snapshot(&node.state()), before);
     // With half of the files gone, too: what is left may be all that opens etcd.
     let aside = |name: &str| (node.state().join(name), node.dir().join(format!("{name}.aside")));
     for (file, away) in ["state", "state.prev"].map(aside) {
         std::fs::rename(file, away).unwrap();
     }
-    node.tool(&["init"]).assert_refused(77);
+    node.tool(&["init", "--no-recovery"]).assert_refused(77);
     for (file, away) in ["state", "state.prev"].map(aside) {
         std::fs::rename(away, file).unwrap();
     }

@@ -104,7 +104,7 @@ fn up(common: &Common, args: &DevArgs) -> Result<(), DevError> {
     let mut sealer = Child::new("nodeseal-sealer", &layout, sealer_socket);
     sealer.start().map_err(DevError::Child)?;
     if !config.state_dir.join("state").exists() {
-        super::init::set_up(&config).map_err(DevError::SetUp)?;
+        super::init::set_up(&config, &[]).map_err(DevError::SetUp)?;
     }
     let daemon = Child::new("nodeseald", &layout, kms_socket);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DevError::Runtime)?;

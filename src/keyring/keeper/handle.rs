@@ -4,7 +4,10 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use crate::keyring::KeeperError;
+use crate::keyring::keeper::reseal::Resealed;
+use crate::keyring::recovery::Recipient;
 use crate::keyring::ring::RetireTo;
+use crate::seal::client::SealerError;
 use crate::seal::root::{NodeRoot, RootError, SealedRoot};
 use crate::types::clock::UnixSeconds;
 use crate::types::{Backend, KekId, SealPolicy, SealTo};
@@ -27,6 +30,9 @@ pub struct KekRow {
     pub since: UnixSeconds,
     /// Encryptions that may have been made; an upper bound.
     pub uses: u64,
+    /// Other nodes have it too.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 /// All KEKs for showing.
@@ -49,6 +55,21 @@ pub struct Overview {
     pub backend: Option<Backend>,
     /// What the node root is bound to.
     pub policy: SealPolicy,
+    /// An old copy of the state directory would be recognised.
+    pub guarded: bool,
+    /// Whom the recovery file is encrypted to; empty if there is none.
+    pub recipients: Vec<String>,
+}
+
+/// What is to be made anew around the same keys.
+#[derive(Clone, Debug)]
+pub struct ResealOrder {
+    /// By which device, under which policy.
+    pub to: SealTo,
+    /// NV index of the counter that guards the state from now on, if any.
+    pub guard: Option<u32>,
+    /// Whom the recovery file is encrypted to from now on; absent: as before.
+    pub recipients: Option<Vec<Recipient>>,
 }
 
 pub(super) type Reply<T> = Sender<Result<T, KeeperError>>;
@@ -56,11 +77,13 @@ pub(super) type Reply<T> = Sender<Result<T, KeeperError>>;
 /// A question, or an order without an answer.
 pub(super) enum Command {
     Activate(KekId, Reply<KeyTable>),
+    /// The counter that guards the state.
+    Counted(Result<u64, SealerError>),
     List(Reply<KeyTable>),
     Opened(Purpose, Result<NodeRoot, RootError>),
     Overview(Reply<Overview>),
-    Reseal(SealTo, Reply<SealedRoot>),
-    Resealed(Reply<SealedRoot>, Result<SealedRoot, RootError>),
+    Reseal(ResealOrder, Reply<SealedRoot>),
+    Resealed(Reply<SealedRoot>, Box<Resealed>),
     Reserve,
     Retire(KekId, RetireTo, Reply<KeyTable>),
     Rotate(Reply<KekRow>),
@@ -105,9 +128,9 @@ impl KeeperHandle {
         answer.recv_timeout(OVERVIEW_TIMEOUT).map_err(|_| KeeperError::Locked)?
     }
 
-    /// Seals the node root anew.
-    pub fn reseal(&self, to: SealTo) -> Result<SealedRoot, KeeperError> {
-        self.ask(|reply| Command::Reseal(to, reply))
+    /// Seals the node root anew, and what goes with it.
+    pub fn reseal(&self, order: ResealOrder) -> Result<SealedRoot, KeeperError> {
+        self.ask(|reply| Command::Reseal(order, reply))
     }
 
     /// Lets the thread end.
@@ -133,7 +156,7 @@ impl Command {
             Self::Overview(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Reseal(_, reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Rotate(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
-            Self::Opened(..) | Self::Resealed(..) | Self::Reserve | Self::Stop => true,
+            Self::Counted(_) | Self::Opened(..) | Self::Resealed(..) | Self::Reserve | Self::Stop => true,
         };
     }
 }

@@ -5,7 +5,10 @@
 //! Devices are asked on a thread of their own, one question at a time: one that hangs stops neither reservations nor `status`.
 //! It retries for ever when the keys cannot be opened: the process that holds the socket does not exit over a device.
 
+mod change;
 mod handle;
+mod offline;
+mod reseal;
 mod rotation;
 
 use std::collections::HashMap;
@@ -15,12 +18,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use self::handle::Command;
-pub use self::handle::{KeeperHandle, KekRow, KeyTable, Overview};
+pub use self::handle::{KeeperHandle, KekRow, KeyTable, Overview, ResealOrder};
+pub use self::offline::with_keeper;
 use crate::audit::{Event, emit};
 use crate::keyring::cryptoperiod::MaxAge;
 use crate::keyring::error::KeeperError;
+use crate::keyring::found::{INIT_MARKER, RECOVER_MARKER};
 use crate::keyring::live::{Keyring, LiveKek, Snapshot};
-use crate::keyring::open::{self, Opened};
+use crate::keyring::open::{self, Opened, Trust};
 use crate::keyring::ring::{KekState, RetireTo, Ring};
 use crate::keyring::state_file::State;
 use crate::keyring::uses::{RESERVED_BLOCK_USES, UseCounter};
@@ -50,6 +55,8 @@ pub struct Settings<D: Disk = RealDisk> {
     pub sealer: SealerClient,
     /// When a KEK is replaced without being asked.
     pub max_age: MaxAge,
+    /// The configuration asks for a guarded state directory.
+    pub guarded: bool,
     /// The clock.
     pub now: fn() -> UnixSeconds,
 }
@@ -79,7 +86,10 @@ fn run<D: Disk + Clone>(
         match commands.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
             Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(command) => keeper.answer(command),
-            Err(RecvTimeoutError::Timeout) => next_tick = Instant::now() + TICK,
+            Err(RecvTimeoutError::Timeout) => {
+                next_tick = Instant::now() + TICK;
+                keeper.pay_guard();
+            }
         }
         keeper.rotate_if_due();
     }
@@ -95,7 +105,7 @@ fn unlock<'a, D: Disk + Clone>(
     let started = Instant::now();
     let mut pause = RETRY_MIN;
     loop {
-        let error = match Keeper::open(settings, keyring, own) {
+        let error = match Keeper::open(settings, keyring, own, Trust::Guarded) {
             Ok(keeper) => {
                 emit(&Event::SealOpened { keys: keeper.keks.len(), took: started.elapsed() });
                 return Some(keeper);
@@ -129,10 +139,15 @@ struct Keeper<'a, D: Disk> {
     dir: StateDir<D>,
     root_id: RootId,
     mac_key: LockedKey,
+    counter_auth: Arc<LockedKey>,
     state: State,
     keks: HashMap<KekId, Arc<LiveKek>>,
     /// A question to the device is under way.
     device_is_asked: bool,
+    /// The counter that guards the state has to count once more.
+    guard_owed: bool,
+    /// When the operator was last told that a shared KEK is due.
+    overdue_told: Option<Instant>,
     /// Set when the newest state was lost, until a new KEK is active.
     must_rotate: bool,
     /// After a rotation that was due has failed: when to try again, and the pause before it.
@@ -140,11 +155,24 @@ struct Keeper<'a, D: Disk> {
 }
 
 impl<'a, D: Disk + Clone> Keeper<'a, D> {
-    fn open(settings: &'a Settings<D>, keyring: &'a Keyring, own: &'a Sender<Command>) -> Result<Self, KeeperError> {
+    fn open(
+        settings: &'a Settings<D>,
+        keyring: &'a Keyring,
+        own: &'a Sender<Command>,
+        trust: Trust,
+    ) -> Result<Self, KeeperError> {
         let dir = StateDir::open_on(settings.disk.clone(), &settings.state_dir).map_err(KeeperError::Store)?;
-        let opened = open::open(&dir, &settings.cluster, &settings.sealer, (settings.now)())?;
-        let Opened { state, root, mac_key, keks, fell_back } = opened;
+        let opened = open::open(&dir, &settings.cluster, &settings.sealer, trust, (settings.now)());
+        let opened = opened.map_err(|error| match dir.exists(RECOVER_MARKER) {
+            Ok(true) => KeeperError::RecoveryPending,
+            Ok(false) | Err(_) => error,
+        })?;
+        let Opened { state, root, mac_key, keks, fell_back, owed, counter_auth } = opened;
         let mac_key = LockedKey::new(mac_key).map_err(KeeperError::Memory)?;
+        let counter_auth = Arc::new(LockedKey::new(counter_auth).map_err(KeeperError::Memory)?);
+        if settings.guarded && state.guard.is_none() {
+            emit(&Event::StateUnguarded);
+        }
         let used = state.ring.active().uses_reserved;
         let mut keeper = Self {
             settings,
@@ -153,9 +181,12 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             dir,
             root_id: root.id(),
             mac_key,
+            counter_auth,
             state,
             keks: HashMap::new(),
             device_is_asked: false,
+            guard_owed: owed,
+            overdue_told: None,
             must_rotate: fell_back,
             rotation_retry: None,
         };
@@ -163,9 +194,11 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             keeper.take_in(id, key)?;
         }
         keeper.finish_destruction()?;
-        // All that init makes is there and opens: from here on something may be encrypted, and init must not make it anew.
-        if keeper.dir.exists(open::INIT_MARKER).map_err(KeeperError::Store)? {
-            keeper.dir.destroy(open::INIT_MARKER).map_err(KeeperError::Store)?;
+        // All that founding makes is there and opens: from here on something may be encrypted, and it must not be made anew.
+        for marker in [INIT_MARKER, RECOVER_MARKER] {
+            if keeper.dir.exists(marker).map_err(KeeperError::Store)? {
+                keeper.dir.destroy(marker).map_err(KeeperError::Store)?;
+            }
         }
         keeper.commit(keeper.state.ring.with_reservation(used + RESERVED_BLOCK_USES))?;
         // Before anybody sees a key_id: one that is due is not reported once more.
@@ -173,17 +206,19 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             keeper.rotate_since_due(Ok(root));
         }
         keeper.publish();
+        keeper.pay_guard();
         Ok(keeper)
     }
 
     fn answer(&mut self, command: Command) {
         let _ = match command {
+            Command::Counted(counted) => self.counted(counted),
             Command::Activate(id, reply) => reply.send(self.activate(&id)).is_ok(),
             Command::List(reply) => reply.send(Ok(self.table())).is_ok(),
             Command::Overview(reply) => reply.send(self.overview()).is_ok(),
             Command::Opened(purpose, root) => self.opened(purpose, root),
-            Command::Reseal(to, reply) => self.reseal(to, reply),
-            Command::Resealed(reply, sealed) => reply.send(self.resealed(sealed)).is_ok(),
+            Command::Reseal(order, reply) => self.reseal(order, reply),
+            Command::Resealed(reply, resealed) => reply.send(self.resealed(*resealed)).is_ok(),
             Command::Reserve => self.reserve(),
             Command::Retire(id, to, reply) => reply.send(self.retire(&id, to)).is_ok(),
             Command::Rotate(reply) => self.rotate(reply),
@@ -194,7 +229,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
     fn retire(&mut self, id: &KekId, to: RetireTo) -> Result<KeyTable, KeeperError> {
         let ring = self.state.ring.retire(id, to, (self.settings.now)()).map_err(KeeperError::Move)?;
         // The record first: a power cut must not leave a ring that counts on a file that is gone.
-        self.commit(ring)?;
+        self.change(ring)?;
         let state = match to {
             RetireTo::Compromised => KekState::Compromised,
             RetireTo::Destroyed => {
@@ -211,14 +246,21 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
     fn overview(&self) -> Result<Overview, KeeperError> {
         let root = SealedRoot::load(&self.dir).map_err(KeeperError::Root)?.value;
         let keks = self.state.ring.entries().filter(|(_, state)| *state != KekState::Destroyed).count();
-        Ok(Overview { keks, usable: self.keks.len(), backend: root.backend(), policy: root.policy })
+        Ok(Overview {
+            keks,
+            usable: self.keks.len(),
+            backend: root.backend(),
+            policy: root.policy,
+            guarded: self.state.guard.is_some(),
+            recipients: self.state.recipients.iter().map(ToString::to_string).collect(),
+        })
     }
 
     /// Makes sure that at least half a block lies ahead of the counter.
     fn reserve(&mut self) -> bool {
         let used = self.keyring.uses().unwrap_or_default();
         let reserved = self.state.ring.active().uses_reserved;
-        if reserved >= used + RESERVED_BLOCK_USES || reserved >= uses::HARD_LIMIT_USES {
+        if reserved >= used + RESERVED_BLOCK_USES || reserved >= uses::hard_limit(self.state.ring.active().shared) {
             return true;
         }
         match self.commit(self.state.ring.with_reservation(reserved + RESERVED_BLOCK_USES)) {
@@ -235,7 +277,11 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
 
     /// Writes the state, and takes it over only when it is safe.
     fn commit(&mut self, ring: Ring) -> Result<(), KeeperError> {
-        let state = State { generation: self.state.generation + 1, ring };
+        self.commit_state(State { ring, ..self.state.clone() })
+    }
+
+    fn commit_state(&mut self, next: State) -> Result<(), KeeperError> {
+        let state = State { generation: self.state.generation + 1, written: (self.settings.now)(), ..next };
         let mac_key = Key::copy_of(self.mac_key.expose()).ok_or(KeeperError::Locked)?;
         let bytes = state.encode(&self.settings.cluster, &self.root_id, &mac_key);
         self.dir.replace(open::STATE, Kind::State, &bytes).map_err(KeeperError::Store)?;
@@ -259,11 +305,11 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
         if !key.is_locked() {
             emit(&Event::MemoryUnlocked);
         }
-        let used =
-            self.state.ring.entries().find(|(entry, _)| entry.id == id).map_or(0, |(entry, _)| entry.uses_reserved);
+        let entry = self.state.ring.entries().find(|(entry, _)| entry.id == id).map(|(entry, _)| entry);
+        let (used, shared) = entry.map_or((0, false), |entry| (entry.uses_reserved, entry.shared));
         // Fails only for a key_id longer than ours are.
-        let kek = LiveKek::new(&self.settings.cluster, &id, key, UseCounter::new(used, used))
-            .map_err(|_| KeeperError::NotOpened(id))?;
+        let counter = UseCounter::new(used, used, uses::hard_limit(shared));
+        let kek = LiveKek::new(&self.settings.cluster, &id, key, counter).map_err(|_| KeeperError::NotOpened(id))?;
         self.keks.insert(id, Arc::new(kek));
         Ok(())
     }
@@ -272,6 +318,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
         let active = self.state.ring.active();
         // Opening fails without the active KEK, and every change takes the new one in before it is committed.
         if let Some(kek) = self.keks.get(&active.id) {
+            kek.uses.limit_to(uses::hard_limit(active.shared));
             kek.uses.extend(active.uses_reserved);
             self.keyring.publish(Snapshot { active: Arc::clone(kek), by_id: self.keks.clone() });
         }
@@ -297,6 +344,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
                 created: entry.created,
                 since,
                 uses: live.map_or(entry.uses_reserved, |kek| kek.uses.used()),
+                shared: entry.shared,
             }
         };
         KeyTable {

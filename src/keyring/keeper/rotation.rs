@@ -1,4 +1,4 @@
-//! The keeper's moves that need the sealing device (a new KEK, a new seal), and the ones that follow from them.
+//! How the keeper makes a new KEK and turns to it, asked or since it is due; and how it asks the sealing device.
 
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -14,13 +14,15 @@ use crate::keyring::open;
 use crate::keyring::ring::MoveError;
 use crate::keyring::uses::RESERVED_BLOCK_USES;
 use crate::seal::client::SealerClient;
-use crate::seal::root::{NodeRoot, Question, RootError, SealedRoot};
+use crate::seal::root::{NodeRoot, Question, RootError};
 use crate::store::Disk;
-use crate::types::{KekId, SealTo};
+use crate::types::KekId;
 
 /// First and last pause between attempts at a rotation that is due and fails; each one asks the device.
 const RETRY_MIN: Duration = Duration::from_secs(60);
 const RETRY_MAX: Duration = Duration::from_secs(3600);
+/// Between two reminders.
+const TELL_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 impl<D: Disk + Clone> Keeper<'_, D> {
     /// Asks the device for the root; [`Keeper::opened`] goes on.
@@ -56,7 +58,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             return Err(KeeperError::NotOpened(*id));
         }
         let used = ring.active().uses_reserved;
-        self.commit(ring.with_reservation(used + RESERVED_BLOCK_USES))?;
+        self.change(ring.with_reservation(used + RESERVED_BLOCK_USES))?;
         self.must_rotate = false;
         self.publish();
         if let Some(kek) = self.keks.get(id) {
@@ -65,29 +67,29 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         Ok(self.table())
     }
 
-    /// Asks the device for a new seal; [`Keeper::resealed`] goes on.
-    pub(super) fn reseal(&mut self, to: SealTo, reply: Reply<SealedRoot>) -> bool {
-        let answer = reply.clone();
-        let asked = self.ask_device(move |question, sealer| Command::Resealed(answer, question.reseal(sealer, to)));
-        asked.map_or_else(|error| reply.send(Err(error)).is_ok(), |()| true)
-    }
-
-    /// The device has answered.
-    pub(super) fn resealed(&mut self, sealed: Result<SealedRoot, RootError>) -> Result<SealedRoot, KeeperError> {
-        self.device_is_asked = false;
-        let sealed = sealed.map_err(KeeperError::Root)?;
-        sealed.save(&self.dir).map_err(KeeperError::Root)?;
-        emit(&Event::SealRenewed { policy: &sealed.policy.to_string() });
-        Ok(sealed)
-    }
-
-    /// By age, by use, or since the newest state was lost.
+    /// By age, by use, or since the newest state was lost. Never of a KEK that other nodes have too: they could not read what this
+    /// node wrote under a new one.
     pub(super) fn is_rotation_due(&self) -> bool {
-        self.must_rotate || self.settings.max_age.is_due(&self.state.ring, (self.settings.now)())
+        !self.state.ring.active().shared && (self.must_rotate || self.is_overdue())
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.settings.max_age.is_due(&self.state.ring, (self.settings.now)())
+    }
+
+    /// Once a day, while a shared KEK is due.
+    fn tell_overdue(&mut self) {
+        let told_lately = self.overdue_told.is_some_and(|told| told.elapsed() < TELL_EVERY);
+        let active = self.state.ring.active();
+        if active.shared && !told_lately && self.is_overdue() {
+            emit(&Event::KeyOverdue { kek: &active.id });
+            self.overdue_told = Some(Instant::now());
+        }
     }
 
     /// Starts a rotation that is due, unless one is under way or has just failed.
     pub(super) fn rotate_if_due(&mut self) {
+        self.tell_overdue();
         let waits = self.rotation_retry.is_some_and(|(at, _)| Instant::now() < at);
         if !self.is_rotation_due() || waits || self.device_is_asked {
             return;
@@ -114,18 +116,20 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         }
     }
 
+    /// The device and the files must give the very root that everything else is sealed under.
+    pub(super) fn check_root(&self, root: &NodeRoot) -> Result<(), KeeperError> {
+        let same: bool = root.state_mac_key(&self.settings.cluster).expose().ct_eq(self.mac_key.expose()).into();
+        if same { Ok(()) } else { Err(KeeperError::Root(RootError::Verify)) }
+    }
+
     /// Makes a KEK, proves its sealed copy, and adds it in pre-activation.
     fn make_pending(&mut self, root: &NodeRoot) -> Result<KekId, KeeperError> {
+        self.check_root(root)?;
         let cluster = &self.settings.cluster;
-        // The device and the files must give the very root that everything else is sealed under.
-        let same: bool = root.state_mac_key(cluster).expose().ct_eq(self.mac_key.expose()).into();
-        if !same {
-            return Err(KeeperError::Root(RootError::Verify));
-        }
         let (entry, key) = open::create_kek(&self.dir, cluster, root, (self.settings.now)())?;
         let ring = self.state.ring.with_pending(entry.clone()).map_err(KeeperError::Move)?;
         self.take_in(entry.id, key)?;
-        self.commit(ring)?;
+        self.change(ring)?;
         emit(&Event::KeyCreated { kek: &entry.id });
         Ok(entry.id)
     }
@@ -142,18 +146,26 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     }
 
     /// One question at a time, on a thread of its own; `ask` makes the command that brings the answer back.
-    fn ask_device(
+    pub(super) fn ask_device(
         &mut self,
         ask: impl FnOnce(Question, &SealerClient) -> Command + Send + 'static,
+    ) -> Result<(), KeeperError> {
+        let question = Question::load(&self.dir).map_err(KeeperError::Root)?;
+        self.on_device(move |sealer| ask(question, sealer))
+    }
+
+    /// The same without the node root.
+    pub(super) fn on_device(
+        &mut self,
+        ask: impl FnOnce(&SealerClient) -> Command + Send + 'static,
     ) -> Result<(), KeeperError> {
         if self.device_is_asked {
             return Err(KeeperError::Busy);
         }
-        let question = Question::load(&self.dir).map_err(KeeperError::Root)?;
         let (sealer, own): (SealerClient, Sender<Command>) = (self.settings.sealer.clone(), self.own.clone());
         let spawned = thread::Builder::new().name("device".into()).spawn(move || {
             // Fails only when the keeper has stopped.
-            let _ = own.send(ask(question, &sealer));
+            let _ = own.send(ask(&sealer));
         });
         spawned.map_err(|_| KeeperError::Busy)?;
         self.device_is_asked = true;

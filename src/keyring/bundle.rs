@@ -1,0 +1,335 @@
+//! Bundles: how a keyring goes to another control-plane node such that only that node's TPM opens it (docs/formats.md, "Bundle").
+//!
+//! The receiving node makes a [`BundleRequest`] with the public part of its TPM's storage key and a nonce; a node that has the keys makes a
+//! [`Bundle`] for it. Pure bytes: nothing here asks a device or a clock.
+//!
+//! Refuses, with a reason of its own each: another cluster, another request (a bundle opens once, since its request is destroyed
+//! by accepting it), one that has expired. Who asked, and who answered, is decided by the operators, who compare fingerprints: a
+//! storage key alone proves no TPM, and anybody could encrypt keys of his own to it.
+
+use sha2::{Digest, Sha256};
+
+use super::export::Export;
+use crate::envelope::{KekCipher, NONCE_BYTES};
+use crate::seal::protocol::Auth;
+use crate::types::clock::UnixSeconds;
+use crate::types::wire::{Reader, WireError, Writer};
+use crate::types::{Class, ClusterId, Key};
+
+/// The open request of a node, inside of its state directory.
+pub const REQUEST_FILE: &str = "bundle.request";
+
+/// How long a request, and every bundle for it, is good: a working day of an operator with two terminals, and a night.
+pub const VALID_SECONDS: u64 = 24 * 3600;
+
+const REQUEST_MAGIC: &[u8; 8] = b"NSEALBRQ";
+const BUNDLE_MAGIC: &[u8; 8] = b"NSEALBND";
+const VERSION: u16 = 1;
+const NODE_MAX_BYTES: usize = 255;
+
+/// SHA-256 over a whole request or bundle.
+pub type FileDigest = [u8; 32];
+
+/// What a node asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleRequest {
+    /// Where the keys are valid.
+    pub cluster: ClusterId,
+    /// Makes each request a new one.
+    pub nonce: [u8; 32],
+    /// By the clock of the node that asks, which alone judges it.
+    pub expires: UnixSeconds,
+    /// Host name, for the operator's eyes alone.
+    pub node: String,
+    /// TPMT_PUBLIC of the storage root key.
+    pub parent: Vec<u8>,
+}
+
+/// Keys on their way to another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bundle {
+    /// Where the keys are valid.
+    pub cluster: ClusterId,
+    /// The request that it answers.
+    pub request: FileDigest,
+    /// As the request says.
+    pub expires: UnixSeconds,
+    /// The transport key, for the other TPM alone.
+    pub duplicate: Vec<u8>,
+    nonce: [u8; NONCE_BYTES],
+    text: Vec<u8>,
+}
+
+/// Why a request or a bundle is refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BundleError {
+    /// Of another cluster.
+    #[error("it belongs to cluster `{0}`")]
+    Cluster(String),
+    /// Its time is over.
+    #[error("it has expired")]
+    Expired,
+    /// The operator's fingerprint is of another file.
+    #[error("its fingerprint is {0}, not the one that was given")]
+    Fingerprint(String),
+    /// Damaged, or another file.
+    #[error("it cannot be read")]
+    Format(#[source] WireError),
+    /// No request is open here.
+    #[error("this node has no open request: each bundle is accepted once")]
+    NoRequest,
+    /// It answers another request.
+    #[error("it answers another request than the one that is open on this node")]
+    OtherRequest,
+    /// The tag does not fit.
+    #[error("its content was changed")]
+    Tag,
+}
+
+impl BundleError {
+    /// Decides exit codes.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Format(_) | Self::Tag => Class::Corrupt,
+            Self::Cluster(_) | Self::Expired | Self::Fingerprint(_) | Self::NoRequest | Self::OtherRequest => {
+                Class::Denied
+            }
+        }
+    }
+
+    /// What the operator does next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Cluster(_) => "`cluster` in nodeseal.toml must be the same on both nodes",
+            Self::Expired | Self::NoRequest | Self::OtherRequest => {
+                "on the node that needs the keys: `nodeseal bundle request`; then a new bundle from that request"
+            }
+            Self::Fingerprint(_) => {
+                "compare it with what the other node printed: if it differs there too, the file was exchanged on its way"
+            }
+            Self::Format(_) | Self::Tag => "copy the file once more, as binary",
+        }
+    }
+}
+
+/// SHA-256 of the file.
+pub fn digest(file: &[u8]) -> FileDigest {
+    Sha256::digest(file).into()
+}
+
+/// For people: the first 160 bits of [`digest`], in eight groups.
+pub fn fingerprint(file: &[u8]) -> String {
+    let hex = hex::encode(&digest(file)[..20]);
+    let groups: Vec<&str> = (0..8).filter_map(|group| hex.get(group * 5..group * 5 + 5)).collect();
+    groups.join("-")
+}
+
+/// Refuses a file that is not the one that two operators compared. Case and hyphens do not count.
+pub fn check_fingerprint(file: &[u8], given: &str) -> Result<(), BundleError> {
+    let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let own = fingerprint(file);
+    if plain(&own) == plain(given) { Ok(()) } else { Err(BundleError::Fingerprint(own)) }
+}
+
+/// What opens the duplicate in the other TPM: bound to the one request.
+pub fn auth(request: &FileDigest) -> Auth {
+    let bytes = Sha256::new().chain_update(b"nodeseal bundle auth v1\0").chain_update(request).finalize();
+    Auth::new(Key::copy_of(&bytes).unwrap_or_else(|| unreachable!("SHA-256 has 32 bytes")))
+}
+
+impl BundleRequest {
+    /// The file.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.raw(REQUEST_MAGIC).u16(VERSION).bytes16(self.cluster.as_str().as_bytes()).raw(&self.nonce).u64(self.expires);
+        w.bytes16(self.node.as_bytes()).bytes16(&self.parent);
+        let sum = digest(w.as_bytes());
+        w.raw(&sum).finish()
+    }
+
+    /// Total over any bytes.
+    pub fn decode(file: &[u8]) -> Result<Self, BundleError> {
+        Self::read(file).map_err(BundleError::Format)
+    }
+
+    fn read(file: &[u8]) -> Result<Self, WireError> {
+        let (body, sum) = file.split_last_chunk::<32>().ok_or(WireError::Short("checksum"))?;
+        let mut r = Reader::new(body);
+        read_head(&mut r, REQUEST_MAGIC)?;
+        if digest(body) != *sum {
+            return Err(WireError::BadValue("checksum"));
+        }
+        let cluster = r.text16("cluster")?.parse().map_err(|_| WireError::BadValue("cluster"))?;
+        let (nonce, expires) = (r.array("nonce")?, r.u64("expires")?);
+        let node = r.text16("node")?;
+        if node.len() > NODE_MAX_BYTES || !node.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(WireError::BadValue("node"));
+        }
+        let (node, parent) = (node.to_owned(), r.bytes16("parent")?.to_vec());
+        r.end()?;
+        Ok(Self { cluster, nonce, expires, node, parent })
+    }
+
+    /// Whether keys of this cluster may be made for it now.
+    pub fn check(&self, cluster: &ClusterId, now: UnixSeconds) -> Result<(), BundleError> {
+        check(&self.cluster, cluster, self.expires, now)
+    }
+}
+
+impl Bundle {
+    /// Encrypts under the transport key, which is used once.
+    pub fn seal(
+        request: FileDigest,
+        expires: UnixSeconds,
+        duplicate: Vec<u8>,
+        transport: &Key,
+        nonce: [u8; NONCE_BYTES],
+        export: &Export,
+    ) -> Result<Self, BundleError> {
+        let mut bundle = Self { cluster: export.cluster.clone(), request, expires, duplicate, nonce, text: Vec::new() };
+        let mut text = Vec::new();
+        KekCipher(transport)
+            .seal(&nonce, &bundle.head(), export.encode().expose(), &mut text)
+            .map_err(|_| BundleError::Tag)?;
+        bundle.text = text;
+        Ok(bundle)
+    }
+
+    /// The keyring inside.
+    pub fn open(&self, transport: &Key) -> Result<Export, BundleError> {
+        let plain = KekCipher(transport).open(&self.nonce, &self.head(), &self.text).map_err(|_| BundleError::Tag)?;
+        let export = Export::decode(plain.expose()).map_err(BundleError::Format)?;
+        if export.cluster == self.cluster { Ok(export) } else { Err(BundleError::Cluster(export.cluster.to_string())) }
+    }
+
+    /// The file.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut file = self.head();
+        file.extend_from_slice(&self.nonce);
+        file.extend_from_slice(&self.text);
+        file
+    }
+
+    /// Total over any bytes.
+    pub fn decode(file: &[u8]) -> Result<Self, BundleError> {
+        Self::read(file).map_err(BundleError::Format)
+    }
+
+    fn read(file: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(file);
+        read_head(&mut r, BUNDLE_MAGIC)?;
+        let cluster = r.text16("cluster")?.parse().map_err(|_| WireError::BadValue("cluster"))?;
+        let (request, expires) = (r.array("request")?, r.u64("expires")?);
+        let duplicate = r.bytes16("duplicate")?.to_vec();
+        let nonce = r.array("nonce")?;
+        Ok(Self { cluster, request, expires, duplicate, nonce, text: r.rest().to_vec() })
+    }
+
+    /// Whether it answers this open request, here and now.
+    pub fn check(&self, cluster: &ClusterId, request: &FileDigest, now: UnixSeconds) -> Result<(), BundleError> {
+        check(&self.cluster, cluster, self.expires, now)?;
+        if self.request == *request { Ok(()) } else { Err(BundleError::OtherRequest) }
+    }
+
+    fn head(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.raw(BUNDLE_MAGIC).u16(VERSION).bytes16(self.cluster.as_str().as_bytes()).raw(&self.request).u64(self.expires);
+        w.bytes16(&self.duplicate).finish()
+    }
+}
+
+fn read_head(r: &mut Reader<'_>, magic: &[u8; 8]) -> Result<(), WireError> {
+    if r.array("magic")? != *magic {
+        return Err(WireError::BadValue("magic"));
+    }
+    if r.u16("version")? != VERSION {
+        return Err(WireError::BadValue("version"));
+    }
+    Ok(())
+}
+
+fn check(of: &ClusterId, cluster: &ClusterId, expires: UnixSeconds, now: UnixSeconds) -> Result<(), BundleError> {
+    if of != cluster {
+        return Err(BundleError::Cluster(of.to_string()));
+    }
+    if now >= expires { Err(BundleError::Expired) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ring::{Entry, Ring};
+    use super::*;
+    use crate::types::KekId;
+
+    fn cluster(name: &str) -> ClusterId {
+        name.parse().unwrap()
+    }
+
+    fn key(byte: u8) -> Key {
+        Key::copy_of(&[byte; 32]).unwrap()
+    }
+
+    fn request() -> BundleRequest {
+        BundleRequest { cluster: cluster("c1"), nonce: [1; 32], expires: 100, node: "cp-2".into(), parent: vec![2; 90] }
+    }
+
+    fn bundle() -> Bundle {
+        let id = KekId::from_bytes([3; 16]);
+        let ring = Ring::new(Entry { id, created: 1, uses_reserved: 2, shared: true }, 3);
+        let export = Export { cluster: cluster("c1"), written: 4, ring, keys: vec![(id, key(5))] };
+        Bundle::seal(digest(&request().encode()), 100, vec![6; 300], &key(7), [8; 12], &export).unwrap()
+    }
+
+    #[test]
+    fn frozen_vectors_of_version_1() {
+        assert_eq!(
+            hex::encode(digest(&request().encode())),
+            "4acb518ed2ad65cf5225998c06c0683e57aa96631b6f6bf0c9c643b98a771482"
+        );
+        assert_eq!(
+            hex::encode(digest(&bundle().encode())),
+            "4f052dbc374a8a516a43dce809d7d1695998101d0cf81b88e07a71ea18514b7d"
+        );
+        assert_eq!(BundleRequest::decode(&request().encode()), Ok(request()));
+        let back = Bundle::decode(&bundle().encode()).unwrap();
+        assert_eq!(back, bundle());
+        assert_eq!(back.open(&key(7)).unwrap().keys[0].1.expose(), &[5; 32]);
+    }
+
+    #[test]
+    fn an_expired_a_foreign_and_a_replayed_bundle_are_each_named() {
+        let own = digest(&request().encode());
+        assert_eq!(bundle().check(&cluster("c1"), &own, 99), Ok(()));
+        assert_eq!(bundle().check(&cluster("c1"), &own, 100), Err(BundleError::Expired));
+        assert_eq!(bundle().check(&cluster("c2"), &own, 99), Err(BundleError::Cluster("c1".into())));
+        assert_eq!(bundle().check(&cluster("c1"), &[0; 32], 99), Err(BundleError::OtherRequest));
+        assert_eq!(request().check(&cluster("c1"), 100), Err(BundleError::Expired));
+    }
+
+    #[test]
+    fn any_flipped_bit_is_refused() {
+        let good = bundle().encode();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Bundle::decode(&bad).and_then(|bundle| bundle.open(&key(7))).is_err(), "bit {bit}");
+        }
+        assert!(matches!(bundle().open(&key(9)), Err(BundleError::Tag)));
+        let good = request().encode();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(BundleRequest::decode(&bad).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_compared_as_people_write_it() {
+        let file = request().encode();
+        let own = fingerprint(&file);
+        assert_eq!(own.split('-').count(), 8);
+        assert_eq!(check_fingerprint(&file, &own.to_uppercase().replace('-', " ")), Ok(()));
+        assert_eq!(check_fingerprint(&bundle().encode(), &own).unwrap_err().class(), Class::Denied);
+        assert!(check_fingerprint(&file, "").is_err());
+    }
+}

@@ -79,8 +79,8 @@ fault_codes! {
         "enable the TPM in the firmware, load the tpm driver (kernel 4.12 or later), and put our user into the group that owns the device (usually tss)";
     /// TPM_RC_BAD_AUTH on the owner hierarchy (0x9A2, 0x98E).
     OwnerAuth = 8, "E-OWNER-AUTH", Misconfigured,
-        "the storage root key is absent and the owner hierarchy has a password, so that we cannot make one",
-        "let the TPM's owner make it once: `tpm2_createprimary -C o -P OWNERAUTH -G ecc -a 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt' -c srk.ctx` and `tpm2_evictcontrol -C o -P OWNERAUTH -c srk.ctx 0x81000001`";
+        "the owner hierarchy has a password, so that we can make neither a storage root key nor a counter",
+        "let the TPM's owner make it once: `tpm2_createprimary -C o -P OWNERAUTH -G ecc -a 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt' -c srk.ctx` and `tpm2_evictcontrol -C o -P OWNERAUTH -c srk.ctx 0x81000001`; a counter he makes possible by taking the password away for that one command (`tpm2_changeauth -c o -p OWNERAUTH`)";
     /// TPM_RC_PCR_CHANGED (0x128) until the retries ran out.
     PcrRace = 9, "E-PCR-RACE", Unavailable,
         "PCRs kept changing while we unsealed",
@@ -169,13 +169,13 @@ fault_codes! {
     Rollback = 30, "E-ROLLBACK", Denied,
         "the state directory is older than this node's last key change",
         "put the newest copy of the state directory back; if there is none, `nodeseal reseal --accept-rollback` goes on with this one, and texts of the keys it lacks stay unreadable";
-    /// TPM_RC_HANDLE (0x18B) on the counter's index.
+    /// TPM_RC_HANDLE (0x18B) on the counter's index, or it was defined and never counted (TPM_RC_NV_UNINITIALIZED, 0x14A).
     CounterGone = 31, "E-NV-GONE", Denied,
         "the TPM's counter that guards the state directory is gone",
         "somebody undefined it: see who manages this TPM; if this is the newest state directory, `nodeseal reseal --accept-rollback` makes a new counter";
-    /// TPM_RC_NV_SPACE (0x14B) or TPM_RC_NV_DEFINED (0x14C) by somebody else's index, or a wrong authorisation on ours.
+    /// TPM_RC_NV_SPACE (0x14B); an index outside of the owner's range; at ours, other attributes or another authValue (0x9A2).
     CounterSpace = 32, "E-NV-SPACE", Misconfigured,
-        "the TPM has no place for the counter, or another program's at its index",
+        "the TPM has no place for the counter, or what is at its index is not ours",
         "choose another counter_index under [seal.tpm2], or let the owner remove what is not needed (`tpm2_getcap handles-nv-index`, `tpm2_nvundefine`)";
     /// What another machine made for this TPM does not open in it.
     ForeignBundle = 33, "E-BUNDLE-FOREIGN", Denied,

@@ -9,10 +9,15 @@ use crate::swtpm::{Swtpm, free_port_pair};
 
 // TPM_CC, TPM 2.0 Part 2 §6.5.2.
 pub const EVICT_CONTROL: u32 = 0x120;
+pub const NV_UNDEFINE_SPACE: u32 = 0x122;
+pub const NV_DEFINE_SPACE: u32 = 0x12A;
 pub const CREATE_PRIMARY: u32 = 0x131;
+pub const NV_INCREMENT: u32 = 0x134;
+pub const NV_READ: u32 = 0x14E;
 pub const CREATE: u32 = 0x153;
 pub const LOAD: u32 = 0x157;
 pub const UNSEAL: u32 = 0x15E;
+pub const NV_READ_PUBLIC: u32 = 0x169;
 pub const READ_PUBLIC: u32 = 0x173;
 pub const START_AUTH_SESSION: u32 = 0x176;
 pub const PCR_READ: u32 = 0x17E;

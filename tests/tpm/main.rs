@@ -10,6 +10,7 @@
 )]
 
 mod busy;
+mod counter;
 mod interposed;
 mod interposer;
 mod keeps;

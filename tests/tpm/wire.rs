@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use nodeseal::sealer::Sealer;
 use nodeseal::types::{PcrBank, SealPolicy};
 
-use crate::interposer::{CREATE, LOAD, START_AUTH_SESSION, UNSEAL};
+use crate::interposer::{
+    CREATE, LOAD, NV_DEFINE_SPACE, NV_INCREMENT, NV_READ, NV_UNDEFINE_SPACE, START_AUTH_SESSION, UNSEAL,
+};
 use crate::support::{AUTH, SECRET, another_auth, assert_opens, engine, extend, pcr, seal};
 use crate::swtpm::Swtpm;
 
@@ -69,7 +71,7 @@ fn the_same_look_finds_an_encrypted_session_without_a_salt() {
 }
 
 /// Whatever an eavesdropper could use.
-fn leaks(log: &str) -> Vec<String> {
+pub fn leaks(log: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (direction, message) in messages(log) {
         let side = if direction == Direction::Command { "a command" } else { "an answer" };
@@ -104,9 +106,9 @@ fn session_leaks(log: &str) -> Vec<String> {
                     session.map(|session| salted.insert(session));
                 }
             }
-            CREATE | LOAD | UNSEAL => {
+            CREATE | LOAD | NV_DEFINE_SPACE | NV_READ | UNSEAL => {
                 // What they bring in, or what they give back.
-                let needed = if code == UNSEAL { ENCRYPT } else { DECRYPT };
+                let needed = if matches!(code, NV_READ | UNSEAL) { ENCRYPT } else { DECRYPT };
                 let hidden = sessions(&command)
                     .iter()
                     .any(|(handle, attributes)| salted.contains(handle) && attributes & needed != 0);
@@ -120,12 +122,17 @@ fn session_leaks(log: &str) -> Vec<String> {
     found
 }
 
-/// Handle and attributes of each session of a command with one handle (TPM 2.0 Part 1 §18.6).
+/// Handle and attributes of each session of a command (TPM 2.0 Part 1 §18.6).
 fn sessions(command: &[u8]) -> Vec<(u32, u8)> {
     if command[..2] != [0x80, 0x02] {
         return Vec::new();
     }
-    let mut area = &command[18..18 + word(command, 14) as usize];
+    let handles = match word(command, 6) {
+        NV_INCREMENT | NV_READ | NV_UNDEFINE_SPACE => 2,
+        _ => 1,
+    };
+    let size = 10 + 4 * handles;
+    let mut area = &command[size + 4..size + 4 + word(command, size) as usize];
     let mut sessions = Vec::new();
     while !area.is_empty() {
         let nonce = usize::from(u16::from_be_bytes([area[4], area[5]]));
@@ -141,7 +148,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-fn commands(log: &str) -> Vec<(u32, Vec<u8>)> {
+pub fn commands(log: &str) -> Vec<(u32, Vec<u8>)> {
     exchanges(log).into_iter().map(|(command, _)| (word(&command, 6), command)).collect()
 }
 

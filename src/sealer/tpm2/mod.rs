@@ -1,8 +1,8 @@
 //! The TPM 2.0 engine: seals 32 bytes under the storage root key and opens them again.
 //!
 //! Every operation has a context of its own, and no more than two sessions. It never evicts, clears, extends or changes an
-//! authorisation; the one thing it may leave behind is the TCG's shared storage root key, where there was none. It sends no
-//! TPM2_Startup: a TPM that the firmware did not start is reported, not hidden.
+//! authorisation of others; what it may leave behind is the TCG's shared storage root key, where there was none, and the counter
+//! that it was asked for. It sends no TPM2_Startup: a TPM that the firmware did not start is reported, not hidden.
 //!
 //! Refuses a software TPM unless it was allowed, a storage root key that is not the pinned one, and to report success before
 //! what it sealed came back the same.
@@ -12,6 +12,7 @@
 
 mod blob;
 mod connect;
+mod counter;
 mod fault;
 mod object;
 mod pcr;
@@ -27,8 +28,8 @@ use tss_esapi::constants::PropertyTag;
 use self::blob::Blob;
 use self::fault::Failure;
 use self::retry::{Budget, Monotonic, Retry};
-use super::Sealer;
 use super::settings::TpmSettings;
+use super::{Counters, Sealer};
 use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::protocol::{Auth, DeviceBlob, DeviceInfo};
 use crate::types::{Key, SealPolicy};
@@ -120,6 +121,10 @@ impl Sealer for Tpm2 {
 
     fn describe(&mut self) -> Result<DeviceInfo, Fault> {
         Retry::new(Budget::OPERATION, Monotonic::start()).run(|| self.describe_once())
+    }
+
+    fn counters(&mut self) -> Option<&mut dyn Counters> {
+        Some(self)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::pcr_lint::lint;
-use super::{Config, Problem, Seal, raw};
+use super::{Config, Problem, Seal, pkcs11, raw};
 use crate::api::{self, V2Version};
 use crate::envelope::Api;
 use crate::keyring::MaxAge;
@@ -24,14 +24,14 @@ const CONTROL_SOCKET: &str = "/run/nodeseal/control.sock";
 const TPM_DEVICE: &str = "/dev/tpmrm0";
 /// Collects problems; every check goes on after one.
 #[derive(Default)]
-struct Problems(Vec<Problem>);
+pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn add(&mut self, key: &str, text: impl Into<String>) {
+    pub(super) fn add(&mut self, key: &str, text: impl Into<String>) {
         self.0.push(Problem { key: key.to_owned(), text: text.into() });
     }
 
-    fn keep<T, E: std::fmt::Display>(&mut self, key: &str, result: Result<T, E>) -> Option<T> {
+    pub(super) fn keep<T, E: std::fmt::Display>(&mut self, key: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.add(key, error.to_string())).ok()
     }
 }
@@ -166,16 +166,11 @@ fn check_apis(problems: &mut Problems, apis: Option<Vec<String>>) -> Option<Vec<
 
 fn check_seal(problems: &mut Problems, warnings: &mut Problems, seal: raw::Seal) -> Option<Seal> {
     let raw::Seal { backend, socket, tpm2, pkcs11 } = seal;
-    match backend.as_deref() {
-        None | Some("tpm2") => {}
-        Some("pkcs11") => {
-            problems.add("seal.backend", "the engine pkcs11 is not compiled into this build: write \"tpm2\"")
-        }
-        Some(other) => problems.add("seal.backend", format!("{other:?} is not \"tpm2\"")),
-    }
-    if pkcs11.is_some() {
-        problems.add("seal.pkcs11", "the engine pkcs11 is not compiled into this build: remove the table");
-    }
+    let backend = match backend {
+        None => Some(Backend::Tpm2),
+        Some(name) => problems.keep("seal.backend", name.parse().map_err(|error| format!("{name:?}: {error}"))),
+    };
+    let pkcs11 = pkcs11::check(problems, warnings, pkcs11, backend, socket.is_some());
     let socket = match socket {
         Some(path) => Some(absolute(problems, "seal.socket", Some(path), "")?),
         None => None,
@@ -199,8 +194,9 @@ fn check_seal(problems: &mut Problems, warnings: &mut Problems, seal: raw::Seal)
     }
     Some(Seal {
         socket,
-        backend: Backend::Tpm2,
+        backend: backend?,
         tpm2: TpmSettings { device: device?, parent_handle: parent_handle?, allow_software_tpm },
+        pkcs11: pkcs11?,
         policy: policy?,
         guard: guard?,
     })
@@ -298,7 +294,7 @@ fn days(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
-fn absolute(problems: &mut Problems, key: &str, path: Option<String>, default: &str) -> Option<PathBuf> {
+pub(super) fn absolute(problems: &mut Problems, key: &str, path: Option<String>, default: &str) -> Option<PathBuf> {
     let path = PathBuf::from(path.unwrap_or_else(|| default.to_owned()));
     if path.is_absolute() && path.file_name().is_some() {
         Some(path)

@@ -6,6 +6,7 @@
 mod check;
 mod load;
 mod pcr_lint;
+mod pkcs11;
 mod raw;
 
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use crate::keyring::MaxAge;
 use crate::keyring::keeper::ResealOrder;
 use crate::keyring::recovery::{RECIPIENTS_MAX, Recipient, RecipientError};
 use crate::seal::client::SealerClient;
-use crate::sealer::settings::TpmSettings;
+use crate::sealer::settings::{Pkcs11Settings, TpmSettings};
 use crate::types::{Backend, BackendError, ClusterId, SealPolicy, SealTo};
 
 /// Where the file is unless `--config` or `NODESEAL_CONFIG` says otherwise.
@@ -68,6 +69,8 @@ pub struct Seal {
     pub backend: Backend,
     /// The TPM.
     pub tpm2: TpmSettings,
+    /// The PKCS#11 token; there whenever it is the backend, and beside a TPM where the node root moves between both.
+    pub pkcs11: Option<Pkcs11Settings>,
     /// What the node root is bound to beside the TPM.
     pub policy: SealPolicy,
     /// NV index of the TPM's counter that tells an old copy of the state directory.

@@ -51,8 +51,8 @@ pub(super) struct Seal {
     pub(super) socket: Option<String>,
     #[serde(default)]
     pub(super) tpm2: Tpm2,
-    /// PKCS#11: not in this build.
-    pub(super) pkcs11: Option<toml::Value>,
+    #[serde(default)]
+    pub(super) pkcs11: Pkcs11,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -66,6 +66,19 @@ pub(super) struct Tpm2 {
     pub(super) pcrs: Option<Vec<i64>>,
     pub(super) rollback: Option<String>,
     pub(super) counter_index: Option<i64>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pkcs11 {
+    pub(super) module: Option<String>,
+    pub(super) token_label: Option<String>,
+    pub(super) token_serial: Option<String>,
+    pub(super) pin_file: Option<String>,
+    pub(super) key_label: Option<String>,
+    pub(super) key_id: Option<String>,
+    pub(super) make_key: Option<bool>,
+    pub(super) mechanism: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -40,7 +40,7 @@ fn all_mistakes_are_reported_at_once_with_their_path() {
         "listen.allow_users[0]: ",
         "listen.allow_users: ",
         "listen.apis: ",
-        "seal.backend: ",
+        "seal.pkcs11: ",
         "seal.tpm2.pcrs: PCR 16",
         "seal.tpm2.pcrs: PCR 23",
         "seal.tpm2.device: ",
@@ -81,4 +81,35 @@ fn pcrs_without_their_policy_and_a_policy_without_pcrs_are_mistakes() {
         let found = problems(&format!("version = 1\ncluster = \"c1\"\n[seal.tpm2]\n{text}\n"));
         assert_eq!(found.len(), 1, "{text}: {found:?}");
     }
+}
+
+#[test]
+fn a_token_needs_module_label_and_pin_file_and_has_defaults_for_the_rest() {
+    let text = "version = 1\ncluster = \"c1\"\n[seal]\nbackend = \"pkcs11\"\nsocket = \"/run/s\"\n\
+                [seal.pkcs11]\nmodule = \"/usr/lib/p11.so\"\ntoken_label = \"t 1\"\npin_file = \"/etc/pin\"\n";
+    let config = check(text).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    assert_eq!((config.seal.backend, config.seal.to()), (Backend::Pkcs11, SealTo::Pkcs11));
+    let token = config.seal.pkcs11.unwrap();
+    assert_eq!((token.key_label.as_str(), token.make_key, token.mechanism), ("nodeseal", true, None));
+    assert_eq!((token.token_serial, token.key_id), (None, None));
+    // Beside a TPM, for moving from one to the other.
+    assert!(check(&text.replace("backend = \"pkcs11\"", "")).unwrap().seal.pkcs11.is_some());
+    let lone = check(&text.replace("socket = \"/run/s\"", "")).unwrap();
+    assert_eq!(lone.warnings[0].key, "seal.socket");
+}
+
+#[test]
+fn all_mistakes_of_a_token_are_reported_at_once() {
+    let found = problems(
+        "version = 1\ncluster = \"c1\"\n[seal]\nbackend = \"pkcs12\"\n[seal.pkcs11]\nmodule = \"p11.so\"\n\
+         token_serial = \"12345678901234567\"\nkey_label = \" k\"\nkey_id = \"xyz\"\nmechanism = \"rsa-oaep-sha1\"\n",
+    );
+    let keys = ["backend", "pkcs11.module", "pkcs11.token_label", "pkcs11.token_serial", "pkcs11.pin_file"];
+    let keys = keys.into_iter().chain(["pkcs11.key_label", "pkcs11.key_id", "pkcs11.mechanism"]);
+    let expected: Vec<_> = keys.map(|key| format!("seal.{key}: ")).collect();
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    expected
+        .iter()
+        .for_each(|start| assert!(found.iter().any(|found| found.starts_with(start)), "{start} in {found:#?}"));
 }

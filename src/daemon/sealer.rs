@@ -15,6 +15,8 @@ use crate::audit::{Event, emit};
 use crate::config::Config;
 use crate::control::say;
 use crate::sealer::{Devices, server};
+#[cfg(any(feature = "tpm2", feature = "pkcs11"))]
+use crate::types::Backend;
 use crate::types::Class;
 
 const PROGRAM: &str = "nodeseal-sealer";
@@ -28,8 +30,9 @@ pub fn main() -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let mut devices = engines(&config);
-    if let Some(stream) = question_on_stdin() {
+    let question = question_on_stdin();
+    let mut devices = engines(&config, question.is_some());
+    if let Some(stream) = question {
         return finish(server::answer(stream, &mut devices));
     }
     emit(&Event::ServiceStarted { program: PROGRAM });
@@ -40,12 +43,20 @@ pub fn main() -> ExitCode {
 }
 
 /// One engine for each kind of device that is compiled in and configured.
-#[cfg_attr(not(feature = "tpm2"), expect(unused_variables, reason = "a build without engines configures none"))]
-fn engines(config: &Config) -> Devices {
+#[cfg_attr(not(feature = "pkcs11"), expect(unused_variables, reason = "a build without engines configures none"))]
+fn engines(config: &Config, only_one_question: bool) -> Devices {
     let devices = Devices::default();
     #[cfg(feature = "tpm2")]
-    let devices =
-        devices.with(crate::types::Backend::Tpm2, Box::new(crate::sealer::tpm2::Tpm2::new(config.seal.tpm2.clone())));
+    let devices = devices.with(Backend::Tpm2, Box::new(crate::sealer::tpm2::Tpm2::new(config.seal.tpm2.clone())));
+    #[cfg(feature = "pkcs11")]
+    let devices = match config.seal.pkcs11.clone() {
+        Some(settings) => {
+            use crate::sealer::pkcs11::Pkcs11;
+            let engine = if only_one_question { Pkcs11::for_one_question(settings) } else { Pkcs11::new(settings) };
+            devices.with(Backend::Pkcs11, Box::new(engine))
+        }
+        None => devices,
+    };
     devices
 }
 

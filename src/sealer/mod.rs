@@ -4,6 +4,8 @@
 //! neither the host secret nor any key made from it, so that a device or a parser taken over gains one half of the node root only.
 
 mod devices;
+#[cfg(feature = "pkcs11")]
+pub mod pkcs11;
 pub mod server;
 pub mod settings;
 #[cfg(feature = "tpm2")]

@@ -1,7 +1,7 @@
-//! What the TPM engine is told by the configuration, and by nothing else: it reads neither a TCTI string nor any other
-//! setting from the environment.
+//! What the device engines are told by the configuration, and by nothing else: they read neither a TCTI string nor any other
+//! setting from the environment. (A PKCS#11 module may read its own; that is its maker's affair.)
 //!
-//! Compiled without the feature `tpm2` too, so that a configuration is checked the same way in every build.
+//! Compiled without the features of the engines too, so that a configuration is checked the same way in every build.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -67,6 +67,64 @@ impl fmt::Display for TpmDevice {
         match self {
             Self::Path(path) => write!(f, "{}", path.display()),
             Self::Swtpm { port } => write!(f, "swtpm:port={port}"),
+        }
+    }
+}
+
+/// Settings of `[seal.pkcs11]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pkcs11Settings {
+    /// The module, absolute.
+    pub module: PathBuf,
+    /// CKA_LABEL of the token. Slot numbers move; this does not.
+    pub token_label: String,
+    /// Its serial number, where two tokens have one label.
+    pub token_serial: Option<String>,
+    /// Holds the user's PIN, absolute.
+    pub pin_file: PathBuf,
+    /// CKA_LABEL of the wrapping key.
+    pub key_label: String,
+    /// Its CKA_ID, where two keys have one label. A key that is named by its id is never made.
+    pub key_id: Option<Vec<u8>>,
+    /// Makes the wrapping key when there is none of that label.
+    pub make_key: bool,
+    /// The one to use; absent: the first that passes its trial.
+    pub mechanism: Option<Pkcs11Mechanism>,
+}
+
+impl Pkcs11Settings {
+    /// CKA_LABEL of the wrapping key unless told otherwise.
+    pub const DEFAULT_KEY_LABEL: &str = "nodeseal";
+    /// Bytes of a token's label: CK_TOKEN_INFO, PKCS#11 v3.0 §3.2.
+    pub const TOKEN_LABEL_MAX: usize = 32;
+    /// Bytes of a token's serial number: CK_TOKEN_INFO.
+    pub const TOKEN_SERIAL_MAX: usize = 16;
+    /// Bytes of CKA_LABEL and CKA_ID. The standard sets no limit; tokens do, and what we write is well below.
+    pub const KEY_NAME_MAX: usize = 64;
+}
+
+/// How a token encrypts 64 bytes for us. The number is its place in the blob and never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Pkcs11Mechanism {
+    /// CKM_AES_GCM with a 256-bit key.
+    AesGcm = 1,
+    /// CKM_RSA_PKCS_OAEP with SHA-256 and MGF1-SHA-256.
+    RsaOaepSha256 = 2,
+    /// CKM_AES_CBC_PAD, then CKM_SHA256_HMAC over everything.
+    AesCbcHmac = 3,
+}
+
+impl Pkcs11Mechanism {
+    /// In the order in which they are tried.
+    pub const ALL: [Self; 3] = [Self::AesGcm, Self::RsaOaepSha256, Self::AesCbcHmac];
+
+    /// As written in the configuration.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::AesGcm => "aes-gcm",
+            Self::RsaOaepSha256 => "rsa-oaep-sha256",
+            Self::AesCbcHmac => "aes-cbc-hmac",
         }
     }
 }

@@ -1,0 +1,340 @@
+//! The wrapping key: found by label and id, made when there is none, and never one that the token would give away.
+//!
+//! Destroys nothing but what it has itself made a moment ago and found useless.
+
+use cryptoki::context::Pkcs11;
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::session::Session;
+use cryptoki::types::Ulong;
+
+use super::blob::Head;
+use super::fault::{Failure, Step};
+use super::mechanism::{needed, trial};
+use super::token::Token;
+use crate::seal::fault::{Fault, FaultCode};
+use crate::sealer::settings::{Pkcs11Mechanism, Pkcs11Settings};
+use crate::types::random;
+
+/// Bytes of an AES and of an HMAC-SHA256 key.
+const KEY_BYTES: Ulong = Ulong::new(32);
+/// 128 bits of security: NIST SP 800-57 Part 1, table 2.
+const MODULUS_BITS: Ulong = Ulong::new(3072);
+/// 65537
+const PUBLIC_EXPONENT: [u8; 3] = [1, 0, 1];
+/// Bytes of a CKA_ID of ours.
+const ID_BYTES: usize = 16;
+
+/// The objects that are one wrapping key. Valid as long as the session.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Handles {
+    Aes(ObjectHandle),
+    Rsa { public: Option<ObjectHandle>, private: ObjectHandle },
+    AesAndMac { aes: ObjectHandle, mac: ObjectHandle },
+}
+
+/// A wrapping key that passed its trial.
+pub(super) struct WrappingKey {
+    pub(super) mechanism: Pkcs11Mechanism,
+    pub(super) id: Vec<u8>,
+    pub(super) handles: Handles,
+}
+
+/// An object with its CKA_ID.
+type Found = (Vec<u8>, ObjectHandle);
+
+/// The key that new seals go under: the one that is there, or a new one.
+pub(super) fn for_sealing(library: &Pkcs11, token: &Token, settings: &Pkcs11Settings) -> Result<WrappingKey, Failure> {
+    let session = &token.session;
+    let label = settings.key_label.as_str();
+    let candidates = match settings.mechanism {
+        Some(mechanism) => vec![mechanism],
+        None => Pkcs11Mechanism::ALL.to_vec(),
+    };
+    for mechanism in &candidates {
+        if let Some((id, handles)) = one(session, *mechanism, label, settings.key_id.as_deref())? {
+            let tried = WrappingKey { mechanism: *mechanism, id, handles };
+            return trial(session, &handles).map(|()| tried);
+        }
+    }
+    if settings.key_id.is_some() || !settings.make_key {
+        return Err(fault(FaultCode::HsmKey, format!("there is no key of the label {label:?}{}", and_id(settings))));
+    }
+    let offered = library.get_mechanism_list(token.slot).map_err(|error| Failure::new(Step::FindToken, &error))?;
+    let mut reasons = Vec::new();
+    for mechanism in candidates {
+        match needed(mechanism).iter().find(|needed| !offered.contains(needed)) {
+            Some(absent) => reasons.push(format!("{}: {absent} is not offered", mechanism.label())),
+            None => match make(session, mechanism, label) {
+                Ok(made) => return Ok(made),
+                Err(failure) if failure.is_of_device() => return Err(failure),
+                Err(failure) => reasons.push(format!("{}: {}", mechanism.label(), failure.fault().detail)),
+            },
+        }
+    }
+    Err(fault(FaultCode::HsmMechanism, reasons.join("; ")))
+}
+
+/// Exactly the key that a blob names.
+pub(super) fn named(session: &Session, head: &Head) -> Result<Handles, Failure> {
+    match one(session, head.mechanism, &head.key_label, Some(&head.key_id))? {
+        Some((_, handles)) => Ok(handles),
+        None => Err(fault(
+            FaultCode::HsmKey,
+            format!(
+                "there is no key of the label {:?} and the id {}; it was sealed by the token {:?}, serial number {:?}",
+                head.key_label,
+                hex::encode(&head.key_id),
+                head.token[0],
+                head.token[1]
+            ),
+        )),
+    }
+}
+
+/// Label and id of the key that is there; empty if there is none, or several.
+pub(super) fn name(session: &Session, settings: &Pkcs11Settings) -> Result<String, Failure> {
+    for mechanism in Pkcs11Mechanism::ALL {
+        if settings.mechanism.is_some_and(|pinned| pinned != mechanism) {
+            continue;
+        }
+        match one(session, mechanism, &settings.key_label, settings.key_id.as_deref()) {
+            Ok(Some((id, _))) => return Ok(format!("{} {}", settings.key_label, hex::encode(id))),
+            Ok(None) => {}
+            Err(failure) if failure.is_of_device() => return Err(failure),
+            Err(_) => break,
+        }
+    }
+    Ok(String::new())
+}
+
+fn one(
+    session: &Session,
+    mechanism: Pkcs11Mechanism,
+    label: &str,
+    id: Option<&[u8]>,
+) -> Result<Option<(Vec<u8>, Handles)>, Failure> {
+    let find = |class, kind| find(session, class, kind, label, id);
+    let macs =
+        |session, id: &[u8]| self::find(session, ObjectClass::SECRET_KEY, KeyType::GENERIC_SECRET, label, Some(id));
+    let found = match mechanism {
+        // An AES key with an HMAC key of the same id is half of a pair, and used in that way only.
+        Pkcs11Mechanism::AesGcm => {
+            let mut lone = Vec::new();
+            for (id, key) in find(ObjectClass::SECRET_KEY, KeyType::AES)? {
+                if macs(session, &id)?.is_empty() {
+                    lone.push((id, Handles::Aes(key)));
+                }
+            }
+            lone
+        }
+        Pkcs11Mechanism::RsaOaepSha256 => {
+            let mut pairs = Vec::new();
+            for (id, private) in find(ObjectClass::PRIVATE_KEY, KeyType::RSA)? {
+                let publics = self::find(session, ObjectClass::PUBLIC_KEY, KeyType::RSA, label, Some(&id))?;
+                pairs.push((id, Handles::Rsa { public: publics.first().map(|(_, key)| *key), private }));
+            }
+            pairs
+        }
+        Pkcs11Mechanism::AesCbcHmac => {
+            let mut pairs = Vec::new();
+            for (id, aes) in find(ObjectClass::SECRET_KEY, KeyType::AES)? {
+                for (_, mac) in macs(session, &id)? {
+                    pairs.push((id.clone(), Handles::AesAndMac { aes, mac }));
+                }
+            }
+            pairs
+        }
+    };
+    match found.as_slice() {
+        [] => Ok(None),
+        [(id, handles)] => {
+            guard(session, handles)?;
+            Ok(Some((id.clone(), *handles)))
+        }
+        several => {
+            let ids = several.iter().map(|(id, _)| hex::encode(id)).collect::<Vec<_>>().join(", ");
+            let detail = format!(
+                "{} keys have the label {label:?} for {}; their ids are {ids}",
+                several.len(),
+                mechanism.label()
+            );
+            Err(fault(FaultCode::HsmKey, detail))
+        }
+    }
+}
+
+fn find(
+    session: &Session,
+    class: ObjectClass,
+    kind: KeyType,
+    label: &str,
+    id: Option<&[u8]>,
+) -> Result<Vec<Found>, Failure> {
+    let fail = |error| Failure::new(Step::FindKey, &error);
+    let mut template = vec![
+        Attribute::Token(true),
+        Attribute::Class(class),
+        Attribute::KeyType(kind),
+        Attribute::Label(label.as_bytes().to_vec()),
+    ];
+    template.extend(id.map(|id| Attribute::Id(id.to_vec())));
+    let mut found = Vec::new();
+    for object in session.find_objects(&template).map_err(fail)? {
+        let id = match session.get_attributes(object, &[AttributeType::Id]).map_err(fail)?.pop() {
+            Some(Attribute::Id(id)) => id,
+            _ => Vec::new(),
+        };
+        if !(1..=Pkcs11Settings::KEY_NAME_MAX).contains(&id.len()) {
+            let detail = format!("a key of the label {label:?} has a CKA_ID of {} bytes", id.len());
+            return Err(fault(FaultCode::HsmKey, detail));
+        }
+        found.push((id, object));
+    }
+    Ok(found)
+}
+
+/// Refuses a key that the token would give to whoever has the PIN.
+fn guard(session: &Session, handles: &Handles) -> Result<(), Failure> {
+    let secrets = match *handles {
+        Handles::Aes(key) | Handles::Rsa { private: key, .. } => vec![key],
+        Handles::AesAndMac { aes, mac } => vec![aes, mac],
+    };
+    for key in secrets {
+        let asked = [AttributeType::Sensitive, AttributeType::Extractable];
+        let told = session.get_attributes(key, &asked).map_err(|error| Failure::new(Step::FindKey, &error))?;
+        if told.contains(&Attribute::Sensitive(false)) || told.contains(&Attribute::Extractable(true)) {
+            return Err(fault(
+                FaultCode::HsmKey,
+                "the key can be read out of the token: it must be sensitive and not extractable",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Makes a key and tries it; what does not pass is destroyed again.
+fn make(session: &Session, mechanism: Pkcs11Mechanism, label: &str) -> Result<WrappingKey, Failure> {
+    let fail = |error| Failure::new(Step::MakeKey, &error);
+    let id = match (mechanism, orphan(session, label)?) {
+        (Pkcs11Mechanism::AesCbcHmac, Some((id, mac))) => {
+            // The first half of a pair whose making was interrupted.
+            return finish_pair(session, label, id, mac);
+        }
+        _ => random::array::<ID_BYTES>().map_err(|error| fault(FaultCode::Internal, error.to_string()))?.to_vec(),
+    };
+    let handles = match mechanism {
+        Pkcs11Mechanism::AesGcm => {
+            Handles::Aes(session.generate_key(&Mechanism::AesKeyGen, &aes_template(label, &id)).map_err(fail)?)
+        }
+        Pkcs11Mechanism::RsaOaepSha256 => {
+            let [public, private] = rsa_templates(label, &id);
+            let pair = session.generate_key_pair(&Mechanism::RsaPkcsKeyPairGen, &public, &private).map_err(fail)?;
+            Handles::Rsa { public: Some(pair.0), private: pair.1 }
+        }
+        Pkcs11Mechanism::AesCbcHmac => {
+            let mac = session.generate_key(&Mechanism::GenericSecretKeyGen, &mac_template(label, &id)).map_err(fail)?;
+            return finish_pair(session, label, id, mac);
+        }
+    };
+    tried(session, mechanism, id, handles)
+}
+
+/// The HMAC key comes first, so that an AES key without one is never half of a pair.
+fn finish_pair(session: &Session, label: &str, id: Vec<u8>, mac: ObjectHandle) -> Result<WrappingKey, Failure> {
+    match session.generate_key(&Mechanism::AesKeyGen, &aes_template(label, &id)) {
+        Ok(aes) => tried(session, Pkcs11Mechanism::AesCbcHmac, id, Handles::AesAndMac { aes, mac }),
+        Err(error) => {
+            destroy(session, &[mac]);
+            Err(Failure::new(Step::MakeKey, &error))
+        }
+    }
+}
+
+fn tried(session: &Session, mechanism: Pkcs11Mechanism, id: Vec<u8>, handles: Handles) -> Result<WrappingKey, Failure> {
+    match trial(session, &handles).and_then(|()| guard(session, &handles)) {
+        Ok(()) => Ok(WrappingKey { mechanism, id, handles }),
+        Err(failure) => {
+            match handles {
+                Handles::Aes(key) => destroy(session, &[key]),
+                Handles::Rsa { public, private } => {
+                    destroy(session, &[private]);
+                    destroy(session, public.as_slice());
+                }
+                Handles::AesAndMac { aes, mac } => destroy(session, &[aes, mac]),
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// What cannot be destroyed stays as a key that is never used; the failure that led here is what counts.
+fn destroy(session: &Session, objects: &[ObjectHandle]) {
+    for object in objects {
+        let _ = session.destroy_object(*object);
+    }
+}
+
+/// An HMAC key of this label without its AES key.
+fn orphan(session: &Session, label: &str) -> Result<Option<Found>, Failure> {
+    for (id, mac) in find(session, ObjectClass::SECRET_KEY, KeyType::GENERIC_SECRET, label, None)? {
+        if find(session, ObjectClass::SECRET_KEY, KeyType::AES, label, Some(&id))?.is_empty() {
+            return Ok(Some((id, mac)));
+        }
+    }
+    Ok(None)
+}
+
+/// What every secret half has.
+fn secret_template(label: &str, id: &[u8]) -> Vec<Attribute> {
+    vec![
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Label(label.as_bytes().to_vec()),
+        Attribute::Id(id.to_vec()),
+    ]
+}
+
+fn aes_template(label: &str, id: &[u8]) -> Vec<Attribute> {
+    let mut template = secret_template(label, id);
+    template.extend([
+        Attribute::ValueLen(KEY_BYTES),
+        Attribute::Encrypt(true),
+        Attribute::Decrypt(true),
+        Attribute::Wrap(false),
+        Attribute::Unwrap(false),
+    ]);
+    template
+}
+
+fn mac_template(label: &str, id: &[u8]) -> Vec<Attribute> {
+    let mut template = secret_template(label, id);
+    template.extend([Attribute::ValueLen(KEY_BYTES), Attribute::Sign(true), Attribute::Verify(true)]);
+    template
+}
+
+fn rsa_templates(label: &str, id: &[u8]) -> [Vec<Attribute>; 2] {
+    let public = vec![
+        Attribute::Token(true),
+        Attribute::Private(false),
+        Attribute::Label(label.as_bytes().to_vec()),
+        Attribute::Id(id.to_vec()),
+        Attribute::ModulusBits(MODULUS_BITS),
+        Attribute::PublicExponent(PUBLIC_EXPONENT.to_vec()),
+        Attribute::Encrypt(true),
+        Attribute::Wrap(false),
+    ];
+    let mut private = secret_template(label, id);
+    private.extend([Attribute::Decrypt(true), Attribute::Unwrap(false), Attribute::Sign(false)]);
+    [public, private]
+}
+
+fn fault(code: FaultCode, detail: impl Into<String>) -> Failure {
+    Failure::last(Fault::new(code, detail))
+}
+
+fn and_id(settings: &Pkcs11Settings) -> String {
+    settings.key_id.as_ref().map(|id| format!(" and the id {}", hex::encode(id))).unwrap_or_default()
+}

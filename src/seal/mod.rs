@@ -1,6 +1,8 @@
-//! The client of the sealer and what is made from its answers: the node root and its keys.
+//! The client of the sealer and what is made from its answers: the node root and its keys. And what is made
+//! for another machine's sealer.
 
 pub mod client;
+pub mod duplicate;
 pub mod fault;
 pub mod frame;
 pub mod host_secret;

@@ -177,9 +177,9 @@ fault_codes! {
     CounterSpace = 32, "E-NV-SPACE", Misconfigured,
         "the TPM has no place for the counter, or what is at its index is not ours",
         "choose another counter_index under [seal.tpm2], or let the owner remove what is not needed (`tpm2_getcap handles-nv-index`, `tpm2_nvundefine`)";
-    /// What another machine made for this TPM does not open in it.
+    /// Its bytes do not parse; it names another storage root key; TPM_RC_INTEGRITY and its like at TPM2_Import; another authValue.
     ForeignBundle = 33, "E-BUNDLE-FOREIGN", Denied,
-        "the bundle was not made for this TPM, or is damaged",
+        "the bundle was not made for this TPM and this request, or is damaged",
         "make a request on this very node (`nodeseal bundle request`) and a bundle from it; nothing was changed";
 }
 

@@ -5,7 +5,10 @@ use nodeseal::seal::protocol::{Auth, CounterStep};
 use nodeseal::sealer::Sealer;
 use nodeseal::types::SealPolicy;
 
-use crate::interposer::{Interposer, NV_DEFINE_SPACE, NV_INCREMENT, NV_READ, NV_READ_PUBLIC, NV_UNDEFINE_SPACE};
+use crate::interposed::swapped;
+use crate::interposer::{
+    Interposer, NV_DEFINE_SPACE, NV_INCREMENT, NV_READ, NV_READ_PUBLIC, NV_UNDEFINE_SPACE, READ_PUBLIC,
+};
 use crate::support::{another_auth, assert_nothing_left, auth, engine, engine_at, expect_fault, seal};
 use crate::swtpm::Swtpm;
 use crate::wire::{commands, leaks};
@@ -339,6 +342,21 @@ fn an_attribute_or_index_that_somebody_invents_is_not_believed() {
     expect_fault(result, FaultCode::Forged);
     assert_eq!(dressed.count(NV_UNDEFINE_SPACE), 0);
     assert_nothing_left(&tpm);
+}
+
+#[test]
+fn a_storage_root_key_swapped_on_the_bus_gets_no_value_believed() {
+    let tpm = Swtpm::start();
+    let value = make(&tpm);
+    for step in [CounterStep::Read, CounterStep::Advance, CounterStep::Remove] {
+        let evil = Interposer::before(&tpm, |code, bytes, tpm| {
+            let answer = tpm(bytes);
+            if code == READ_PUBLIC { swapped(answer, true) } else { answer }
+        });
+        assert!(try_count_at(evil.port(), step, INDEX, &auth()).is_err(), "{step:?}");
+        tpm.try_tool("tpm2_flushcontext -l");
+    }
+    assert_eq!(read(&tpm), value);
 }
 
 #[test]

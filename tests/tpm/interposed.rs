@@ -24,7 +24,7 @@ const Y: std::ops::Range<usize> = 12 + 58..12 + 58 + 32;
 const NAME_DIGEST: std::ops::Range<usize> = 12 + 90 + 4..12 + 90 + 4 + 32;
 
 /// Puts his own key into the answer, with or without the Name that goes with it.
-fn swapped(mut answer: Vec<u8>, name_too: bool) -> Vec<u8> {
+pub fn swapped(mut answer: Vec<u8>, name_too: bool) -> Vec<u8> {
     let key = hex::decode(THEIR_KEY).unwrap();
     assert_eq!(answer[10..12], [0, 90]);
     answer[X].copy_from_slice(&key[..32]);

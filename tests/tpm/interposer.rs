@@ -15,6 +15,7 @@ pub const CREATE_PRIMARY: u32 = 0x131;
 pub const NV_INCREMENT: u32 = 0x134;
 pub const NV_READ: u32 = 0x14E;
 pub const CREATE: u32 = 0x153;
+pub const IMPORT: u32 = 0x156;
 pub const LOAD: u32 = 0x157;
 pub const UNSEAL: u32 = 0x15E;
 pub const NV_READ_PUBLIC: u32 = 0x169;

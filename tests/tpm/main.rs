@@ -11,6 +11,7 @@
 
 mod busy;
 mod counter;
+mod import;
 mod interposed;
 mod interposer;
 mod keeps;

@@ -6,7 +6,7 @@ use nodeseal::sealer::Sealer;
 use nodeseal::types::{PcrBank, SealPolicy};
 
 use crate::interposer::{
-    CREATE, LOAD, NV_DEFINE_SPACE, NV_INCREMENT, NV_READ, NV_UNDEFINE_SPACE, START_AUTH_SESSION, UNSEAL,
+    CREATE, IMPORT, LOAD, NV_DEFINE_SPACE, NV_INCREMENT, NV_READ, NV_UNDEFINE_SPACE, START_AUTH_SESSION, UNSEAL,
 };
 use crate::support::{AUTH, SECRET, another_auth, assert_opens, engine, extend, pcr, seal};
 use crate::swtpm::Swtpm;
@@ -106,7 +106,7 @@ fn session_leaks(log: &str) -> Vec<String> {
                     session.map(|session| salted.insert(session));
                 }
             }
-            CREATE | LOAD | NV_DEFINE_SPACE | NV_READ | UNSEAL => {
+            CREATE | IMPORT | LOAD | NV_DEFINE_SPACE | NV_READ | UNSEAL => {
                 // What they bring in, or what they give back.
                 let needed = if matches!(code, NV_READ | UNSEAL) { ENCRYPT } else { DECRYPT };
                 let hidden = sessions(&command)

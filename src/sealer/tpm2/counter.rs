@@ -1,4 +1,4 @@
-//! The counter: an NV index of ours that only grows, TPM 2.0 Part 1 §37.2.5 (TPM_NT_COUNTER).
+//! The counter: an NV index of ours that only grows, TPM 2.0 Part 1 §37.2 (TPM_NT_COUNTER).
 //!
 //! A TPM begins a new counter above the highest value of all that were undefined, so that neither a restored disk nor undefining
 //! and defining it anew sets it back (Part 3, TPM2_NV_Increment). Counters that are there at the same time have nothing to do
@@ -150,7 +150,7 @@ impl<'a> Counter<'a> {
     }
 
     /// Ours, with the authValue set. Looked up for each use and closed after it: the first count changes the Name (TPMA_NV_WRITTEN,
-    /// Part 1 §37.2.2), and with it every HMAC.
+    /// Part 1 §37.2), and with it every HMAC.
     fn find(&mut self) -> Result<Option<NvIndexHandle>, Failure> {
         let tpm_handle = NvIndexTpmHandle::new(self.index).at(Step::FindCounter)?;
         let handle = match self.context.tr_from_tpm_public(tpm_handle.into()).at(Step::FindCounter) {

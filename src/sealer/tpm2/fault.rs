@@ -20,6 +20,8 @@ pub(super) enum Step {
     DefineCounter,
     /// TPM2_NV_ReadPublic of the counter.
     FindCounter,
+    /// TPM2_Import of a duplicate.
+    Import,
     /// Reading properties: TPM2_GetCapability.
     Inquire,
     /// TPM2_Load of the sealed object.
@@ -52,6 +54,7 @@ impl Step {
             Self::Create => "TPM2_Create",
             Self::DefineCounter => "TPM2_NV_DefineSpace",
             Self::FindCounter => "TPM2_NV_ReadPublic",
+            Self::Import => "TPM2_Import",
             Self::Inquire => "TPM2_GetCapability",
             Self::Load => "TPM2_Load",
             Self::MakeSrk => "TPM2_CreatePrimary",
@@ -107,12 +110,14 @@ const TYPE: u32 = 0x0A;
 const HANDLE: u32 = 0x0B;
 const AUTH_FAIL: u32 = 0x0E;
 const SIZE: u32 = 0x15;
+const KEY: u32 = 0x1C;
 const INSUFFICIENT: u32 = 0x1A;
 const POLICY_FAIL: u32 = 0x1D;
 const INTEGRITY: u32 = 0x1F;
 const BAD_AUTH: u32 = 0x22;
 const BINDING: u32 = 0x25;
 const CURVE: u32 = 0x26;
+const ECC_POINT: u32 = 0x27;
 /// Set in `place` for a session; the rest of it is the session's number.
 const SESSION: u32 = 8;
 const FIRST_SESSION: u32 = SESSION + 1;
@@ -280,10 +285,13 @@ fn format_one_code(step: Step, rc: FormatOne) -> FaultCode {
         // It was undefined a moment ago.
         Step::AdvanceCounter | Step::FindCounter | Step::ReadCounter if rc.number == HANDLE => FaultCode::CounterGone,
         // An authValue, or a key that cannot be a parent or take a salt: both are of the key at the handle.
-        Step::Create | Step::Load | Step::StartSession if denied || (1..SESSION).contains(&rc.place) => {
+        Step::Create | Step::Import | Step::Load | Step::StartSession if denied || (1..SESSION).contains(&rc.place) => {
             FaultCode::SrkUnfit
         }
         Step::Load if matches!(rc.number, INTEGRITY | SIZE | INSUFFICIENT | BINDING | VALUE) => FaultCode::Foreign,
+        Step::Import if matches!(rc.number, INTEGRITY | SIZE | INSUFFICIENT | BINDING | VALUE | KEY | ECC_POINT) => {
+            FaultCode::ForeignBundle
+        }
         // Of the second session it would be a broken transport, not a wrong host secret.
         Step::Unseal if denied && rc.place == FIRST_SESSION => FaultCode::Auth,
         Step::Unseal if rc.number == POLICY_FAIL => FaultCode::Policy,
@@ -295,6 +303,7 @@ fn format_one_code(step: Step, rc: FormatOne) -> FaultCode {
         | Step::Create
         | Step::DefineCounter
         | Step::FindCounter
+        | Step::Import
         | Step::Inquire
         | Step::Load
         | Step::MakeSrk

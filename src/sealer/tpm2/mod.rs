@@ -14,6 +14,7 @@ mod blob;
 mod connect;
 mod counter;
 mod fault;
+mod import;
 mod object;
 mod pcr;
 mod policy;
@@ -29,7 +30,7 @@ use self::blob::Blob;
 use self::fault::Failure;
 use self::retry::{Budget, Monotonic, Retry};
 use super::settings::TpmSettings;
-use super::{Counters, Sealer};
+use super::{Counters, Importer, Sealer};
 use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::protocol::{Auth, DeviceBlob, DeviceInfo};
 use crate::types::{Key, SealPolicy};
@@ -124,6 +125,10 @@ impl Sealer for Tpm2 {
     }
 
     fn counters(&mut self) -> Option<&mut dyn Counters> {
+        Some(self)
+    }
+
+    fn importer(&mut self) -> Option<&mut dyn Importer> {
         Some(self)
     }
 }

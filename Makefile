@@ -11,13 +11,14 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test lint advisories bench e2e
+.PHONY: help quickstart test lint advisories bench e2e hsm-test
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, kube-apiserver'
 	@echo 'make lint         format, clippy, dependencies'
 	@echo 'make advisories   known vulnerabilities of dependencies (needs the network)'
 	@echo 'make e2e          only the tests with kube-apiserver and etcd'
+	@echo 'make hsm-test     try a real device: MODULE=/path TOKEN=label PIN_FILE=/path, or DEVICE=/dev/tpmrm0'
 	@echo 'make bench        speed and memory beside a bare tonic echo server'
 
 quickstart:
@@ -28,6 +29,7 @@ quickstart:
 test: lint
 	scripts/need.sh test
 	cargo test --no-fail-fast
+	cargo test --no-fail-fast -p hsm-tests
 	NODESEAL_BIN=$(TARGET)/debug tests/k8s/run.sh all
 
 lint:
@@ -51,3 +53,18 @@ bench:
 	cargo build --release --bins
 	cargo build --release -p bare-echo
 	scripts/bench.sh $(TARGET)/release
+
+# TSS2_LOG: the TPM's library writes a line for every refusal, and refusals are what is tried.
+hsm-test:
+	scripts/need.sh build
+	cargo build -p hsm-tests
+	@if [ -n "$(DEVICE)" ]; then \
+		TSS2_LOG=all+NONE "$(TARGET)/debug/hsm-test" tpm2 --device "$(DEVICE)" $(if $(filter 1,$(ALLOW_SOFTWARE)),--allow-software); \
+	elif [ -n "$(MODULE)" ] && [ -n "$(TOKEN)" ] && [ -n "$(PIN_FILE)" ]; then \
+		"$(TARGET)/debug/hsm-test" pkcs11 --module "$(MODULE)" --token "$(TOKEN)" --pin-file "$(PIN_FILE)" \
+			$(if $(SERIAL),--serial "$(SERIAL)") $(if $(MECHANISM),--mechanism "$(MECHANISM)"); \
+	else \
+		echo "usage: make hsm-test MODULE=/path/to/module.so TOKEN=label PIN_FILE=/path/to/pin [SERIAL=number] [MECHANISM=name]" >&2; \
+		echo "       make hsm-test DEVICE=/dev/tpmrm0|swtpm:port=N [ALLOW_SOFTWARE=1]" >&2; \
+		exit 64; \
+	fi

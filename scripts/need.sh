@@ -53,7 +53,7 @@ cargo_deny() {
     rm -rf "$root/target"
 }
 
-build="gcc libc6-dev pkg-config libtss2-dev swtpm libtss2-tcti-swtpm0"
+build="gcc libc6-dev pkg-config libtss2-dev swtpm libtss2-tcti-swtpm0 softhsm2"
 toolchain cargo "Rust 1.95 or later (https://rustup.rs)"
 at_least 1.95.0 "$(cargo --version | cut -d' ' -f2)" cargo
 case $1 in
@@ -70,7 +70,7 @@ test)
     toolchain go "Go 1.26 or later (https://go.dev/dl)"
     at_least 1.26 "$(go env GOVERSION | sed 's/^go//')" go
     # shellcheck disable=SC2086
-    packages $build swtpm-tools tpm2-tools binutils util-linux procps
+    packages $build swtpm-tools tpm2-tools opensc libp11-kit0 libnss3 libnss3-tools binutils util-linux procps
     cargo_deny
     ;;
 *)

@@ -32,7 +32,7 @@ pub(super) enum Verb {
     /// Check the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
-    /// Try it out: everything in one folder, with a software TPM
+    /// Try it out: everything in one folder, software TPM or token
     Dev(DevArgs),
     /// Print the EncryptionConfiguration for kube-apiserver
     EncryptionConfig(EncryptionConfigArgs),
@@ -140,7 +140,10 @@ pub(super) struct DevArgs {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Backend {
+    /// A software TPM
     Tpm2,
+    /// A token of software
+    Pkcs11,
 }
 
 #[derive(Args)]

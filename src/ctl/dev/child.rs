@@ -33,6 +33,7 @@ pub(super) struct Child {
     config: PathBuf,
     log: PathBuf,
     socket: UnixListener,
+    environment: Option<(&'static str, PathBuf)>,
     running: Option<std::process::Child>,
     started: Instant,
 }
@@ -45,9 +46,16 @@ impl Child {
             config: layout.config(),
             log: layout.log_path(name),
             socket,
+            environment: None,
             running: None,
             started: Instant::now(),
         }
+    }
+
+    /// Gives it a variable that no other program gets.
+    pub(super) fn with_environment(mut self, name: &'static str, value: PathBuf) -> Self {
+        self.environment = Some((name, value));
+        self
     }
 
     pub(super) fn start(&mut self) -> Result<(), ChildError> {
@@ -60,6 +68,7 @@ impl Child {
             .env_clear()
             .env("LISTEN_FDS", "1")
             .env("TSS2_LOG", "all+NONE")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(open_log(&self.log).map_err(fail)?);

@@ -91,14 +91,23 @@ impl Layout {
         self.root.join("tpm")
     }
 
+    pub(super) fn token(&self) -> PathBuf {
+        self.root.join("token")
+    }
+
+    /// Whether a software TPM has run here, so that something may be sealed by it.
+    pub(super) fn has_tpm(&self) -> bool {
+        fs::read_dir(self.tpm()).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
     /// Where a program's log is.
     pub(super) fn log_path(&self, program: &str) -> PathBuf {
         self.root.join("log").join(format!("{program}.log"))
     }
 
     /// Writes `nodeseal.toml`: what this folder needs, with the fragment laid over it.
-    pub(super) fn write_config(&self, swtpm_port: u16, fragment: Option<&Path>) -> Result<(), LayoutError> {
-        let mut table = self.generated(swtpm_port);
+    pub(super) fn write_config(&self, seal: Table, fragment: Option<&Path>) -> Result<(), LayoutError> {
+        let mut table = self.generated(seal);
         if let Some(path) = fragment {
             let fail = |source| LayoutError::Io { what: "read", path: path.to_owned(), source };
             let text = fs::read_to_string(path).map_err(fail)?;
@@ -114,27 +123,21 @@ impl Layout {
         fs::rename(&temporary, &path).map_err(fail)
     }
 
-    fn generated(&self, swtpm_port: u16) -> Table {
+    fn generated(&self, mut seal: Table) -> Table {
         let path = |name: &str| Value::String(self.root.join(name).display().to_string());
         let uid = nix::unistd::geteuid().as_raw();
         let users = if uid == 0 { vec![0] } else { vec![0, uid] };
         let users = Value::Array(users.into_iter().map(|uid| Value::Integer(uid.into())).collect());
         let table =
             |pairs: Vec<(&str, Value)>| Value::Table(pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect());
-        let tpm2 = table(vec![
-            ("device", Value::String(format!("swtpm:port={swtpm_port}"))),
-            ("allow_software_tpm", Value::Boolean(true)),
-        ]);
+        seal.insert("socket".into(), path("sealer.sock"));
         let mut file = Table::new();
         file.insert("version".into(), Value::Integer(1));
         file.insert("cluster".into(), Value::String("dev".into()));
         file.insert("state_dir".into(), path("state"));
         file.insert("listen".into(), table(vec![("socket", path("kms.sock")), ("allow_users", users)]));
         file.insert("control".into(), table(vec![("socket", path("control.sock"))]));
-        file.insert(
-            "seal".into(),
-            table(vec![("backend", Value::String("tpm2".into())), ("socket", path("sealer.sock")), ("tpm2", tpm2)]),
-        );
+        file.insert("seal".into(), Value::Table(seal));
         file
     }
 }

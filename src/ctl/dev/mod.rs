@@ -1,11 +1,13 @@
-//! `nodeseal dev`: everything in one folder with a software TPM, for trying it out and for tests.
+//! `nodeseal dev`: everything in one folder with a software TPM or a token of software, for trying it out and for tests.
 //!
 //! Does what systemd would: holds the listening sockets of both daemons, hands them over (LISTEN_FDS), and starts again what dies,
-//! so that a client sees no closed socket. The same folder again, also after a `kill -9` of any part, finds the same keys.
+//! so that a client sees no closed socket. The same folder again, also after a `kill -9` of any part, finds the same keys; so it does with another `--backend`, since a device that has once sealed
+//! here stays configured.
 
 mod child;
 mod layout;
 mod leftovers;
+mod softhsm;
 mod swtpm;
 
 use std::process::ExitCode;
@@ -13,9 +15,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use toml::{Table, Value};
 
 use self::child::{Child, ChildError};
 use self::layout::{Layout, LayoutError};
+use self::softhsm::{SoftHsm, SoftHsmError};
 use self::swtpm::{Swtpm, SwtpmError};
 use super::args::{Backend, Common, DevArgs};
 use super::output::fail;
@@ -49,6 +53,8 @@ enum DevError {
     SetUp(#[source] KeeperError),
     #[error("the software TPM cannot be started")]
     Swtpm(#[source] SwtpmError),
+    #[error("the token cannot be made")]
+    Token(#[source] SoftHsmError),
 }
 
 impl DevError {
@@ -58,7 +64,7 @@ impl DevError {
             Self::Listen(error) => error.class(),
             Self::SetUp(error) => error.class(),
             Self::Layout(_) => Class::Misconfigured,
-            Self::Child(_) | Self::NotReady | Self::Runtime(_) | Self::Swtpm(_) => Class::Unavailable,
+            Self::Child(_) | Self::NotReady | Self::Runtime(_) | Self::Swtpm(_) | Self::Token(_) => Class::Unavailable,
         }
     }
 
@@ -72,14 +78,12 @@ impl DevError {
             Self::NotReady => "see the logs in the folder log/",
             Self::Runtime(_) => "see the limits of processes and descriptors",
             Self::Swtpm(error) => error.hint(),
+            Self::Token(error) => error.hint(),
         }
     }
 }
 
 pub(super) fn run(common: &Common, args: &DevArgs) -> ExitCode {
-    match args.backend {
-        Backend::Tpm2 => {}
-    }
     match up(common, args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -96,12 +100,17 @@ fn up(common: &Common, args: &DevArgs) -> Result<(), DevError> {
     let fragment = (common.config.as_os_str() != config::DEFAULT_PATH).then_some(common.config.as_path());
     let layout = Layout::open(&args.dir).map_err(DevError::Layout)?;
     leftovers::end(layout.root());
-    let swtpm = Swtpm::start(&layout).map_err(DevError::Swtpm)?;
-    layout.write_config(swtpm.port(), fragment).map_err(DevError::Layout)?;
+    let (swtpm, token) = devices(&layout, args.backend)?;
+    layout
+        .write_config(seal_table(args.backend, swtpm.as_ref(), token.as_ref()), fragment)
+        .map_err(DevError::Layout)?;
     let config = config::load(&layout.config()).map_err(DevError::Config)?;
     let sealer_socket = listen::bind(&layout.sealer_socket(), 0o600).map_err(DevError::Listen)?;
     let kms_socket = listen::bind(&config.listen.socket, config.listen.mode).map_err(DevError::Listen)?;
     let mut sealer = Child::new("nodeseal-sealer", &layout, sealer_socket);
+    if let Some(token) = &token {
+        sealer = sealer.with_environment(softhsm::CONF_VARIABLE, token.conf());
+    }
     sealer.start().map_err(DevError::Child)?;
     if !config.state_dir.join("state").exists() {
         super::init::set_up(&config, &[]).map_err(DevError::SetUp)?;
@@ -118,8 +127,33 @@ fn up(common: &Common, args: &DevArgs) -> Result<(), DevError> {
     result
 }
 
+/// The wanted device, and the other one if it has sealed here before.
+fn devices(layout: &Layout, backend: Backend) -> Result<(Option<Swtpm>, Option<SoftHsm>), DevError> {
+    let swtpm = match backend == Backend::Tpm2 || layout.has_tpm() {
+        true => Some(Swtpm::start(layout).map_err(DevError::Swtpm)?),
+        false => None,
+    };
+    let token = match backend == Backend::Pkcs11 || SoftHsm::exists(layout) {
+        true => Some(SoftHsm::open(layout).map_err(DevError::Token)?),
+        false => None,
+    };
+    Ok((swtpm, token))
+}
+
+fn seal_table(backend: Backend, swtpm: Option<&Swtpm>, token: Option<&SoftHsm>) -> Table {
+    let label = match backend {
+        Backend::Tpm2 => crate::types::Backend::Tpm2.label(),
+        Backend::Pkcs11 => crate::types::Backend::Pkcs11.label(),
+    };
+    let mut seal = Table::new();
+    seal.insert("backend".into(), Value::String(label.into()));
+    seal.extend(swtpm.map(|swtpm| ("tpm2".to_owned(), Value::Table(swtpm.table()))));
+    seal.extend(token.map(|token| ("pkcs11".to_owned(), Value::Table(token.table()))));
+    seal
+}
+
 struct Dev {
-    swtpm: Swtpm,
+    swtpm: Option<Swtpm>,
     sealer: Child,
     daemon: Child,
 }
@@ -131,10 +165,12 @@ impl Dev {
         let give_up = Instant::now() + READY_TIMEOUT;
         let mut is_ready = false;
         loop {
-            if self.sealer.is_due() {
-                self.swtpm.power_cycle(layout).map_err(DevError::Swtpm)?;
+            if let Some(swtpm) = &mut self.swtpm {
+                if self.sealer.is_due() {
+                    swtpm.power_cycle(layout).map_err(DevError::Swtpm)?;
+                }
+                swtpm.keep(layout).map_err(DevError::Swtpm)?;
             }
-            self.swtpm.keep(layout).map_err(DevError::Swtpm)?;
             self.sealer.keep().map_err(DevError::Child)?;
             self.daemon.keep().map_err(DevError::Child)?;
             if !is_ready {
@@ -166,7 +202,7 @@ impl Dev {
                 "nodeseal": std::process::id(),
                 "nodeseald": self.daemon.pid(),
                 "nodeseal_sealer": self.sealer.pid(),
-                "swtpm": self.swtpm.pid(),
+                "swtpm": self.swtpm.as_ref().map(Swtpm::pid),
             },
         });
         say::result(&line.to_string());
@@ -176,6 +212,8 @@ impl Dev {
     fn stop(&mut self) {
         self.daemon.stop();
         self.sealer.stop();
-        self.swtpm.stop();
+        if let Some(swtpm) = &mut self.swtpm {
+            swtpm.stop();
+        }
     }
 }

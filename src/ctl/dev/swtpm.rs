@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use toml::{Table, Value};
+
 use super::child;
 use super::layout::{Layout, open_log};
 use crate::types::random;
@@ -53,8 +55,12 @@ impl Swtpm {
         Err(SwtpmError::Silent)
     }
 
-    pub(super) fn port(&self) -> u16 {
-        self.port
+    /// `[seal.tpm2]`.
+    pub(super) fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.insert("device".into(), Value::String(format!("swtpm:port={}", self.port)));
+        table.insert("allow_software_tpm".into(), Value::Boolean(true));
+        table
     }
 
     pub(super) fn pid(&self) -> u32 {

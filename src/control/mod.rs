@@ -20,6 +20,25 @@ pub const LINE_MAX_BYTES: u64 = 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
+    /// `bundle accept`
+    BundleAccept {
+        /// The file, in hexadecimal.
+        bundle: String,
+        /// As the operator compared it.
+        fingerprint: String,
+    },
+    /// `bundle make`
+    BundleMake {
+        /// The file, in hexadecimal.
+        request: String,
+        /// As the operator compared it.
+        fingerprint: String,
+    },
+    /// `bundle request`
+    BundleRequest {
+        /// What this node is called, for people.
+        node: String,
+    },
     /// `keys activate`
     KeysActivate {
         /// Of a KEK in pre-activation.

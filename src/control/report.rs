@@ -11,6 +11,8 @@ use crate::types::{Chain, Class};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
+    /// To `bundle request` and `bundle make`: a file, in hexadecimal.
+    File(String),
     /// To `keys rotate`.
     Key(KekRow),
     /// To the other `keys` verbs.

@@ -29,6 +29,9 @@ pub(super) struct Common {
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
+    /// Give the keys to another node, such that only its TPM opens them
+    #[command(subcommand)]
+    Bundle(BundleVerb),
     /// Check the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -47,6 +50,37 @@ pub(super) enum Verb {
     Reseal(ResealArgs),
     /// Show what the running nodeseald says of itself
     Status(StatusArgs),
+}
+
+#[derive(Subcommand)]
+pub(super) enum BundleVerb {
+    /// On the node that has the keys: encrypt them to the TPM of a request
+    Make {
+        /// What `bundle request` wrote on the other node
+        #[arg(value_name = "REQUEST")]
+        file: PathBuf,
+        /// The request's fingerprint, as the other node printed it
+        #[arg(long, value_name = "GROUPS")]
+        fingerprint: String,
+        /// Where to write the bundle; must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// On the node that needs the keys: take them over from a bundle
+    Accept {
+        /// What `bundle make` wrote on the other node
+        #[arg(value_name = "BUNDLE")]
+        file: PathBuf,
+        /// The bundle's fingerprint, as the other node printed it
+        #[arg(long, value_name = "GROUPS")]
+        fingerprint: String,
+    },
+    /// On the node that needs the keys: ask for them
+    Request {
+        /// Where to write the request; must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]

@@ -62,7 +62,7 @@ fn table(common: &Common, config: &Config, request: &Request) -> ExitCode {
     }
 }
 
-fn render(table: &KeyTable) -> String {
+pub(super) fn render(table: &KeyTable) -> String {
     let mut text = format!("{:<32}  {:<14}  {:<20}  {:>10}  KEY_ID\n", "KEK", "STATE", "SINCE", "USES");
     for row in &table.keys {
         // Writing to a String cannot fail.

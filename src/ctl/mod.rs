@@ -4,6 +4,7 @@
 //! line. Every verb takes `--config` and `--json`.
 
 mod args;
+mod bundle;
 mod config_check;
 mod dev;
 mod encryption_config;
@@ -38,6 +39,7 @@ pub fn main() -> ExitCode {
     };
     let Cli { common, verb } = cli;
     match verb {
+        Verb::Bundle(verb) => bundle::run(&common, &verb),
         Verb::Config(args::ConfigVerb::Check) => config_check::run(&common),
         Verb::Dev(args) => dev::run(&common, &args),
         Verb::EncryptionConfig(args) => encryption_config::run(&common, &args),

@@ -22,6 +22,19 @@ pub(super) struct Operator {
 impl Operator {
     pub(super) fn answer(&self, request: Request) -> Answer {
         match request {
+            Request::BundleAccept { bundle, fingerprint } => match hex::decode(bundle) {
+                Ok(bundle) => self.keeper.bundle_accept(bundle, fingerprint).map_or_else(refused, Answer::Keys),
+                Err(error) => not_hex(&error),
+            },
+            Request::BundleMake { request, fingerprint } => match hex::decode(request) {
+                Ok(request) => {
+                    self.keeper.bundle_make(request, fingerprint).map_or_else(refused, |file| as_file(&file))
+                }
+                Err(error) => not_hex(&error),
+            },
+            Request::BundleRequest { node } => {
+                self.keeper.bundle_request(node).map_or_else(refused, |file| as_file(&file))
+            }
             Request::Status {} => Answer::Status(Box::new(self.status())),
             Request::KeysList {} => self.keeper.list().map_or_else(refused, Answer::Keys),
             Request::KeysRotate {} => self.keeper.rotate().map_or_else(refused, Answer::Key),
@@ -84,6 +97,14 @@ fn refused(error: KeeperError) -> Answer {
 fn resealed(root: &SealedRoot) -> Answer {
     let backend = root.backend().map_or_else(String::new, |backend| backend.to_string());
     Answer::Resealed { backend, policy: root.policy.to_string() }
+}
+
+fn as_file(bytes: &[u8]) -> Answer {
+    Answer::File(hex::encode(bytes))
+}
+
+fn not_hex(error: &hex::FromHexError) -> Answer {
+    Answer::Refused(Refusal::new(error, Class::Misconfigured, "use `nodeseal` of this release"))
 }
 
 fn bad_id(error: &IdError) -> Answer {

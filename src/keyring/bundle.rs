@@ -7,14 +7,19 @@
 //! by accepting it), one that has expired. Who asked, and who answered, is decided by the operators, who compare fingerprints: a
 //! storage key alone proves no TPM, and anybody could encrypt keys of his own to it.
 
+use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use super::export::Export;
 use crate::envelope::{KekCipher, NONCE_BYTES};
+use crate::seal::agree::{self, HALF_BYTES};
+use crate::seal::duplicate::ScalarError;
+use crate::seal::host_secret::expand;
 use crate::seal::protocol::Auth;
 use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};
-use crate::types::{Class, ClusterId, Key};
+use crate::types::{Class, ClusterId, Key, Secret};
 
 /// The open request of a node, inside of its state directory.
 pub const REQUEST_FILE: &str = "bundle.request";
@@ -26,6 +31,9 @@ const REQUEST_MAGIC: &[u8; 8] = b"NSEALBRQ";
 const BUNDLE_MAGIC: &[u8; 8] = b"NSEALBND";
 const VERSION: u16 = 1;
 const NODE_MAX_BYTES: usize = 255;
+
+/// The secret half of a request, beside it in the state directory of the node that asks.
+const SECRET_BYTES: usize = Key::LEN;
 
 /// SHA-256 over a whole request or bundle.
 pub type FileDigest = [u8; 32];
@@ -41,8 +49,17 @@ pub struct BundleRequest {
     pub expires: UnixSeconds,
     /// Host name, for the operator's eyes alone.
     pub node: String,
+    /// Public half of the key agreement; its secret half never leaves the disk of the node that asks.
+    pub half: [u8; HALF_BYTES],
     /// TPMT_PUBLIC of the storage root key.
     pub parent: Vec<u8>,
+}
+
+/// A request that is open on this node.
+pub struct OpenRequest {
+    /// The request's file.
+    pub digest: FileDigest,
+    secret: Key,
 }
 
 /// Keys on their way to another node.
@@ -56,6 +73,7 @@ pub struct Bundle {
     pub expires: UnixSeconds,
     /// The transport key, for the other TPM alone.
     pub duplicate: Vec<u8>,
+    half: [u8; HALF_BYTES],
     nonce: [u8; NONCE_BYTES],
     text: Vec<u8>,
 }
@@ -81,6 +99,9 @@ pub enum BundleError {
     /// It answers another request.
     #[error("it answers another request than the one that is open on this node")]
     OtherRequest,
+    /// Drawn once in four thousand million times.
+    #[error("no key can be agreed on")]
+    Scalar(#[source] ScalarError),
     /// The tag does not fit.
     #[error("its content was changed")]
     Tag,
@@ -91,6 +112,7 @@ impl BundleError {
     pub fn class(&self) -> Class {
         match self {
             Self::Format(_) | Self::Tag => Class::Corrupt,
+            Self::Scalar(error) => error.class(),
             Self::Cluster(_) | Self::Expired | Self::Fingerprint(_) | Self::NoRequest | Self::OtherRequest => {
                 Class::Denied
             }
@@ -107,6 +129,7 @@ impl BundleError {
             Self::Fingerprint(_) => {
                 "compare it with what the other node printed: if it differs there too, the file was exchanged on its way"
             }
+            Self::Scalar(error) => error.hint(),
             Self::Format(_) | Self::Tag => "copy the file once more, as binary",
         }
     }
@@ -142,7 +165,7 @@ impl BundleRequest {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.raw(REQUEST_MAGIC).u16(VERSION).bytes16(self.cluster.as_str().as_bytes()).raw(&self.nonce).u64(self.expires);
-        w.bytes16(self.node.as_bytes()).bytes16(&self.parent);
+        w.bytes16(self.node.as_bytes()).raw(&self.half).bytes16(&self.parent);
         let sum = digest(w.as_bytes());
         w.raw(&sum).finish()
     }
@@ -165,9 +188,10 @@ impl BundleRequest {
         if node.len() > NODE_MAX_BYTES || !node.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(WireError::BadValue("node"));
         }
-        let (node, parent) = (node.to_owned(), r.bytes16("parent")?.to_vec());
+        let (node, half) = (node.to_owned(), r.array("public half")?);
+        let parent = r.bytes16("parent")?.to_vec();
         r.end()?;
-        Ok(Self { cluster, nonce, expires, node, parent })
+        Ok(Self { cluster, nonce, expires, node, half, parent })
     }
 
     /// Whether keys of this cluster may be made for it now.
@@ -176,28 +200,66 @@ impl BundleRequest {
     }
 }
 
+impl OpenRequest {
+    /// What the node that asks keeps: the file, and the secret half behind it.
+    pub fn encode(file: &[u8], secret: &Key) -> Secret {
+        let mut bytes = Vec::with_capacity(file.len() + SECRET_BYTES);
+        bytes.extend_from_slice(file);
+        bytes.extend_from_slice(secret.expose());
+        Secret::new(bytes)
+    }
+
+    /// The mirror of [`OpenRequest::encode`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, BundleError> {
+        const SHORT: BundleError = BundleError::Format(WireError::Short("secret half"));
+        let (file, secret) = bytes.split_last_chunk::<SECRET_BYTES>().ok_or(SHORT)?;
+        Ok(Self { digest: digest(file), secret: Key::copy_of(secret).ok_or(SHORT)? })
+    }
+}
+
+/// What the node that gives draws for one bundle.
+pub struct Drawn {
+    /// The key that the other TPM opens.
+    pub transport: Key,
+    /// The secret half of the agreement.
+    pub secret: Key,
+    /// Of the encryption.
+    pub nonce: [u8; NONCE_BYTES],
+}
+
 impl Bundle {
-    /// Encrypts under the transport key, which is used once.
+    /// Encrypts under a key that is used once, and that takes the other node's TPM and its disk to derive.
     pub fn seal(
-        request: FileDigest,
-        expires: UnixSeconds,
+        request: &BundleRequest,
+        digest: FileDigest,
         duplicate: Vec<u8>,
-        transport: &Key,
-        nonce: [u8; NONCE_BYTES],
+        drawn: &Drawn,
         export: &Export,
     ) -> Result<Self, BundleError> {
-        let mut bundle = Self { cluster: export.cluster.clone(), request, expires, duplicate, nonce, text: Vec::new() };
+        let half = agree::public_half(&drawn.secret).map_err(BundleError::Scalar)?;
+        let shared = agree::agree(&drawn.secret, &request.half).map_err(BundleError::Format)?;
+        let mut bundle = Self {
+            cluster: export.cluster.clone(),
+            request: digest,
+            expires: request.expires,
+            duplicate,
+            half,
+            nonce: drawn.nonce,
+            text: Vec::new(),
+        };
         let mut text = Vec::new();
-        KekCipher(transport)
-            .seal(&nonce, &bundle.head(), export.encode().expose(), &mut text)
+        KekCipher(&text_key(&drawn.transport, &shared, &digest))
+            .seal(&drawn.nonce, &bundle.head(), export.encode().expose(), &mut text)
             .map_err(|_| BundleError::Tag)?;
         bundle.text = text;
         Ok(bundle)
     }
 
     /// The keyring inside.
-    pub fn open(&self, transport: &Key) -> Result<Export, BundleError> {
-        let plain = KekCipher(transport).open(&self.nonce, &self.head(), &self.text).map_err(|_| BundleError::Tag)?;
+    pub fn open(&self, transport: &Key, request: &OpenRequest) -> Result<Export, BundleError> {
+        let shared = agree::agree(&request.secret, &self.half).map_err(BundleError::Format)?;
+        let key = text_key(transport, &shared, &self.request);
+        let plain = KekCipher(&key).open(&self.nonce, &self.head(), &self.text).map_err(|_| BundleError::Tag)?;
         let export = Export::decode(plain.expose()).map_err(BundleError::Format)?;
         if export.cluster == self.cluster { Ok(export) } else { Err(BundleError::Cluster(export.cluster.to_string())) }
     }
@@ -221,8 +283,8 @@ impl Bundle {
         let cluster = r.text16("cluster")?.parse().map_err(|_| WireError::BadValue("cluster"))?;
         let (request, expires) = (r.array("request")?, r.u64("expires")?);
         let duplicate = r.bytes16("duplicate")?.to_vec();
-        let nonce = r.array("nonce")?;
-        Ok(Self { cluster, request, expires, duplicate, nonce, text: r.rest().to_vec() })
+        let (half, nonce) = (r.array("public half")?, r.array("nonce")?);
+        Ok(Self { cluster, request, expires, duplicate, half, nonce, text: r.rest().to_vec() })
     }
 
     /// Whether it answers this open request, here and now.
@@ -234,8 +296,16 @@ impl Bundle {
     fn head(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.raw(BUNDLE_MAGIC).u16(VERSION).bytes16(self.cluster.as_str().as_bytes()).raw(&self.request).u64(self.expires);
-        w.bytes16(&self.duplicate).finish()
+        w.bytes16(&self.duplicate).raw(&self.half).finish()
     }
+}
+
+/// HKDF-SHA256 of both shares: what the TPM gives, and what the disk gives. Neither alone opens a bundle.
+fn text_key(transport: &Key, shared: &Key, request: &FileDigest) -> Key {
+    let mut ikm = Zeroizing::new([0; 2 * Key::LEN]);
+    ikm[..Key::LEN].copy_from_slice(transport.expose());
+    ikm[Key::LEN..].copy_from_slice(shared.expose());
+    expand(&Hkdf::<Sha256>::new(Some(request), &*ikm), b"nodeseal bundle v1")
 }
 
 fn read_head(r: &mut Reader<'_>, magic: &[u8; 8]) -> Result<(), WireError> {
@@ -270,30 +340,43 @@ mod tests {
     }
 
     fn request() -> BundleRequest {
-        BundleRequest { cluster: cluster("c1"), nonce: [1; 32], expires: 100, node: "cp-2".into(), parent: vec![2; 90] }
+        let half = agree::public_half(&key(9)).unwrap();
+        BundleRequest {
+            cluster: cluster("c1"),
+            nonce: [1; 32],
+            expires: 100,
+            node: "cp-2".into(),
+            half,
+            parent: vec![2; 90],
+        }
+    }
+
+    fn open_request() -> OpenRequest {
+        OpenRequest::decode(OpenRequest::encode(&request().encode(), &key(9)).expose()).unwrap()
     }
 
     fn bundle() -> Bundle {
         let id = KekId::from_bytes([3; 16]);
         let ring = Ring::new(Entry { id, created: 1, uses_reserved: 2, shared: true }, 3);
         let export = Export { cluster: cluster("c1"), written: 4, ring, keys: vec![(id, key(5))] };
-        Bundle::seal(digest(&request().encode()), 100, vec![6; 300], &key(7), [8; 12], &export).unwrap()
+        let drawn = Drawn { transport: key(7), secret: key(10), nonce: [8; 12] };
+        Bundle::seal(&request(), digest(&request().encode()), vec![6; 300], &drawn, &export).unwrap()
     }
 
     #[test]
     fn frozen_vectors_of_version_1() {
         assert_eq!(
             hex::encode(digest(&request().encode())),
-            "4acb518ed2ad65cf5225998c06c0683e57aa96631b6f6bf0c9c643b98a771482"
+            "32ed1eef57f8b79870250b743d4042446e060ac7e0a713f7350aaefaab04b100"
         );
         assert_eq!(
             hex::encode(digest(&bundle().encode())),
-            "4f052dbc374a8a516a43dce809d7d1695998101d0cf81b88e07a71ea18514b7d"
+            "404c7296da147685f35d8232d802188cf2586d79305ee129c068046f8438afe2"
         );
         assert_eq!(BundleRequest::decode(&request().encode()), Ok(request()));
         let back = Bundle::decode(&bundle().encode()).unwrap();
         assert_eq!(back, bundle());
-        assert_eq!(back.open(&key(7)).unwrap().keys[0].1.expose(), &[5; 32]);
+        assert_eq!(back.open(&key(7), &open_request()).unwrap().keys[0].1.expose(), &[5; 32]);
     }
 
     #[test]
@@ -312,9 +395,15 @@ mod tests {
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(Bundle::decode(&bad).and_then(|bundle| bundle.open(&key(7))).is_err(), "bit {bit}");
+            assert!(
+                Bundle::decode(&bad).and_then(|bundle| bundle.open(&key(7), &open_request())).is_err(),
+                "bit {bit}"
+            );
         }
-        assert!(matches!(bundle().open(&key(9)), Err(BundleError::Tag)));
+        // The TPM alone, and the disk alone.
+        assert!(matches!(bundle().open(&key(9), &open_request()), Err(BundleError::Tag)));
+        let another_disk = OpenRequest { secret: key(1), ..open_request() };
+        assert!(matches!(bundle().open(&key(7), &another_disk), Err(BundleError::Tag)));
         let good = request().encode();
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();

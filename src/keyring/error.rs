@@ -8,6 +8,7 @@ use super::state_file::StateError;
 use crate::envelope::EnvelopeError;
 use crate::sandbox::memory::MemoryError;
 use crate::seal::client::SealerError;
+use crate::seal::duplicate::{ParentError, ScalarError};
 use crate::seal::fault::FaultCode;
 use crate::seal::root::RootError;
 use crate::store::StoreError;
@@ -66,9 +67,9 @@ pub enum KeeperError {
     /// The confirmation is not the id.
     #[error("the confirmation does not name the KEK")]
     Confirmation,
-    /// The TPM's counter that guards the state.
-    #[error("the counter that guards the state directory cannot be used")]
-    Counter(#[source] SealerError),
+    /// The device, asked for a counter, its storage key or an import.
+    #[error("the sealing device did not do what was asked")]
+    Device(#[source] SealerError),
     /// The TPM itself went back, or its counter was made anew by somebody else.
     #[error("the TPM's counter reads {value}, and the state directory knows of {expected}")]
     CounterBehind {
@@ -77,6 +78,9 @@ pub enum KeeperError {
         /// What the state says.
         expected: u64,
     },
+    /// Drawn once in four thousand million times.
+    #[error("nothing can be made for the other node's TPM")]
+    Duplicate(#[source] ScalarError),
     /// The file of a KEK that is needed.
     #[error("the sealed copy of local KEK {kek} cannot be used")]
     KekFile {
@@ -113,6 +117,9 @@ pub enum KeeperError {
     /// A recovery file of another cluster.
     #[error("the recovery file belongs to cluster `{0}`")]
     OtherCluster(String),
+    /// A storage key that nothing can be made for.
+    #[error("keys cannot be encrypted to this TPM's storage key")]
+    Parent(#[source] ParentError),
     /// No randomness.
     #[error("no key can be made")]
     Random(#[source] RandomError),
@@ -123,9 +130,9 @@ pub enum KeeperError {
     #[error("a recovery of this node was interrupted")]
     RecoveryPending,
     /// An old copy of the state directory.
-    #[error("{}: {}: it was written at {written} and lacks {changes} later changes of keys; what was encrypted under keys made since does not open", ROLLBACK.code(), ROLLBACK.message(), written = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_secs(*written)))]
+    #[error("{}: {}: it was written at {written} and lacks at least {changes} later changes of keys; what was encrypted under keys made since does not open", ROLLBACK.code(), ROLLBACK.message(), written = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_secs(*written)))]
     RolledBack {
-        /// How many the counter is ahead.
+        /// How far the counter is ahead. Changes that follow each other within the time of one count share it.
         changes: u64,
         /// When the copy was written; seconds since 1970.
         written: UnixSeconds,
@@ -158,7 +165,9 @@ impl KeeperError {
             | Self::Stale(_) => Class::Denied,
             Self::OtherCluster(_) => Class::Misconfigured,
             Self::Bundle(error) => error.class(),
-            Self::Counter(error) => error.class(),
+            Self::Device(error) => error.class(),
+            Self::Duplicate(error) => error.class(),
+            Self::Parent(error) => error.class(),
             Self::Recovery(error) => error.class(),
             Self::KekFile { .. } | Self::NotOpened(_) | Self::State(_) => Class::Corrupt,
             Self::KekMissing { source, .. } | Self::Store(source) => source.class(),
@@ -176,7 +185,9 @@ impl KeeperError {
             Self::Bundle(error) => error.hint(),
             Self::Busy => "wait for the first operation to end; a device that never answers is given up after a minute",
             Self::Confirmation => "repeat the full id of the KEK behind --confirm",
-            Self::Counter(error) => error.hint(),
+            Self::Device(error) => error.hint(),
+            Self::Duplicate(error) => error.hint(),
+            Self::Parent(error) => error.hint(),
             Self::CounterBehind { .. } => FaultCode::CounterGone.hint(),
             Self::KeysOpen => {
                 "if this device is to be given up, move the node to another first: `nodeseal reseal --to tpm2` or `--to pkcs11`"

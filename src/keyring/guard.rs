@@ -29,7 +29,7 @@ pub(super) fn check(
     auth: &Key,
 ) -> Result<Stand, KeeperError> {
     let Some(guard) = state.guard else { return Ok(Stand::Even) };
-    let value = read(sealer, guard.index, auth).map_err(KeeperError::Counter)?;
+    let value = read(sealer, guard.index, auth).map_err(KeeperError::Device)?;
     stand(guard, value, generation).map_err(|behind| match behind {
         Some(changes) => KeeperError::RolledBack { changes, written: state.written },
         None => KeeperError::CounterBehind { value, expected: guard.expected },
@@ -54,7 +54,7 @@ fn stand(guard: Guard, value: u64, generation: Generation) -> Result<Stand, Opti
 
 /// Defines the counter.
 pub(super) fn make(sealer: &SealerClient, index: u32, auth: &Key) -> Result<Guard, KeeperError> {
-    let expected = count(sealer, CounterStep::Make, index, auth).map_err(KeeperError::Counter)?;
+    let expected = count(sealer, CounterStep::Make, index, auth).map_err(KeeperError::Device)?;
     Ok(Guard { index, expected })
 }
 

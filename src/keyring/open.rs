@@ -65,7 +65,15 @@ pub(super) fn open<D: Disk>(
     let counter_auth = root.counter_auth(cluster);
     let mut owed = false;
     match (guard::check(&state, loaded.generation, sealer, &counter_auth), trust) {
-        (Ok(stand), _) => owed = stand == Stand::Owed,
+        (Ok(Stand::Even), _) => {}
+        // The last stop came between write and count.
+        (Ok(Stand::Owed), _) => match state.guard.map(|guard| guard::pay(sealer, guard, &counter_auth)) {
+            Some(Err(source)) => {
+                owed = true;
+                report("let the TPM's counter follow the state", &KeeperError::Device(source));
+            }
+            Some(Ok(_)) | None => {}
+        },
         (Err(error), Trust::Guarded) => return Err(error),
         (Err(error), Trust::Accepted) => {
             report("compare the state with the TPM's counter", &error);

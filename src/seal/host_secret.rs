@@ -61,7 +61,7 @@ impl HostSecret {
 }
 
 /// HKDF-SHA256 Expand to 32 bytes (RFC 5869 §2.3), which one hash output always covers.
-pub(super) fn expand(hkdf: &Hkdf<Sha256>, info: &[u8]) -> Key {
+pub fn expand(hkdf: &Hkdf<Sha256>, info: &[u8]) -> Key {
     let filled = Key::fill(|out| hkdf.expand(info, out));
     match filled {
         Ok(key) => key,

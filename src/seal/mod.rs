@@ -1,6 +1,7 @@
 //! The client of the sealer and what is made from its answers: the node root and its keys. And what is made
 //! for another machine's sealer.
 
+pub mod agree;
 pub mod client;
 pub mod duplicate;
 pub mod fault;

@@ -30,3 +30,4 @@ mod seal;
 mod sockets;
 #[path = "../tpm/swtpm.rs"]
 mod swtpm;
+mod walks;

@@ -1,6 +1,8 @@
 //! What every change of keys writes beside the ring: the recovery file before it, the count of the guard after it.
 
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use super::handle::Command;
 use super::{Keeper, trouble};
@@ -57,9 +59,25 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 self.guard_owed = self.state.guard.is_some_and(|guard| value < guard.expected);
                 self.pay_guard();
             }
-            Err(error) => trouble(COUNT, &KeeperError::Counter(error)),
+            Err(error) => trouble(COUNT, &KeeperError::Device(error)),
         }
         true
+    }
+
+    /// Before the process ends: lets the counter catch up, so that the state directory is guarded while the machine is off. A device
+    /// that does not answer in time is left to the next start.
+    pub(super) fn finish(&mut self, commands: &Receiver<Command>) {
+        let give_up = Instant::now() + FINISH_TIMEOUT;
+        self.pay_guard();
+        while self.guard_owed && self.device_is_asked {
+            match commands.recv_timeout(give_up.saturating_duration_since(Instant::now())) {
+                Ok(Command::Counted(counted)) => {
+                    self.counted(counted);
+                }
+                Ok(other) => self.answer(other),
+                Err(_) => return,
+            }
+        }
     }
 
     /// The keyring as it will be in this state.
@@ -101,6 +119,9 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         }
     }
 }
+
+/// Below the time that the daemon gives its keeper to end.
+const FINISH_TIMEOUT: Duration = Duration::from_millis(1500);
 
 const COUNT: &str = "let the TPM's counter follow the state";
 

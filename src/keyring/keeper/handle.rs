@@ -4,6 +4,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use crate::keyring::KeeperError;
+use crate::keyring::keeper::bundles::Imported;
 use crate::keyring::keeper::reseal::Resealed;
 use crate::keyring::recovery::Recipient;
 use crate::keyring::ring::RetireTo;
@@ -77,6 +78,11 @@ pub(super) type Reply<T> = Sender<Result<T, KeeperError>>;
 /// A question, or an order without an answer.
 pub(super) enum Command {
     Activate(KekId, Reply<KeyTable>),
+    BundleAccept(Vec<u8>, String, Reply<KeyTable>),
+    BundleImported(Reply<KeyTable>, Box<Imported>),
+    BundleMake(Vec<u8>, String, Reply<Vec<u8>>),
+    BundleRequest(String, Reply<Vec<u8>>),
+    BundleRequested(String, Reply<Vec<u8>>, Result<Vec<u8>, SealerError>),
     /// The counter that guards the state.
     Counted(Result<u64, SealerError>),
     List(Reply<KeyTable>),
@@ -128,6 +134,21 @@ impl KeeperHandle {
         answer.recv_timeout(OVERVIEW_TIMEOUT).map_err(|_| KeeperError::Locked)?
     }
 
+    /// A request for the keys of another node; `node` is this one's name, for people.
+    pub fn bundle_request(&self, node: String) -> Result<Vec<u8>, KeeperError> {
+        self.ask(|reply| Command::BundleRequest(node, reply))
+    }
+
+    /// All keys, for the node that made the request. The operator has compared the request's fingerprint.
+    pub fn bundle_make(&self, request: Vec<u8>, fingerprint: String) -> Result<Vec<u8>, KeeperError> {
+        self.ask(|reply| Command::BundleMake(request, fingerprint, reply))
+    }
+
+    /// Takes over the keys of another node. The operator has compared the bundle's fingerprint.
+    pub fn bundle_accept(&self, bundle: Vec<u8>, fingerprint: String) -> Result<KeyTable, KeeperError> {
+        self.ask(|reply| Command::BundleAccept(bundle, fingerprint, reply))
+    }
+
     /// Seals the node root anew, and what goes with it.
     pub fn reseal(&self, order: ResealOrder) -> Result<SealedRoot, KeeperError> {
         self.ask(|reply| Command::Reseal(order, reply))
@@ -150,13 +171,23 @@ impl Command {
     pub(super) fn refuse(self) {
         // A reply that nobody waits for any more is no error.
         let _ = match self {
-            Self::Activate(_, reply) | Self::List(reply) | Self::Retire(_, _, reply) => {
+            Self::Activate(_, reply)
+            | Self::BundleAccept(_, _, reply)
+            | Self::List(reply)
+            | Self::Retire(_, _, reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
+            Self::BundleMake(_, _, reply) | Self::BundleRequest(_, reply) => {
                 reply.send(Err(KeeperError::Locked)).is_ok()
             }
             Self::Overview(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Reseal(_, reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Rotate(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
-            Self::Counted(_) | Self::Opened(..) | Self::Resealed(..) | Self::Reserve | Self::Stop => true,
+            Self::BundleImported(..)
+            | Self::BundleRequested(..)
+            | Self::Counted(_)
+            | Self::Opened(..)
+            | Self::Resealed(..)
+            | Self::Reserve
+            | Self::Stop => true,
         };
     }
 }

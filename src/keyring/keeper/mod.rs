@@ -5,6 +5,7 @@
 //! Devices are asked on a thread of their own, one question at a time: one that hangs stops neither reservations nor `status`.
 //! It retries for ever when the keys cannot be opened: the process that holds the socket does not exit over a device.
 
+mod bundles;
 mod change;
 mod handle;
 mod offline;
@@ -84,7 +85,7 @@ fn run<D: Disk + Clone>(
     let mut next_tick = Instant::now() + TICK;
     loop {
         match commands.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
-            Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return keeper.finish(commands),
             Ok(command) => keeper.answer(command),
             Err(RecvTimeoutError::Timeout) => {
                 next_tick = Instant::now() + TICK;
@@ -212,6 +213,11 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
 
     fn answer(&mut self, command: Command) {
         let _ = match command {
+            Command::BundleAccept(file, fingerprint, reply) => self.bundle_accept(&file, &fingerprint, reply),
+            Command::BundleImported(reply, imported) => reply.send(self.bundle_imported(*imported)).is_ok(),
+            Command::BundleMake(file, fingerprint, reply) => reply.send(self.bundle_make(&file, &fingerprint)).is_ok(),
+            Command::BundleRequest(node, reply) => self.bundle_request(node, reply),
+            Command::BundleRequested(node, reply, parent) => reply.send(self.bundle_requested(node, parent)).is_ok(),
             Command::Counted(counted) => self.counted(counted),
             Command::Activate(id, reply) => reply.send(self.activate(&id)).is_ok(),
             Command::List(reply) => reply.send(Ok(self.table())).is_ok(),

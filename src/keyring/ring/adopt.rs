@@ -34,6 +34,14 @@ impl Ring {
         Ok(ring)
     }
 
+    /// Without the former KEKs that cannot decrypt, destroyed ones kept: what has no key is not worth a record on another node.
+    pub fn without_keyless(&self, has_key: impl Fn(&KekId) -> bool) -> Self {
+        let mut ring = self.clone();
+        ring.former.retain(|former| former.state == FormerState::Destroyed || has_key(&former.entry.id));
+        ring.pending.retain(|entry| has_key(&entry.id));
+        ring
+    }
+
     fn adopt_active(&mut self, active: &Entry, now: UnixSeconds) -> Result<(), AdoptError> {
         let known = self.state_of(&active.id).ok();
         let next = match known {

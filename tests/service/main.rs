@@ -31,3 +31,4 @@ mod sockets;
 #[path = "../tpm/swtpm.rs"]
 mod swtpm;
 mod walks;
+mod token;

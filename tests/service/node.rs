@@ -58,11 +58,21 @@ pub struct Node {
     fragment: bool,
     /// Runs in front of `nodeseal dev`, such as `ulimit`.
     shell: &'static str,
+    /// The device that seals.
+    pub backend: &'static str,
 }
 
 impl Node {
     pub fn start() -> Self {
         Self::start_under("", "")
+    }
+
+    /// With a token instead of a TPM.
+    pub fn start_with_token() -> Self {
+        let mut node = Self::prepare("", "");
+        node.backend = "pkcs11";
+        node.up();
+        node
     }
 
     /// With this text laid over the generated configuration.
@@ -81,7 +91,7 @@ impl Node {
     pub fn prepare(shell: &'static str, fragment: &str) -> Self {
         let home = tempfile::Builder::new().prefix("nodeseal-").tempdir().unwrap();
         fs::write(home.path().join("fragment.toml"), fragment).unwrap();
-        Self { home, dev: None, fragment: !fragment.is_empty(), shell }
+        Self { home, dev: None, fragment: !fragment.is_empty(), shell, backend: "tpm2" }
     }
 
     /// Starts it on whatever is in the folder, and waits until it is ready.
@@ -96,7 +106,7 @@ impl Node {
         assert!(self.dev.is_none(), "it runs");
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("{} exec \"$@\"", self.shell)).arg("sh");
-        command.args([NODESEAL, "dev", "--json", "--dir"]).arg(self.dir());
+        command.args([NODESEAL, "dev", "--json", "--backend", self.backend, "--dir"]).arg(self.dir());
         if self.fragment {
             command.arg("--config").arg(self.home.path().join("fragment.toml"));
         }

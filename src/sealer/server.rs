@@ -1,4 +1,4 @@
-//! The sealer's loop: one connection at a time, one question each, nothing kept between two.
+//! The sealer's loop: one connection at a time, one question each; nothing of it is kept for the next.
 //!
 //! Refuses peers that are neither root nor our own user before it reads a byte of theirs.
 

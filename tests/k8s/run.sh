@@ -4,6 +4,7 @@
 # usage: run.sh wire|envelope|e2e|all [FLAG OF go test ...]
 #
 # NODESEAL_BIN      folder with nodeseal, nodeseald and nodeseal-sealer (default: target/release of this checkout)
+# NODESEAL_BACKEND  what seals: tpm2 (default) or pkcs11; `all` runs the tests of e2e with both unless it is set
 # NODESEAL_SERVERS  folder for kube-apiserver and etcd, built when missing (default: nodeseal/servers in the user's cache)
 set -eu
 
@@ -39,7 +40,12 @@ go vet ./...
 started=$(date +%s)
 # One package after the other: they share the processor with the servers that they start, and their limits of time are
 # limits of those.
-if go test -count=1 -p 1 -timeout 15m -v "$@" $packages; then
+with_token() {
+    [ "$what" = all ] && [ -z "${NODESEAL_BACKEND:-}" ] || return 0
+    echo "tests/k8s e2e once more, with a token in place of the TPM"
+    NODESEAL_BACKEND=pkcs11 go test -count=1 -p 1 -timeout 15m -v "$@" ./e2e
+}
+if go test -count=1 -p 1 -timeout 15m -v "$@" $packages && with_token "$@"; then
     echo "tests/k8s $what: all passed in $(($(date +%s) - started)) s"
 else
     echo "tests/k8s $what: FAILED after $(($(date +%s) - started)) s; the lines that begin with --- FAIL say where" >&2

@@ -1,5 +1,5 @@
-// Package product runs Nodeseal itself for the length of a test, as `nodeseal dev` does: with a software TPM, supervised,
-// everything in one private folder.
+// Package product runs Nodeseal itself for the length of a test, as `nodeseal dev` does: with a software TPM, or a token of
+// software where NODESEAL_BACKEND says pkcs11, supervised, everything in one private folder.
 package product
 
 import (
@@ -53,7 +53,7 @@ func (p *Plugin) Start() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	cmd := exec.Command(process.Binary(p.t, "NODESEAL_BIN", "nodeseal"), "dev", "--dir", p.Dir, "--json")
+	cmd := exec.Command(process.Binary(p.t, "NODESEAL_BIN", "nodeseal"), "dev", "--dir", p.Dir, "--json", "--backend", backend())
 	cmd.Stdout = input
 	p.dev = process.Start(p.t, filepath.Dir(p.Dir), "nodeseal-dev", cmd)
 	input.Close()
@@ -79,6 +79,13 @@ func (p *Plugin) Start() {
 	case <-time.After(ready):
 		p.t.Fatalf("`nodeseal dev` is not ready after %v", ready)
 	}
+}
+
+func backend() string {
+	if name := os.Getenv("NODESEAL_BACKEND"); name != "" {
+		return name
+	}
+	return "tpm2"
 }
 
 // Stop ends the node in good order. What it keeps on disk stays.

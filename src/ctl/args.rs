@@ -174,9 +174,7 @@ pub(super) struct DevArgs {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Backend {
-    /// A software TPM
     Tpm2,
-    /// A token of software
     Pkcs11,
 }
 

@@ -59,7 +59,7 @@ fn all_mistakes_are_reported_at_once_with_the_paths_of_their_keys() {
         "version = 2\ncluster = \"Prod EU\"\nstate_dir = \"relative\"\n\
          listen = { socket = \"kms.sock\", mode = \"0666\", allow_users = [\"root\", \"no-such-user\", -1], apis = [\"v3\"] }\n\
          control.socket = \"x\"\n\
-         seal.backend = \"pkcs11\"\nseal.tpm2 = { device = \"com1\", parent_handle = 1, policy = \"pcr\", pcrs = [16] }\n\
+         seal.backend = \"pkcs12\"\nseal.tpm2 = { device = \"com1\", parent_handle = 1, policy = \"pcr\", pcrs = [16] }\n\
          local_kek = { enabled = false, max_age = \"5m\" }\n[[provider]]\nname = \"vault\"\n",
     );
     let keys = [

@@ -92,21 +92,12 @@ impl Pkcs11 {
         if self.token.is_none() {
             // Before anything is touched.
             let pin = self.pins.read()?;
-            let module = self.fresh_module()?;
-            let token = Token::open(module.library(), &self.settings, &mut self.pins, &pin);
-            self.module = Some(module);
-            self.token = Some(token?);
+            let module = fresh(&mut self.module, &self.settings)?;
+            self.token = Some(Token::open(module.library(), &self.settings, &mut self.pins, &pin)?);
         }
         match (&self.module, &self.token) {
             (Some(module), Some(token)) => work(module, token, &self.settings),
             _ => Err(Failure::last(Fault::new(FaultCode::Internal, "no session"))),
-        }
-    }
-
-    fn fresh_module(&mut self) -> Result<Module, Failure> {
-        match self.module.take() {
-            Some(module) => module.again(),
-            None => Module::load(&self.settings.module),
         }
     }
 
@@ -185,10 +176,8 @@ impl Sealer for Pkcs11 {
     fn describe(&mut self) -> Result<DeviceInfo, Fault> {
         // A locked token cannot be logged in to, and that is what is asked.
         if self.token.is_none() {
-            let module = self.fresh_module().map_err(Failure::into_fault)?;
-            let facts = token::look(module.library(), &self.settings);
-            self.module = Some(module);
-            let facts = facts.map_err(Failure::into_fault)?;
+            let module = fresh(&mut self.module, &self.settings).map_err(Failure::into_fault)?;
+            let facts = token::look(module.library(), &self.settings).map_err(Failure::into_fault)?;
             if facts.is_locked {
                 return Ok(info(facts, String::new()));
             }
@@ -198,6 +187,16 @@ impl Sealer for Pkcs11 {
             token::look(module.library(), settings).map(|facts| info(facts, name))
         })
     }
+}
+
+/// The module, loaded if it is not, and initialised anew.
+fn fresh<'a>(module: &'a mut Option<Module>, settings: &Pkcs11Settings) -> Result<&'a Module, Failure> {
+    let module = match module {
+        Some(module) => module,
+        None => module.insert(Module::load(&settings.module)?),
+    };
+    module.restart()?;
+    Ok(module)
 }
 
 fn info(facts: token::Facts, root_key_name: String) -> DeviceInfo {

@@ -17,45 +17,50 @@ use crate::seal::fault::{Fault, FaultCode};
 /// Group and others may write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// A loaded and initialised library. Finalised when it drops: SoftHSM 2 crashes in its exit handlers otherwise, with OpenSSL 3.
+/// A loaded library. Finalised when it drops: SoftHSM 2 crashes in its exit handlers otherwise, with OpenSSL 3.
 pub(super) struct Module {
     library: Pkcs11,
+    is_initialised: bool,
 }
 
 impl Module {
-    /// Loads it, after a look at who could have put something else there.
+    /// Loads it, after a look at who could have put something else there. Once in the life of a process.
     pub(super) fn load(path: &Path) -> Result<Self, Failure> {
         let path = safe_path(path)?;
         let library = Pkcs11::new(&path)
             .map_err(|error| Failure::last(Fault::new(FaultCode::HsmModule, format!("{}: {error}", path.display()))))?;
         // One reference more than is ever given back, so that it stays.
         std::mem::forget(library.clone());
-        Self { library }.initialised()
+        Ok(Self { library, is_initialised: false })
     }
 
-    /// Forgets everything that the library knows of slots and tokens: some look for them at C_Initialize only.
-    pub(super) fn again(self) -> Result<Self, Failure> {
-        let library = self.library.clone();
-        drop(self);
-        Self { library }.initialised()
+    /// Begins anew, without what the library knew of slots and tokens: some look for them at C_Initialize only.
+    pub(super) fn restart(&mut self) -> Result<(), Failure> {
+        self.finalise();
+        match self.library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {
+                self.is_initialised = true;
+                Ok(())
+            }
+            Err(error) => Err(Failure::new(Step::Initialise, &error)),
+        }
     }
 
     pub(super) fn library(&self) -> &Pkcs11 {
         &self.library
     }
 
-    fn initialised(self) -> Result<Self, Failure> {
-        match self.library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(self),
-            Err(error) => Err(Failure::new(Step::Initialise, &error)),
+    fn finalise(&mut self) {
+        if std::mem::take(&mut self.is_initialised) {
+            // Nothing could be done about a failure, and the next C_Initialize tells.
+            let _ = self.library.clone().finalize();
         }
     }
 }
 
 impl Drop for Module {
     fn drop(&mut self) {
-        // Nothing could be done about a failure, and the next C_Initialize tells.
-        let _ = self.library.clone().finalize();
+        self.finalise();
     }
 }
 

@@ -66,14 +66,13 @@ pub(super) fn open<D: Disk>(
     let mut owed = false;
     match (guard::check(&state, loaded.generation, sealer, &counter_auth), trust) {
         (Ok(Stand::Even), _) => {}
-        // The last stop came between write and count.
-        (Ok(Stand::Owed), _) => match state.guard.map(|guard| guard::pay(sealer, guard, &counter_auth)) {
-            Some(Err(source)) => {
+        (Ok(Stand::Owed), _) => {
+            // The last stop came between write and count.
+            if let Some(Err(source)) = state.guard.map(|guard| guard::pay(sealer, guard, &counter_auth)) {
                 owed = true;
                 report("let the TPM's counter follow the state", &KeeperError::Device(source));
             }
-            Some(Ok(_)) | None => {}
-        },
+        }
         (Err(error), Trust::Guarded) => return Err(error),
         (Err(error), Trust::Accepted) => {
             report("compare the state with the TPM's counter", &error);

@@ -30,5 +30,5 @@ mod seal;
 mod sockets;
 #[path = "../tpm/swtpm.rs"]
 mod swtpm;
-mod walks;
 mod token;
+mod walks;

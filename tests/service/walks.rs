@@ -1,13 +1,13 @@
 //! docs/operations/recovery.md, executed: every command block of it is run as it stands, with the paths of a test.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use crate::alone::Alone;
 use crate::client::Stored;
-use crate::node::{NODESEAL, Output, run};
+use crate::node::{NODESEAL, Node, Output, run};
 use crate::process::until;
 use crate::swtpm::Swtpm;
 
@@ -21,21 +21,19 @@ fn walk(name: &str) -> Vec<(&'static str, &'static str)> {
 }
 
 /// Runs a block on the nodes of its prompts. Gives what each command printed.
-fn run_walk(name: &str, safe: &Path, nodes: &mut [(&str, &mut Alone)]) -> Vec<String> {
+fn run_walk(name: &str, safe: &Path, nodes: &mut [(&str, &mut dyn Place)]) -> Vec<String> {
     let mut printed: Vec<String> = Vec::new();
     for (prompt, command) in walk(name) {
-        let mut elsewhere = None;
-        let node = match nodes.iter_mut().find(|(name, _)| *name == prompt) {
-            Some((_, node)) => &mut **node,
-            None => elsewhere.insert(&mut *nodes[0].1),
-        };
+        // `safe#` is no node of ours: any place will do.
+        let index = nodes.iter().position(|(name, _)| *name == prompt).unwrap_or(0);
+        let node = &mut *nodes[index].1;
         let out = match command {
             "systemctl stop nodeseal" => {
-                node.stop();
+                node.stop_it();
                 String::new()
             }
             "systemctl start nodeseal" => {
-                node.start();
+                node.start_it();
                 String::new()
             }
             // What the operator would wait for: `nodeseald` tries again within half a minute.
@@ -46,7 +44,7 @@ fn run_walk(name: &str, safe: &Path, nodes: &mut [(&str, &mut Alone)]) -> Vec<St
             _ => {
                 let command = with_fingerprint(command, &printed);
                 let output = shell(&command, safe, node);
-                assert_eq!(output.code, 0, "{name}: {command}: {output:?}\n{}", node.log());
+                assert_eq!(output.code, 0, "{name}: {command}: {output:?}\n{}", node.all_logs());
                 output.out
             }
         };
@@ -57,16 +55,69 @@ fn run_walk(name: &str, safe: &Path, nodes: &mut [(&str, &mut Alone)]) -> Vec<St
 
 /// The example's fingerprint becomes the last one that was printed.
 fn with_fingerprint(command: &str, printed: &[String]) -> String {
-    let marks = printed.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("fingerprint: "));
-    command.replace(&["00000"; 8].join("-"), marks.last().unwrap_or_default())
+    let mut marks = printed.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("fingerprint: "));
+    command.replace(&["00000"; 8].join("-"), marks.next_back().unwrap_or_default())
 }
 
-fn shell(command: &str, safe: &Path, node: &Alone) -> Output {
+fn shell(command: &str, safe: &Path, node: &dyn Place) -> Output {
     let command = command
-        .replace("/var/lib/nodeseal", &node.state().display().to_string())
+        .replace("/var/lib/nodeseal", &node.state_dir().display().to_string())
         .replace("/media/safe", &safe.display().to_string())
-        .replace("nodeseal ", &format!("{NODESEAL} --config {} ", node.config().display()));
+        .replace("nodeseal ", &format!("{NODESEAL} --config {} ", node.config_file().display()));
     run(Command::new("sh").arg("-ec").arg(command))
+}
+
+/// Where a walk is gone.
+trait Place {
+    fn state_dir(&self) -> PathBuf;
+    fn config_file(&self) -> PathBuf;
+    fn all_logs(&self) -> String;
+    fn start_it(&mut self);
+    fn stop_it(&mut self);
+}
+
+impl Place for Alone {
+    fn state_dir(&self) -> PathBuf {
+        self.state()
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.config()
+    }
+
+    fn all_logs(&self) -> String {
+        self.log()
+    }
+
+    fn start_it(&mut self) {
+        self.start();
+    }
+
+    fn stop_it(&mut self) {
+        self.stop();
+    }
+}
+
+impl Place for Node {
+    fn state_dir(&self) -> PathBuf {
+        self.state()
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.config()
+    }
+
+    fn all_logs(&self) -> String {
+        self.logs()
+    }
+
+    fn start_it(&mut self) {
+        self.up();
+    }
+
+    fn stop_it(&mut self) {
+        self.stop();
+    }
 }
 
 struct Ground {
@@ -225,6 +276,53 @@ fn keys_for_another_node() {
     assert!(foreign.err.contains("another request"), "{foreign:?}");
     let wrong = accept.replace(marks[1], marks[0]);
     assert!(shell(&wrong, ground.safe.path(), &first).err.contains("fingerprint"));
+}
+
+#[test]
+fn a_lost_token() {
+    let ground = Ground::new();
+    let safe = ground.safe.path();
+    let mut node = Node::start_with_token();
+    let stored = node.client().store().unwrap();
+    let keygen = "age-keygen -o /media/safe/recovery.key";
+    let reseal = "nodeseal reseal --recovery-recipient $(age-keygen -y /media/safe/recovery.key)";
+    for command in [keygen, reseal] {
+        assert_eq!(shell(command, safe, &node).code, 0);
+    }
+    assert_eq!(node.stop(), Some(0));
+    fs::remove_dir_all(node.dir().join("token")).unwrap();
+    // `dev` makes a new one, as an operator would.
+    let ready = node.begin();
+    until(Duration::from_secs(30), "the new token does not open it", || node.log().contains("E-HSM").then_some(()));
+    run_walk("lost-token", safe, &mut [("cp-1", &mut node)]);
+    node.client().assert_opens(&stored);
+    assert!(ready.recv_timeout(Duration::from_secs(30)).unwrap().contains("ready"));
+}
+
+#[test]
+fn from_a_tpm_to_a_token_and_back_while_kube_apiserver_looks_on() {
+    let ground = Ground::new();
+    let mut node = Node::start();
+    let stored = node.client().store().unwrap();
+    assert_eq!(node.stop(), Some(0));
+    // Both devices are there from now on.
+    node.backend = "pkcs11";
+    node.up();
+    let client = node.client();
+    let printed = run_walk("move-root", ground.safe.path(), &mut [("cp-1", &mut node)]);
+    assert!(printed[1].contains("pkcs11"), "{printed:?}");
+    client.assert_opens(&stored);
+    assert_eq!(client.store().unwrap().key_id, stored.key_id, "no key changed");
+    for backend in ["pkcs11", "tpm2"] {
+        assert_eq!(node.ask(&["status"])["seal_backend"], backend);
+        node.cut();
+        node.up();
+        let client = node.client();
+        client.assert_opens(&stored);
+        assert_eq!(node.ask(&["reseal", "--to", "tpm2"])["seal_backend"], "tpm2");
+        client.assert_opens(&stored);
+    }
+    node.tool(&["reseal", "--to", "floppy"]).assert_refused(78);
 }
 
 #[test]

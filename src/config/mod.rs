@@ -108,7 +108,7 @@ pub enum OrderError {
 
 impl OrderError {
     /// What the operator does next.
-    pub const HINT: &'static str = "see `nodeseal reseal --help`";
+    pub const HINT: &'static str = "see the help of the verb: `--help`";
 }
 
 /// Checks recipients as the operator gave them.

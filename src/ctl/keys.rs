@@ -63,14 +63,14 @@ fn table(common: &Common, config: &Config, request: &Request) -> ExitCode {
 }
 
 pub(super) fn render(table: &KeyTable) -> String {
-    let mut text = format!("{:<32}  {:<14}  {:<20}  {:>10}  KEY_ID\n", "KEK", "STATE", "SINCE", "USES");
+    let mut text = format!("{:<32}  {:<21}  {:<20}  {:>10}  KEY_ID\n", "KEK", "STATE", "SINCE", "USES");
     for row in &table.keys {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{:<32}  {:<14}  {:<20}  {:>10}  {}",
+            "{:<32}  {:<21}  {:<20}  {:>10}  {}",
             row.id,
-            row.state,
+            if row.shared { format!("{} shared", row.state) } else { row.state.clone() },
             time(row.since),
             row.uses,
             row.key_id

@@ -46,14 +46,20 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             let auth = copy(&auth).ok_or(SealerError::Protocol(None));
             Command::Counted(auth.and_then(|auth| guard::pay(sealer, guard, &auth)))
         });
-        if let Err(error) = asked {
-            trouble(COUNT, &error);
+        match asked {
+            Ok(()) => self.is_counting = true,
+            Err(error) => trouble(COUNT, &error),
         }
     }
 
     /// The device has answered.
     pub(super) fn counted(&mut self, counted: Result<u64, SealerError>) -> bool {
         self.device_is_asked = false;
+        self.is_counting = false;
+        for command in std::mem::take(&mut self.queued) {
+            // Fails only when the keeper has stopped.
+            let _ = self.own.send(command);
+        }
         match counted {
             Ok(value) => {
                 self.guard_owed = self.state.guard.is_some_and(|guard| value < guard.expected);

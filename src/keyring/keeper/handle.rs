@@ -167,6 +167,11 @@ impl KeeperHandle {
 }
 
 impl Command {
+    /// Whether its answer takes the sealing device.
+    pub(super) const fn asks_the_device(&self) -> bool {
+        matches!(self, Self::BundleAccept(..) | Self::BundleRequest(..) | Self::Reseal(..) | Self::Rotate(_))
+    }
+
     /// The answer while the keys are not open.
     pub(super) fn refuse(self) {
         // A reply that nobody waits for any more is no error.

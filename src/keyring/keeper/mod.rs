@@ -147,6 +147,10 @@ struct Keeper<'a, D: Disk> {
     device_is_asked: bool,
     /// The counter that guards the state has to count once more.
     guard_owed: bool,
+    /// The question that is under way is that count.
+    is_counting: bool,
+    /// What waits for its end.
+    queued: Vec<Command>,
     /// When the operator was last told that a shared KEK is due.
     overdue_told: Option<Instant>,
     /// Set when the newest state was lost, until a new KEK is active.
@@ -187,6 +191,8 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             keks: HashMap::new(),
             device_is_asked: false,
             guard_owed: owed,
+            is_counting: false,
+            queued: Vec::new(),
             overdue_told: None,
             must_rotate: fell_back,
             rotation_retry: None,
@@ -212,6 +218,10 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
     }
 
     fn answer(&mut self, command: Command) {
+        // The device counts for us: no reason to send an operator away.
+        if self.is_counting && command.asks_the_device() {
+            return self.queued.push(command);
+        }
         let _ = match command {
             Command::BundleAccept(file, fingerprint, reply) => self.bundle_accept(&file, &fingerprint, reply),
             Command::BundleImported(reply, imported) => reply.send(self.bundle_imported(*imported)).is_ok(),

@@ -92,7 +92,7 @@ fault_codes! {
     /// TPM_RC_POLICY_FAIL (0x99D), or our own comparison before it.
     Policy = 11, "E-POLICY", Denied,
         "this machine's boot state differs from the one that the node root was sealed to",
-        "undo the change (firmware, boot loader, kernel) and reboot: the seal opens again; for the next planned change set policy = \"none\" and `nodeseal reseal` before it, and set it back and `nodeseal reseal` after the reboot";
+        "undo the change (firmware, boot loader, kernel) and reboot: the seal opens again; if it cannot be undone, `nodeseal recover`; for the next planned change set policy = \"none\" and `nodeseal reseal` before it, and set it back and `nodeseal reseal` after the reboot";
     /// The software-TPM guard.
     SoftwareTpm = 12, "E-SWTPM", Misconfigured,
         "this is a software TPM, and it was not allowed",

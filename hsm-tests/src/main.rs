@@ -185,7 +185,8 @@ fn try_tpm(settings: TpmSettings) -> Result<usize, String> {
         match (after == before, made) {
             (false, _) => Err(format!("{before:?}, then {after:?}")),
             (true, true) => Ok("the storage root key was made for this, and is evicted".to_owned()),
-            (true, false) => Ok("the storage root key was there before".to_owned()),
+            (true, false) if had_srk => Ok("the storage root key was there before".to_owned()),
+            (true, false) => Ok("no storage root key was made".to_owned()),
         }
     })();
     report.add("the TPM is as it was before", cleaned);

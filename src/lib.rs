@@ -10,12 +10,12 @@
 //! | 0 | [`types`] | ids, secret bytes, failure classes |
 //! | 1 | [`envelope`] [`store`] [`audit`] [`sandbox`] | pure bytes; atomic files; events; what the process may not do |
 //! | 2 | [`seal`] | client of the sealer, node root |
-//! | 3 | [`sealer`] | the process behind it: device engines |
-//! | 3 | [`keyring`] | local KEKs, states, rotation, key_id |
-//! | 4 | [`api`] | the KMS API on its socket; alone names tonic |
-//! | 5 | [`config`] | the file, checked |
-//! | 6 | [`control`] | what the operator tool and the daemon say to each other |
-//! | 7 | [`daemon`] [`ctl`] | the programs |
+//! | 3 | [`sealer`] [`provider`] | the process behind it: device engines; keys that live elsewhere |
+//! | 4 | [`keyring`] | local KEKs, states, rotation, key_id |
+//! | 5 | [`api`] | the KMS API on its socket; alone names tonic |
+//! | 6 | [`config`] | the file, checked |
+//! | 7 | [`control`] | what the operator tool and the daemon say to each other |
+//! | 8 | [`daemon`] [`ctl`] | the programs |
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +27,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod envelope;
 pub mod keyring;
+pub mod provider;
 pub mod sandbox;
 pub mod seal;
 pub mod sealer;

@@ -161,7 +161,7 @@ fn a_planted_upward_sideways_or_unknown_import_is_found() {
         ("src/types/ids.rs", "use crate::store::StateDir;", "types (row 0) uses store"),
         ("src/envelope/mod.rs", "    let x = crate::audit::emit(&e);", "envelope (row 1) uses audit (row 1)"),
         ("src/store/mod.rs", "use crate::{types::Class, keyring::{ring, live}};", "store (row 1) uses keyring"),
-        ("src/ctl/init.rs", "use crate::daemon::now;", "ctl (row 7) uses daemon (row 7)"),
+        ("src/ctl/init.rs", "use crate::daemon::now;", "ctl (row 8) uses daemon (row 8)"),
         ("src/seal/mod.rs", "use crate::{\n    types::Key,\n    api,\n};", "seal (row 2) uses api"),
         ("src/audit/mod.rs", "use super::api::listen;", "by `super`"),
         ("src/newcomer/mod.rs", "", "newcomer is not in the table"),

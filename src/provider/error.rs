@@ -1,0 +1,156 @@
+//! Why a provider did not do what was asked.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::types::Class;
+
+/// What kind of refusal, each with a remedy of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// No answer: name, connection, TLS handshake before the peer proved itself, time.
+    Away,
+    /// The provider says that it cannot now (5xx, sealed, standby).
+    Down,
+    /// Too many requests.
+    Throttled,
+    /// The login is refused or has ended.
+    Login,
+    /// The login is good and may not do this.
+    Forbidden,
+    /// There is no such key, version or mount; or it is disabled.
+    NoKey,
+    /// The peer is not who the configuration says (certificate, CA).
+    Peer,
+    /// The configuration does not fit this provider (key type, region, address).
+    Unfit,
+    /// The text is not one of this key, or was changed.
+    Text,
+    /// The answer cannot be right: empty, of another key or version, or one that does not open again.
+    Lied,
+    /// Not the protocol that we speak.
+    Protocol,
+}
+
+impl ErrorKind {
+    /// Decides retry, health and codes.
+    pub const fn class(self) -> Class {
+        match self {
+            Self::Away | Self::Down => Class::Unavailable,
+            Self::Throttled => Class::Throttled,
+            Self::Login | Self::Forbidden => Class::Denied,
+            Self::NoKey => Class::NotFound,
+            Self::Peer | Self::Unfit => Class::Misconfigured,
+            Self::Text => Class::Corrupt,
+            Self::Lied | Self::Protocol => Class::Internal,
+        }
+    }
+
+    /// One fixed sentence.
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::Away => "the provider does not answer",
+            Self::Down => "the provider cannot serve now",
+            Self::Throttled => "the provider limits our requests",
+            Self::Login => "the provider refuses the login",
+            Self::Forbidden => "the login may not use this key",
+            Self::NoKey => "the provider has no such key, or it is disabled",
+            Self::Peer => "the provider did not prove that it is the configured one",
+            Self::Unfit => "the key or the configuration does not fit",
+            Self::Text => "the wrap is not one of this key, or was changed",
+            Self::Lied => "the provider's answer cannot be right",
+            Self::Protocol => "the provider's answer cannot be understood",
+        }
+    }
+
+    /// What the operator does next.
+    pub const fn hint(self) -> &'static str {
+        match self {
+            Self::Away => {
+                "see network, name service, proxy and firewall between this node and the address; this is tried again"
+            }
+            Self::Down => "see the provider's own health (Vault: sealed or standby?); this is tried again",
+            Self::Throttled => "raise the provider's limit or lower the load; this is tried again, more slowly",
+            Self::Login => "seal a fresh credential: `nodeseal credentials seal NAME`",
+            Self::Forbidden => "give the login the rights that docs/providers/ lists, and no more",
+            Self::NoKey => {
+                "see mount, name and state of the key at the provider; never delete a key that has wrapped something"
+            }
+            Self::Peer => "see ca_file and the address; if both are right, somebody sits between: investigate",
+            Self::Unfit => "compare the provider's table in nodeseal.toml with docs/providers/",
+            Self::Text => {
+                "another provider or the node's sealed copy may still open it; if the key was made anew, restore the old one"
+            }
+            Self::Lied => "do not rely on this provider: compare its answers with its own tool, and report it",
+            Self::Protocol => "see whether the address is that of the provider and not of a proxy's error page",
+        }
+    }
+}
+
+/// A refusal with what was seen. The detail never holds a credential, a key or a text.
+#[derive(Debug)]
+pub struct ProviderError {
+    kind: ErrorKind,
+    /// Figures for the operator: status, the provider's own code, the version.
+    detail: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl ProviderError {
+    /// Bytes of a detail; a longer one is cut.
+    pub const DETAIL_MAX_BYTES: usize = 512;
+
+    /// Without a cause below it. Control characters in the detail are left out: it comes from the network.
+    pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
+        let mut detail: String = detail.into().chars().filter(|c| !c.is_control()).collect();
+        detail.truncate(detail.floor_char_boundary(Self::DETAIL_MAX_BYTES));
+        Self { kind, detail, source: None }
+    }
+
+    /// With the library's error as its cause, which must not show a secret.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Which refusal.
+    pub const fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Decides retry, health and codes.
+    pub const fn class(&self) -> Class {
+        self.kind.class()
+    }
+
+    /// What the operator does next.
+    pub const fn hint(&self) -> &'static str {
+        self.kind.hint()
+    }
+}
+
+impl fmt::Display for ProviderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.message())?;
+        if self.detail.is_empty() { Ok(()) } else { write!(f, " ({})", self.detail) }
+    }
+}
+
+impl Error for ProviderError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detail_from_the_network_is_cut_and_stays_on_one_line() {
+        let error = ProviderError::new(ErrorKind::Down, format!("503\n\u{1b}[31m{}", "ü".repeat(4096)));
+        let shown = error.to_string();
+        assert!(shown.len() < 600 && !shown.contains('\n') && !shown.contains('\u{1b}'), "{shown}");
+    }
+}

@@ -1,0 +1,99 @@
+//! Providers: keys that live elsewhere and wrap local KEKs. Each kind is a folder behind a cargo feature.
+//!
+//! [`Kek`] is the joint. A provider knows its own protocol and its own login, and nothing of keyrings, retries, budgets or
+//! health: who asks decides those by [`ProviderError::class`]. It never reports a success that it did not see: an empty answer, a
+//! wrap of another key, or a version that was not asked for is an error ([`ErrorKind::Lied`]).
+//!
+//! A wrap is matched to a provider by the [`KeyIdentity`] inside of it, never by the provider's name in the configuration: renaming or
+//! re-ordering providers loses nothing.
+
+mod error;
+mod wrapped;
+
+use std::future::Future;
+use std::pin::Pin;
+
+pub use error::{ErrorKind, ProviderError};
+pub use wrapped::{KeyIdentity, KeyVersion, TextError, Wrapped};
+
+use crate::types::{ClusterId, KekId, Key};
+
+/// A kind of provider. The number is stored and never changes its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum ProviderKind {
+    /// HashiCorp Vault or OpenBao, secrets engine transit.
+    Vault = 1,
+    /// AWS KMS.
+    Aws = 2,
+    /// Azure Key Vault or Managed HSM.
+    Azure = 3,
+    /// A key that stays inside of a PKCS#11 token.
+    Pkcs11 = 4,
+    /// Another KMS plugin on a unix socket.
+    KmsPlugin = 5,
+}
+
+impl ProviderKind {
+    /// As written in the configuration; also the name of the cargo feature where there is one.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Vault => "vault",
+            Self::Aws => "aws",
+            Self::Azure => "azure",
+            Self::Pkcs11 => "pkcs11",
+            Self::KmsPlugin => "kms-plugin",
+        }
+    }
+
+    /// From its stored number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Vault),
+            2 => Some(Self::Aws),
+            3 => Some(Self::Azure),
+            4 => Some(Self::Pkcs11),
+            5 => Some(Self::KmsPlugin),
+            _ => None,
+        }
+    }
+}
+
+/// What a wrap is bound to at the provider, where that can bind anything (associated data, encryption context).
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Of this configuration.
+    pub cluster: &'a ClusterId,
+    /// The local KEK that is wrapped.
+    pub kek: &'a KekId,
+}
+
+/// The key at a provider, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyState {
+    /// Which key, for good: a key that was deleted and made again under the same name has another one.
+    pub identity: KeyIdentity,
+    /// The version that wraps.
+    pub version: KeyVersion,
+}
+
+/// An answer that takes the network.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Send + 'a>>;
+
+/// One key at one provider, with a login to it.
+///
+/// One call is one attempt: no retry inside, and no time limit of its own beyond the one that it was built with. Dropping the
+/// future gives the attempt up.
+pub trait Kek: Send + Sync {
+    /// Which kind.
+    fn kind(&self) -> ProviderKind;
+
+    /// Which key and which version, asked anew. Also the health check.
+    fn probe(&self) -> Answer<'_, KeyState>;
+
+    /// Wraps 32 bytes under the newest version. Identity and version are those that the provider used for this very text.
+    fn wrap_key<'a>(&'a self, key: &'a Key, context: Context<'a>) -> Answer<'a, Wrapped>;
+
+    /// Opens what [`Kek::wrap_key`] gave, under the version that it names.
+    fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, context: Context<'a>) -> Answer<'a, Key>;
+}

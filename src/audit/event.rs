@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use crate::types::{Class, KekId, KeyId};
+use crate::types::{Class, CredentialName, KekId, KeyId};
 
 /// Something that happened, and that an operator or auditor may ask for.
 pub enum Event<'a> {
@@ -20,6 +20,11 @@ pub enum Event<'a> {
     ConnectionEvicted {
         /// How many are open.
         open: usize,
+    },
+    /// A credential was stored, in place of an older one if there was one.
+    CredentialSealed {
+        /// Its name.
+        name: &'a CredentialName,
     },
     /// A plaintext was encrypted, or a ciphertext decrypted.
     DekServed {
@@ -160,6 +165,7 @@ pub fn emit(event: &Event<'_>) {
     match event {
         Event::ConfigWarned { key, text } => warn!(event = "config.warned", key, text),
         Event::ConnectionEvicted { open } => warn!(event = "connection.evicted", open),
+        Event::CredentialSealed { name } => info!(event = "credential.sealed", %name),
         Event::DekServed { op, uid, key_id } => {
             debug!(event = "dek.served", op, uid, key_id = key_id.metric_hash());
         }

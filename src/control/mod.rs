@@ -39,6 +39,13 @@ pub enum Request {
         /// What this node is called, for people.
         node: String,
     },
+    /// `credentials seal`: only what is sealed already crosses the socket.
+    CredentialStore {
+        /// Its name.
+        name: String,
+        /// The payload of its file, in hexadecimal.
+        sealed: String,
+    },
     /// `keys activate`
     KeysActivate {
         /// Of a KEK in pre-activation.

@@ -13,6 +13,8 @@ use crate::types::{Chain, Class};
 pub enum Answer {
     /// To `bundle request` and `bundle make`: a file, in hexadecimal.
     File(String),
+    /// To `credentials seal`.
+    CredentialStored {},
     /// To `keys rotate`.
     Key(KekRow),
     /// To the other `keys` verbs.

@@ -35,6 +35,9 @@ pub(super) enum Verb {
     /// Check the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Seal and list what providers log in with
+    #[command(subcommand)]
+    Credentials(CredentialsVerb),
     /// Try it out: everything in one folder, software TPM or token
     Dev(DevArgs),
     /// Print the EncryptionConfiguration for kube-apiserver
@@ -87,6 +90,20 @@ pub(super) enum BundleVerb {
 pub(super) enum ConfigVerb {
     /// Report every mistake in the configuration
     Check,
+}
+
+#[derive(Subcommand)]
+pub(super) enum CredentialsVerb {
+    /// Show names and ages, never content
+    List,
+    /// Seal a credential from standard input, in place of an older one of that name
+    Seal {
+        /// As nodeseal.toml names it
+        name: String,
+        /// Read from this open file descriptor instead
+        #[arg(long, value_name = "N")]
+        fd: Option<u32>,
+    },
 }
 
 #[derive(Subcommand)]

@@ -6,6 +6,7 @@
 mod args;
 mod bundle;
 mod config_check;
+mod credentials;
 mod dev;
 mod encryption_config;
 mod init;
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
     match verb {
         Verb::Bundle(verb) => bundle::run(&common, &verb),
         Verb::Config(args::ConfigVerb::Check) => config_check::run(&common),
+        Verb::Credentials(verb) => credentials::run(&common, &verb),
         Verb::Dev(args) => dev::run(&common, &args),
         Verb::EncryptionConfig(args) => encryption_config::run(&common, &args),
         Verb::Init(args) => init::run(&common, &args),

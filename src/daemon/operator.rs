@@ -35,6 +35,7 @@ impl Operator {
             Request::BundleRequest { node } => {
                 self.keeper.bundle_request(node).map_or_else(refused, |file| as_file(&file))
             }
+            Request::CredentialStore { name, sealed } => self.store_credential(&name, &sealed),
             Request::Status {} => Answer::Status(Box::new(self.status())),
             Request::KeysList {} => self.keeper.list().map_or_else(refused, Answer::Keys),
             Request::KeysRotate {} => self.keeper.rotate().map_or_else(refused, Answer::Key),
@@ -51,6 +52,16 @@ impl Operator {
                 Err(error) => bad_id(&error),
             },
             Request::Reseal { to, recipients } => self.reseal(to.as_deref(), recipients),
+        }
+    }
+
+    fn store_credential(&self, name: &str, sealed: &str) -> Answer {
+        match (name.parse(), hex::decode(sealed)) {
+            (Ok(name), Ok(sealed)) => {
+                self.keeper.store_credential(name, sealed).map_or_else(refused, |()| Answer::CredentialStored {})
+            }
+            (Err(error), _) => Answer::Refused(Refusal::new(&error, Class::Misconfigured, "choose another name")),
+            (_, Err(error)) => not_hex(&error),
         }
     }
 

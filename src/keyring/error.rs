@@ -8,6 +8,7 @@ use super::state_file::StateError;
 use crate::envelope::EnvelopeError;
 use crate::sandbox::memory::MemoryError;
 use crate::seal::client::SealerError;
+use crate::seal::credentials::CredentialsError;
 use crate::seal::duplicate::{ParentError, ScalarError};
 use crate::seal::fault::FaultCode;
 use crate::seal::root::RootError;
@@ -67,6 +68,9 @@ pub enum KeeperError {
     /// The confirmation is not the id.
     #[error("the confirmation does not name the KEK")]
     Confirmation,
+    /// A credential that is to be stored.
+    #[error("the credential is not stored")]
+    Credentials(#[source] CredentialsError),
     /// The device, asked for a counter, its storage key or an import.
     #[error("the sealing device did not do what was asked")]
     Device(#[source] SealerError),
@@ -165,6 +169,7 @@ impl KeeperError {
             | Self::Stale(_) => Class::Denied,
             Self::OtherCluster(_) => Class::Misconfigured,
             Self::Bundle(error) => error.class(),
+            Self::Credentials(error) => error.class(),
             Self::Device(error) => error.class(),
             Self::Duplicate(error) => error.class(),
             Self::Parent(error) => error.class(),
@@ -185,6 +190,7 @@ impl KeeperError {
             Self::Bundle(error) => error.hint(),
             Self::Busy => "wait for the first operation to end; a device that never answers is given up after a minute",
             Self::Confirmation => "repeat the full id of the KEK behind --confirm",
+            Self::Credentials(error) => error.hint(),
             Self::Device(error) => error.hint(),
             Self::Duplicate(error) => error.hint(),
             Self::Parent(error) => error.hint(),

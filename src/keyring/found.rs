@@ -13,6 +13,7 @@ use super::state_file::State;
 use super::{bundle, guard, kek_file};
 use crate::audit::{Event, emit};
 use crate::seal::client::SealerClient;
+use crate::seal::credential;
 use crate::seal::host_secret::HostSecret;
 use crate::seal::root::{self, NodeRoot};
 use crate::store::{Disk, Kind, LoadError, StateDir};
@@ -172,7 +173,7 @@ fn make_way<D: Disk>(
         remove_half_made(dir)?;
     } else {
         marker.save(dir)?;
-        for folder in ["", "/node", "/keyring"] {
+        for folder in ["", "/node", "/keyring", "/credentials"] {
             dir.make_dir(&format!("{}{folder}", marker.folder)).map_err(store)?;
         }
         for name in names(dir)? {
@@ -224,6 +225,14 @@ fn names<D: Disk>(dir: &StateDir<D>) -> Result<Vec<String>, KeeperError> {
             .map(str::to_owned)
             .to_vec();
     names.extend(keks.iter().map(|kek| format!("{}/{kek}{}", kek_file::DIR, kek_file::SUFFIX)));
+    // What is sealed under the old root is of no use under another one.
+    match dir.list(credential::DIR, credential::SUFFIX) {
+        Ok(sealed) => {
+            names.extend(sealed.iter().map(|name| format!("{}/{name}{}", credential::DIR, credential::SUFFIX)));
+        }
+        Err(error) if error.is_missing() => {}
+        Err(error) => return Err(KeeperError::Store(error)),
+    }
     Ok(names)
 }
 

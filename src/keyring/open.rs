@@ -27,6 +27,8 @@ pub(super) struct Opened {
     pub(super) owed: bool,
     /// Authorises it.
     pub(super) counter_auth: Key,
+    /// Opens the credentials.
+    pub(super) credential_key: Key,
 }
 
 /// What to make of a state that the guard calls old.
@@ -103,7 +105,8 @@ pub(super) fn open<D: Disk>(
             Err(error) => report(OPEN_KEK, &error),
         }
     }
-    Ok(Opened { state, root, mac_key, keks, fell_back, owed, counter_auth })
+    let credential_key = root.credential_key(cluster);
+    Ok(Opened { state, root, mac_key, keks, fell_back, owed, counter_auth, credential_key })
 }
 
 /// Makes a KEK and answers only when its sealed copy was read back and opened.

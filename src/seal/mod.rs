@@ -3,6 +3,8 @@
 
 pub mod agree;
 pub mod client;
+pub mod credential;
+pub mod credentials;
 pub mod duplicate;
 pub mod fault;
 pub mod frame;

@@ -132,6 +132,11 @@ impl NodeRoot {
         self.purpose(b"nodeseal local kek v1\0", cluster)
     }
 
+    /// Encrypts credentials on disk.
+    pub fn credential_key(&self, cluster: &ClusterId) -> Key {
+        self.purpose(b"nodeseal credentials v1\0", cluster)
+    }
+
     /// Authorises the counter that guards the state file.
     pub fn counter_auth(&self, cluster: &ClusterId) -> Key {
         self.purpose(b"nodeseal counter auth v1\0", cluster)

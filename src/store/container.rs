@@ -36,6 +36,8 @@ pub enum Kind {
     Recovery = 6,
     /// `bundle.request`
     BundleRequest = 7,
+    /// `credentials/*.cred`
+    Credential = 8,
 }
 
 impl Kind {
@@ -48,7 +50,8 @@ impl Kind {
             | Self::LocalKek
             | Self::InitMarker
             | Self::Recovery
-            | Self::BundleRequest => 1,
+            | Self::BundleRequest
+            | Self::Credential => 1,
         }
     }
 }

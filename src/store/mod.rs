@@ -9,12 +9,14 @@
 pub mod container;
 mod disk;
 mod error;
+mod look;
 
 use std::path::{Path, PathBuf};
 
 pub use container::Kind;
 pub use disk::{Disk, RealDisk};
 pub use error::{Damage, StoreError};
+pub use look::OnlyLook;
 
 /// An open state directory with exclusive use of it for as long as this lives.
 pub struct StateDir<D: Disk = RealDisk> {

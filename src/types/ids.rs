@@ -11,6 +11,9 @@ pub enum IdError {
     /// A cluster name outside of the allowed form.
     #[error("a cluster id is 1 to {max} characters of a-z, 0-9, '-', '.' and '_', beginning with a letter or digit", max = ClusterId::MAX_BYTES)]
     Cluster,
+    /// A credential's name outside of the allowed form.
+    #[error("a credential's name is 1 to {max} characters of a-z, 0-9, '-', '.' and '_', beginning with a letter or digit", max = CredentialName::MAX_BYTES)]
+    Credential,
     /// Not 32 lower-case hexadecimal digits.
     #[error("an id is 32 hexadecimal digits")]
     Hex,
@@ -22,38 +25,52 @@ pub enum IdError {
     Uid,
 }
 
-/// Names the cluster in every key_id and AAD, so that nothing can be moved between clusters.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ClusterId(String);
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $error:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
 
-impl ClusterId {
-    /// Bytes. Short enough for every AAD, log line and file header.
-    pub const MAX_BYTES: usize = 63;
+        impl $name {
+            /// Bytes. Short enough for every AAD, log line, file name and file header.
+            pub const MAX_BYTES: usize = 63;
 
-    /// The text itself.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for ClusterId {
-    type Err = IdError;
-
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
-        let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        if starts_well && text.len() <= Self::MAX_BYTES && text.bytes().all(allowed) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(IdError::Cluster)
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
         }
-    }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
+                let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+                if starts_well && text.len() <= Self::MAX_BYTES && text.bytes().all(allowed) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(IdError::$error)
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
 }
 
-impl fmt::Display for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+name! {
+    /// Names the cluster in every key_id and AAD, so that nothing can be moved between clusters.
+    ClusterId, Cluster
+}
+
+name! {
+    /// Names a credential, which is also its file's name.
+    CredentialName, Credential
 }
 
 /// 16 random bytes, shown as 32 hexadecimal digits.

@@ -15,6 +15,6 @@ pub mod wire;
 pub use backend::{Backend, BackendError, SealTo};
 pub use chain::Chain;
 pub use class::Class;
-pub use ids::{ClusterId, IdError, KekId, KeyId, RequestUid, RootId};
+pub use ids::{ClusterId, CredentialName, IdError, KekId, KeyId, RequestUid, RootId};
 pub use policy::{PcrBank, PcrSet, PcrSetError, SealPolicy};
 pub use secret::{Key, Secret};

@@ -203,7 +203,7 @@ fn screen_rows(text: &str) -> usize {
 #[test]
 fn the_help_of_every_verb_fits_a_screen() {
     let file = File::new(GOOD);
-    let verbs: [&[&str]; 18] = [
+    let verbs: [&[&str]; 21] = [
         &[],
         &["bundle"],
         &["bundle", "accept"],
@@ -211,6 +211,9 @@ fn the_help_of_every_verb_fits_a_screen() {
         &["bundle", "request"],
         &["config"],
         &["config", "check"],
+        &["credentials"],
+        &["credentials", "list"],
+        &["credentials", "seal"],
         &["dev"],
         &["encryption-config"],
         &["init", "--no-recovery"],

@@ -18,6 +18,7 @@ mod canary;
 mod cli;
 mod client;
 mod contract;
+mod credentials;
 mod floods;
 mod hostile;
 mod keys;

@@ -11,7 +11,7 @@ use crate::keyring::ring::RetireTo;
 use crate::seal::client::SealerError;
 use crate::seal::root::{NodeRoot, RootError, SealedRoot};
 use crate::types::clock::UnixSeconds;
-use crate::types::{Backend, KekId, SealPolicy, SealTo};
+use crate::types::{Backend, CredentialName, KekId, SealPolicy, SealTo};
 
 /// `status` is for when something is wrong, and must not hang with it.
 const OVERVIEW_TIMEOUT: Duration = Duration::from_secs(1);
@@ -83,6 +83,7 @@ pub(super) enum Command {
     BundleMake(Vec<u8>, String, Reply<Vec<u8>>),
     BundleRequest(String, Reply<Vec<u8>>),
     BundleRequested(String, Reply<Vec<u8>>, Result<Vec<u8>, SealerError>),
+    CredentialStore(CredentialName, Vec<u8>, Reply<()>),
     /// The counter that guards the state.
     Counted(Result<u64, SealerError>),
     List(Reply<KeyTable>),
@@ -149,6 +150,11 @@ impl KeeperHandle {
         self.ask(|reply| Command::BundleAccept(bundle, fingerprint, reply))
     }
 
+    /// Stores a credential that was sealed under this node's root.
+    pub fn store_credential(&self, name: CredentialName, payload: Vec<u8>) -> Result<(), KeeperError> {
+        self.ask(|reply| Command::CredentialStore(name, payload, reply))
+    }
+
     /// Seals the node root anew, and what goes with it.
     pub fn reseal(&self, order: ResealOrder) -> Result<SealedRoot, KeeperError> {
         self.ask(|reply| Command::Reseal(order, reply))
@@ -183,6 +189,7 @@ impl Command {
             Self::BundleMake(_, _, reply) | Self::BundleRequest(_, reply) => {
                 reply.send(Err(KeeperError::Locked)).is_ok()
             }
+            Self::CredentialStore(_, _, reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Overview(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Reseal(_, reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Rotate(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),

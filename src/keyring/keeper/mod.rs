@@ -33,10 +33,11 @@ use crate::keyring::uses::{RESERVED_BLOCK_USES, UseCounter};
 use crate::keyring::{kek_file, uses};
 use crate::sandbox::memory::LockedKey;
 use crate::seal::client::SealerClient;
+use crate::seal::credentials::CredentialKey;
 use crate::seal::root::SealedRoot;
 use crate::store::{Disk, Kind, RealDisk, StateDir};
 use crate::types::clock::UnixSeconds;
-use crate::types::{Chain, ClusterId, KekId, Key, KeyId, RootId};
+use crate::types::{Chain, ClusterId, CredentialName, KekId, Key, KeyId, RootId};
 
 /// Between two looks at age and uses.
 const TICK: Duration = Duration::from_secs(60);
@@ -141,6 +142,7 @@ struct Keeper<'a, D: Disk> {
     root_id: RootId,
     mac_key: LockedKey,
     counter_auth: Arc<LockedKey>,
+    credential_key: LockedKey,
     state: State,
     keks: HashMap<KekId, Arc<LiveKek>>,
     /// A question to the device is under way.
@@ -172,7 +174,8 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             Ok(true) => KeeperError::RecoveryPending,
             Ok(false) | Err(_) => error,
         })?;
-        let Opened { state, root, mac_key, keks, fell_back, owed, counter_auth } = opened;
+        let Opened { state, root, mac_key, keks, fell_back, owed, counter_auth, credential_key } = opened;
+        let credential_key = LockedKey::new(credential_key).map_err(KeeperError::Memory)?;
         let mac_key = LockedKey::new(mac_key).map_err(KeeperError::Memory)?;
         let counter_auth = Arc::new(LockedKey::new(counter_auth).map_err(KeeperError::Memory)?);
         if settings.guarded && state.guard.is_none() {
@@ -187,6 +190,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             root_id: root.id(),
             mac_key,
             counter_auth,
+            credential_key,
             state,
             keks: HashMap::new(),
             device_is_asked: false,
@@ -228,6 +232,9 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             Command::BundleMake(file, fingerprint, reply) => reply.send(self.bundle_make(&file, &fingerprint)).is_ok(),
             Command::BundleRequest(node, reply) => self.bundle_request(node, reply),
             Command::BundleRequested(node, reply, parent) => reply.send(self.bundle_requested(node, parent)).is_ok(),
+            Command::CredentialStore(name, payload, reply) => {
+                reply.send(self.store_credential(&name, &payload)).is_ok()
+            }
             Command::Counted(counted) => self.counted(counted),
             Command::Activate(id, reply) => reply.send(self.activate(&id)).is_ok(),
             Command::List(reply) => reply.send(Ok(self.table())).is_ok(),
@@ -257,6 +264,15 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
         self.publish();
         emit(&Event::KeyRetired { kek: id, state: state.label() });
         Ok(self.table())
+    }
+
+    /// What the operator's tool has sealed under this node's root. It is opened once before anything is written.
+    fn store_credential(&self, name: &CredentialName, payload: &[u8]) -> Result<(), KeeperError> {
+        let key = Key::copy_of(self.credential_key.expose()).ok_or(KeeperError::Locked)?;
+        let key = CredentialKey::from_parts(self.root_id, key);
+        key.store(&self.dir, payload, name, &self.settings.cluster).map_err(KeeperError::Credentials)?;
+        emit(&Event::CredentialSealed { name });
+        Ok(())
     }
 
     fn overview(&self) -> Result<Overview, KeeperError> {

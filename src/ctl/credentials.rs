@@ -1,0 +1,132 @@
+//! `nodeseal credentials seal|list`. A credential is sealed here, in the operator's own process, with the device's help; what goes to
+//! the running daemon, or to disk, is sealed already.
+//!
+//! Read from standard input or from an open descriptor, never from the command line or the environment. One line break at the end
+//! is left out: `echo` and editors add it.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::args::{Common, CredentialsVerb};
+use super::output::{control_error, fail, harden, load, print, time, unfit};
+use crate::config::Config;
+use crate::control::{self, Answer, Request, say};
+use crate::seal::credential::CONTENT_MAX_BYTES;
+use crate::seal::credentials::{CredentialKey, CredentialsError, list};
+use crate::seal::root::{NodeRoot, RootError};
+use crate::store::{OnlyLook, StateDir};
+use crate::types::{Class, CredentialName, Secret, clock};
+
+#[derive(Debug, thiserror::Error)]
+enum SealError {
+    #[error(transparent)]
+    Credentials(CredentialsError),
+    #[error("cannot read the credential")]
+    Read(#[source] io::Error),
+    #[error("the node root cannot be used")]
+    Root(#[source] RootError),
+}
+
+impl SealError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Credentials(error) => error.class(),
+            Self::Read(_) => Class::Misconfigured,
+            Self::Root(error) => error.class(),
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Credentials(error) => error.hint(),
+            Self::Read(_) => "give it on standard input, or as an open descriptor: --fd 3 3<FILE",
+            Self::Root(error) => error.hint(),
+        }
+    }
+}
+
+pub(super) fn run(common: &Common, verb: &CredentialsVerb) -> ExitCode {
+    let config = match load(common) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    match verb {
+        CredentialsVerb::List => show(common, &config),
+        CredentialsVerb::Seal { name, fd } => match (harden(), name.parse::<CredentialName>()) {
+            (Err(code), _) => code,
+            (_, Err(error)) => fail(&error, Class::Misconfigured, "choose another name"),
+            (Ok(()), Ok(name)) => seal(common, &config, &name, *fd),
+        },
+    }
+}
+
+fn show(common: &Common, config: &Config) -> ExitCode {
+    let labels = match StateDir::open_on(OnlyLook, &config.state_dir).and_then(|dir| list(&dir)) {
+        Ok(labels) => labels,
+        Err(error) => return fail(&error, error.class(), error.hint()),
+    };
+    let rows: Vec<_> =
+        labels.iter().map(|label| json!({ "name": label.name.as_str(), "sealed": label.sealed })).collect();
+    print(common, &json!({ "credentials": rows }), || {
+        let mut text = format!("{:<32}  SEALED\n", "CREDENTIAL");
+        labels.iter().for_each(|label| text += &format!("{:<32}  {}\n", label.name.as_str(), time(label.sealed)));
+        text
+    })
+}
+
+fn seal(common: &Common, config: &Config, name: &CredentialName, fd: Option<u32>) -> ExitCode {
+    let sealed = read(fd).map_err(SealError::Read).and_then(|content| seal_content(config, name, &content));
+    let (key, payload) = match sealed {
+        Ok(sealed) => sealed,
+        Err(error) => return fail(&error, error.class(), error.hint()),
+    };
+    let request = Request::CredentialStore { name: name.to_string(), sealed: hex::encode(&payload) };
+    match control::ask(&config.control_socket, &request) {
+        Ok(Answer::CredentialStored {}) => {}
+        Ok(_) => return unfit(),
+        Err(error) if error.is_unreachable() => {
+            let dir = StateDir::open(&config.state_dir).map_err(CredentialsError::Store);
+            if let Err(error) = dir.and_then(|dir| key.store(&dir, &payload, name, &config.cluster)) {
+                return fail(&error, error.class(), error.hint());
+            }
+        }
+        Err(error) => return control_error(&error),
+    }
+    print(common, &json!({ "name": name.as_str() }), || format!("credential {name} is sealed to this node"))
+}
+
+fn seal_content(
+    config: &Config,
+    name: &CredentialName,
+    content: &Secret,
+) -> Result<(CredentialKey, Vec<u8>), SealError> {
+    let dir = StateDir::open_on(OnlyLook, &config.state_dir).map_err(RootError::Store).map_err(SealError::Root)?;
+    let (root, _) = NodeRoot::open(&dir, &config.sealer()).map_err(SealError::Root)?;
+    let key = CredentialKey::of(&root, &config.cluster);
+    let payload = key.seal(content, name, &config.cluster, clock::now()).map_err(SealError::Credentials)?;
+    Ok((key, payload))
+}
+
+/// One buffer that never grows: what it held is wiped with it.
+fn read(fd: Option<u32>) -> io::Result<Secret> {
+    let mut bytes = Vec::with_capacity(CONTENT_MAX_BYTES + 2);
+    let limit = CONTENT_MAX_BYTES as u64 + 1;
+    match fd {
+        // The one way to an open descriptor that takes no unsafe code (proc(5)).
+        Some(number) => File::open(format!("/proc/self/fd/{number}"))?.take(limit).read_to_end(&mut bytes)?,
+        None => {
+            let stdin = io::stdin();
+            if stdin.is_terminal() {
+                say::prompt(super::PROGRAM, "type the credential, then Ctrl-D on a line of its own");
+            }
+            stdin.lock().take(limit).read_to_end(&mut bytes)?
+        }
+    };
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    Ok(Secret::new(bytes))
+}

@@ -1,0 +1,142 @@
+//! The credentials of a node on disk: sealed by the operator's tool, stored and listed by whoever owns the state directory.
+
+use super::credential::{self, CredentialError, DIR, Label, SUFFIX};
+use super::root::NodeRoot;
+use crate::store::{Disk, Kind, LoadError, StateDir, StoreError};
+use crate::types::clock::UnixSeconds;
+use crate::types::random::{self, RandomError};
+use crate::types::{Class, ClusterId, CredentialName, Key, RootId, Secret};
+
+/// Why a credential cannot be sealed, stored or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// The content, or the file.
+    #[error("credential `{name}` cannot be used")]
+    Credential {
+        /// Which one.
+        name: CredentialName,
+        /// In which way.
+        #[source]
+        source: CredentialError,
+    },
+    /// There is none of that name.
+    #[error("there is no credential `{0}`")]
+    Missing(CredentialName),
+    /// No randomness.
+    #[error("no nonce can be made")]
+    Random(#[source] RandomError),
+    /// The state directory.
+    #[error("the state directory cannot be used")]
+    Store(#[source] StoreError),
+}
+
+impl CredentialsError {
+    /// Decides exit codes and health.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Credential { source, .. } => source.class(),
+            Self::Missing(_) => Class::NotFound,
+            Self::Random(_) => Class::Unavailable,
+            Self::Store(error) => error.class(),
+        }
+    }
+
+    /// What the operator does next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Credential { source, .. } => source.hint(),
+            Self::Missing(_) => "seal it on this node: `nodeseal credentials seal NAME`",
+            Self::Random(_) => "the kernel's random generator failed: reboot, and distrust the machine",
+            Self::Store(error) => error.hint(),
+        }
+    }
+}
+
+/// What opens and seals all credentials of a node.
+pub struct CredentialKey {
+    root: RootId,
+    key: Key,
+}
+
+impl CredentialKey {
+    /// From an open root.
+    pub fn of(root: &NodeRoot, cluster: &ClusterId) -> Self {
+        Self { root: root.id(), key: root.credential_key(cluster) }
+    }
+
+    /// From its parts, for a key that lives in locked memory.
+    pub const fn from_parts(root: RootId, key: Key) -> Self {
+        Self { root, key }
+    }
+
+    /// The payload of a credential's file.
+    pub fn seal(
+        &self,
+        content: &Secret,
+        name: &CredentialName,
+        cluster: &ClusterId,
+        now: UnixSeconds,
+    ) -> Result<Vec<u8>, CredentialsError> {
+        let label = Label { name: name.clone(), sealed: now };
+        let nonce = random::array().map_err(CredentialsError::Random)?;
+        credential::seal(content, &label, cluster, &self.root, &self.key, nonce).map_err(fail(name))
+    }
+
+    /// Proves the payload and writes it, in place of an older one, of which nothing stays.
+    pub fn store<D: Disk>(
+        &self,
+        dir: &StateDir<D>,
+        payload: &[u8],
+        name: &CredentialName,
+        cluster: &ClusterId,
+    ) -> Result<(), CredentialsError> {
+        self.open_payload(payload, name, cluster)?;
+        let store = CredentialsError::Store;
+        dir.make_dir(DIR).map_err(store)?;
+        dir.replace_both(&credential::file_name(name), Kind::Credential, payload).map_err(store)
+    }
+
+    /// The content of a credential as it is on disk now.
+    pub fn open<D: Disk>(
+        &self,
+        dir: &StateDir<D>,
+        name: &CredentialName,
+        cluster: &ClusterId,
+    ) -> Result<Secret, CredentialsError> {
+        let accept = |_, bytes: &[u8]| credential::open(bytes, name, cluster, &self.root, &self.key);
+        match dir.load(&credential::file_name(name), Kind::Credential, accept) {
+            Ok(loaded) => Ok(loaded.value),
+            Err(LoadError::Content(source)) => Err(fail(name)(source)),
+            Err(LoadError::Store(error)) if error.is_missing() => Err(CredentialsError::Missing(name.clone())),
+            Err(LoadError::Store(error)) => Err(CredentialsError::Store(error)),
+        }
+    }
+
+    fn open_payload(
+        &self,
+        payload: &[u8],
+        name: &CredentialName,
+        cluster: &ClusterId,
+    ) -> Result<Secret, CredentialsError> {
+        credential::open(payload, name, cluster, &self.root, &self.key).map_err(fail(name))
+    }
+}
+
+/// Names and ages, without a key: what each file says in clear. Files that cannot be read are left out.
+pub fn list<D: Disk>(dir: &StateDir<D>) -> Result<Vec<Label>, StoreError> {
+    let names = match dir.list(DIR, SUFFIX) {
+        Ok(names) => names,
+        Err(error) if error.is_missing() => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let read = |name: &String| {
+        let file = format!("{DIR}/{name}{SUFFIX}");
+        dir.load(&file, Kind::Credential, |_, bytes| credential::label(bytes)).ok().map(|loaded| loaded.value)
+    };
+    Ok(names.iter().filter_map(read).collect())
+}
+
+fn fail(name: &CredentialName) -> impl FnOnce(CredentialError) -> CredentialsError {
+    let name = name.clone();
+    move |source| CredentialsError::Credential { name, source }
+}

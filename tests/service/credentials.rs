@@ -1,0 +1,86 @@
+//! What providers log in with: sealed by the tool, stored by the daemon, useless anywhere else.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::alone::Alone;
+use crate::node::{NODESEAL, Output};
+use crate::process::snapshot;
+use crate::swtpm::Swtpm;
+
+const CANARY: &str = "hvs.CAESIcanary-of-a-vault-token-4711";
+
+fn seal(alone: &Alone, name: &str, content: &str) -> Output {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg("printf '%s\\n' \"$3\" | \"$0\" --config \"$1\" credentials seal \"$2\" --json");
+    command.arg(NODESEAL).arg(alone.config()).args([name, content]).stdin(Stdio::null());
+    crate::node::run(&mut command)
+}
+
+fn names(alone: &Alone) -> Vec<String> {
+    let list = alone.tool(&["credentials", "list", "--json"]).json();
+    list["credentials"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_credential_is_sealed_with_and_without_a_daemon_and_shown_by_name_alone() {
+    let tpm = Swtpm::start();
+    let mut alone = Alone::set_up(&tpm);
+    assert!(names(&alone).is_empty());
+    assert_eq!(seal(&alone, "vault-approle", CANARY).code, 0);
+    alone.start();
+    assert_eq!(seal(&alone, "aws-keys", CANARY).json()["name"], "aws-keys");
+    alone.await_event("credential.sealed", "aws-keys");
+    // In place of an older one, of which nothing stays.
+    let before = fs::read(alone.state().join("credentials/aws-keys.cred")).unwrap();
+    assert_eq!(seal(&alone, "aws-keys", "another").code, 0);
+    for generation in ["aws-keys.cred", "aws-keys.cred.prev"] {
+        assert_ne!(fs::read(alone.state().join("credentials").join(generation)).unwrap(), before);
+    }
+    assert_eq!(names(&alone), ["aws-keys", "vault-approle"]);
+    let by_fd = format!(
+        "printf x > '{0}/c'; exec 3<'{0}/c'; \"$0\" --config \"$1\" credentials seal by-fd --fd 3",
+        alone.home().display()
+    );
+    let by_fd = crate::node::run(Command::new("sh").arg("-c").arg(by_fd).arg(NODESEAL).arg(alone.config()));
+    assert_eq!(by_fd.code, 0, "{by_fd:?}");
+    assert!(!alone.log().contains(CANARY));
+    let shown = alone.tool(&["credentials", "list"]);
+    assert!(shown.out.contains("vault-approle") && !shown.out.contains(CANARY));
+    for (_, bytes) in snapshot(&alone.state()) {
+        assert!(!bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()), "in clear on the disk");
+    }
+}
+
+#[test]
+fn nothing_too_much_and_bad_names_are_refused() {
+    let tpm = Swtpm::start();
+    let alone = Alone::set_up(&tpm);
+    seal(&alone, "empty", "").assert_refused(78);
+    seal(&alone, "../escape", CANARY).assert_refused(78);
+    seal(&alone, "Upper", CANARY).assert_refused(78);
+    alone.tool(&["credentials", "seal", "closed", "--fd", "99"]).assert_refused(78);
+    assert!(names(&alone).is_empty());
+}
+
+#[test]
+fn a_credential_of_another_node_is_not_taken_in() {
+    let (one, two) = (Swtpm::start(), Swtpm::start());
+    let (first, mut second) = (Alone::set_up(&one), Alone::set_up(&two));
+    assert_eq!(seal(&first, "vault", CANARY).code, 0);
+    second.start();
+    // What the tool would send, made on the wrong node.
+    let file = fs::read(first.state().join("credentials/vault.cred")).unwrap();
+    let payload = hex::encode(&file[15..file.len() - 32]);
+    let line = format!("{{\"verb\":\"credential-store\",\"name\":\"vault\",\"sealed\":\"{payload}\"}}\n");
+    let answer = {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(second.home().join("run/control.sock")).unwrap();
+        stream.write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(answer.contains("belongs to node root"), "{answer}");
+    assert!(names(&second).is_empty());
+}

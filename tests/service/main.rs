@@ -27,6 +27,7 @@ mod peers;
 mod process;
 mod raw;
 mod reboot;
+mod releases;
 mod seal;
 mod sockets;
 #[path = "../tpm/swtpm.rs"]

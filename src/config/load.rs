@@ -94,7 +94,8 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     parse(path, &text)
 }
 
-pub(super) fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+/// Checks the text of a file; `path` is for the messages alone.
+pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     let file: raw::File =
         toml::from_str(text).map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })?;
     check::check(path, file).map_err(|problems| ConfigError::Problems { path: path.to_owned(), problems })

@@ -11,7 +11,7 @@ mod raw;
 
 use std::path::PathBuf;
 
-pub use load::{ConfigError, load};
+pub use load::{ConfigError, load, parse};
 
 use crate::api;
 use crate::audit::log;

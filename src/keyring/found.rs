@@ -18,6 +18,7 @@ use crate::seal::host_secret::HostSecret;
 use crate::seal::root::{self, NodeRoot};
 use crate::store::{Disk, Kind, LoadError, StateDir};
 use crate::types::clock::UnixSeconds;
+use crate::types::wire::WireError;
 use crate::types::{ClusterId, KekId, Key, SealTo};
 
 /// Present while `init` has not finished.
@@ -185,17 +186,29 @@ fn make_way<D: Disk>(
 }
 
 /// How far a recovery has come.
-struct Marker {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker {
     /// Where the old files go; empty if there were none.
-    folder: String,
+    pub folder: String,
     /// They are there. What lies at their old places is half made.
-    moved: bool,
+    pub moved: bool,
 }
 
 impl Marker {
     fn save<D: Disk>(&self, dir: &StateDir<D>) -> Result<(), KeeperError> {
-        let payload = [&[u8::from(self.moved)], self.folder.as_bytes()].concat();
-        dir.replace_both(RECOVER_MARKER, Kind::InitMarker, &payload).map_err(KeeperError::Store)
+        dir.replace_both(RECOVER_MARKER, Kind::InitMarker, &self.encode()).map_err(KeeperError::Store)
+    }
+
+    /// The payload of the file.
+    pub fn encode(&self) -> Vec<u8> {
+        [&[u8::from(self.moved)], self.folder.as_bytes()].concat()
+    }
+
+    /// The mirror of [`Marker::encode`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let (moved, folder) = bytes.split_first().ok_or(WireError::Short("moved"))?;
+        let folder = std::str::from_utf8(folder).map_err(|_| WireError::BadValue("folder"))?.to_owned();
+        Ok(Self { folder, moved: *moved == 1 })
     }
 }
 
@@ -203,19 +216,12 @@ fn read_marker<D: Disk>(dir: &StateDir<D>) -> Result<Option<Marker>, KeeperError
     if !dir.exists(RECOVER_MARKER).map_err(KeeperError::Store)? {
         return Ok(None);
     }
-    let read = |_, bytes: &[u8]| {
-        let (moved, folder) = bytes.split_first().ok_or(MarkerError)?;
-        let folder = std::str::from_utf8(folder).map_err(|_| MarkerError)?.to_owned();
-        Ok(Marker { folder, moved: *moved == 1 })
-    };
-    match dir.load(RECOVER_MARKER, Kind::InitMarker, read) {
+    match dir.load(RECOVER_MARKER, Kind::InitMarker, |_, bytes| Marker::decode(bytes)) {
         Ok(loaded) => Ok(Some(loaded.value)),
         Err(LoadError::Store(source)) => Err(KeeperError::Store(source)),
-        Err(LoadError::Content(MarkerError)) => Err(KeeperError::RecoveryPending),
+        Err(LoadError::Content(_)) => Err(KeeperError::RecoveryPending),
     }
 }
-
-struct MarkerError;
 
 /// Everything that belongs to one node root, without what is moved aside already.
 fn names<D: Disk>(dir: &StateDir<D>) -> Result<Vec<String>, KeeperError> {

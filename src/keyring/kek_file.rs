@@ -31,7 +31,7 @@ pub enum KekFileError {
 
 /// Which KEK, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct KekLabel {
+pub struct KekLabel {
     /// Its identity.
     pub id: KekId,
     /// When it was made.
@@ -49,7 +49,7 @@ pub(super) const DIR: &str = "keyring";
 pub(super) const SUFFIX: &str = ".kek";
 
 /// The payload of the file.
-pub(super) fn seal(
+pub fn seal(
     kek: &Key,
     label: &KekLabel,
     cluster: &ClusterId,
@@ -68,7 +68,7 @@ pub(super) fn seal(
 }
 
 /// Reads and opens the payload.
-pub(super) fn open(
+pub fn open(
     bytes: &[u8],
     cluster: &ClusterId,
     root: &RootId,

@@ -11,17 +11,17 @@ pub mod export;
 mod found;
 mod guard;
 pub mod keeper;
-mod kek_file;
+pub mod kek_file;
 mod live;
 mod open;
 pub mod recovery;
 pub mod ring;
-mod state_file;
+pub mod state_file;
 mod uses;
 
 pub use cryptoperiod::MaxAge;
 pub use error::{KeeperError, KeyringError};
-pub use found::{Founding, Recovered, Resume, init, recover};
+pub use found::{Founding, Marker, Recovered, Resume, init, recover};
 pub use live::{Decrypted, Encrypted, Keyring};
 
 pub use uses::{HARD_LIMIT_USES, RESERVED_BLOCK_USES, ROTATE_AT_USES, SHARERS_MAX};

@@ -28,7 +28,7 @@ const SHA256_BLOCK_BYTES: usize = 64;
 
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct State {
+pub struct State {
     /// Grows by one with each write.
     pub generation: u64,
     /// When it was written.
@@ -43,7 +43,7 @@ pub(super) struct State {
 
 /// The TPM's counter that this file must agree with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Guard {
+pub struct Guard {
     /// NV index.
     pub index: u32,
     /// What the counter reads, or is about to read, when this file is the newest.
@@ -74,7 +74,7 @@ pub enum StateError {
 
 impl State {
     /// The payload of the file.
-    pub(super) fn encode(&self, cluster: &ClusterId, root: &RootId, mac_key: &Key) -> Vec<u8> {
+    pub fn encode(&self, cluster: &ClusterId, root: &RootId, mac_key: &Key) -> Vec<u8> {
         let mut w = Writer::new();
         w.u8(HMAC_SHA256).raw(root.as_bytes()).bytes16(cluster.as_str().as_bytes()).u64(self.generation);
         w.u64(self.written);
@@ -92,7 +92,7 @@ impl State {
     }
 
     /// Authenticates and reads the payload.
-    pub(super) fn decode(
+    pub fn decode(
         version: u8,
         bytes: &[u8],
         cluster: &ClusterId,

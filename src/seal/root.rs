@@ -219,14 +219,16 @@ impl SealedRoot {
         dir.replace_both(FILE, Kind::NodeRoot, &self.encode()).map_err(RootError::Store)
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// The payload of the file.
+    pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.u8(ALGORITHM).raw(self.id.as_bytes()).u64(self.generation);
         self.policy.write(&mut writer);
         writer.bytes16(self.blob.as_bytes()).finish()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    /// The mirror of [`SealedRoot::encode`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         if reader.u8("algorithm")? != ALGORITHM {
             return Err(WireError::BadValue("algorithm"));

@@ -107,6 +107,11 @@ impl Rewriter {
         out.append(&mut std::mem::take(&mut self.held));
     }
 
+    /// Bytes of memory that it keeps between two feeds.
+    pub fn held_capacity(&self) -> usize {
+        self.held.capacity()
+    }
+
     /// Rewrites the whole header blocks in `bytes`, which begin at `self.place`; how many of the bytes may go on.
     fn advance(&mut self, bytes: &mut Cow<'_, [u8]>) -> usize {
         let mut at = 0_usize;
@@ -235,12 +240,5 @@ impl Head {
         let payload = usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?;
         // The upper bit is reserved and ignored.
         Some(Self { payload, kind, flags, stream: u32::from_be_bytes(stream) & 0x7fff_ffff })
-    }
-}
-
-#[cfg(test)]
-impl Rewriter {
-    pub(super) fn held_capacity(&self) -> usize {
-        self.held.capacity()
     }
 }

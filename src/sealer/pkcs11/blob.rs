@@ -67,7 +67,7 @@ pub(super) struct Sealed {
 
 /// All that is needed to open again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Blob {
+pub struct Blob {
     pub(super) head: Head,
     pub(super) sealed: Sealed,
 }
@@ -111,7 +111,7 @@ impl Head {
 
 impl Blob {
     /// The bytes to store.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.raw(&self.head.encode()).raw(&self.sealed.iv).bytes16(&self.sealed.text).raw(&self.sealed.mac);
         let checksum = Sha256::digest(w.as_bytes());
@@ -119,7 +119,7 @@ impl Blob {
     }
 
     /// The mirror of [`Blob::encode`].
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let (body, checksum) = bytes.split_at_checked(bytes.len().saturating_sub(CHECKSUM_BYTES)).unwrap_or_default();
         let mut r = Reader::new(body);
         // Before the checksum, so that a blob of another kind or a later version is called that and not damaged.

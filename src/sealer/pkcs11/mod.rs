@@ -10,7 +10,7 @@
 //! What is encrypted is `secret ‖ HMAC-SHA256(authValue, "nodeseal pkcs11 v1\0" ‖ head ‖ secret)`: a token has no authValue of an
 //! object as a TPM has, and this gives the same answer to a wrong one.
 
-mod blob;
+pub mod blob;
 mod fault;
 mod key;
 mod login;

@@ -52,7 +52,7 @@ const CHECKSUM_BYTES: usize = 32;
 
 /// All that is needed to open again, and what tells why it does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Blob {
+pub struct Blob {
     /// Where the storage root key was.
     pub(super) parent_handle: u32,
     /// Its template; `None` if another program made it by one of its own.
@@ -80,7 +80,7 @@ impl Blob {
     }
 
     /// The bytes to store.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.raw(MAGIC).u16(VERSION).u8(ALGORITHM);
         w.u32(self.parent_handle).u8(self.parent_template.map_or(0, |template| template as u8)).raw(&self.parent_name);
@@ -95,7 +95,7 @@ impl Blob {
     }
 
     /// The mirror of [`Blob::encode`].
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let (body, checksum) = bytes.split_at_checked(bytes.len().saturating_sub(CHECKSUM_BYTES)).unwrap_or_default();
         let mut r = Reader::new(body);
         // Before the checksum, so that a blob of another kind or a later version is called that and not damaged.

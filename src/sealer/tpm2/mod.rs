@@ -10,7 +10,7 @@
 //! Secrets: tss-esapi wipes its own buffers, but the C structures below it are freed as they are. That is why this code runs in
 //! a process of its own that holds neither the host secret nor a key made from it.
 
-mod blob;
+pub mod blob;
 mod connect;
 mod counter;
 mod fault;

@@ -11,13 +11,14 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test lint advisories bench e2e hsm-test
+.PHONY: help quickstart test lint advisories bench e2e hsm-test fuzz fuzz-keep
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, kube-apiserver'
 	@echo 'make lint         format, clippy, dependencies'
 	@echo 'make advisories   known vulnerabilities of dependencies (needs the network)'
 	@echo 'make e2e          only the tests with kube-apiserver and etcd'
+	@echo 'make fuzz         run every fuzz target for SECONDS=60; make fuzz-keep puts what it found into the corpora'
 	@echo 'make hsm-test     try a real device: MODULE=/path TOKEN=label PIN_FILE=/path, or DEVICE=/dev/tpmrm0'
 	@echo 'make bench        speed and memory beside a bare tonic echo server'
 
@@ -30,6 +31,7 @@ test: lint
 	scripts/need.sh test
 	cargo test --no-fail-fast
 	cargo test --no-fail-fast -p hsm-tests
+	cargo test --no-fail-fast -p nodeseal-fuzz
 	NODESEAL_BIN=$(TARGET)/debug tests/k8s/run.sh all
 
 lint:
@@ -47,6 +49,15 @@ e2e:
 	scripts/need.sh test
 	cargo build --bins
 	NODESEAL_BIN=$(TARGET)/debug tests/k8s/run.sh e2e
+
+SECONDS ?= 60
+fuzz:
+	scripts/need.sh fuzz
+	scripts/fuzz.sh run $(SECONDS) $(TARGET)/fuzz
+
+fuzz-keep:
+	scripts/need.sh fuzz
+	scripts/fuzz.sh keep $(TARGET)/fuzz
 
 bench:
 	scripts/need.sh test

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Makes sure that this machine has what a target of the Makefile needs, says what it does, and does nothing twice.
 #
-# usage: need.sh build|test|lint
+# usage: need.sh build|test|lint|fuzz
 #
 # Toolchains are asked for, never installed. Debian's packages are installed with apt-get, which needs root.
 set -eu
 
-[ $# -eq 1 ] || { echo "usage: $0 build|test|lint" >&2; exit 64; }
+[ $# -eq 1 ] || { echo "usage: $0 build|test|lint|fuzz" >&2; exit 64; }
 
 toolchain() {
     command -v "$1" >/dev/null 2>&1 && return
@@ -44,13 +44,18 @@ packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 }
 
-cargo_deny() {
-    root=${XDG_CACHE_HOME:-$HOME/.cache}/nodeseal/cargo-deny
-    [ -x "$root/bin/cargo-deny" ] && return
-    echo "building cargo-deny into $root (once, some minutes)"
+# A program of cargo's, $1, in this version, $2.
+cargo_tool() {
+    root=${XDG_CACHE_HOME:-$HOME/.cache}/nodeseal/$1
+    [ -x "$root/bin/$1" ] && return
+    echo "building $1 into $root (once, some minutes)"
     # Its own target folder: ours may not hold another project's objects.
-    CARGO_TARGET_DIR=$root/target cargo install --quiet --locked --version 0.20.2 --root "$root" cargo-deny
+    CARGO_TARGET_DIR=$root/target cargo install --quiet --locked --version "$2" --root "$root" "$1"
     rm -rf "$root/target"
+}
+
+cargo_deny() {
+    cargo_tool cargo-deny 0.20.2
 }
 
 build="gcc libc6-dev pkg-config libtss2-dev swtpm libtss2-tcti-swtpm0 softhsm2"
@@ -73,8 +78,14 @@ test)
     packages $build age swtpm-tools tpm2-tools opensc libp11-kit0 libnss3 libnss3-tools binutils util-linux procps
     cargo_deny
     ;;
+fuzz)
+    # libFuzzer is C++.
+    # shellcheck disable=SC2086
+    packages $build g++
+    cargo_tool cargo-fuzz 0.13.2
+    ;;
 *)
-    echo "usage: $0 build|test|lint" >&2
+    echo "usage: $0 build|test|lint|fuzz" >&2
     exit 64
     ;;
 esac

@@ -207,8 +207,17 @@ impl Marker {
     /// The mirror of [`Marker::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let (moved, folder) = bytes.split_first().ok_or(WireError::Short("moved"))?;
-        let folder = std::str::from_utf8(folder).map_err(|_| WireError::BadValue("folder"))?.to_owned();
-        Ok(Self { folder, moved: *moved == 1 })
+        let moved = match moved {
+            0 => false,
+            1 => true,
+            _ => return Err(WireError::BadValue("moved")),
+        };
+        // One name: files are moved there, and never out of the state directory.
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+        match std::str::from_utf8(folder) {
+            Ok(name) if folder.iter().all(is_plain) => Ok(Self { folder: name.to_owned(), moved }),
+            _ => Err(WireError::BadValue("folder")),
+        }
     }
 }
 
@@ -257,4 +266,21 @@ fn has_keys<D: Disk>(dir: &StateDir<D>) -> Result<bool, KeeperError> {
 
 fn make_folders<D: Disk>(dir: &StateDir<D>) -> Result<(), KeeperError> {
     ["node", kek_file::DIR].into_iter().try_for_each(|folder| dir.make_dir(folder).map_err(KeeperError::Store))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_is_read_as_it_was_written_or_not_at_all() {
+        for (folder, moved) in [("before-recovery-1700000000", false), ("before-recovery-1700000000", true), ("", true)]
+        {
+            let marker = Marker { folder: folder.to_owned(), moved };
+            assert_eq!(Marker::decode(&marker.encode()), Ok(marker));
+        }
+        for bytes in [&b""[..], b"\x02x", b"\x01../elsewhere", b"\x01/etc", b"\x01a/b", b"\x01.", b"\x01\xff"] {
+            assert!(Marker::decode(bytes).is_err(), "{bytes:?}");
+        }
+    }
 }

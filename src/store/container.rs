@@ -87,6 +87,10 @@ pub fn unwrap(kind: Kind, bytes: &[u8]) -> Result<(u8, &[u8]), Damage> {
     if stored_kind != kind as u8 {
         return Err(Damage::Foreign);
     }
+    // The first version of every kind is 1.
+    if version == 0 {
+        return Err(Damage::Foreign);
+    }
     if version > kind.version() || algorithm != SHA256 {
         return Err(Damage::Newer(version));
     }
@@ -131,6 +135,10 @@ mod tests {
         let digest = Sha256::digest(&bytes[..body]);
         bytes[body..].copy_from_slice(&digest);
         assert_eq!(unwrap(Kind::State, &bytes), Err(Damage::Newer(3)));
+        bytes[9] = 0;
+        let digest = Sha256::digest(&bytes[..body]);
+        bytes[body..].copy_from_slice(&digest);
+        assert_eq!(unwrap(Kind::State, &bytes), Err(Damage::Foreign), "no release wrote a version 0");
         assert_eq!(unwrap(Kind::LocalKek, &wrap(Kind::State, b"abc")), Err(Damage::Foreign));
     }
 }

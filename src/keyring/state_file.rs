@@ -151,7 +151,12 @@ fn read_guard(r: &mut Reader<'_>) -> Result<Option<Guard>, WireError> {
 }
 
 fn read_recipients(r: &mut Reader<'_>) -> Result<Vec<Recipient>, WireError> {
-    let one = |r: &mut Reader<'_>| r.text16("recipient")?.parse().map_err(|_| WireError::BadValue("recipient"));
+    let one = |r: &mut Reader<'_>| {
+        let text = r.text16("recipient")?;
+        // Operators may write spaces around one; a state has it in one way.
+        let same = |recipient: &Recipient| recipient.to_string() == text;
+        text.parse().ok().filter(same).ok_or(WireError::BadValue("recipient"))
+    };
     (0..r.u8("recipients")?).map(|_| one(r)).collect()
 }
 
@@ -271,6 +276,19 @@ mod tests {
              ce7cd50ea76e09472c0dea61fc8886a7c6feda43af87903f101a10"
         );
         assert_eq!(State::decode(2, &bytes, &cluster, &ROOT, &key(7)), Ok(state()));
+    }
+
+    #[test]
+    fn a_recipient_that_we_would_write_otherwise_is_refused() {
+        let cluster = "c1".parse().unwrap();
+        let bytes = state().encode(&cluster, &ROOT, &key(7));
+        let at = bytes.windows(RECIPIENT.len()).position(|window| window == RECIPIENT.as_bytes()).unwrap();
+        let mut body = bytes[..bytes.len() - MAC_BYTES].to_vec();
+        body[at - 1] += 1;
+        body.insert(at, b' ');
+        let tag = mac(&key(7), &body).finalize().into_bytes();
+        let refused = State::decode(2, &[&body[..], &tag].concat(), &cluster, &ROOT, &key(7));
+        assert_eq!(refused, Err(StateError::Format(WireError::BadValue("recipient"))));
     }
 
     #[test]

@@ -289,7 +289,11 @@ impl Response {
             }
             FAULT => {
                 let code = FaultCode::from_number(r.u8("fault code")?).ok_or(WireError::BadValue("fault code"))?;
-                Self::Fault(Fault::new(code, r.text16("fault detail")?))
+                let detail = r.text16("fault detail")?;
+                if detail.len() > Fault::DETAIL_MAX_BYTES {
+                    return Err(WireError::BadValue("fault detail"));
+                }
+                Self::Fault(Fault::new(code, detail))
             }
             COUNTED => Self::Counted(r.u64("counter value")?),
             PARENT_IS => Self::Parent(object(&mut r, "parent")?),
@@ -332,5 +336,22 @@ fn flag(r: &mut Reader<'_>, field: &'static str) -> Result<bool, WireError> {
         0 => Ok(false),
         1 => Ok(true),
         _ => Err(WireError::BadValue(field)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_with_a_longer_detail_than_we_write_is_refused_and_not_cut() {
+        let answer = |len: usize| {
+            let detail = vec![b'x'; len];
+            Writer::new().u8(VERSION).u8(FAULT).u8(FaultCode::Internal as u8).bytes16(&detail).finish()
+        };
+        let longest = answer(Fault::DETAIL_MAX_BYTES);
+        assert!(Response::decode(&longest).unwrap().encode().same_as(&longest));
+        let longer = Response::decode(&answer(Fault::DETAIL_MAX_BYTES + 1));
+        assert_eq!(longer.err(), Some(WireError::BadValue("fault detail")));
     }
 }

@@ -296,6 +296,11 @@ fn days(duration: Duration) -> String {
 
 pub(super) fn absolute(problems: &mut Problems, key: &str, path: Option<String>, default: &str) -> Option<PathBuf> {
     let path = PathBuf::from(path.unwrap_or_else(|| default.to_owned()));
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        problems
+            .add(key, format!("{:?} has a zero byte in it, where the kernel would end it", path.display().to_string()));
+        return None;
+    }
     if path.is_absolute() && path.file_name().is_some() {
         Some(path)
     } else {

@@ -113,3 +113,9 @@ fn all_mistakes_of_a_token_are_reported_at_once() {
         .iter()
         .for_each(|start| assert!(found.iter().any(|found| found.starts_with(start)), "{start} in {found:#?}"));
 }
+
+#[test]
+fn a_path_that_the_kernel_would_cut_is_a_mistake() {
+    let found = problems("version = 1\ncluster = \"c1\"\nstate_dir = \"/var/lib\\u0000/nodeseal\"\n");
+    assert!(found.len() == 1 && found[0].starts_with("state_dir: "), "{found:?}");
+}

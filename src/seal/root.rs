@@ -195,7 +195,7 @@ impl Question {
         if back.expose() != &*copy {
             return Err(RootError::Verify);
         }
-        Ok(SealedRoot { id: old.id, generation: old.generation + 1, policy: to.policy(), blob })
+        Ok(SealedRoot { id: old.id, generation: old.generation.saturating_add(1), policy: to.policy(), blob })
     }
 }
 

@@ -8,8 +8,8 @@
 //!
 //! Destroyed KEKs are listed in the ring and have no key; a KEK whose sealed copy did not open has none either.
 
+use super::ring::bytes::{VERSION_2, read_ring, write_ring};
 use super::ring::{KekState, Ring};
-use super::state_file::{self, read_ring, write_ring};
 use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{ClusterId, KekId, Key, Secret};
@@ -60,7 +60,7 @@ impl Export {
         }
         let cluster = r.text16("cluster")?.parse().map_err(|_| WireError::BadValue("cluster"))?;
         let written = r.u64("written")?;
-        let ring = read_ring(state_file::VERSION_2, &mut r)?;
+        let ring = read_ring(VERSION_2, &mut r)?;
         let mut keys: Vec<(KekId, Key)> = Vec::new();
         for _ in 0..r.u16("keys")? {
             let id = KekId::from_bytes(r.array("KEK id")?);

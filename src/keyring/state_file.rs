@@ -3,12 +3,10 @@
 //! ```text
 //! algorithm u8 (1 = HMAC-SHA256) | root id | cluster: u16 length, bytes | generation u64 |
 //! written u64 | guard: u8, and if 1: NV index u32, expected u64 | recovery recipients: u8 count, each u16 length, bytes |
-//! ring | MAC, 32 bytes
-//! ring = activated u64 | active: entry | pending: u16 count, entries | former: u16 count, each entry | since u64 | state u8
-//! entry = KEK id, 16 bytes | created u64 | uses reserved u64 | flags u8 (1 = shared)
+//! ring, as `ring::bytes` has it | MAC, 32 bytes
 //! ```
 //!
-//! Version 1, which the first release wrote, has neither the line from `written` on nor flags.
+//! Version 1, which the first release wrote, has not the line from `written` on.
 //!
 //! key_ids are not stored: in the mode without providers each is a function of cluster and KEK id, and the record of every KEK
 //! that ever was stays in the file.
@@ -17,10 +15,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::recovery::Recipient;
-use super::ring::{Entry, Former, FormerState, Ring};
+use super::ring::Ring;
+use super::ring::bytes::{VERSION_1, read_ring, write_ring};
 use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};
-use crate::types::{ClusterId, KekId, Key, RootId};
+use crate::types::{ClusterId, Key, RootId};
 
 const HMAC_SHA256: u8 = 1;
 const MAC_BYTES: usize = 32;
@@ -49,11 +48,6 @@ pub struct Guard {
     /// What the counter reads, or is about to read, when this file is the newest.
     pub expected: u64,
 }
-
-/// Of the first release.
-const VERSION_1: u8 = 1;
-/// The one that is written (`store::container::Kind::State`).
-pub(super) const VERSION_2: u8 = 2;
 
 /// Why the file is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -160,68 +154,11 @@ fn read_recipients(r: &mut Reader<'_>) -> Result<Vec<Recipient>, WireError> {
     (0..r.u8("recipients")?).map(|_| one(r)).collect()
 }
 
-/// Also the middle of an export.
-pub(super) fn write_ring(w: &mut Writer, ring: &Ring) {
-    w.u64(ring.activated());
-    write_entry(w, ring.active());
-    w.u16(u16::from(ring.pending().is_some()));
-    if let Some(entry) = ring.pending() {
-        write_entry(w, entry);
-    }
-    // 65,535 rotations are 16,000 years of them at the default age.
-    w.u16(u16::try_from(ring.former().len()).unwrap_or(u16::MAX));
-    for former in ring.former().iter().take(usize::from(u16::MAX)) {
-        write_entry(w, &former.entry);
-        w.u64(former.since).u8(match former.state {
-            FormerState::Deactivated => 1,
-            FormerState::Compromised => 2,
-            FormerState::Destroyed => 3,
-        });
-    }
-}
-
-/// The mirror of [`write_ring`], for every version of the state.
-pub(super) fn read_ring(version: u8, r: &mut Reader<'_>) -> Result<Ring, WireError> {
-    let activated = r.u64("activated")?;
-    let active = read_entry(version, r)?;
-    let pending = (0..r.u16("pending")?).map(|_| read_entry(version, r)).collect::<Result<_, _>>()?;
-    let former = (0..r.u16("former")?).map(|_| read_former(version, r)).collect::<Result<_, _>>()?;
-    Ring::from_parts(active, activated, pending, former).ok_or(WireError::BadValue("ring"))
-}
-
-fn write_entry(w: &mut Writer, entry: &Entry) {
-    w.raw(entry.id.as_bytes()).u64(entry.created).u64(entry.uses_reserved).u8(u8::from(entry.shared));
-}
-
-fn read_entry(version: u8, r: &mut Reader<'_>) -> Result<Entry, WireError> {
-    let id = KekId::from_bytes(r.array("KEK id")?);
-    let (created, uses_reserved) = (r.u64("created")?, r.u64("uses")?);
-    let shared = match version {
-        VERSION_1 => false,
-        _ => match r.u8("flags")? {
-            0 => false,
-            1 => true,
-            _ => return Err(WireError::BadValue("flags")),
-        },
-    };
-    Ok(Entry { id, created, uses_reserved, shared })
-}
-
-fn read_former(version: u8, r: &mut Reader<'_>) -> Result<Former, WireError> {
-    let entry = read_entry(version, r)?;
-    let since = r.u64("since")?;
-    let state = match r.u8("state")? {
-        1 => FormerState::Deactivated,
-        2 => FormerState::Compromised,
-        3 => FormerState::Destroyed,
-        _ => return Err(WireError::BadValue("state")),
-    };
-    Ok(Former { entry, since, state })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::ring::Entry;
     use super::*;
+    use crate::types::KekId;
 
     fn key(byte: u8) -> Key {
         Key::copy_of(&[byte; 32]).unwrap()

@@ -4,6 +4,7 @@
 //! back that was ever left: a KEK that is not pending can never become active.
 
 mod adopt;
+pub mod bytes;
 
 pub use adopt::AdoptError;
 

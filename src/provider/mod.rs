@@ -7,7 +7,9 @@
 //! A wrap is matched to a provider by the [`KeyIdentity`] inside of it, never by the provider's name in the configuration: renaming or
 //! re-ordering providers loses nothing.
 
+pub mod breaker;
 mod error;
+pub mod observed;
 mod wrapped;
 
 use std::future::Future;

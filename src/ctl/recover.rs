@@ -80,6 +80,7 @@ pub(super) fn run(common: &Common, args: &RecoverArgs) -> ExitCode {
         Ok(said) => said,
         Err(error) => return fail(&error, Class::Misconfigured, OrderError::HINT),
     };
+    let is_said = said.is_some();
     let (recipients, code) = match said {
         Some(said) => (said.recipients, said.code),
         // The key that has just proved itself goes on opening the file.
@@ -96,7 +97,7 @@ pub(super) fn run(common: &Common, args: &RecoverArgs) -> ExitCode {
     };
     let dir = StateDir::create(&config.state_dir).map_err(KeeperError::Store);
     match dir.and_then(|dir| keyring::recover(&dir, &founding, export, resume, clock::now())) {
-        Ok(recovered) => report(common, &config, &recovered, code.as_ref()),
+        Ok(recovered) => report(common, &config, &recovered, is_said, code.as_ref()),
         Err(error) => fail(&error, error.class(), error.hint()),
     }
 }
@@ -105,7 +106,12 @@ fn open(config: &Config, args: &RecoverArgs) -> Result<(Identity, Export), Recov
     let path = args.file.clone().unwrap_or_else(|| config.state_dir.join(recovery::FILE));
     let file = read(&path)?;
     let identity = read_identity(args.identity.as_deref())?;
-    let export = recovery::decrypt(&identity, file.expose()).map_err(RecoverError::Recovery)?;
+    let export = recovery::decrypt(&identity, file.expose()).or_else(|error| {
+        // The state directory keeps a spare copy of it.
+        let spare = args.file.is_none().then(|| read(&path.with_extension("age.prev")).ok()).flatten();
+        spare.and_then(|file| recovery::decrypt(&identity, file.expose()).ok()).ok_or(error)
+    });
+    let export = export.map_err(RecoverError::Recovery)?;
     if export.cluster != config.cluster {
         return Err(RecoverError::Keeper(KeeperError::OtherCluster(export.cluster.to_string())));
     }
@@ -184,7 +190,7 @@ fn verify(common: &Common, config: &Config, export: &Export) -> ExitCode {
     ExitCode::from(Class::NotFound.exit_code())
 }
 
-fn report(common: &Common, config: &Config, recovered: &Recovered, code: Option<&Secret>) -> ExitCode {
+fn report(common: &Common, config: &Config, recovered: &Recovered, said: bool, code: Option<&Secret>) -> ExitCode {
     let key_id = KeyId::of_local_kek(&config.cluster, &recovered.kek);
     let value = json!({
         "kek": recovered.kek.to_string(),
@@ -198,8 +204,14 @@ fn report(common: &Common, config: &Config, recovered: &Recovered, code: Option<
         let kept = recovered.kept_in.as_ref().map_or_else(String::new, |folder| {
             format!("\nwhat was here before is kept in {}/{folder}", config.state_dir.display())
         });
+        let recipients = match said {
+            true => "",
+            false => {
+                "\nrecovery.age is for this one identity now; for others too: nodeseal reseal --recovery-recipient"
+            }
+        };
         format!(
-            "{} KEKs are back, sealed by this node's {}; local KEK {} encrypts, key_id {key_id}{kept}{}",
+            "{} KEKs are back, sealed by this node's {}; local KEK {} encrypts, key_id {key_id}{kept}{recipients}{}",
             recovered.keks,
             config.seal.backend,
             recovered.kek,

@@ -10,6 +10,7 @@
 pub mod breaker;
 mod error;
 pub mod observed;
+pub mod set;
 mod wrapped;
 
 use std::future::Future;

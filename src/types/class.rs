@@ -22,6 +22,14 @@ pub enum Class {
 }
 
 impl Class {
+    /// Whether asking again later can help.
+    pub const fn is_retried(self) -> bool {
+        match self {
+            Self::Throttled | Self::Unavailable => true,
+            Self::Corrupt | Self::Denied | Self::Internal | Self::Misconfigured | Self::NotFound => false,
+        }
+    }
+
     /// Log field and metric label.
     pub const fn label(self) -> &'static str {
         match self {

@@ -1,0 +1,204 @@
+//! Several providers at once: a local KEK is wrapped by all of them, and opened by whichever answers.
+//!
+//! One budget for all of a question, inside of kube-apiserver's 3 s; in it attempts with a limit of their own, full jitter between two
+//! rounds, a circuit breaker and a cap on calls in flight for each provider. Every wrap is opened again before it counts: a provider
+//! that answers with something else is found out here, named, and left out, and the others serve.
+//!
+//! A wrap goes to the provider whose last probe or wrap showed the same key, and where none did to all of its kind. The order in
+//! the configuration decides [`Strategy::Ordered`] and who is asked first; names decide nothing.
+
+mod member;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+
+pub use self::member::{Member, Owned};
+use super::{ErrorKind, ProviderError, Wrapped};
+use crate::types::{Key, random};
+
+/// For all attempts of one question.
+pub const BUDGET: Duration = Duration::from_millis(2500);
+/// For one attempt.
+pub const ATTEMPT: Duration = Duration::from_millis(800);
+/// First pause between two rounds; full jitter, doubled from there on.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Who is asked to open a wrap when several could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// In the order of the configuration; the next one when the one before has failed.
+    Ordered,
+    /// Another one begins each time.
+    RoundRobin,
+    /// In order, and the next one already when the one before takes longer than it usually does.
+    Fastest,
+}
+
+/// A provider's name in the configuration, and what it said.
+#[derive(Debug)]
+pub struct Refusal {
+    /// As the operator calls it.
+    pub provider: String,
+    /// Why not.
+    pub error: ProviderError,
+}
+
+/// What wrapping gave.
+pub struct WrapOutcome {
+    /// One for each provider that proved its wrap, in the order of the configuration.
+    pub wraps: Vec<Wrapped>,
+    /// The others: debts.
+    pub owed: Vec<Refusal>,
+}
+
+/// Nobody opened any of the wraps.
+#[derive(Debug, thiserror::Error)]
+#[error("no provider opened the local KEK")]
+pub struct NotOpened {
+    /// What each one that was asked said last; empty if no wrap belongs to any provider here.
+    pub refusals: Vec<Refusal>,
+}
+
+/// All providers of a configuration.
+pub struct Providers {
+    members: Vec<Member>,
+    strategy: Strategy,
+    next: AtomicUsize,
+}
+
+impl Providers {
+    /// In the order of the configuration.
+    pub fn new(members: Vec<Member>, strategy: Strategy) -> Self {
+        Self { members, strategy, next: AtomicUsize::new(0) }
+    }
+
+    /// The providers.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Asks all of them at once, each with the whole budget, and lets each prove what it gave.
+    pub async fn wrap(&self, key: &Key, of: &Owned) -> WrapOutcome {
+        let end = Instant::now() + BUDGET;
+        let mut asked = JoinSet::new();
+        for (index, member) in self.members.iter().enumerate() {
+            let (member, of) = (member.clone(), of.clone());
+            let Some(key) = Key::copy_of(key.expose()) else { continue };
+            asked.spawn(async move { (index, member.wrap_and_prove(&key, &of, end).await) });
+        }
+        let mut answers = Vec::new();
+        while let Some(answer) = asked.join_next().await {
+            // A task that panicked has answered nothing, and is a debt below.
+            answers.extend(answer.ok());
+        }
+        answers.sort_by_key(|(index, _)| *index);
+        let mut outcome = WrapOutcome { wraps: Vec::new(), owed: Vec::new() };
+        let mut answers = answers.into_iter().peekable();
+        for (index, member) in self.members.iter().enumerate() {
+            let lost = || ProviderError::new(ErrorKind::Away, "the attempt was lost");
+            match answers.next_if(|(answered, _)| *answered == index).map(|(_, answer)| answer) {
+                Some(Ok(wrapped)) => outcome.wraps.push(wrapped),
+                Some(Err(error)) => outcome.owed.push(Refusal { provider: member.name().to_owned(), error }),
+                None => outcome.owed.push(Refusal { provider: member.name().to_owned(), error: lost() }),
+            }
+        }
+        outcome
+    }
+
+    /// The KEK of any of these wraps that `is_right`: whoever asks has a text of it to try. Gives up early only when everybody has
+    /// said that asking again is of no use.
+    pub async fn unwrap(
+        &self,
+        wraps: &[Wrapped],
+        of: &Owned,
+        is_right: impl Fn(&Key) -> bool,
+    ) -> Result<Key, NotOpened> {
+        let end = Instant::now() + BUDGET;
+        let plan = self.plan(wraps);
+        let mut pause = PAUSE;
+        loop {
+            let refusals = match self.round(&plan, of, &is_right, end).await {
+                Ok(key) => return Ok(key),
+                Err(refusals) => refusals,
+            };
+            let rest = jittered(pause);
+            let hopeless = !refusals.iter().any(|refusal| refusal.error.class().is_retried());
+            if hopeless || Instant::now() + rest >= end {
+                return Err(NotOpened { refusals });
+            }
+            sleep(rest).await;
+            pause *= 2;
+        }
+    }
+
+    /// Who is asked for what, in which order.
+    fn plan(&self, wraps: &[Wrapped]) -> Vec<(Member, Wrapped)> {
+        let mut plan: Vec<(Member, Wrapped)> = Vec::new();
+        for member in &self.members {
+            let wrap = wraps.iter().find(|wrap| member.may_open(wrap));
+            plan.extend(wrap.map(|wrap| (member.clone(), wrap.clone())));
+        }
+        if self.strategy == Strategy::RoundRobin && !plan.is_empty() {
+            let first = self.next.fetch_add(1, Ordering::Relaxed) % plan.len();
+            plan.rotate_left(first);
+        }
+        plan
+    }
+
+    /// Each one once. The next is asked when the one before has failed or, if they are hedged, is slower than usual.
+    async fn round(
+        &self,
+        plan: &[(Member, Wrapped)],
+        of: &Owned,
+        is_right: &impl Fn(&Key) -> bool,
+        end: Instant,
+    ) -> Result<Key, Vec<Refusal>> {
+        let mut waiting = plan.iter();
+        let mut under_way = JoinSet::new();
+        let mut refusals = Vec::new();
+        loop {
+            let mut patience = None;
+            if let Some((member, wrap)) = waiting.next() {
+                let (asked, wrap, of) = (member.clone(), wrap.clone(), of.clone());
+                under_way.spawn(async move {
+                    let answer = asked.unwrap(&wrap, &of, end).await;
+                    (asked, answer)
+                });
+                if self.strategy == Strategy::Fastest && waiting.len() > 0 {
+                    patience = Some(Instant::now() + member.usual());
+                }
+            }
+            loop {
+                let answer = match patience {
+                    Some(until) => timeout_at(until, under_way.join_next()).await,
+                    None => Ok(under_way.join_next().await),
+                };
+                match answer {
+                    Err(_slower_than_usual) => break,
+                    Ok(None) => return Err(refusals),
+                    Ok(Some(Ok((_, Ok(key))))) if is_right(&key) => return Ok(key),
+                    Ok(Some(Ok((member, answer)))) => {
+                        let error = answer.err().unwrap_or_else(|| member.lied("another key came back"));
+                        refusals.push(Refusal { provider: member.name().to_owned(), error });
+                        if waiting.len() > 0 {
+                            break;
+                        }
+                    }
+                    // A task that panicked has said nothing.
+                    Ok(Some(Err(_))) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Somewhere between nothing and `pause`: many nodes that lost the same provider must not come back in step.
+fn jittered(pause: Duration) -> Duration {
+    let part = random::array::<2>().map_or(u16::MAX / 2, u16::from_be_bytes);
+    pause.mul_f64(f64::from(part) / f64::from(u16::MAX))
+}

@@ -1,0 +1,229 @@
+//! Sets of imitated providers under a clock that stands still: what happens when one is slow, away, throttled or lies. Real ones
+//! pass the conformance suite; what is tried here no real one does on request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::provider::{Answer, Context, Kek, KeyIdentity, KeyState, KeyVersion, ProviderKind};
+use crate::types::KekId;
+
+/// How one behaves.
+#[derive(Clone, Copy)]
+enum Mood {
+    Fine,
+    Slow(Duration),
+    Refuses(ErrorKind),
+    Hangs,
+    /// Opens everything to another key.
+    Lies,
+}
+
+struct Imitated {
+    identity: &'static str,
+    mood: Mood,
+    calls: Arc<AtomicU32>,
+}
+
+impl Imitated {
+    async fn answer(&self, key: &Key) -> Result<Key, ProviderError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        match self.mood {
+            Mood::Fine => {}
+            Mood::Slow(time) => sleep(time).await,
+            Mood::Refuses(kind) => return Err(ProviderError::new(kind, "")),
+            Mood::Hangs => std::future::pending().await,
+            Mood::Lies => return Ok(Key::copy_of(&[0xEE; 32]).unwrap()),
+        }
+        Ok(Key::copy_of(key.expose()).unwrap())
+    }
+}
+
+impl Kek for Imitated {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Vault
+    }
+
+    fn probe(&self) -> Answer<'_, KeyState> {
+        Box::pin(async { Ok(KeyState { identity: identity(self.identity), version: KeyVersion::new("1").unwrap() }) })
+    }
+
+    fn wrap_key<'a>(&'a self, key: &'a Key, _: Context<'a>) -> Answer<'a, Wrapped> {
+        Box::pin(async {
+            let text = match self.mood {
+                Mood::Lies => key.expose().to_vec(),
+                _ => self.answer(key).await?.expose().to_vec(),
+            };
+            let version = KeyVersion::new("1").unwrap();
+            Ok(Wrapped::new(ProviderKind::Vault, identity(self.identity), version, text).unwrap())
+        })
+    }
+
+    fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
+        Box::pin(async {
+            let key = Key::copy_of(wrapped.text()).unwrap();
+            self.answer(&key).await
+        })
+    }
+}
+
+fn identity(text: &str) -> KeyIdentity {
+    KeyIdentity::new(text).unwrap()
+}
+
+fn of() -> Owned {
+    Owned { cluster: "c1".parse().unwrap(), kek: KekId::from_bytes([1; 16]) }
+}
+
+fn key() -> Key {
+    Key::copy_of(&[7; 32]).unwrap()
+}
+
+fn is_right(key: &Key) -> bool {
+    key.expose() == &[7; 32]
+}
+
+fn wrap_of(name: &str) -> Wrapped {
+    Wrapped::new(ProviderKind::Vault, identity(name), KeyVersion::new("1").unwrap(), vec![7; 32]).unwrap()
+}
+
+struct Set {
+    providers: Providers,
+    calls: Vec<Arc<AtomicU32>>,
+}
+
+fn set(strategy: Strategy, moods: &[(&'static str, Mood)]) -> Set {
+    let mut calls = Vec::new();
+    let member = |(name, mood): &(&'static str, Mood)| {
+        let counter = Arc::new(AtomicU32::new(0));
+        calls.push(Arc::clone(&counter));
+        Member::new(*name, false, Arc::new(Imitated { identity: name, mood: *mood, calls: counter }))
+    };
+    let members = moods.iter().map(member).collect();
+    Set { providers: Providers::new(members, strategy), calls }
+}
+
+impl Set {
+    fn calls(&self) -> Vec<u32> {
+        self.calls.iter().map(|calls| calls.load(Ordering::SeqCst)).collect()
+    }
+
+    /// Lets every member show which key it has.
+    async fn probed(self) -> Self {
+        for member in self.providers.members() {
+            member.probe(Instant::now() + BUDGET).await.unwrap();
+        }
+        self
+    }
+
+    async fn unwrap(&self) -> (Result<Key, NotOpened>, Duration) {
+        let started = Instant::now();
+        let wraps: Vec<Wrapped> = self.providers.members().iter().map(|member| wrap_of(member.name())).collect();
+        (self.providers.unwrap(&wraps, &of(), is_right).await, started.elapsed())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_kek_is_wrapped_by_all_and_what_is_missing_is_a_debt_with_a_name() {
+    let moods = [("a", Mood::Fine), ("b", Mood::Refuses(ErrorKind::Down)), ("c", Mood::Hangs), ("d", Mood::Fine)];
+    let set = set(Strategy::Ordered, &moods);
+    let started = Instant::now();
+    let outcome = set.providers.wrap(&key(), &of()).await;
+    assert_eq!(outcome.wraps, [wrap_of("a"), wrap_of("d")]);
+    let owed: Vec<_> = outcome.owed.iter().map(|refusal| refusal.provider.as_str()).collect();
+    assert_eq!(owed, ["b", "c"]);
+    assert!(started.elapsed() <= BUDGET);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_lies_is_found_out_and_named_and_the_others_serve() {
+    let set = set(Strategy::Ordered, &[("liar", Mood::Lies), ("honest", Mood::Fine)]);
+    let outcome = set.providers.wrap(&key(), &of()).await;
+    assert_eq!(outcome.wraps, [wrap_of("honest")]);
+    assert_eq!((outcome.owed[0].provider.as_str(), outcome.owed[0].error.kind()), ("liar", ErrorKind::Lied));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_opens_to_another_key_is_passed_over_and_named() {
+    let set = set(Strategy::Ordered, &[("liar", Mood::Lies), ("honest", Mood::Fine)]).probed().await;
+    assert!(set.unwrap().await.0.is_ok());
+    let liar = self::set(Strategy::Ordered, &[("liar", Mood::Lies)]).probed().await;
+    let refusals = liar.unwrap().await.0.err().unwrap().refusals;
+    assert_eq!((refusals[0].provider.as_str(), refusals[0].error.kind()), ("liar", ErrorKind::Lied));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_order_the_next_is_asked_when_the_one_before_has_failed() {
+    let set = set(Strategy::Ordered, &[("away", Mood::Refuses(ErrorKind::Down)), ("b", Mood::Fine), ("c", Mood::Fine)]);
+    let (opened, took) = set.probed().await.unwrap_with_calls([1, 1, 0]).await;
+    assert!(opened.is_ok() && took < Duration::from_millis(10));
+}
+
+impl Set {
+    async fn unwrap_with_calls<const N: usize>(&self, calls: [u32; N]) -> (Result<Key, NotOpened>, Duration) {
+        let answer = self.unwrap().await;
+        assert_eq!(self.calls(), calls);
+        answer
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_turn_each_is_asked_as_often_as_the_others() {
+    let set = set(Strategy::RoundRobin, &[("a", Mood::Fine), ("b", Mood::Fine), ("c", Mood::Fine)]).probed().await;
+    for _ in 0..9 {
+        set.unwrap().await.0.unwrap();
+    }
+    assert_eq!(set.calls(), [3, 3, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedged_the_next_is_asked_as_soon_as_the_first_is_slower_than_usual() {
+    let slow = Mood::Slow(Duration::from_millis(700));
+    let set = set(Strategy::Fastest, &[("slow", slow), ("fast", Mood::Fine)]).probed().await;
+    let (opened, took) = set.unwrap().await;
+    assert!(opened.is_ok() && took <= Duration::from_millis(201), "{took:?}");
+    assert_eq!(set.calls(), [1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_provider_costs_one_attempt_and_then_its_circuit_opens() {
+    let set = set(Strategy::Ordered, &[("hangs", Mood::Hangs), ("b", Mood::Fine)]).probed().await;
+    for _ in 0..5 {
+        let (opened, took) = set.unwrap().await;
+        assert!(opened.is_ok() && took >= ATTEMPT && took < ATTEMPT + Duration::from_millis(10), "{took:?}");
+    }
+    let (opened, took) = set.unwrap().await;
+    assert!(opened.is_ok() && took < Duration::from_millis(10), "the circuit is open: {took:?}");
+    assert_eq!(set.calls(), [5, 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_nobody_answers_the_budget_ends_it_and_says_what_each_one_said() {
+    let set = set(Strategy::Fastest, &[("a", Mood::Hangs), ("b", Mood::Refuses(ErrorKind::Down))]).probed().await;
+    let (opened, took) = set.unwrap().await;
+    let refusals = opened.err().unwrap().refusals;
+    let named: Vec<_> = refusals.iter().map(|refusal| refusal.provider.as_str()).collect();
+    assert!(named.contains(&"a") && named.contains(&"b"), "{named:?}");
+    assert!(took <= BUDGET + Duration::from_millis(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_stays_one_is_not_asked_again() {
+    let set =
+        set(Strategy::Ordered, &[("a", Mood::Refuses(ErrorKind::Text)), ("b", Mood::Refuses(ErrorKind::Forbidden))]);
+    let (opened, took) = set.probed().await.unwrap_with_calls([1, 1]).await;
+    assert!(opened.is_err() && took < Duration::from_millis(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrap_is_for_the_provider_with_that_key_whatever_it_is_called() {
+    let renamed = set(Strategy::Ordered, &[("other", Mood::Fine), ("key", Mood::Fine)]).probed().await;
+    let opened = renamed.providers.unwrap(&[wrap_of("key")], &of(), is_right).await;
+    assert!(opened.is_ok());
+    assert_eq!(renamed.calls(), [0, 1]);
+    let none = renamed.providers.unwrap(&[wrap_of("gone")], &of(), is_right).await;
+    assert!(none.is_err_and(|error| error.refusals.is_empty()));
+}

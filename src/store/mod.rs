@@ -69,19 +69,24 @@ impl<D: Disk> StateDir<D> {
         }
     }
 
-    /// Makes the directory if it is absent (0700), then opens it.
+    /// Makes the directory if it is absent (0700), safe against a power cut, then opens it.
     pub fn create_on(disk: D, root: &Path) -> Result<Self, StoreError> {
         disk.make_dir(root).map_err(|source| StoreError::io("create", root, source))?;
+        if let Some(parent) = root.parent() {
+            match disk.sync_dir(parent) {
+                // Entered and not read, as /var/lib/private of systemd: whoever gave us the directory answers for its name.
+                Err(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {}
+                synced => synced.map_err(|source| StoreError::io("sync", parent, source))?,
+            }
+        }
         Self::open_on(disk, root)
     }
 
     /// Makes a sub-directory (0700) if it is absent, safe against a power cut.
     pub fn make_dir(&self, name: &str) -> Result<(), StoreError> {
         let path = self.root.join(name);
-        self.disk
-            .make_dir(&path)
-            .and_then(|()| self.disk.sync_dir(&self.root))
-            .map_err(|source| StoreError::io("create", &path, source))
+        self.disk.make_dir(&path).map_err(|source| StoreError::io("create", &path, source))?;
+        self.sync_parent(&path)
     }
 
     /// Whether any generation of the file is there.
@@ -170,20 +175,28 @@ impl<D: Disk> StateDir<D> {
     }
 
     /// Moves both generations into a sub-directory that exists, under the same name. Whoever reads them there reads them as whole
-    /// files of ours. A stop in between leaves each generation at one of the two places; moving again goes on.
+    /// files of ours. A stop in between leaves each generation at one of the two places or at both; moving again goes on.
     pub fn move_into(&self, folder: &str, name: &str) -> Result<(), StoreError> {
         let (path, target) = (self.root.join(name), self.root.join(folder).join(name));
         // The previous generation first: what is left behind alone must never be the older one.
-        for (from, to) in [(previous(&path), previous(&target)), (path.clone(), target.clone())] {
-            if self.disk.exists(&from).map_err(|source| StoreError::io("look at", &from, source))? {
-                self.disk.rename(&from, &to).map_err(|source| StoreError::io("move", &from, source))?;
+        let moves = [(previous(&path), previous(&target)), (path.clone(), target.clone())];
+        let exists = |file: &Path| self.disk.exists(file).map_err(|source| StoreError::io("look at", file, source));
+        for (from, to) in &moves {
+            if exists(from)? && !exists(to)? {
+                self.disk.link(from, to).map_err(|source| StoreError::io("move", from, source))?;
             }
         }
-        for moved in [&target, &path] {
-            let dir = moved.parent().unwrap_or(&self.root);
-            self.disk.sync_dir(dir).map_err(|source| StoreError::io("sync", dir, source))?;
+        // Safe at the new place before it leaves the old one: no file system promises that for a rename between two directories.
+        self.sync_parent(&target)?;
+        for (from, _) in &moves {
+            self.disk.remove(from).map_err(|source| StoreError::io("move", from, source))?;
         }
-        Ok(())
+        self.sync_parent(&path)
+    }
+
+    fn sync_parent(&self, path: &Path) -> Result<(), StoreError> {
+        let dir = path.parent().unwrap_or(&self.root);
+        self.disk.sync_dir(dir).map_err(|source| StoreError::io("sync", dir, source))
     }
 
     /// Removes both generations; for keys that the operator destroys. The caller has asked for confirmation.

@@ -26,6 +26,9 @@ pub(super) const INIT_MARKER: &str = "init.pending";
 /// Present while `recover` has not finished; names the folder with what was there before.
 pub(super) const RECOVER_MARKER: &str = "recover.pending";
 
+/// Inside of the state directory.
+pub(super) const FOLDERS: [&str; 2] = ["node", kek_file::DIR];
+
 /// What both need to know.
 pub struct Founding<'a> {
     /// Goes into every AAD.
@@ -265,7 +268,7 @@ fn has_keys<D: Disk>(dir: &StateDir<D>) -> Result<bool, KeeperError> {
 }
 
 fn make_folders<D: Disk>(dir: &StateDir<D>) -> Result<(), KeeperError> {
-    ["node", kek_file::DIR].into_iter().try_for_each(|folder| dir.make_dir(folder).map_err(KeeperError::Store))
+    FOLDERS.into_iter().try_for_each(|folder| dir.make_dir(folder).map_err(KeeperError::Store))
 }
 
 #[cfg(test)]

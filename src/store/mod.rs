@@ -121,7 +121,7 @@ impl<D: Disk> StateDir<D> {
     pub fn replace(&self, name: &str, kind: Kind, payload: &[u8]) -> Result<(), StoreError> {
         let path = self.root.join(name);
         let dir = path.parent().unwrap_or(&self.root);
-        let (new, old) = (with_suffix(&path, ".new"), with_suffix(&path, ".old"));
+        let (new, old) = (with_suffix(&path, NEW), with_suffix(&path, OLD));
         let bytes = container::wrap(kind, payload);
         let step = |what: &'static str, at: &Path, result: std::io::Result<()>| {
             result.map_err(|source| StoreError::io(what, at, source))
@@ -202,11 +202,25 @@ impl<D: Disk> StateDir<D> {
     /// Removes both generations; for keys that the operator destroys. The caller has asked for confirmation.
     pub fn destroy(&self, name: &str) -> Result<(), StoreError> {
         let path = self.root.join(name);
-        let dir = path.parent().unwrap_or(&self.root);
-        for file in [previous(&path), with_suffix(&path, ".new"), with_suffix(&path, ".old"), path.clone()] {
+        for file in [previous(&path), with_suffix(&path, NEW), with_suffix(&path, OLD), path.clone()] {
             self.disk.remove(&file).map_err(|source| StoreError::io("remove", &file, source))?;
         }
-        self.disk.sync_dir(dir).map_err(|source| StoreError::io("sync", dir, source))
+        self.sync_parent(&path)
+    }
+
+    /// Removes what writes that were cut short left behind in a sub-directory, or with "" in the directory itself.
+    pub fn sweep(&self, dir: &str) -> Result<(), StoreError> {
+        let path = self.root.join(dir);
+        let names = self.disk.list(&path).map_err(|source| StoreError::io("list", &path, source))?;
+        let left: Vec<_> = names.iter().filter(|name| name.ends_with(NEW) || name.ends_with(OLD)).collect();
+        for name in &left {
+            let file = path.join(name);
+            self.disk.remove(&file).map_err(|source| StoreError::io("remove", &file, source))?;
+        }
+        match left.is_empty() {
+            true => Ok(()),
+            false => self.disk.sync_dir(&path).map_err(|source| StoreError::io("sync", &path, source)),
+        }
     }
 
     fn read_and_parse<T, E>(
@@ -240,6 +254,10 @@ pub enum LoadError<E> {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// Endings of names that are there only while a file is replaced.
+const NEW: &str = ".new";
+const OLD: &str = ".old";
 
 fn previous(path: &Path) -> PathBuf {
     with_suffix(path, ".prev")

@@ -24,7 +24,7 @@ pub use self::offline::with_keeper;
 use crate::audit::{Event, emit};
 use crate::keyring::cryptoperiod::MaxAge;
 use crate::keyring::error::KeeperError;
-use crate::keyring::found::{INIT_MARKER, RECOVER_MARKER};
+use crate::keyring::found::{FOLDERS, INIT_MARKER, RECOVER_MARKER};
 use crate::keyring::live::{Keyring, LiveKek, Snapshot};
 use crate::keyring::open::{self, Opened, Trust};
 use crate::keyring::ring::{KekState, RetireTo, Ring};
@@ -205,6 +205,9 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             keeper.take_in(id, key)?;
         }
         keeper.finish_destruction()?;
+        for folder in [""].into_iter().chain(FOLDERS) {
+            keeper.dir.sweep(folder).map_err(KeeperError::Store)?;
+        }
         // All that founding makes is there and opens: from here on something may be encrypted, and it must not be made anew.
         for marker in [INIT_MARKER, RECOVER_MARKER] {
             if keeper.dir.exists(marker).map_err(KeeperError::Store)? {

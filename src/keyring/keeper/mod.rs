@@ -12,7 +12,7 @@ mod offline;
 mod reseal;
 mod rotation;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -27,7 +27,7 @@ use crate::keyring::error::KeeperError;
 use crate::keyring::found::{FOLDERS, INIT_MARKER, RECOVER_MARKER};
 use crate::keyring::live::{Keyring, LiveKek, Snapshot};
 use crate::keyring::open::{self, Opened, Trust};
-use crate::keyring::ring::{KekState, RetireTo, Ring};
+use crate::keyring::ring::{KekState, MoveError, RetireTo, Ring};
 use crate::keyring::state_file::State;
 use crate::keyring::uses::{RESERVED_BLOCK_USES, UseCounter};
 use crate::keyring::{kek_file, uses};
@@ -157,6 +157,8 @@ struct Keeper<'a, D: Disk> {
     overdue_told: Option<Instant>,
     /// Set when the newest state was lost, until a new KEK is active.
     must_rotate: bool,
+    /// Recorded as destroyed, and the disk has not let go of their files.
+    undestroyed: HashSet<KekId>,
     /// After a rotation that was due has failed: when to try again, and the pause before it.
     rotation_retry: Option<(Instant, Duration)>,
 }
@@ -199,6 +201,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             queued: Vec::new(),
             overdue_told: None,
             must_rotate: fell_back,
+            undestroyed: HashSet::new(),
             rotation_retry: None,
         };
         for (id, key) in keks {
@@ -253,14 +256,21 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
     }
 
     fn retire(&mut self, id: &KekId, to: RetireTo) -> Result<KeyTable, KeeperError> {
-        let ring = self.state.ring.retire(id, to, (self.settings.now)()).map_err(KeeperError::Move)?;
-        // The record first: a power cut must not leave a ring that counts on a file that is gone.
-        self.change(ring)?;
+        match self.state.ring.retire(id, to, (self.settings.now)()) {
+            // The record first: a power cut must not leave a ring that counts on a file that is gone.
+            Ok(ring) => self.change(ring)?,
+            // The record is there, and the disk has not let go of the file.
+            Err(MoveError::Destroyed) if to == RetireTo::Destroyed && self.undestroyed.contains(id) => {}
+            Err(error) => return Err(KeeperError::Move(error)),
+        }
         let state = match to {
             RetireTo::Compromised => KekState::Compromised,
             RetireTo::Destroyed => {
+                self.undestroyed.insert(*id);
                 self.keks.remove(id);
+                self.publish();
                 self.dir.destroy(&kek_file::file_name(id)).map_err(KeeperError::Store)?;
+                self.undestroyed.remove(id);
                 KekState::Destroyed
             }
         };
@@ -319,7 +329,13 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
         let state = State { generation: self.state.generation + 1, written: (self.settings.now)(), ..next };
         let mac_key = Key::copy_of(self.mac_key.expose()).ok_or(KeeperError::Locked)?;
         let bytes = state.encode(&self.settings.cluster, &self.root_id, &mac_key);
-        self.dir.replace(open::STATE, Kind::State, &bytes).map_err(KeeperError::Store)?;
+        let destroyed = |ring: &Ring| ring.entries().filter(|(_, kek)| *kek == KekState::Destroyed).count();
+        // A generation that does not know of an order to destroy would bring back a file that a power cut has left.
+        let written = match destroyed(&state.ring) == destroyed(&self.state.ring) {
+            true => self.dir.replace(open::STATE, Kind::State, &bytes),
+            false => self.dir.replace_both(open::STATE, Kind::State, &bytes),
+        };
+        written.map_err(KeeperError::Store)?;
         self.state = state;
         Ok(())
     }

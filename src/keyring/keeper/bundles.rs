@@ -139,7 +139,6 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         }
         let used = ring.active().uses_reserved;
         self.change(ring.with_reservation(used + crate::keyring::RESERVED_BLOCK_USES))?;
-        self.must_rotate = false;
         self.publish();
         // Last: a bundle that was not taken in whole can be accepted again.
         self.dir.destroy(REQUEST_FILE).map_err(KeeperError::Store)?;

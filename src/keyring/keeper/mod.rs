@@ -155,8 +155,6 @@ struct Keeper<'a, D: Disk> {
     queued: Vec<Command>,
     /// When the operator was last told that a shared KEK is due.
     overdue_told: Option<Instant>,
-    /// Set when the newest state was lost, until a new KEK is active.
-    must_rotate: bool,
     /// Recorded as destroyed, and the disk has not let go of their files.
     undestroyed: HashSet<KekId>,
     /// After a rotation that was due has failed: when to try again, and the pause before it.
@@ -200,7 +198,6 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             is_counting: false,
             queued: Vec::new(),
             overdue_told: None,
-            must_rotate: fell_back,
             undestroyed: HashSet::new(),
             rotation_retry: None,
         };
@@ -217,10 +214,15 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
                 keeper.dir.destroy(marker).map_err(KeeperError::Store)?;
             }
         }
-        keeper.commit(keeper.state.ring.with_reservation(used + RESERVED_BLOCK_USES))?;
-        // Before anybody sees a key_id: one that is due is not reported once more.
-        if keeper.is_rotation_due() {
-            keeper.rotate_since_due(Ok(root));
+        let ring = keeper.state.ring.with_reservation(used + RESERVED_BLOCK_USES);
+        // Before anybody sees a key_id: one that is due, or may have been left, is not reported once more.
+        if fell_back && !ring.active().shared {
+            keeper.leave_active(&root, &ring)?;
+        } else {
+            keeper.commit(ring)?;
+            if keeper.is_rotation_due() {
+                keeper.rotate_since_due(Ok(root));
+            }
         }
         keeper.publish();
         keeper.pay_guard();

@@ -11,7 +11,7 @@ use super::{Keeper, KekRow, KeyTable, trouble};
 use crate::audit::{Event, emit};
 use crate::keyring::error::KeeperError;
 use crate::keyring::open;
-use crate::keyring::ring::MoveError;
+use crate::keyring::ring::{MoveError, Ring};
 use crate::keyring::uses::RESERVED_BLOCK_USES;
 use crate::seal::client::SealerClient;
 use crate::seal::root::{NodeRoot, Question, RootError};
@@ -59,7 +59,6 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         }
         let used = ring.active().uses_reserved;
         self.change(ring.with_reservation(used + RESERVED_BLOCK_USES))?;
-        self.must_rotate = false;
         self.publish();
         if let Some(kek) = self.keks.get(id) {
             emit(&Event::KeyActivated { kek: id, key_id: &kek.key_id });
@@ -67,10 +66,9 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         Ok(self.table())
     }
 
-    /// By age, by use, or since the newest state was lost. Never of a KEK that other nodes have too: they could not read what this
-    /// node wrote under a new one.
+    /// By age or by use. Never of a KEK that other nodes have too: they could not read what this node wrote under a new one.
     pub(super) fn is_rotation_due(&self) -> bool {
-        !self.state.ring.active().shared && (self.must_rotate || self.is_overdue())
+        !self.state.ring.active().shared && self.is_overdue()
     }
 
     fn is_overdue(&self) -> bool {
@@ -120,6 +118,22 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     pub(super) fn check_root(&self, root: &NodeRoot) -> Result<(), KeeperError> {
         let same: bool = root.state_mac_key(&self.settings.cluster).expose().ct_eq(self.mac_key.expose()).into();
         if same { Ok(()) } else { Err(KeeperError::Root(RootError::Verify)) }
+    }
+
+    /// Makes a KEK and turns to it, since the newest state was lost and may have left the active one. In one write: a whole state
+    /// with the old KEK would be believed by the next start.
+    pub(super) fn leave_active(&mut self, root: &NodeRoot, ring: &Ring) -> Result<(), KeeperError> {
+        let now = (self.settings.now)();
+        let (entry, key) = open::create_kek(&self.dir, &self.settings.cluster, root, now)?;
+        let id = entry.id;
+        let ring = ring.with_pending(entry).and_then(|ring| ring.activate(&id, now)).map_err(KeeperError::Move)?;
+        self.take_in(id, key)?;
+        self.change(ring.with_reservation(RESERVED_BLOCK_USES))?;
+        emit(&Event::KeyCreated { kek: &id });
+        if let Some(kek) = self.keks.get(&id) {
+            emit(&Event::KeyActivated { kek: &id, key_id: &kek.key_id });
+        }
+        Ok(())
     }
 
     /// Makes a KEK, proves its sealed copy, and adds it in pre-activation.

@@ -5,6 +5,7 @@ use super::guard::{self, Stand};
 use super::kek_file::{self, KekFileError, KekLabel};
 use super::ring::{Entry, KekState, Ring};
 use super::state_file::State;
+use super::uses::RESERVED_BLOCK_USES;
 use crate::audit::{Event, emit};
 use crate::seal::client::SealerClient;
 use crate::seal::root::NodeRoot;
@@ -13,6 +14,9 @@ use crate::types::clock::UnixSeconds;
 use crate::types::{Chain, ClusterId, KekId, Key, RootId, random};
 
 pub(super) const STATE: &str = "state";
+
+/// Encryptions that a state which was lost may have allowed a KEK that became active in it: one reservation.
+const LOST_USES: u64 = RESERVED_BLOCK_USES;
 
 /// What the keeper starts from.
 pub(super) struct Opened {
@@ -83,7 +87,7 @@ pub(super) fn open<D: Disk>(
         }
     }
     if fell_back {
-        state.ring = state.ring.without_pending(now);
+        state.ring = state.ring.with_pending_uses(LOST_USES).without_pending(now);
     }
     let wrapping_key = root.kek_wrapping_key(cluster);
     let mut keks = Vec::new();
@@ -99,7 +103,7 @@ pub(super) fn open<D: Disk>(
         match load_kek(dir, cluster, &root.id(), &wrapping_key, &id) {
             Ok((label, key)) => {
                 keks.push((label.id, key));
-                let found = Entry { id: label.id, created: label.created, uses_reserved: 0, shared: false };
+                let found = Entry { id: label.id, created: label.created, uses_reserved: LOST_USES, shared: false };
                 state.ring = state.ring.with_found(found, now);
             }
             Err(error) => report(OPEN_KEK, &error),

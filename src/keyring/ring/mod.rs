@@ -214,6 +214,15 @@ impl Ring {
         ring
     }
 
+    /// Records that encryptions up to `uses` may have been made with the pending KEK.
+    pub fn with_pending_uses(&self, uses: u64) -> Self {
+        let mut ring = self.clone();
+        for entry in &mut ring.pending {
+            entry.uses_reserved = entry.uses_reserved.max(uses);
+        }
+        ring
+    }
+
     /// Takes in a KEK whose file was found but that the stored state does not know: it decrypts, and never encrypts.
     pub fn with_found(&self, entry: Entry, now: UnixSeconds) -> Self {
         let mut ring = self.clone();

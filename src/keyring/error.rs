@@ -198,6 +198,7 @@ impl KeeperError {
             Self::KeysOpen => {
                 "if this device is to be given up, move the node to another first: `nodeseal reseal --to tpm2` or `--to pkcs11`"
             }
+            Self::KekMissing { source: source @ StoreError::Newer { .. }, .. } => source.hint(),
             Self::KekFile { .. } | Self::KekMissing { .. } | Self::NotOpened(_) => {
                 "restore the folder keyring/ from a backup of this node's state directory"
             }

@@ -213,6 +213,24 @@ impl Keyring {
     }
 }
 
+#[cfg(test)]
+impl Keyring {
+    /// Takes uses of the active KEK, as many encryptions would; never more than are reserved.
+    pub(super) fn claim(&self, uses: u64) {
+        let Some(snapshot) = self.snapshot() else { return };
+        for _ in 0..uses {
+            if snapshot.active.uses.claim() != Claim::Granted {
+                (self.ask_for_block)();
+            }
+        }
+    }
+
+    /// Uses of the active KEK until one must wait.
+    pub(super) fn left(&self) -> u64 {
+        self.snapshot().map_or(0, |snapshot| snapshot.active.uses.left())
+    }
+}
+
 impl Snapshot {
     fn open(&self, parsed: Result<Parsed<'_>, EnvelopeError>) -> Result<Decrypted, KeyringError> {
         let parsed = parsed.map_err(KeyringError::Envelope)?;

@@ -27,4 +27,6 @@ pub use live::{Decrypted, Encrypted, Keyring};
 pub use uses::{HARD_LIMIT_USES, RESERVED_BLOCK_USES, ROTATE_AT_USES, SHARERS_MAX};
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod tests;

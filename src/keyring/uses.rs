@@ -81,6 +81,14 @@ impl UseCounter {
 }
 
 #[cfg(test)]
+impl UseCounter {
+    /// Can be claimed without another block.
+    pub(super) fn left(&self) -> u64 {
+        self.reserved.load(Ordering::Acquire) - self.used()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

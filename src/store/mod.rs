@@ -10,6 +10,8 @@ pub mod container;
 mod disk;
 mod error;
 mod look;
+#[cfg(test)]
+pub(crate) mod sim;
 
 use std::path::{Path, PathBuf};
 

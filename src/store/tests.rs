@@ -125,20 +125,49 @@ fn a_damaged_newest_file_falls_back_and_never_becomes_the_previous_one() {
     assert_eq!(content(&dir).value, b"one", "the damaged file was not kept as the previous generation");
 }
 
-#[test]
-fn a_file_of_a_later_release_is_refused_and_not_passed_over() {
-    let temp = private_dir();
-    let dir = StateDir::open(temp.path()).unwrap();
-    dir.replace("state", Kind::State, b"one").unwrap();
-    dir.replace("state", Kind::State, b"two").unwrap();
-    let mut bytes = std::fs::read(temp.path().join("state")).unwrap();
-    bytes[9] = 9;
+/// Every kind, each named by the one before it, so that the compiler asks for a new one.
+fn kinds() -> Vec<Kind> {
+    let next = |kind: &Kind| match kind {
+        Kind::HostSecret => Some(Kind::NodeRoot),
+        Kind::NodeRoot => Some(Kind::LocalKek),
+        Kind::LocalKek => Some(Kind::State),
+        Kind::State => Some(Kind::InitMarker),
+        Kind::InitMarker => Some(Kind::Recovery),
+        Kind::Recovery => Some(Kind::BundleRequest),
+        Kind::BundleRequest => Some(Kind::Credential),
+        Kind::Credential => None,
+    };
+    std::iter::successors(Some(Kind::HostSecret), next).collect()
+}
+
+fn set_version(file: &Path, version: u8) {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[9] = version;
     let body = bytes.len() - 32;
     let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes[..body]);
     bytes[body..].copy_from_slice(&digest);
-    std::fs::write(temp.path().join("state"), bytes).unwrap();
-    let error = dir.load("state", Kind::State, |_, _| Ok::<_, Infallible>(())).err().unwrap();
-    assert!(matches!(error, LoadError::Store(StoreError::Newer { version: 9, .. })));
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_file_of_a_later_release_is_refused_and_not_passed_over_and_one_of_an_earlier_release_is_read() {
+    for kind in kinds() {
+        let temp = private_dir();
+        let dir = StateDir::open(temp.path()).unwrap();
+        let file = temp.path().join("file");
+        dir.replace("file", kind, b"one").unwrap();
+        dir.replace("file", kind, b"two").unwrap();
+        let load = || dir.load("file", kind, |version, bytes| Ok::<_, Infallible>((version, bytes.to_vec())));
+        let newest = load().unwrap().value.0;
+        for version in 1..=newest {
+            set_version(&file, version);
+            assert_eq!(load().unwrap().value, (version, b"two".to_vec()), "{kind:?}");
+        }
+        set_version(&file, newest + 1);
+        let error = load().err().unwrap();
+        let LoadError::Store(error @ StoreError::Newer { version, .. }) = error else { panic!("{kind:?}: {error}") };
+        assert!(version == newest + 1 && error.hint().contains("install the release that wrote it"), "{kind:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! What the world outside was told by a node, and must hold whatever happens to it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::node::{Running, cluster};
+use crate::keyring::{Encrypted, KeyringError};
+use crate::types::{KekId, KeyId};
+
+/// See the module.
+#[derive(Clone, Default)]
+pub(super) struct Ledger {
+    texts: Vec<Arc<Encrypted>>,
+    /// Every key_id that was reported, the present one last.
+    key_ids: Vec<KeyId>,
+    /// By key_id: encryptions that were handed out.
+    uses: BTreeMap<String, u64>,
+    /// The KEK that the operator has ordered to be destroyed: it may be gone.
+    pub(super) condemned: Option<KekId>,
+    /// The operator was told that it is.
+    pub(super) is_gone: bool,
+}
+
+impl Ledger {
+    pub(super) fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// The present key_id.
+    pub(super) fn key_id(&self) -> Option<&KeyId> {
+        self.key_ids.last()
+    }
+
+    /// Takes down what the node reports now, without asking it for anything new.
+    pub(super) fn observe(&mut self, running: &Running) {
+        let Some(key_id) = running.keyring.key_id_now() else { return };
+        self.reported(&key_id);
+        let uses = self.uses.entry(key_id.to_string()).or_default();
+        *uses = (*uses).max(running.keyring.uses().unwrap());
+    }
+
+    /// One more text.
+    pub(super) fn encrypt(&mut self, running: &Running) {
+        let text = running.encrypt().unwrap_or_else(|error| panic!("Encrypt is refused: {error}"));
+        self.reported(&text.key_id);
+        self.texts.push(Arc::new(text));
+        self.observe(running);
+    }
+
+    fn reported(&mut self, key_id: &KeyId) {
+        if self.key_ids.last() != Some(key_id) {
+            assert!(!self.key_ids.contains(key_id), "a key_id that was left is reported again");
+            self.key_ids.push(key_id.clone());
+        }
+    }
+
+    /// Everything that was ever answered still holds.
+    pub(super) fn assert_holds(&self, running: &Running) {
+        self.assert_holds_for(running, false);
+    }
+
+    /// The same; a process that could not read both copies of a KEK may lack it until the next start.
+    pub(super) fn assert_holds_for(&self, running: &Running, may_lack: bool) {
+        let table = running.table();
+        let condemned = self.condemned.map(|kek| KeyId::of_local_kek(&cluster(), &kek));
+        for text in &self.texts {
+            let is_condemned = condemned.as_ref() == Some(&text.key_id);
+            match running.decrypt(text) {
+                Ok(is_same) => {
+                    assert!(is_same, "a text decrypts to something else");
+                    assert!(!(is_condemned && self.is_gone), "a KEK that was destroyed decrypts");
+                }
+                Err(KeyringError::UnknownKek(_)) if is_condemned || may_lack => {}
+                Err(error) => panic!("a text of {} cannot be read: {error}; {table:?}", text.key_id),
+            }
+        }
+        assert_eq!(table.keys.iter().filter(|row| row.state == "active").count(), 1);
+        for key_id in &self.key_ids {
+            let row = table.keys.iter().find(|row| row.key_id == key_id.as_str());
+            let row = row.unwrap_or_else(|| panic!("a KEK was forgotten: {table:?}"));
+            let uses = self.uses.get(key_id.as_str()).copied().unwrap_or_default();
+            assert!(row.uses >= uses, "{uses} uses were handed out: {row:?}");
+        }
+    }
+}

@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test lint advisories bench e2e hsm-test fuzz fuzz-keep
+.PHONY: help quickstart test lint advisories bench e2e hsm-test fuzz fuzz-keep torture
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, kube-apiserver'
@@ -21,6 +21,7 @@ help:
 	@echo 'make fuzz         run every fuzz target for SECONDS=60; make fuzz-keep puts what it found into the corpora'
 	@echo 'make hsm-test     try a real device: MODULE=/path TOKEN=label PIN_FILE=/path, or DEVICE=/dev/tpmrm0'
 	@echo 'make bench        speed and memory beside a bare tonic echo server'
+	@echo 'make torture      1,000 times kill -9 of both daemons in the middle of rotations and writes'
 
 quickstart:
 	scripts/need.sh build
@@ -64,6 +65,10 @@ bench:
 	cargo build --release --bins
 	cargo build --release -p bare-echo
 	scripts/bench.sh $(TARGET)/release
+
+torture:
+	scripts/need.sh test
+	NODESEAL_KILLS=1000 cargo test --test service torture -- --nocapture
 
 # TSS2_LOG: the TPM's library writes a line for every refusal, and refusals are what is tried.
 hsm-test:

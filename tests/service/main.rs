@@ -33,4 +33,5 @@ mod sockets;
 #[path = "../tpm/swtpm.rs"]
 mod swtpm;
 mod token;
+mod torture;
 mod walks;

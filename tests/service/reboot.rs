@@ -1,9 +1,7 @@
-//! The same folder again: after a clean stop, after `kill -9` of any part, with the TPM away, and fifty times in the middle of
-//! rotations. Whatever was answered opens.
+//! The same folder again: after a clean stop, after `kill -9` of any part, with the TPM away. Whatever was answered opens.
+//! Many kills in the middle of everything: `torture`.
 
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -11,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::alone::Alone;
 use crate::client::{Client, Stored, code};
 use crate::node::{NODESEAL, Node};
-use crate::process::{self, StopOnDrop, until};
+use crate::process::{self, until};
 use crate::swtpm::Swtpm;
 
 const COMES_BACK: Duration = Duration::from_secs(20);
@@ -160,72 +158,6 @@ fn without_a_tpm_the_keys_in_memory_serve_and_a_restart_waits_and_comes_back_by_
     let client = alone.wait_until_ready();
     client.assert_opens(&stored);
     assert_eq!(client.status().unwrap().key_id, stored.key_id);
-}
-
-#[test]
-fn fifty_kills_in_the_middle_of_rotations_lose_no_text() {
-    const KILLS: u32 = 50;
-    let node = Node::start();
-    let stop = AtomicBool::new(false);
-    let texts: Mutex<Vec<Stored>> = Mutex::default();
-    let going = || !stop.load(Ordering::Relaxed);
-    let rotations = std::thread::scope(|scope| {
-        let _stop = StopOnDrop(&stop);
-        scope.spawn(|| {
-            while going() {
-                let Ok(client) = Client::try_connect(&node.socket()) else { continue };
-                while let (true, Ok(stored)) = (going(), client.store()) {
-                    texts.lock().unwrap().push(stored);
-                }
-            }
-        });
-        let operator = scope.spawn(|| {
-            let mut activated = 0;
-            while going() {
-                let rotated = node.tool(&["keys", "rotate", "--json"]);
-                let listed = node.tool(&["keys", "list", "--json"]);
-                let _ = rotated;
-                let Ok(table) = serde_json::from_str::<serde_json::Value>(&listed.out) else { continue };
-                let rows = table["keys"].as_array().unwrap();
-                if let Some(pending) = rows.iter().find(|row| row["state"] == "pre-activation") {
-                    activated += u32::from(node.tool(&["keys", "activate", pending["id"].as_str().unwrap()]).code == 0);
-                }
-            }
-            activated
-        });
-        for kill in 0..KILLS {
-            if kill % 2 == 0 {
-                // Every other kill hits a daemon that serves; the rest fall wherever they fall, its start included.
-                serving(&node);
-            }
-            let mut byte = [0];
-            getrandom::fill(&mut byte).unwrap();
-            std::thread::sleep(Duration::from_millis(u64::from(byte[0])));
-            process::signal(node.pid("nodeseald"), Signal::SIGKILL);
-        }
-        stop.store(true, Ordering::Relaxed);
-        operator.join().unwrap()
-    });
-    let (client, last) = serving(&node);
-    let texts = texts.into_inner().unwrap();
-    texts.iter().for_each(|stored| client.assert_opens(stored));
-    let mut key_ids: Vec<_> = texts.iter().map(|stored| &stored.key_id).collect();
-    // A key_id that was left never comes again.
-    key_ids.dedup();
-    let epochs = key_ids.len();
-    key_ids.sort();
-    key_ids.dedup();
-    assert_eq!(key_ids.len(), epochs, "a key_id came back");
-    eprintln!(
-        "FIGURE: {KILLS} kills, {rotations} rotations seen done, {} texts of {epochs} key_ids all open",
-        texts.len()
-    );
-    assert!(rotations >= 2 && texts.len() >= 100, "too little happened");
-    client.assert_opens(&last);
-    let active =
-        node.ask(&["keys", "list"])["keys"].as_array().unwrap().iter().filter(|r| r["state"] == "active").count();
-    assert_eq!(active, 1);
-    assert!(!node.log().contains("fell_back") && !node.log().contains("state.troubled"), "no kill damaged a file");
 }
 
 #[test]

@@ -1,0 +1,142 @@
+//! `kill -9` of the daemon, of the sealer, or of both, at any moment of constant rotations and writes: every text that was ever
+//! answered opens, and no key_id comes back.
+//!
+//! NODESEAL_KILLS sets how many kills (`make torture`: 1,000), NODESEAL_SEED repeats the moments of a run.
+
+use std::fmt::Debug;
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::client::{Client, Stored};
+use crate::node::Node;
+use crate::process::{self, StopOnDrop, until};
+
+const KILLS: u32 = 60;
+const COMES_BACK: Duration = Duration::from_secs(60);
+/// Between two texts of the writer: hours of them must fit into memory and be decrypted at the end.
+const WRITER_PAUSE: Duration = Duration::from_millis(2);
+/// The longest wait before a kill, in milliseconds: longer than a start and than a rotation.
+const WAIT_MAX_MS: u64 = 256;
+
+fn setting<T: FromStr<Err: Debug>>(name: &str, default: T) -> T {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+/// Writes until it is told to stop, over as many connections as that takes.
+fn write(node: &Node, going: impl Fn() -> bool, texts: &Mutex<Vec<Stored>>) {
+    while going() {
+        let Ok(client) = Client::try_connect(&node.socket()) else { continue };
+        while let (true, Ok(stored)) = (going(), client.store()) {
+            texts.lock().unwrap().push(stored);
+            std::thread::sleep(WRITER_PAUSE);
+        }
+    }
+}
+
+/// Makes KEKs and turns to them until it is told to stop; gives how often it saw that succeed.
+fn rotate(node: &Node, going: impl Fn() -> bool) -> u32 {
+    let mut activated = 0;
+    while going() {
+        // Refused when the last one was made and its answer lost: the list tells.
+        node.tool(&["keys", "rotate", "--json"]);
+        let listed = node.tool(&["keys", "list", "--json"]);
+        let Ok(table) = serde_json::from_str::<serde_json::Value>(&listed.out) else { continue };
+        let rows = table["keys"].as_array().unwrap();
+        if let Some(pending) = rows.iter().find(|row| row["state"] == "pre-activation") {
+            activated += u32::from(node.tool(&["keys", "activate", pending["id"].as_str().unwrap()]).code == 0);
+        }
+    }
+    activated
+}
+
+fn kill(node: &Node, programs: &[&str]) {
+    let pids: Vec<_> = programs.iter().map(|program| node.pid(program)).collect();
+    pids.into_iter().for_each(|pid| process::signal(pid, Signal::SIGKILL));
+}
+
+#[test]
+fn kills_of_both_daemons_in_the_middle_of_rotations_and_writes_lose_no_text() {
+    let started = Instant::now();
+    let kills = setting("NODESEAL_KILLS", KILLS);
+    let mut byte = [0; 8];
+    getrandom::fill(&mut byte).unwrap();
+    let seed = setting("NODESEAL_SEED", u64::from_ne_bytes(byte));
+    eprintln!("NODESEAL_SEED={seed} NODESEAL_KILLS={kills}");
+    let mut random = Random(seed);
+    let node = Node::start();
+    let stop = AtomicBool::new(false);
+    let texts: Mutex<Vec<Stored>> = Mutex::default();
+    let going = || !stop.load(Ordering::Relaxed);
+    let mut killed = [0_u32; 2];
+    let rotations = std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        scope.spawn(|| write(&node, going, &texts));
+        let operator = scope.spawn(|| rotate(&node, going));
+        for kill_number in 0..kills {
+            if random.below(2) == 0 {
+                // Half of the kills hit daemons that serve; the others fall wherever they fall, a start included.
+                let so_far = texts.lock().unwrap().len();
+                until(COMES_BACK, "texts are answered again", || (texts.lock().unwrap().len() > so_far).then_some(()));
+            }
+            std::thread::sleep(Duration::from_millis(random.below(WAIT_MAX_MS)));
+            let programs = ["nodeseald", "nodeseal-sealer"];
+            let chosen = match random.below(3) {
+                0 => &programs[..1],
+                1 => &programs[1..],
+                _ => &programs[..],
+            };
+            kill(&node, chosen);
+            for (count, program) in killed.iter_mut().zip(programs) {
+                *count += u32::from(chosen.contains(&program));
+            }
+            if kill_number % 100 == 99 {
+                eprintln!("{} kills, {} texts, {:?}", kill_number + 1, texts.lock().unwrap().len(), started.elapsed());
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        operator.join().unwrap()
+    });
+    let client = until(COMES_BACK, "the node serves again", || {
+        let client = Client::try_connect(&node.socket()).ok()?;
+        client.store().ok().map(|_| client)
+    });
+    let texts = texts.into_inner().unwrap();
+    texts.iter().for_each(|stored| client.assert_opens(stored));
+    let mut key_ids: Vec<_> = texts.iter().map(|stored| &stored.key_id).collect();
+    // A key_id that was left never comes again.
+    key_ids.dedup();
+    let epochs = key_ids.len();
+    key_ids.sort();
+    key_ids.dedup();
+    assert_eq!(key_ids.len(), epochs, "a key_id came back");
+    eprintln!(
+        "FIGURE: {kills} times kill -9 (nodeseald {}, nodeseal-sealer {}), {rotations} rotations seen done, {} texts of \
+         {epochs} key_ids, 0 lost, {:.0?}",
+        killed[0],
+        killed[1],
+        texts.len(),
+        started.elapsed()
+    );
+    assert!(rotations >= 2 && texts.len() >= 100, "too little happened");
+    let table = node.ask(&["keys", "list"]);
+    let active = table["keys"].as_array().unwrap().iter().filter(|row| row["state"] == "active").count();
+    assert_eq!(active, 1);
+    assert!(!node.log().contains("fell_back") && !node.log().contains("state.troubled"), "no kill damaged a file");
+}

@@ -54,6 +54,8 @@ pub(super) struct Node {
     pub(super) identity: Option<Arc<Identity>>,
     /// What a recovery file that was kept elsewhere holds.
     export: Arc<Vec<u8>>,
+    /// A request or a bundle of another node.
+    pub(super) file: Arc<Vec<u8>>,
     /// Contents that must lie somewhere on the disk for ever.
     pub(super) kept: Vec<(String, Vec<u8>)>,
 }
@@ -71,6 +73,7 @@ impl Node {
             guard: None,
             identity: None,
             export: Arc::default(),
+            file: Arc::default(),
             kept: Vec::new(),
         }
     }
@@ -84,6 +87,7 @@ impl Node {
             left: self.left.clone(),
             identity: self.identity.clone(),
             export: Arc::clone(&self.export),
+            file: Arc::clone(&self.file),
             kept: self.kept.clone(),
             ..*self
         }

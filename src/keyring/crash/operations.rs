@@ -5,12 +5,17 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::device::{PARENT, TRANSPORT};
 use super::node::{Node, Running};
+use crate::keyring::bundle::{self, Bundle, BundleError, BundleRequest, Drawn, fingerprint};
+use crate::keyring::export::Export;
 use crate::keyring::keeper::KeeperHandle;
 use crate::keyring::recovery::Identity;
-use crate::keyring::ring::RetireTo;
+use crate::keyring::ring::{Entry, RetireTo, Ring};
 use crate::keyring::{KeeperError, RESERVED_BLOCK_USES};
+use crate::seal::agree;
 use crate::store::sim::{Fault, SimDisk, StepKind};
+use crate::types::{KekId, Key};
 
 const DAY: u64 = 24 * 3600;
 
@@ -206,6 +211,27 @@ pub(super) const OPERATIONS: &[Operation] = &[
         run: Run::Online(|node, running| Ok(running.ask(|keeper| keeper.reseal(node.order())).map(|_| ())?)),
         moves: Moves::Never,
     },
+    Operation {
+        name: "ask for a bundle",
+        prepare: grow,
+        run: Run::Online(|_, running| Ok(running.ask(|keeper| keeper.bundle_request("cp-2".into())).map(|_| ())?)),
+        moves: Moves::Never,
+    },
+    Operation {
+        name: "make a bundle, with recovery file and guard",
+        prepare: be_asked,
+        run: Run::Online(|node, running| {
+            let make = |keeper: &KeeperHandle| keeper.bundle_make(node.file.to_vec(), fingerprint(&node.file));
+            Ok(running.ask(make).map(|_| ())?)
+        }),
+        moves: Moves::Never,
+    },
+    Operation {
+        name: "accept a bundle, with recovery file and guard",
+        prepare: be_given,
+        run: Run::Online(accept),
+        moves: Moves::May,
+    },
     Operation { name: "recover an empty node", prepare: lose_all, run: Run::Recover, moves: Moves::Must },
     Operation {
         name: "recover beside keys that do not open",
@@ -242,6 +268,48 @@ fn lose_root(node: &mut Node) {
     }
     let files = node.files().into_iter().filter(|(name, _)| !name.starts_with("lock"));
     node.kept = files.collect();
+}
+
+/// The request of another node is there.
+fn be_asked(node: &mut Node) {
+    insure(node);
+    grow(node);
+    let request = BundleRequest {
+        cluster: "c1".parse().unwrap(),
+        nonce: [1; 32],
+        expires: u64::MAX,
+        node: "cp-2".into(),
+        half: agree::public_half(&Key::copy_of(&[2; 32]).unwrap()).unwrap(),
+        parent: hex::decode(PARENT).unwrap(),
+    };
+    node.file = Arc::new(request.encode());
+}
+
+/// This node has asked, and another one has answered with two KEKs of its own.
+fn be_given(node: &mut Node) {
+    insure(node);
+    grow(node);
+    let mut file = Vec::new();
+    node.live(|running| file = running.ask(|keeper| keeper.bundle_request("cp-1".into())).unwrap());
+    let key = |byte| Key::copy_of(&[byte; 32]).unwrap();
+    let entry = |byte| Entry { id: KekId::from_bytes([byte; 16]), created: 1, uses_reserved: 2, shared: true };
+    let ring = Ring::new(entry(3), 1).with_pending(entry(4)).unwrap().activate(&entry(4).id, 2).unwrap();
+    let keys = vec![(entry(3).id, key(13)), (entry(4).id, key(14))];
+    let export = Export { cluster: "c1".parse().unwrap(), written: 3, ring, keys };
+    let drawn = Drawn { transport: Key::copy_of(&TRANSPORT).unwrap(), secret: key(5), nonce: [6; 12] };
+    let request = BundleRequest::decode(&file).unwrap();
+    let bundle = Bundle::seal(&request, bundle::digest(&file), vec![1], &drawn, &export).unwrap();
+    node.file = Arc::new(bundle.encode());
+}
+
+fn accept(node: &Node, running: &Running) -> Result<(), Refused> {
+    match running.ask(|keeper| keeper.bundle_accept(node.file.to_vec(), fingerprint(&node.file))) {
+        // The first try took it in, and its answer was lost.
+        Err(KeeperError::Bundle(BundleError::NoRequest)) if running.kek("active") == KekId::from_bytes([4; 16]) => {
+            Ok(())
+        }
+        answer => Ok(answer.map(|_| ())?),
+    }
 }
 
 fn set_up(node: &mut Node) {

@@ -4,7 +4,7 @@
 //! against its part of the limit, and none replaces the active KEK on its own. A node that takes gives up none of its own.
 
 use super::handle::{Command, Reply};
-use super::{Keeper, KeyTable};
+use super::{Keeper, KeyTable, trouble};
 use crate::audit::{Event, emit};
 use crate::keyring::bundle::{
     self, Bundle, BundleError, BundleRequest, Drawn, OpenRequest, REQUEST_FILE, VALID_SECONDS,
@@ -140,8 +140,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let used = ring.active().uses_reserved;
         self.change(ring.with_reservation(used + crate::keyring::RESERVED_BLOCK_USES))?;
         self.publish();
-        // Last: a bundle that was not taken in whole can be accepted again.
-        self.dir.destroy(REQUEST_FILE).map_err(KeeperError::Store)?;
+        // Last: a bundle that was not taken in whole can be accepted again. One that was is no failure over this.
+        if let Err(error) = self.dir.destroy(REQUEST_FILE).map_err(KeeperError::Store) {
+            trouble("remove the request whose bundle was accepted", &error);
+        }
         emit(&Event::KeysAccepted { keys: new, kek: &self.state.ring.active().id });
         Ok(self.table())
     }

@@ -31,7 +31,9 @@ pub fn authority(data: &[u8]) {
     let whole = through(&stream, &[], stream.len());
     assert_eq!(whole.len(), stream.len());
     assert!(through(&stream, &sizes, least) == whole, "the cuts changed something");
-    if let (Some(before), Some(after)) = (stream.strip_prefix(PREFACE), whole.strip_prefix(PREFACE)) {
+    if let (Some(before), Some(after)) = (stream.strip_prefix(PREFACE), whole.strip_prefix(PREFACE))
+        && before != after
+    {
         same_headers(before, after);
     }
 }
@@ -74,18 +76,22 @@ fn through(stream: &[u8], sizes: &[usize], least: usize) -> Vec<u8> {
         let held = stream.len() - rest.len() - all.len();
         assert!(held <= HELD_MAX, "{held} bytes are held");
         let capacity = rewriter.held_capacity();
-        // A vector that grew has up to twice the room that it needs.
-        assert!(capacity <= 2 * HELD_MAX, "room for {capacity} bytes is held");
+        assert!(capacity <= HELD_MAX, "room for {capacity} bytes is held");
     }
     rewriter.finish(&mut all);
     all
 }
 
+/// What of the header blocks is compared, in bytes: loona's decoder makes a new table for each string.
+const COMPARED_BYTES: usize = 2048;
+
 /// Reads both with loona's decoder, up to the first thing in the first one that breaks RFC 9113 or RFC 7541.
 fn same_headers(before: &[u8], after: &[u8]) {
     let (mut old, mut new) = (loona_hpack::Decoder::new(), loona_hpack::Decoder::new());
+    let mut compared = 0;
     for (before, after) in blocks(before).into_iter().zip(blocks(after)) {
-        let Ok(meant) = old.decode(&before) else { return };
+        compared += before.len();
+        let (true, Ok(meant)) = (compared <= COMPARED_BYTES, old.decode(&before)) else { return };
         let got = new.decode(&after).expect("it was a header block before");
         assert_eq!(got.len(), meant.len());
         for (got, meant) in got.iter().zip(&meant) {

@@ -88,6 +88,11 @@ impl Rewriter {
             Cow::Borrowed(input)
         } else {
             let mut held = std::mem::take(&mut self.held);
+            // Twice the room, so that no byte is copied for each that follows; not more than can be held.
+            let (len, needed) = (held.len(), held.len() + input.len());
+            if needed > held.capacity() {
+                held.reserve_exact(needed.max((2 * len).min(MAX_BLOCK + FRAME_HEADER)) - len);
+            }
             held.extend_from_slice(input);
             Cow::Owned(held)
         };
@@ -96,8 +101,13 @@ impl Rewriter {
             return Fed::Same;
         }
         let mut bytes = bytes.into_owned();
-        self.held = bytes.split_off(ready.min(bytes.len()));
-        out.append(&mut bytes);
+        if ready == 0 {
+            // Kept where it is: `split_off` would copy it.
+            self.held = bytes;
+        } else {
+            self.held = bytes.split_off(ready.min(bytes.len()));
+            out.append(&mut bytes);
+        }
         Fed::Changed
     }
 

@@ -117,6 +117,20 @@ fn a_block_is_held_within_its_limit_and_then_let_go() {
 }
 
 #[test]
+fn a_block_that_comes_byte_by_byte_is_not_copied_for_each_of_them() {
+    let mut rewriter = begun();
+    let block = [frame(0x1, 0, 1, &[0x82; 16_000]), frame(0x9, 0, 1, &[0x82; 16_000])].concat();
+    let mut rooms: Vec<usize> = Vec::new();
+    for byte in block.chunks(1) {
+        assert_eq!(rewriter.feed(byte, &mut Vec::new()), Fed::Changed);
+        rooms.push(rewriter.held_capacity());
+    }
+    rooms.dedup();
+    assert!(rooms.len() <= 17, "moved {} times", rooms.len());
+    assert!(rooms.iter().all(|room| *room <= 32 * 1024 + 9), "{rooms:?}");
+}
+
+#[test]
 fn no_memory_between_frames() {
     let mut rewriter = begun();
     let mut out = Vec::new();

@@ -13,7 +13,7 @@ use crate::{cluster, key, summed};
 /// What is read is written again byte for byte, and what was made for a request opens for it.
 pub fn bundles(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else { return };
-    match kind % 8 {
+    match kind {
         0 => request(rest),
         1 => request(&summed(rest)),
         2 => bundle(rest),
@@ -21,7 +21,8 @@ pub fn bundles(data: &[u8]) {
         4 => parent(rest),
         5 => round_trip(rest),
         6 => half(rest),
-        _ => fingerprint(rest),
+        7 => fingerprint(rest),
+        _ => {}
     }
 }
 

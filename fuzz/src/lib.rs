@@ -1,8 +1,8 @@
 //! The bodies of the fuzz targets: one function each, from any bytes to nothing, and a panic is a finding.
 //!
 //! The programs in `fuzz_targets/` hand them what libFuzzer makes up; `tests/corpora.rs` hands them the files of `corpus/`, as
-//! an ordinary test. The first byte of an input mostly says which reader of the target it is for, so that a corpus survives a
-//! new one: readers are only ever added at the end.
+//! an ordinary test. The first byte of an input mostly says which reader of the target it is for; a corpus survives a
+//! new one, since readers are only ever added at the end.
 //!
 //! Behind a checksum or a MAC no random bytes come through. There the body puts the right one on, by docs/formats.md and
 //! without the code that is tried.

@@ -9,7 +9,7 @@ use nodeseal::types::Secret;
 /// Requests, answers and frames: what is read is written again byte for byte.
 pub fn sealer(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else { return };
-    match kind % 3 {
+    match kind {
         0 => {
             if let Ok(request) = Request::decode(rest) {
                 assert!(request.encode().same_as(rest), "a request has a second encoding");
@@ -20,7 +20,8 @@ pub fn sealer(data: &[u8]) {
                 assert!(response.encode().same_as(rest), "an answer has a second encoding");
             }
         }
-        _ => frames(rest),
+        2 => frames(rest),
+        _ => {}
     }
 }
 

@@ -7,6 +7,7 @@ use nodeseal::keyring::export::Export;
 use nodeseal::keyring::recovery::{self, Identity};
 use nodeseal::keyring::state_file::State;
 use nodeseal::keyring::{Marker, kek_file};
+use nodeseal::seal::credential::{self, CredentialError};
 use nodeseal::seal::root::SealedRoot;
 use nodeseal::sealer::{pkcs11, tpm2};
 use nodeseal::store::container::{self, Kind};
@@ -15,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{cluster, key, summed};
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::HostSecret,
     Kind::NodeRoot,
     Kind::LocalKek,
@@ -23,12 +24,13 @@ const KINDS: [Kind; 7] = [
     Kind::InitMarker,
     Kind::Recovery,
     Kind::BundleRequest,
+    Kind::Credential,
 ];
 const DIGEST_BYTES: usize = 32;
 
 /// The node root of the frozen states.
 const STATE_ROOT: RootId = RootId::from_bytes([9; 16]);
-/// The node root of the frozen local KEK.
+/// The node root of the frozen local KEK and the frozen credential.
 const KEK_ROOT: RootId = RootId::from_bytes([3; 16]);
 /// Algorithm, root id, KEK id, created.
 const KEK_HEAD_BYTES: usize = 1 + 16 + 16 + 8;
@@ -39,7 +41,7 @@ const IDENTITY: &str = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZ
 /// What is read is written again byte for byte, behind digests, MACs and tags that fit.
 pub fn state(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else { return };
-    match kind % 14 {
+    match kind {
         0 => whole_file(rest),
         1 => whole_file(&summed(rest)),
         2 => state_file(1, rest),
@@ -53,7 +55,10 @@ pub fn state(data: &[u8]) {
         10 => marker(rest),
         11 => open_request(rest),
         12 => recovery_file(rest),
-        _ => identity(rest),
+        13 => identity(rest),
+        14 => sealed_credential(rest),
+        15 => wrapped_credential(rest),
+        _ => {}
     }
 }
 
@@ -99,6 +104,40 @@ fn wrapped_kek(plain: &[u8]) {
     let opens = kek_file::open(&bytes, &cluster(), &KEK_ROOT, &key(4)).is_ok();
     assert_eq!(opens, head[0] == 1 && head[1..17] == *KEK_ROOT.as_bytes() && kek.len() == Key::LEN);
     sealed_kek(&bytes);
+}
+
+/// Algorithm, root id, name, sealed.
+fn credential_head_bytes(bytes: &[u8]) -> Option<usize> {
+    let name = bytes.get(17..19)?.try_into().ok()?;
+    Some(19 + usize::from(u16::from_be_bytes(name)) + 8)
+}
+
+fn sealed_credential(bytes: &[u8]) {
+    let (cluster, sealing) = (cluster(), key(4));
+    let Ok(label) = credential::label(bytes) else { return };
+    let Ok(content) = credential::open(bytes, &label.name, &cluster, &KEK_ROOT, &sealing) else { return };
+    let nonce_at = credential_head_bytes(bytes).expect("it was opened");
+    let nonce = bytes[nonce_at..][..NONCE_BYTES].try_into().expect("12 bytes");
+    match credential::seal(&content, &label, &cluster, &KEK_ROOT, &sealing, nonce) {
+        Ok(again) => assert_eq!(again, bytes),
+        Err(error) => assert_eq!(error, CredentialError::Length),
+    }
+}
+
+/// The same, where the content behind head and nonce is encrypted here.
+fn wrapped_credential(plain: &[u8]) {
+    let Some(head_bytes) = credential_head_bytes(plain) else { return };
+    let Some((opening, content)) = plain.split_at_checked(head_bytes + NONCE_BYTES) else { return };
+    let (head, nonce) = opening.split_at(head_bytes);
+    let aad = [b"nodeseal credential v1\0", &[0, 2][..], b"c1", head].concat();
+    let mut bytes = opening.to_vec();
+    let sealed = KekCipher(&key(4)).seal(nonce.try_into().expect("12 bytes"), &aad, content, &mut bytes);
+    sealed.expect("shorter than 64 GiB");
+    if let Ok(label) = credential::label(&bytes) {
+        let opens = credential::open(&bytes, &label.name, &cluster(), &KEK_ROOT, &key(4)).is_ok();
+        assert_eq!(opens, head[1..17] == *KEK_ROOT.as_bytes());
+    }
+    sealed_credential(&bytes);
 }
 
 fn node_root(bytes: &[u8]) {

@@ -114,6 +114,18 @@ impl ProviderError {
         self
     }
 
+    /// The same once more, for each of those who waited for one attempt. The chain of causes becomes part of the detail.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let mut detail = self.detail.clone();
+        let mut cause = self.source();
+        while let Some(current) = cause {
+            detail = format!("{detail}: {current}");
+            cause = current.source();
+        }
+        Self::new(self.kind, detail)
+    }
+
     /// Which refusal.
     pub const fn kind(&self) -> ErrorKind {
         self.kind

@@ -8,14 +8,20 @@
 //! re-ordering providers loses nothing.
 
 pub mod breaker;
+mod credentials;
 mod error;
+#[cfg(feature = "http-client")]
+mod http;
 pub mod observed;
 pub mod set;
+#[cfg(feature = "vault")]
+pub mod vault;
 mod wrapped;
 
 use std::future::Future;
 use std::pin::Pin;
 
+pub use credentials::{CredentialAnswer, CredentialError, Credentials};
 pub use error::{ErrorKind, ProviderError};
 pub use wrapped::{KeyIdentity, KeyVersion, TextError, Wrapped};
 

@@ -1,0 +1,107 @@
+//! Bodies that may hold a plaintext or a token: read and written through buffers that are wiped.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::super::{ErrorKind, ProviderError};
+
+/// Bytes of an answer. Vault's own limit for a request is 32 MiB; no answer that we ask for has 64 KiB.
+const ANSWER_MAX_BYTES: usize = 1 << 20;
+
+/// Bytes to send. Wiped when the connection has let go of them.
+pub(crate) struct Body(Zeroizing<Vec<u8>>);
+
+impl Body {
+    /// JSON of an object of texts. Room for all of it is made first, so that no growing leaves a copy behind.
+    pub(crate) fn json(fields: &[(&str, &str)]) -> Self {
+        // An escaped control character is the longest: six bytes for one.
+        let room = fields.iter().map(|(name, value)| 6 * (name.len() + value.len()) + 6).sum::<usize>() + 2;
+        let mut body = Zeroizing::new(Vec::with_capacity(room));
+        for (at, (name, value)) in fields.iter().enumerate() {
+            body.push(if at == 0 { b'{' } else { b',' });
+            quote(&mut body, name);
+            body.push(b':');
+            quote(&mut body, value);
+        }
+        if fields.is_empty() {
+            body.push(b'{');
+        }
+        body.push(b'}');
+        Self(body)
+    }
+
+    pub(super) fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self.0)
+    }
+
+    /// The bytes, to seal them.
+    pub(crate) fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn quote(out: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend([b'\\', byte]),
+            0..0x20 => out.extend([b'\\', b'u', b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+}
+
+/// All of an answer, or an error when it is longer than the limit.
+pub(super) async fn read(mut body: Incoming) -> Result<Zeroizing<Vec<u8>>, ProviderError> {
+    let mut all = Zeroizing::new(Vec::with_capacity(4096));
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(super::broken)?.into_data() else { continue };
+        if all.len() + data.len() > ANSWER_MAX_BYTES {
+            return Err(ProviderError::new(
+                ErrorKind::Protocol,
+                format!("an answer of more than {ANSWER_MAX_BYTES} bytes"),
+            ));
+        }
+        append(&mut all, &data);
+    }
+    Ok(all)
+}
+
+/// As `extend_from_slice`, and what was left behind by growing is wiped.
+fn append(all: &mut Zeroizing<Vec<u8>>, data: &[u8]) {
+    if all.capacity() - all.len() < data.len() {
+        let mut wider = Vec::with_capacity(2 * (all.len() + data.len()));
+        wider.extend_from_slice(all);
+        all.zeroize();
+        **all = wider;
+    }
+    all.extend_from_slice(data);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_json_whatever_the_texts_and_is_never_moved() {
+        let hard = "a\"b\\c\n\u{1}\u{7f}ü/+=";
+        let body = Body::json(&[("plain", "text"), (hard, hard)]);
+        let read: std::collections::BTreeMap<String, String> = serde_json::from_slice(body.expose()).unwrap();
+        assert_eq!(read["plain"], "text");
+        assert_eq!(read[hard], hard);
+        assert_eq!(Body::json(&[]).expose(), b"{}");
+    }
+
+    #[test]
+    fn growing_keeps_the_bytes() {
+        let mut all = Zeroizing::new(Vec::new());
+        for part in [&b"abc"[..], b"", &[7; 10_000], b"d"] {
+            append(&mut all, part);
+        }
+        assert_eq!((all.len(), &all[..4], all[10_003]), (10_004, &b"abc\x07"[..], b'd'));
+    }
+}

@@ -1,0 +1,124 @@
+//! TLS by rustls with ring: who the peer must be, and what a failed handshake means.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{AlertDescription, ClientConfig, RootCertStore};
+
+use super::super::{ErrorKind, ProviderError};
+use crate::types::Secret;
+
+/// Who may have signed the provider's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Roots {
+    /// Those of the operating system.
+    System,
+    /// Those in this file (PEM), and no other.
+    File(PathBuf),
+}
+
+/// Certificate and key that prove who we are.
+pub(crate) struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// From one PEM text: the certificate, those that signed it, and the key, in any order.
+    pub(crate) fn from_pem(pem: &Secret) -> Result<Self, ProviderError> {
+        // The cause is left out: it may show a part of the text.
+        let unfit = |what: &str| ProviderError::new(ErrorKind::Login, format!("the credential holds no {what} in PEM"));
+        let chain = CertificateDer::pem_slice_iter(pem.expose()).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|_| unfit("certificate"))?;
+        if chain.is_empty() {
+            return Err(unfit("certificate"));
+        }
+        let key = PrivateKeyDer::from_pem_slice(pem.expose()).map_err(|_| unfit("private key"))?;
+        Ok(Self { chain, key })
+    }
+}
+
+/// TLS 1.2 or 1.3 to a peer that one of these has signed.
+pub(crate) fn config(roots: &Roots, identity: Option<Identity>) -> Result<Arc<ClientConfig>, ProviderError> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ProviderError::new(ErrorKind::Unfit, "TLS").because(error))?
+        .with_root_certificates(store(roots)?);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(Identity { chain, key }) => builder.with_client_auth_cert(chain, key).map_err(|error| {
+            ProviderError::new(ErrorKind::Login, "certificate and key do not fit together").because(error)
+        })?,
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn store(roots: &Roots) -> Result<RootCertStore, ProviderError> {
+    let mut store = RootCertStore::empty();
+    match roots {
+        Roots::System => {
+            let found = rustls_native_certs::load_native_certs();
+            // A system has many, and some are too old for webpki: those are left out.
+            store.add_parsable_certificates(found.certs);
+            if store.is_empty() {
+                return Err(ProviderError::new(ErrorKind::Unfit, "this system has no root certificates; set ca_file"));
+            }
+        }
+        Roots::File(path) => {
+            let unfit = || ProviderError::new(ErrorKind::Unfit, format!("ca_file {}", path.display()));
+            // All or none: a file that the operator named is not half good.
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unfit().because(error))? {
+                let certificate = certificate.map_err(|error| unfit().because(error))?;
+                store.add(certificate).map_err(|error| unfit().because(error))?;
+            }
+            if store.is_empty() {
+                let detail = format!("ca_file {} holds no certificate", path.display());
+                return Err(ProviderError::new(ErrorKind::Unfit, detail));
+            }
+        }
+    }
+    Ok(store)
+}
+
+fn of_rustls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// A handshake that did not end.
+pub(super) fn failure(error: io::Error) -> ProviderError {
+    if let Some(refused) = refused_us(&error) {
+        return refused;
+    }
+    let (kind, detail) = match of_rustls(&error) {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+            (ErrorKind::Peer, "its certificate is not good")
+        }
+        Some(rustls::Error::InvalidMessage(_)) => (ErrorKind::Protocol, "not TLS"),
+        Some(
+            rustls::Error::PeerIncompatible(_) | rustls::Error::PeerMisbehaved(_) | rustls::Error::AlertReceived(_),
+        ) => (ErrorKind::Protocol, "TLS handshake"),
+        _ => (ErrorKind::Away, "TLS handshake"),
+    };
+    ProviderError::new(kind, detail).because(error)
+}
+
+/// The peer said in an alert that it does not want our certificate. With TLS 1.3 it says so after the handshake.
+pub(super) fn refused_us(error: &io::Error) -> Option<ProviderError> {
+    let Some(rustls::Error::AlertReceived(alert)) = of_rustls(error) else { return None };
+    let ours = matches!(
+        alert,
+        AlertDescription::AccessDenied
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate
+    );
+    ours.then(|| ProviderError::new(ErrorKind::Login, format!("TLS alert {alert:?}")))
+}

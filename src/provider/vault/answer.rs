@@ -1,0 +1,276 @@
+//! What Vault answers, and what a refusal of it means.
+
+use ::http::header::{HeaderName, HeaderValue};
+use ::http::{Method, StatusCode};
+use bytes::Bytes;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::super::http::{Ask, Body, Client, Reply};
+use super::super::{ErrorKind, ProviderError};
+use super::names::MountPath;
+use crate::types::Secret;
+
+/// Bytes of Vault's own words in an error of ours.
+const WORDS_MAX_BYTES: usize = 200;
+/// A shorter text than this is not looked for in an error: `{}` and a version are everywhere.
+const SECRET_MIN_BYTES: usize = 8;
+
+/// A token, as it was granted.
+pub(super) struct Token(Secret);
+
+impl Token {
+    /// Refuses what cannot stand in a header.
+    pub(super) fn new(text: &[u8]) -> Result<Self, ProviderError> {
+        if text.is_empty() || !text.iter().all(u8::is_ascii_graphic) {
+            return Err(ProviderError::new(ErrorKind::Login, "the token is empty or not printable"));
+        }
+        Ok(Self(Secret::copy_of(text)))
+    }
+
+    fn header(&self) -> Result<HeaderValue, ProviderError> {
+        let bytes = Bytes::from_owner(Zeroizing::new(self.0.expose().to_vec()));
+        let mut value = HeaderValue::from_maybe_shared(bytes)
+            .map_err(|_| ProviderError::new(ErrorKind::Login, "the token is not printable"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(self.0.expose()).unwrap_or_default()
+    }
+}
+
+/// An answer that is a refusal.
+pub(super) struct Said {
+    status: StatusCode,
+    /// Vault's own words, cut, without anything that we sent.
+    words: String,
+    json: bool,
+    location: Option<String>,
+}
+
+/// Why a call gave nothing.
+pub(super) enum Failed {
+    /// There was no answer, or none that can be understood.
+    Unanswered(ProviderError),
+    /// Vault, or something before it, said no.
+    Refused(Said),
+}
+
+impl From<ProviderError> for Failed {
+    fn from(error: ProviderError) -> Self {
+        Self::Unanswered(error)
+    }
+}
+
+impl Said {
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.status == StatusCode::FORBIDDEN && self.json
+    }
+
+    /// The token itself is no more, whatever it may have been allowed.
+    pub(super) fn token_is_gone(&self) -> bool {
+        self.is_forbidden() && (self.words.contains("invalid token") || self.words.contains("bad token"))
+    }
+
+    /// Vault's own no, rather than a state that passes.
+    pub(super) fn is_denial(&self) -> bool {
+        self.kind().is_none()
+    }
+
+    fn detail(&self, what: &str) -> String {
+        let status = self.status.as_u16();
+        match &self.location {
+            Some(location) => format!("{what}: {status}, a redirect to {location}, which is not followed"),
+            None if self.words.is_empty() => format!("{what}: {status}"),
+            None => format!("{what}: {status}, {}", self.words),
+        }
+    }
+
+    /// What every path has in common.
+    fn kind(&self) -> Option<ErrorKind> {
+        Some(match self.status.as_u16() {
+            // A standby that cannot forward answers 307; following would carry the token to another host.
+            300..=399 => ErrorKind::Down,
+            429 => ErrorKind::Throttled,
+            // 412: a standby that is behind; 472 and 473: kinds of standby; the rest: sealed, or a proxy without its server.
+            412 | 472 | 473 | 500..=599 => ErrorKind::Down,
+            _ if !self.json => ErrorKind::Protocol,
+            _ => return None,
+        })
+    }
+
+    /// In the use of a key.
+    pub(super) fn in_use(self, what: &str) -> ProviderError {
+        let has = |words: &[&str]| words.iter().any(|part| self.words.contains(part));
+        let kind = self.kind().unwrap_or_else(|| match self.status.as_u16() {
+            403 if self.token_is_gone() => ErrorKind::Login,
+            403 => ErrorKind::Forbidden,
+            404 => ErrorKind::NoKey,
+            400 if has(&["key not found", "no such key version", "too old", "requested version", "soft deleted"]) => {
+                ErrorKind::NoKey
+            }
+            400 if has(&["message authentication failed", "invalid ciphertext", "decrypt", "ciphertext"]) => {
+                ErrorKind::Text
+            }
+            400 | 405 => ErrorKind::Unfit,
+            _ => ErrorKind::Protocol,
+        });
+        ProviderError::new(kind, self.detail(what))
+    }
+
+    /// In a login: whatever is wrong with it needs another credential or another setting of the login.
+    pub(super) fn in_login(self, what: &str) -> ProviderError {
+        ProviderError::new(self.kind().unwrap_or(ErrorKind::Login), self.detail(what))
+    }
+}
+
+/// Vault's API at one address, in one namespace.
+pub(super) struct Api {
+    client: Client,
+    namespace: Option<HeaderValue>,
+}
+
+impl Api {
+    pub(super) fn new(client: Client, namespace: Option<&MountPath>) -> Result<Self, ProviderError> {
+        let header = |name: &MountPath| HeaderValue::from_str(name.as_str());
+        let namespace = namespace.map(header).transpose();
+        let namespace =
+            namespace.map_err(|error| ProviderError::new(ErrorKind::Unfit, "the namespace").because(error))?;
+        Ok(Self { client, namespace })
+    }
+
+    /// GET without fields, POST with them. Answers the body of a 200 or 204.
+    pub(super) async fn call(
+        &self,
+        path: &str,
+        token: Option<&Token>,
+        fields: Option<&[(&str, &str)]>,
+    ) -> Result<Zeroizing<Vec<u8>>, Failed> {
+        let mut headers = vec![(HeaderName::from_static("x-vault-request"), HeaderValue::from_static("true"))];
+        if let Some(namespace) = &self.namespace {
+            headers.push((HeaderName::from_static("x-vault-namespace"), namespace.clone()));
+        }
+        if let Some(token) = token {
+            headers.push((HeaderName::from_static("x-vault-token"), token.header()?));
+        }
+        let method = if fields.is_some() { Method::POST } else { Method::GET };
+        let body = fields.map(Body::json);
+        let reply = self.client.ask(Ask { method, path: &format!("/v1/{path}"), headers: &headers, body }).await?;
+        if matches!(reply.status.as_u16(), 200 | 204) {
+            return Ok(reply.body);
+        }
+        let sent = fields.unwrap_or_default().iter().map(|(_, value)| *value);
+        let secrets: Vec<&str> = sent.chain(token.map(Token::as_str)).collect();
+        Err(Failed::Refused(said(reply, &secrets)))
+    }
+}
+
+fn said(reply: Reply, secrets: &[&str]) -> Said {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<String>,
+    }
+    let errors = serde_json::from_slice::<Errors>(&reply.body).ok();
+    let json = errors.is_some() && reply.json;
+    let mut words = errors.map(|errors| errors.errors.join("; ")).unwrap_or_default();
+    // Vault never repeats what it was sent. Something before it might.
+    if secrets.iter().any(|secret| secret.len() >= SECRET_MIN_BYTES && words.contains(secret)) {
+        "(its words repeat what was sent)".clone_into(&mut words);
+    }
+    words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.truncate(words.floor_char_boundary(WORDS_MAX_BYTES));
+    let location = if reply.status.is_redirection() { reply.location } else { None };
+    Said { status: reply.status, words, json, location }
+}
+
+/// The wrapper around `data` that most answers have.
+#[derive(Deserialize)]
+struct Data<T> {
+    data: T,
+}
+
+/// Reads an answer. The reader's own words are left out, because they may show a value.
+pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, ProviderError> {
+    serde_json::from_slice(body).map_err(|error| {
+        let place = format!("{what}: not the expected JSON from column {} of line {}", error.column(), error.line());
+        ProviderError::new(ErrorKind::Protocol, place)
+    })
+}
+
+/// As [`read`], of what stands under `data`.
+pub(super) fn read_data<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, ProviderError> {
+    read::<Data<T>>(body, what).map(|answer| answer.data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(status: u16, body: &str) -> Said {
+        let body = Zeroizing::new(body.as_bytes().to_vec());
+        let json = body.starts_with(b"{");
+        said(Reply { status: StatusCode::from_u16(status).unwrap(), location: None, json, body }, &["hvs.CANARY", "{}"])
+    }
+
+    fn errors(words: &str) -> String {
+        serde_json::json!({ "errors": [words] }).to_string()
+    }
+
+    #[test]
+    fn each_refusal_has_its_kind() {
+        let html = "<html>Bad gateway</html>".to_owned();
+        for (status, body, in_use, in_login) in [
+            (400, errors("cipher: message authentication failed"), ErrorKind::Text, ErrorKind::Login),
+            (400, errors("invalid ciphertext: no prefix"), ErrorKind::Text, ErrorKind::Login),
+            (400, errors("encryption key not found"), ErrorKind::NoKey, ErrorKind::Login),
+            (
+                400,
+                errors("ciphertext or signature version is disallowed by policy (too old)"),
+                ErrorKind::NoKey,
+                ErrorKind::Login,
+            ),
+            (400, errors("derivation"), ErrorKind::Unfit, ErrorKind::Login),
+            (403, errors("permission denied"), ErrorKind::Forbidden, ErrorKind::Login),
+            (
+                403,
+                errors("2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"),
+                ErrorKind::Login,
+                ErrorKind::Login,
+            ),
+            (403, html.clone(), ErrorKind::Protocol, ErrorKind::Protocol),
+            (404, errors(""), ErrorKind::NoKey, ErrorKind::Login),
+            (404, html.clone(), ErrorKind::Protocol, ErrorKind::Protocol),
+            (412, errors(""), ErrorKind::Down, ErrorKind::Down),
+            (429, errors("quota"), ErrorKind::Throttled, ErrorKind::Throttled),
+            (473, errors(""), ErrorKind::Down, ErrorKind::Down),
+            (502, html, ErrorKind::Down, ErrorKind::Down),
+            (503, errors("Vault is sealed"), ErrorKind::Down, ErrorKind::Down),
+            (307, String::new(), ErrorKind::Down, ErrorKind::Down),
+        ] {
+            assert_eq!(refusal(status, &body).in_use("x").kind(), in_use, "{status} {body}");
+            assert_eq!(refusal(status, &body).in_login("x").kind(), in_login, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn words_are_cut_and_never_repeat_what_was_sent() {
+        let shown = refusal(403, &errors("bad hvs.CANARY here")).in_use("decrypt").to_string();
+        assert!(!shown.contains("CANARY") && shown.contains("decrypt: 403"), "{shown}");
+        let long = refusal(403, &errors(&"ü\n".repeat(5000))).in_use("decrypt").to_string();
+        assert!(long.len() < 400 && !long.contains('\n'), "{long}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_shown() {
+        #[derive(Deserialize)]
+        struct Number {
+            #[serde(rename = "n")]
+            _n: u64,
+        }
+        let error = read_data::<Number>(br#"{"data":{"n":"CANARY"}}"#, "login").err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+        assert!(!error.to_string().contains("CANARY"));
+    }
+}

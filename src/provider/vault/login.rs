@@ -1,0 +1,322 @@
+//! The methods of logging in. What they need is read anew each time: a file may have been replaced, a credential sealed again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::super::http::{Body, Identity};
+use super::super::{Credentials, ErrorKind, ProviderError};
+use super::answer::{self, Api, Failed, Token};
+use super::lease::Grant;
+use super::names::{MountPath, Name};
+use super::session::Login;
+use crate::types::Secret;
+
+/// How to log in. Credentials are named, never held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VaultAuth {
+    /// A token that somebody else made. It cannot be replaced from here when its maximum lifetime ends.
+    Token {
+        /// The token.
+        credential: String,
+    },
+    /// `{"role_id": …, "secret_id": …}`, or `{"role_id": …, "wrapping_token": …}` to fetch the secret id once.
+    AppRole {
+        /// Usually `approle`.
+        mount: MountPath,
+        /// Needed with a wrapping token: it must have been made for this role's secret id.
+        role: Option<Name>,
+        /// The JSON above.
+        credential: String,
+    },
+    /// A JSON web token in a file that somebody keeps fresh: methods `jwt` and `kubernetes`.
+    Jwt {
+        /// Usually `jwt` or `kubernetes`.
+        mount: MountPath,
+        /// The mount's default role without one.
+        role: Option<Name>,
+        /// Read at each login, so that a replaced file or a swapped link is taken up.
+        file: PathBuf,
+    },
+    /// A TLS client certificate.
+    Certificate {
+        /// Usually `cert`.
+        mount: MountPath,
+        /// Vault tries all roles without one.
+        role: Option<Name>,
+        /// Certificate, those that signed it, and its key, in one PEM text.
+        credential: String,
+    },
+}
+
+/// Logs in, again and again.
+pub(super) struct Logins {
+    credentials: Arc<dyn Credentials>,
+    /// Fetched with a wrapping token that is used up, and not yet sealed.
+    unsealed: tokio::sync::Mutex<Option<Secret>>,
+}
+
+/// The credential of an AppRole. Borrowed, so that the only copy is the one that is wiped.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AppRole<'a> {
+    role_id: &'a str,
+    secret_id: Option<&'a str>,
+    wrapping_token: Option<&'a str>,
+}
+
+/// The part of an answer that grants a token.
+#[derive(Deserialize)]
+struct Auth<'a> {
+    client_token: &'a str,
+    lease_duration: u64,
+    renewable: bool,
+}
+
+#[derive(Deserialize)]
+struct Granted<'a> {
+    #[serde(borrow)]
+    auth: Auth<'a>,
+}
+
+impl Auth<'_> {
+    fn grant(&self) -> Grant {
+        grant(self.lease_duration, self.renewable)
+    }
+}
+
+fn grant(seconds: u64, renewable: bool) -> Grant {
+    // Zero never expires; nothing lives for more than a century.
+    let lifetime = (seconds != 0).then(|| Duration::from_secs(seconds.min(100 * 366 * 24 * 3600)));
+    Grant { lifetime, renewable }
+}
+
+fn refused(failed: Failed, what: &str) -> ProviderError {
+    match failed {
+        Failed::Unanswered(error) => error,
+        Failed::Refused(said) => said.in_login(what),
+    }
+}
+
+impl Logins {
+    pub(super) fn new(credentials: Arc<dyn Credentials>) -> Self {
+        Self { credentials, unsealed: tokio::sync::Mutex::new(None) }
+    }
+
+    async fn open(&self, name: &str) -> Result<Secret, ProviderError> {
+        self.credentials.open(name).await.map_err(|error| {
+            ProviderError::new(ErrorKind::Login, format!("credential {name} cannot be opened")).because(error)
+        })
+    }
+
+    /// Who we are in TLS, where the method is that.
+    pub(super) async fn certificate(&self, auth: &VaultAuth) -> Result<Option<Identity>, ProviderError> {
+        match auth {
+            VaultAuth::Certificate { credential, .. } => Identity::from_pem(&self.open(credential).await?).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) async fn login(&self, auth: &VaultAuth, api: &Api) -> Result<(Token, Grant), ProviderError> {
+        match auth {
+            VaultAuth::Token { credential } => given(api, &self.open(credential).await?).await,
+            VaultAuth::AppRole { mount, role, credential } => {
+                self.app_role(api, mount, role.as_ref(), credential).await
+            }
+            VaultAuth::Jwt { mount, role, file } => {
+                let jwt = read_jwt(file)?;
+                let mut fields = vec![("jwt", text(&jwt)?.trim())];
+                fields.extend(role.as_ref().map(|role| ("role", role.as_str())));
+                post(api, mount, &fields).await
+            }
+            VaultAuth::Certificate { mount, role, .. } => {
+                let fields: Vec<_> = role.iter().map(|role| ("name", role.as_str())).collect();
+                post(api, mount, &fields).await
+            }
+        }
+    }
+
+    async fn app_role(
+        &self,
+        api: &Api,
+        mount: &MountPath,
+        role: Option<&Name>,
+        name: &str,
+    ) -> Result<(Token, Grant), ProviderError> {
+        let mut unsealed = self.unsealed.lock().await;
+        let sealed = match unsealed.take() {
+            // A seal that failed is tried again; meanwhile the login must not depend on it.
+            Some(secret) => {
+                if self.credentials.replace(name, &secret).await.is_err() {
+                    *unsealed = Some(Secret::copy_of(secret.expose()));
+                }
+                secret
+            }
+            None => self.open(name).await?,
+        };
+        let credential = parse(&sealed, name)?;
+        let Some(wrapping) = credential.wrapping_token else {
+            return app_role_login(api, mount, &credential, name).await;
+        };
+        let secret_id = unwrap(api, mount, role, wrapping).await?;
+        let fields = [("role_id", credential.role_id), ("secret_id", text(&secret_id)?)];
+        let fetched = Secret::copy_of(Body::json(&fields).expose());
+        // The wrapping token is used up from here on: what it gave must not be lost, whatever the seal says.
+        if self.credentials.replace(name, &fetched).await.is_err() {
+            *unsealed = Some(Secret::copy_of(fetched.expose()));
+        }
+        app_role_login(api, mount, &parse(&fetched, name)?, name).await
+    }
+}
+
+fn text(secret: &Secret) -> Result<&str, ProviderError> {
+    std::str::from_utf8(secret.expose()).map_err(|_| ProviderError::new(ErrorKind::Login, "a credential is not text"))
+}
+
+fn parse<'a>(sealed: &'a Secret, name: &str) -> Result<AppRole<'a>, ProviderError> {
+    // Without the reader's own words, which may show a value.
+    let wrong = || {
+        ProviderError::new(
+            ErrorKind::Login,
+            format!("credential {name} is not {{\"role_id\": …, and \"secret_id\": … or \"wrapping_token\": …}}"),
+        )
+    };
+    let credential: AppRole<'a> = serde_json::from_slice(sealed.expose()).map_err(|_| wrong())?;
+    if credential.secret_id.is_some() && credential.wrapping_token.is_some() { Err(wrong()) } else { Ok(credential) }
+}
+
+async fn app_role_login(
+    api: &Api,
+    mount: &MountPath,
+    credential: &AppRole<'_>,
+    name: &str,
+) -> Result<(Token, Grant), ProviderError> {
+    let mut fields = vec![("role_id", credential.role_id)];
+    // A role may be bound by its network alone (bind_secret_id=false).
+    fields.extend(credential.secret_id.map(|secret_id| ("secret_id", secret_id)));
+    post(api, mount, &fields).await.map_err(|error| match error.kind() {
+        ErrorKind::Login => ProviderError::new(ErrorKind::Login, format!("credential {name}")).because(error),
+        _ => error,
+    })
+}
+
+async fn post(api: &Api, mount: &MountPath, fields: &[(&str, &str)]) -> Result<(Token, Grant), ProviderError> {
+    let path = format!("auth/{mount}/login");
+    let body = api.call(&path, None, Some(fields)).await.map_err(|failed| refused(failed, &path))?;
+    let Granted { auth } = answer::read(&body, &path)?;
+    Ok((Token::new(auth.client_token.as_bytes())?, auth.grant()))
+}
+
+/// A token that was made elsewhere: it is asked how long it lives.
+async fn given(api: &Api, sealed: &Secret) -> Result<(Token, Grant), ProviderError> {
+    #[derive(Deserialize)]
+    struct Looked {
+        ttl: u64,
+        #[serde(default)]
+        renewable: bool,
+    }
+    let what = "auth/token/lookup-self";
+    let token = Token::new(sealed.expose().trim_ascii())?;
+    let body = api.call(what, Some(&token), None).await.map_err(|failed| refused(failed, what))?;
+    let Looked { ttl, renewable } = answer::read_data(&body, what)?;
+    Ok((token, grant(ttl, renewable)))
+}
+
+/// A fetched secret id. A wrapping token that was made anywhere else is not used: somebody may have put his own in its place.
+async fn unwrap(api: &Api, mount: &MountPath, role: Option<&Name>, wrapping: &str) -> Result<Secret, ProviderError> {
+    #[derive(Deserialize)]
+    struct Looked<'a> {
+        creation_path: &'a str,
+    }
+    #[derive(Deserialize)]
+    struct Unwrapped<'a> {
+        secret_id: &'a str,
+    }
+    let Some(role) = role else {
+        return Err(ProviderError::new(
+            ErrorKind::Unfit,
+            "a wrapping token needs `role`, to check what it was made for",
+        ));
+    };
+    let what = "sys/wrapping/lookup (a token that does not exist was used before: if not by this node, by a thief)";
+    let fields = [("token", wrapping)];
+    let body = api.call("sys/wrapping/lookup", None, Some(&fields)).await.map_err(|failed| refused(failed, what))?;
+    let looked: Looked<'_> = answer::read_data(&body, "sys/wrapping/lookup")?;
+    let expected = format!("auth/{mount}/role/{role}/secret-id");
+    if looked.creation_path != expected {
+        let detail = format!("the wrapping token was made at {} and not at {expected}", looked.creation_path);
+        return Err(ProviderError::new(ErrorKind::Login, detail));
+    }
+    let token = Token::new(wrapping.as_bytes())?;
+    let what = "sys/wrapping/unwrap";
+    let body = api.call(what, Some(&token), Some(&[])).await.map_err(|failed| refused(failed, what))?;
+    let unwrapped: Unwrapped<'_> = answer::read_data(&body, what)?;
+    Ok(Secret::copy_of(unwrapped.secret_id.as_bytes()))
+}
+
+pub(super) async fn renew(login: &Login) -> Result<Grant, Failed> {
+    let what = "auth/token/renew-self";
+    let body = login.api.call(what, Some(&login.token), Some(&[])).await?;
+    let Granted { auth } = answer::read(&body, what)?;
+    Ok(auth.grant())
+}
+
+/// Bytes of a token in a file: Kubernetes' have about 1,200.
+const JWT_MAX_BYTES: u64 = 64 << 10;
+
+fn read_jwt(file: &Path) -> Result<Secret, ProviderError> {
+    let unfit = |why: &str| ProviderError::new(ErrorKind::Login, format!("{}: {why}", file.display()));
+    let size = fs::metadata(file).map_err(|error| unfit("cannot be read").because(error))?.len();
+    if size > JWT_MAX_BYTES {
+        return Err(unfit("too long for a token"));
+    }
+    let bytes = Zeroizing::new(fs::read(file).map_err(|error| unfit("cannot be read").because(error))?);
+    let token = bytes.trim_ascii();
+    if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
+        return Err(unfit("holds no token"));
+    }
+    Ok(Secret::copy_of(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_approle_credential_is_exactly_one_of_two_forms() {
+        let parse = |text: &str| {
+            let sealed = Secret::copy_of(text.as_bytes());
+            let parsed = super::parse(&sealed, "vault-approle");
+            parsed.map(|credential| credential.secret_id.is_some()).map_err(|error| error.to_string())
+        };
+        assert_eq!(parse(r#"{"role_id":"r","secret_id":"s"}"#), Ok(true));
+        assert_eq!(parse(r#"{"role_id":"r","wrapping_token":"w"}"#), Ok(false));
+        assert_eq!(parse(r#"{"role_id":"r"}"#), Ok(false));
+        for bad in [
+            r#"{"role_id":"CANARY","secret_id":7}"#,
+            r#"{"CANARY":1}"#,
+            "CANARY",
+            r#"{"role_id":"CANARY","secret_id":"s","wrapping_token":"w"}"#,
+        ] {
+            let shown = parse(bad).unwrap_err();
+            assert!(shown.contains("vault-approle") && !shown.contains("CANARY"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_token_file_is_read_as_it_is_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        assert_eq!(read_jwt(&file).err().unwrap().kind(), ErrorKind::Login);
+        fs::write(&file, "a.b.c\n").unwrap();
+        assert_eq!(read_jwt(&file).unwrap().expose(), b"a.b.c");
+        for bad in [" \n".to_owned(), "a b".to_owned(), "a".repeat(70_000)] {
+            fs::write(&file, bad).unwrap();
+            assert!(read_jwt(&file).is_err());
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! HashiCorp Vault and OpenBao: a key of the transit secrets engine.
+//!
+//! The identity of a key is `<namespace>/<mount>/<key>@<when version 1 was made>`. Vault has no id for a key; the time of its first
+//! version is what a key that was deleted and made again under the same name does not share. Its version is Vault's number.
+//!
+//! Each wrap names the version that it wants, and the answer's text and number must both agree. An answer of Vault does not say
+//! which key made it, so the key is read again after each wrap: the same identity before and after is that of the text.
+
+mod answer;
+mod key;
+mod lease;
+mod login;
+mod names;
+mod session;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
+use crate::types::Key;
+use crate::types::wire::Writer;
+use answer::{Failed, Said};
+use key::{Binding, Known};
+use session::Session;
+
+pub use super::http::{Address, AddressError, Roots};
+pub use key::Remark;
+pub use login::VaultAuth;
+pub use names::{MountPath, Name, NameError};
+
+/// Bytes of a text that is none: a GCM nonce and tag alone.
+const TEXT_EMPTY_BYTES: usize = 28;
+/// Characters of base64 for 32 bytes.
+const KEY_CHARACTERS: usize = 44;
+
+/// Which key, where, and how to log in. Holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VaultSettings {
+    /// Where Vault listens.
+    pub address: Address,
+    /// Of Vault Enterprise or OpenBao.
+    pub namespace: Option<MountPath>,
+    /// Of the transit engine, usually `transit`.
+    pub mount: MountPath,
+    /// The key's name.
+    pub key: Name,
+    /// When version 1 was made, as `vault read` shows it: only for a key whose `min_decryption_version` is above 1.
+    pub created: Option<String>,
+    /// How to log in.
+    pub auth: VaultAuth,
+    /// Who may have signed Vault's certificate.
+    pub roots: Roots,
+    /// Of one request, and of one call with all its requests.
+    pub timeout: Duration,
+}
+
+/// One transit key, with a login to it.
+pub struct Vault {
+    session: Arc<Session>,
+    /// The key as it was last seen.
+    known: Mutex<Option<Known>>,
+}
+
+impl Vault {
+    /// Does not connect yet.
+    pub fn new(settings: VaultSettings, credentials: Arc<dyn Credentials>) -> Self {
+        Self { session: Session::new(settings, credentials), known: Mutex::new(None) }
+    }
+
+    /// Keeps the login alive, for ever. To be spawned once beside the calls: a token that nobody uses for long has to be renewed too.
+    pub fn keep_login(&self) -> impl Future<Output = ()> + Send + 'static {
+        let session = self.session.clone();
+        async move { session.keep().await }
+    }
+
+    /// What the operator should know of the key as it was last seen.
+    pub fn remarks(&self) -> Vec<Remark> {
+        self.last_seen().map(|known| known.remarks).unwrap_or_default()
+    }
+
+    fn last_seen(&self) -> Option<Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember(&self, known: Option<Known>) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    /// The identity without the time.
+    fn scope(&self) -> String {
+        let VaultSettings { namespace, mount, key, .. } = self.session.settings();
+        namespace.as_ref().map_or_else(|| format!("{mount}/{key}"), |namespace| format!("{namespace}/{mount}/{key}"))
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, ProviderError>>) -> Result<T, ProviderError> {
+        let timeout = self.session.settings().timeout;
+        match tokio::time::timeout(timeout, call).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ProviderError::new(ErrorKind::Away, format!("no answer in {timeout:?}"))),
+        }
+    }
+
+    /// One request with the login that serves; once more with another login where that one was refused.
+    async fn call(
+        &self,
+        verb: &str,
+        fields: Option<&[(&str, &str)]>,
+    ) -> Result<Zeroizing<Vec<u8>>, Result<Said, ProviderError>> {
+        let VaultSettings { mount, key, .. } = self.session.settings();
+        let path = format!("{mount}/{verb}/{key}");
+        let login = self.session.login().await.map_err(Err)?;
+        let said = match login.api.call(&path, Some(&login.token), fields).await {
+            Ok(body) => return Ok(body),
+            Err(Failed::Unanswered(error)) => return Err(Err(error)),
+            Err(Failed::Refused(said)) => said,
+        };
+        if !said.is_forbidden() {
+            return Err(Ok(said));
+        }
+        let Some(login) = self.session.another(&login, &said).await else { return Err(Ok(said)) };
+        login.api.call(&path, Some(&login.token), fields).await.map_err(|failed| match failed {
+            Failed::Unanswered(error) => Err(error),
+            Failed::Refused(said) => Ok(said),
+        })
+    }
+
+    async fn read(&self) -> Result<Known, ProviderError> {
+        let body = self.call("keys", None).await.map_err(|failed| match failed {
+            Err(error) => error,
+            Ok(said) if said.is_forbidden() && !said.token_is_gone() => {
+                let VaultSettings { mount, key, .. } = self.session.settings();
+                said.in_use(&format!("the policy must allow read on {mount}/keys/{key}"))
+            }
+            Ok(said) => said.in_use("read key"),
+        })?;
+        let known = key::read(&body, &self.scope(), self.session.settings().created.as_deref())?;
+        self.remember(Some(known.clone()));
+        Ok(known)
+    }
+
+    async fn seen(&self) -> Result<Known, ProviderError> {
+        match self.last_seen() {
+            Some(known) => Ok(known),
+            None => self.read().await,
+        }
+    }
+
+    async fn wrap(&self, plain: &Key, context: Context<'_>) -> Result<Wrapped, ProviderError> {
+        let known = self.seen().await?;
+        let mut text = Zeroizing::new([0; KEY_CHARACTERS]);
+        let plain = encoded(plain.expose(), &mut *text)?;
+        let version = known.version.to_string();
+        let bound = bound(context);
+        let mut fields = vec![("plaintext", plain), ("key_version", version.as_str())];
+        fields.extend(binding(known.binding, &bound));
+        let body = match self.call("encrypt", Some(&fields)).await {
+            Ok(body) => body,
+            Err(failed) => {
+                // Whatever was wrong, the key is looked at anew before the next attempt.
+                self.remember(None);
+                return Err(failed.map_or_else(|error| error, |said| said.in_use("encrypt")));
+            }
+        };
+        let text = wrapped_text(&body, known.version)?;
+        let now = self.read().await?;
+        if now.identity != known.identity {
+            let detail = format!("encrypt: the key was {} and is {}", known.identity, now.identity);
+            return Err(ProviderError::new(ErrorKind::NoKey, detail));
+        }
+        if now.version < known.version {
+            return Err(ProviderError::new(ErrorKind::Lied, "encrypt: the key's latest version went back"));
+        }
+        Wrapped::new(ProviderKind::Vault, known.identity, key::version_text(known.version)?, text.into_bytes())
+            .map_err(|error| ProviderError::new(ErrorKind::Lied, "encrypt: the text").because(error))
+    }
+
+    async fn unwrap(&self, wrapped: &Wrapped, context: Context<'_>) -> Result<Key, ProviderError> {
+        let foreign = |why: &str| ProviderError::new(ErrorKind::Text, why);
+        let of_this_name = wrapped.identity.as_str().rsplit_once('@').is_some_and(|(scope, _)| scope == self.scope());
+        if wrapped.kind != ProviderKind::Vault || !of_this_name {
+            return Err(foreign("the wrap is of another key"));
+        }
+        let text = std::str::from_utf8(wrapped.text()).map_err(|_| foreign("the text is none of transit"))?;
+        match split(text) {
+            Some((version, _)) if version == wrapped.version.as_str() => {}
+            _ => return Err(foreign("the text is none of transit, or of another version")),
+        }
+        let known = self.seen().await?;
+        let bound = bound(context);
+        let mut fields = vec![("ciphertext", text)];
+        fields.extend(binding(known.binding, &bound));
+        let body = self.call("decrypt", Some(&fields)).await;
+        let body = body.map_err(|failed| failed.map_or_else(|error| error, |said| said.in_use("decrypt")))?;
+        opened(&body)
+    }
+}
+
+impl Kek for Vault {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Vault
+    }
+
+    fn probe(&self) -> Answer<'_, KeyState> {
+        Box::pin(self.in_time(async { self.read().await?.state() }))
+    }
+
+    fn wrap_key<'a>(&'a self, key: &'a Key, context: Context<'a>) -> Answer<'a, Wrapped> {
+        Box::pin(self.in_time(self.wrap(key, context)))
+    }
+
+    fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, context: Context<'a>) -> Answer<'a, Key> {
+        Box::pin(self.in_time(self.unwrap(wrapped, context)))
+    }
+}
+
+/// Cluster and KEK, in base64. The cluster is length-prefixed, so that no two pairs give the same bytes.
+fn bound(context: Context<'_>) -> String {
+    let mut bytes = Writer::new();
+    bytes.bytes16(context.cluster.as_str().as_bytes()).raw(context.kek.as_bytes());
+    STANDARD.encode(bytes.finish())
+}
+
+fn binding(binding: Binding, bound: &str) -> impl Iterator<Item = (&'static str, &str)> {
+    let associated = (binding != Binding::None).then_some(("associated_data", bound));
+    let derived = (binding == Binding::Derived).then_some(("context", bound));
+    associated.into_iter().chain(derived)
+}
+
+fn encoded<'a>(bytes: &[u8], into: &'a mut [u8]) -> Result<&'a str, ProviderError> {
+    let unfit = || ProviderError::new(ErrorKind::Unfit, "base64");
+    let len = STANDARD.encode_slice(bytes, into).map_err(|_| unfit())?;
+    std::str::from_utf8(&into[..len]).map_err(|_| unfit())
+}
+
+/// Version and base64 of `vault:vN:…`.
+fn split(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix("vault:v")?.split_once(':')
+}
+
+/// The text of an answer to `encrypt`, which must be of this version.
+fn wrapped_text(body: &[u8], version: u64) -> Result<String, ProviderError> {
+    #[derive(Deserialize)]
+    struct Encrypted<'a> {
+        ciphertext: &'a str,
+        key_version: u64,
+    }
+    let Encrypted { ciphertext, key_version } = answer::read_data(body, "encrypt")?;
+    let lied = |why: String| ProviderError::new(ErrorKind::Lied, why);
+    let (named, text) =
+        split(ciphertext).ok_or_else(|| lied("encrypt: the text is empty or none of transit".into()))?;
+    if key_version != version || named != version.to_string() {
+        return Err(lied(format!("encrypt: asked for version {version}, the answer says {key_version}")));
+    }
+    match STANDARD.decode(text) {
+        Ok(bytes) if bytes.len() >= TEXT_EMPTY_BYTES + Key::LEN => Ok(ciphertext.to_owned()),
+        _ => Err(lied("encrypt: the text is too short for a key, or not base64".into())),
+    }
+}
+
+/// The key in an answer to `decrypt`.
+fn opened(body: &[u8]) -> Result<Key, ProviderError> {
+    #[derive(Deserialize)]
+    struct Decrypted<'a> {
+        plaintext: &'a str,
+    }
+    let Decrypted { plaintext } = answer::read_data(body, "decrypt")?;
+    let lied = || ProviderError::new(ErrorKind::Lied, "decrypt: the answer is not 32 bytes");
+    // The decoder wants room for what 44 characters could hold at most.
+    let mut bytes = Zeroizing::new([0; KEY_CHARACTERS / 4 * 3]);
+    if plaintext.len() != KEY_CHARACTERS {
+        return Err(lied());
+    }
+    let len = STANDARD.decode_slice(plaintext, &mut *bytes).map_err(|_| lied())?;
+    Key::copy_of(&bytes[..len]).ok_or_else(lied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind<T>(result: Result<T, ProviderError>) -> Option<ErrorKind> {
+        result.err().map(|error| error.kind())
+    }
+
+    #[test]
+    fn a_wrap_is_of_the_version_that_was_asked_for_or_none() {
+        let body =
+            |text: &str, version: &str| format!(r#"{{"data":{{"ciphertext":"{text}","key_version":{version}}}}}"#);
+        let text = format!("vault:v3:{}", STANDARD.encode([7; 60]));
+        let wrapped = |text: &str, version: &str| wrapped_text(body(text, version).as_bytes(), 3);
+        assert_eq!(wrapped(&text, "3").unwrap(), text);
+        for (text, version) in [
+            ("", "3"),
+            ("vault:v3:", "3"),
+            ("vault:v3:!!!!", "3"),
+            ("vault:v3:AAAA", "3"),
+            (&text, "2"),
+            (&text.replace("v3", "v2"), "3"),
+            (&text.replace("v3", "v03"), "3"),
+            (&text.replace("vault", "bao"), "3"),
+        ] {
+            assert_eq!(kind(wrapped(text, version)), Some(ErrorKind::Lied), "{text} {version}");
+        }
+        for garbled in
+            ["", "{}", "[]", "<html>", r#"{"data":{}}"#, r#"{"data":{"ciphertext":"x"}}"#, r#"{"data":null}"#]
+        {
+            assert_eq!(kind(wrapped_text(garbled.as_bytes(), 3)), Some(ErrorKind::Protocol), "{garbled}");
+        }
+    }
+
+    #[test]
+    fn an_opened_key_has_exactly_32_bytes() {
+        let opened =
+            |bytes: &[u8]| opened(format!(r#"{{"data":{{"plaintext":"{}"}}}}"#, STANDARD.encode(bytes)).as_bytes());
+        assert_eq!(opened(&[9; 32]).unwrap().expose(), &[9; 32]);
+        for len in [0, 1, 16, 31, 33, 64] {
+            assert_eq!(kind(opened(&vec![9; len])), Some(ErrorKind::Lied), "{len}");
+        }
+        assert_eq!(kind(super::opened(br#"{"data":{"plaintext":"\u0041"}}"#)), Some(ErrorKind::Protocol));
+    }
+
+    #[test]
+    fn what_a_text_is_bound_to_cannot_be_shifted() {
+        use crate::types::KekId;
+        let of = |cluster: &str, kek: u8| {
+            bound(Context { cluster: &cluster.parse().unwrap(), kek: &KekId::from_bytes([kek; 16]) })
+        };
+        let all = [of("a", 1), of("a", 2), of("b", 1), of("ab", 1)];
+        assert!((0..4).all(|i| (0..i).all(|j| all[i] != all[j])));
+        // Frozen: a wrap opens only with the same bytes.
+        assert_eq!(of("prod", 0), "AARwcm9kAAAAAAAAAAAAAAAAAAAAAA==");
+    }
+}

@@ -14,7 +14,7 @@ export NODESEAL_SERVERS := $(CACHE)/servers
 .PHONY: help quickstart test lint advisories bench e2e hsm-test fuzz fuzz-keep torture
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
-	@echo 'make test         lint, then every test: unit, TPM, service, kube-apiserver'
+	@echo 'make test         lint, then every test: unit, TPM, service, Vault, kube-apiserver'
 	@echo 'make lint         format, clippy, dependencies'
 	@echo 'make advisories   known vulnerabilities of dependencies (needs the network)'
 	@echo 'make e2e          only the tests with kube-apiserver and etcd'
@@ -30,6 +30,7 @@ quickstart:
 
 test: lint
 	scripts/need.sh test
+	tests/providers/build-vault.sh "$(NODESEAL_SERVERS)"
 	cargo test --no-fail-fast
 	cargo test --no-fail-fast -p hsm-tests
 	cargo test --no-fail-fast -p nodeseal-fuzz

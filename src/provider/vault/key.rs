@@ -85,6 +85,8 @@ struct Described {
     allow_plaintext_backup: bool,
     #[serde(default)]
     deletion_allowed: bool,
+    /// Not shown of a type that is for signing alone.
+    #[serde(default)]
     keys: BTreeMap<u64, Born>,
 }
 

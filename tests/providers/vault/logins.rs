@@ -1,0 +1,197 @@
+//! Each method of logging in, what replaces a login, and what a login must not do.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use nodeseal::provider::vault::{Vault, VaultAuth, VaultSettings};
+use nodeseal::provider::{ErrorKind, Kek};
+use rcgen::{KeyPair, SigningKey};
+use serde_json::{Value, json};
+
+use super::Mine;
+use super::server::shared;
+use crate::conformance::{Ground, refused};
+use crate::credentials::Memory;
+
+fn token(mine: &Mine, more: Value) -> String {
+    let mut body = json!({ "policies": [&mine.name], "no_default_policy": false });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    shared().post("auth/token/create", body)["auth"]["client_token"].as_str().unwrap().to_owned()
+}
+
+fn by_token() -> VaultAuth {
+    VaultAuth::Token { credential: "vault-token".into() }
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_while_nobody_uses_it_and_noticed_when_it_is_revoked() {
+    let mine = Mine::new();
+    let text = token(&mine, json!({ "period": "4s" }));
+    let memory = Memory::with("vault-token", &format!("{text}\n"));
+    let vault = mine.vault(by_token(), &memory);
+    let keeping = tokio::spawn(vault.keep_login());
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    vault.probe().await.unwrap();
+    assert!(mine.proxy().count("auth/token/renew-self") >= 2, "{}", mine.proxy().count("renew-self"));
+    keeping.abort();
+
+    shared().post("auth/token/revoke", json!({ "token": text }));
+    refused(&mine, vault.probe().await, &[ErrorKind::Login]);
+    // The operator seals another one: it is taken up without a restart, after a pause of seconds.
+    memory.set("vault-token", &token(&mine, json!({})));
+    for _ in 0..40 {
+        if vault.probe().await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    vault.probe().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_approle_login_that_was_revoked_is_made_again_within_the_call() {
+    let mine = Mine::new();
+    let kek = mine.kek();
+    kek.probe().await.unwrap();
+    let seen = mine.proxy().seen();
+    let used = seen.iter().rev().find_map(|seen| seen.header("x-vault-token")).unwrap();
+    shared().post("auth/token/revoke", json!({ "token": used }));
+    kek.probe().await.unwrap();
+    assert_eq!(mine.proxy().count("auth/approle/login"), 2);
+}
+
+#[tokio::test]
+async fn many_calls_make_one_login_and_a_denied_right_makes_no_storm() {
+    let mine = Mine::new();
+    let kek = mine.kek();
+    let all: Vec<_> = (0..32)
+        .map(|_| {
+            let kek = kek.clone();
+            tokio::spawn(async move { kek.probe().await.unwrap() })
+        })
+        .collect();
+    for task in all {
+        task.await.unwrap();
+    }
+    mine.deny();
+    for _ in 0..10 {
+        refused(&mine, kek.probe().await, &[ErrorKind::Forbidden]);
+    }
+    assert_eq!(mine.proxy().count("auth/approle/login"), 1);
+}
+
+#[tokio::test]
+async fn refused_logins_are_not_tried_at_every_call() {
+    let mine = Mine::new();
+    let stranger = mine.stranger();
+    for _ in 0..50 {
+        refused(&mine, stranger.probe().await, &[ErrorKind::Login]);
+    }
+    assert!(mine.proxy().count("auth/approle/login") <= 3);
+}
+
+fn wrapping(mine: &Mine, token: &str) -> Arc<Memory> {
+    Memory::with("vault-approle", &json!({ "role_id": mine.role_id, "wrapping_token": token }).to_string())
+}
+
+#[tokio::test]
+async fn a_wrapped_secret_id_is_fetched_once_and_sealed_in_its_place() {
+    let mine = Mine::new();
+    let wrapped = shared().post_wrapped(&format!("auth/approle/role/{}/secret-id", mine.name), json!({}));
+    let memory = wrapping(&mine, &wrapped);
+    mine.vault(mine.approle(), &memory).probe().await.unwrap();
+    let sealed: Value = serde_json::from_str(&memory.get("vault-approle")).unwrap();
+    assert!(sealed["secret_id"].is_string() && sealed.get("wrapping_token").is_none());
+    // After a restart too.
+    mine.vault(mine.approle(), &memory).probe().await.unwrap();
+    assert_eq!(mine.proxy().count("sys/wrapping/unwrap"), 1);
+    // And whoever comes second with the same wrapping token is told what that means.
+    let error =
+        refused(&mine, mine.vault(mine.approle(), &wrapping(&mine, &wrapped)).probe().await, &[ErrorKind::Login]);
+    assert!(error.to_string().contains("used before") && !error.to_string().contains(&wrapped), "{error}");
+}
+
+#[tokio::test]
+async fn a_wrapping_token_of_another_path_is_not_used() {
+    let (mine, other) = (Mine::new(), Mine::new());
+    for path in ["sys/wrapping/wrap".to_owned(), format!("auth/approle/role/{}/secret-id", other.name)] {
+        let wrapped = shared().post_wrapped(&path, json!({ "secret_id": "of a thief" }));
+        let vault = mine.vault(mine.approle(), &wrapping(&mine, &wrapped));
+        let error = refused(&mine, vault.probe().await, &[ErrorKind::Login]);
+        assert!(error.to_string().contains(&path), "{error}");
+    }
+    assert_eq!(mine.proxy().count("sys/wrapping/unwrap"), 0);
+    let VaultAuth::AppRole { mount, credential, .. } = mine.approle() else { panic!() };
+    let without = VaultAuth::AppRole { mount, role: None, credential };
+    refused(&mine, mine.vault(without, &wrapping(&mine, "hvs.x")).probe().await, &[ErrorKind::Unfit]);
+}
+
+#[tokio::test]
+async fn a_fetched_secret_id_that_cannot_be_sealed_still_logs_in_and_is_sealed_later() {
+    let mine = Mine::new();
+    let wrapped = shared().post_wrapped(&format!("auth/approle/role/{}/secret-id", mine.name), json!({}));
+    let memory = wrapping(&mine, &wrapped);
+    memory.full.store(true, Ordering::SeqCst);
+    let vault = mine.vault(mine.approle(), &memory);
+    vault.probe().await.unwrap();
+    assert!(memory.get("vault-approle").contains("wrapping_token"));
+    memory.full.store(false, Ordering::SeqCst);
+    let seen = mine.proxy().seen();
+    let used = seen.iter().rev().find_map(|seen| seen.header("x-vault-token")).unwrap();
+    shared().post("auth/token/revoke", json!({ "token": used }));
+    vault.probe().await.unwrap();
+    assert!(!memory.get("vault-approle").contains("wrapping_token"));
+}
+
+fn jwt(key: &KeyPair, subject: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let claims = json!({ "sub": subject, "aud": "vault", "iat": now, "nbf": now - 5, "exp": now + 600 });
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(json!({ "alg": "EdDSA", "typ": "JWT" })), part(claims));
+    let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()).unwrap());
+    format!("{signed}.{signature}")
+}
+
+#[tokio::test]
+async fn a_token_file_is_read_at_each_login_also_through_a_swapped_link() {
+    let mine = Mine::new();
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    shared().post("auth/jwt/config", json!({ "jwt_validation_pubkeys": [key.public_key_pem()] }));
+    let role = json!({
+        "role_type": "jwt", "user_claim": "sub", "bound_subject": "node-1", "bound_audiences": ["vault"],
+        "token_policies": [&mine.name], "token_ttl": "1h"
+    });
+    shared().post(&format!("auth/jwt/role/{}", mine.name), role);
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second, link) = (folder.path().join("1"), folder.path().join("2"), folder.path().join("token"));
+    fs::write(&first, jwt(&key, "node-2")).unwrap();
+    fs::write(&second, jwt(&key, "node-1")).unwrap();
+    symlink(&first, &link).unwrap();
+    let auth =
+        VaultAuth::Jwt { mount: "jwt".parse().unwrap(), role: Some(mine.name.parse().unwrap()), file: link.clone() };
+    let vault = mine.vault(auth, &Arc::default());
+    let error = refused(&mine, vault.probe().await, &[ErrorKind::Login]);
+    assert!(!error.to_string().contains(&fs::read_to_string(&first).unwrap()));
+    let swapped = folder.path().join("swap");
+    symlink(&second, &swapped).unwrap();
+    fs::rename(&swapped, &link).unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    vault.probe().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_namespace_goes_with_every_request_and_into_the_identity() {
+    let mine = Mine::new();
+    let settings = VaultSettings { namespace: Some("team/a".parse().unwrap()), ..mine.settings(mine.approle()) };
+    let vault = Vault::new(settings, mine.credential(&mine.secret_id));
+    // This build has no namespaces and takes the header for nothing.
+    let state = vault.probe().await.unwrap();
+    assert!(state.identity.as_str().starts_with(&format!("team/a/{}/kubernetes@", mine.name)), "{}", state.identity);
+    let seen = mine.proxy().seen();
+    assert!(seen.len() >= 2 && seen.iter().all(|seen| seen.header("x-vault-namespace") == Some("team/a")));
+}

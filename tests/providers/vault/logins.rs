@@ -148,11 +148,13 @@ async fn a_fetched_secret_id_that_cannot_be_sealed_still_logs_in_and_is_sealed_l
     assert!(!memory.get("vault-approle").contains("wrapping_token"));
 }
 
-fn jwt(key: &KeyPair, subject: &str) -> String {
+/// A token that lives for ten minutes, with these claims beside its times.
+pub fn jwt(key: &KeyPair, algorithm: &str, mut claims: Value) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let claims = json!({ "sub": subject, "aud": "vault", "iat": now, "nbf": now - 5, "exp": now + 600 });
+    let times = json!({ "iat": now, "nbf": now - 5, "exp": now + 600 });
+    claims.as_object_mut().unwrap().extend(times.as_object().unwrap().clone());
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let signed = format!("{}.{}", part(json!({ "alg": "EdDSA", "typ": "JWT" })), part(claims));
+    let signed = format!("{}.{}", part(json!({ "alg": algorithm, "typ": "JWT" })), part(claims));
     let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()).unwrap());
     format!("{signed}.{signature}")
 }
@@ -169,8 +171,8 @@ async fn a_token_file_is_read_at_each_login_also_through_a_swapped_link() {
     shared().post(&format!("auth/jwt/role/{}", mine.name), role);
     let folder = tempfile::tempdir().unwrap();
     let (first, second, link) = (folder.path().join("1"), folder.path().join("2"), folder.path().join("token"));
-    fs::write(&first, jwt(&key, "node-2")).unwrap();
-    fs::write(&second, jwt(&key, "node-1")).unwrap();
+    fs::write(&first, jwt(&key, "EdDSA", json!({ "sub": "node-2", "aud": "vault" }))).unwrap();
+    fs::write(&second, jwt(&key, "EdDSA", json!({ "sub": "node-1", "aud": "vault" }))).unwrap();
     symlink(&first, &link).unwrap();
     let auth =
         VaultAuth::Jwt { mount: "jwt".parse().unwrap(), role: Some(mine.name.parse().unwrap()), file: link.clone() };

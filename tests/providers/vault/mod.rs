@@ -1,6 +1,7 @@
 //! HashiCorp Vault: the suite, its logins, and its certificates.
 
 mod key;
+mod kubernetes;
 mod logins;
 mod server;
 mod tls;

@@ -11,6 +11,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::tls::{Authority, Trouble};
@@ -18,17 +20,31 @@ use super::tls::{Authority, Trouble};
 const ROOT_TOKEN: &str = "root-of-the-tests";
 /// A machine under load takes seconds.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The plugin of the login of Kubernetes, which is its type too.
+pub const KUBERNETES: &str = "vault-plugin-auth-kubernetes";
 
 /// One process. Its listeners: one in clear, one with a good certificate, and one for each trouble with certificates.
 pub struct Server {
     plain: SocketAddr,
     tls: [SocketAddr; 3],
-    pub folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+    plugins: Option<tempfile::TempDir>,
     process: Child,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Vault ends its plugins when it is asked to end, and not when it is killed.
+        let _ = kill(Pid::from_raw(self.process.id().try_into().unwrap()), Signal::SIGTERM);
+        let begun = Instant::now();
+        while begun.elapsed() < END_TIMEOUT {
+            if self.process.try_wait().is_ok_and(|status| status.is_some()) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -52,12 +68,12 @@ pub fn unique() -> String {
     format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn program() -> PathBuf {
+fn program(name: &str) -> PathBuf {
     let cache = || {
         let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
         std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home).unwrap().join("nodeseal/servers")
     };
-    let program = std::env::var_os("NODESEAL_SERVERS").map_or_else(cache, PathBuf::from).join("vault");
+    let program = std::env::var_os("NODESEAL_SERVERS").map_or_else(cache, PathBuf::from).join(name);
     assert!(program.exists(), "{} is missing: tests/providers/build-vault.sh builds it", program.display());
     program
 }
@@ -71,10 +87,21 @@ fn free_ports<const N: usize>() -> [u16; N] {
 impl Server {
     pub fn start() -> Self {
         // Another process may take a port between our look and Vault's.
-        (0..3).find_map(|_| Self::try_start()).expect("Vault does not start")
+        (0..3).find_map(|_| Self::try_start(&[])).expect("Vault does not start")
     }
 
-    fn try_start() -> Option<Self> {
+    /// Takes [`KUBERNETES`] for a type of login.
+    pub fn with_plugin() -> Self {
+        // Vault takes every file of the folder for a plugin, and no links.
+        let folder = tempfile::tempdir().unwrap();
+        fs::copy(program(KUBERNETES), folder.path().join(KUBERNETES)).unwrap();
+        let argument = format!("-dev-plugin-dir={}", folder.path().display());
+        let mut server = (0..3).find_map(|_| Self::try_start(&[&argument])).expect("Vault does not start");
+        server.plugins = Some(folder);
+        server
+    }
+
+    fn try_start(more: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new();
         let ports = free_ports::<4>();
@@ -101,11 +128,12 @@ impl Server {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
-            .arg(program())
+            .arg(program("vault"))
             .args(["server", "-dev", "-dev-no-store-token", "-log-level=warn"])
             .arg(format!("-dev-root-token-id={ROOT_TOKEN}"))
             .arg(format!("-dev-listen-address=127.0.0.1:{}", ports[0]))
             .arg(format!("-config={}", config_file.display()))
+            .args(more)
             .env_clear()
             .env("HOME", folder.path())
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -121,7 +149,7 @@ impl Server {
         let process = started.recv().unwrap().expect("setpriv of util-linux");
         let address = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let tls = [address(ports[1]), address(ports[2]), address(ports[3])];
-        let mut server = Self { plain: address(ports[0]), tls, folder, process };
+        let mut server = Self { plain: address(ports[0]), tls, folder, plugins: None, process };
         let begun = Instant::now();
         while begun.elapsed() < READY_TIMEOUT {
             if matches!(server.ask("GET", "sys/health", ""), Some((200, _))) {

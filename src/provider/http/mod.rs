@@ -25,8 +25,8 @@ use zeroize::Zeroizing;
 
 pub use address::{Address, AddressError};
 pub(super) use body::Body;
-pub use tls::Roots;
 pub(super) use tls::{Identity, config};
+pub use tls::{Roots, SYSTEM_ROOTS};
 
 use super::{ErrorKind, ProviderError};
 
@@ -38,7 +38,7 @@ const IDLE_MAX_AGE: Duration = Duration::from_secs(30);
 /// What was answered.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
-    /// Host of the `Location` of a redirect, for the operator.
+    /// Scheme and host of the `Location` of a redirect, for the operator.
     pub(super) location: Option<String>,
     /// Says that it is JSON.
     pub(super) json: bool,
@@ -158,12 +158,17 @@ impl Client {
     ) -> Result<Reply, ProviderError> {
         let (head, body) = answer.into_parts();
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-        let location = text(::http::header::LOCATION).map(|url| url.split('?').next().unwrap_or(url).to_owned());
+        let location = text(::http::header::LOCATION).map(host_of);
         let json = text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
         let body = body::read(body).await?;
         self.keep(sender);
         Ok(Reply { status: head.status, location, json, body })
     }
+}
+
+/// Scheme and host of a URL: the rest may repeat what was sent.
+fn host_of(url: &str) -> String {
+    url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/")
 }
 
 fn away(error: std::io::Error) -> ProviderError {

@@ -1,7 +1,7 @@
 //! TLS by rustls with ring: who the peer must be, and what a failed handshake means.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
@@ -11,10 +11,18 @@ use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use super::super::{ErrorKind, ProviderError};
 use crate::types::Secret;
 
+/// Where systems keep their roots in one file: Debian and most others, Red Hat, SUSE, Alpine. The environment is not asked.
+pub const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
 /// Who may have signed the provider's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Roots {
-    /// Those of the operating system.
+    /// Those of the operating system: the first file of [`SYSTEM_ROOTS`] that is there.
     System,
     /// Those in this file (PEM), and no other.
     File(PathBuf),
@@ -59,27 +67,27 @@ pub(crate) fn config(roots: &Roots, identity: Option<Identity>) -> Result<Arc<Cl
 
 fn store(roots: &Roots) -> Result<RootCertStore, ProviderError> {
     let mut store = RootCertStore::empty();
-    match roots {
-        Roots::System => {
-            let found = rustls_native_certs::load_native_certs();
-            // A system has many, and some are too old for webpki: those are left out.
-            store.add_parsable_certificates(found.certs);
-            if store.is_empty() {
+    let path = match roots {
+        Roots::File(path) => path.as_path(),
+        Roots::System => match SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.exists()) {
+            Some(path) => path,
+            None => {
                 return Err(ProviderError::new(ErrorKind::Unfit, "this system has no root certificates; set ca_file"));
             }
+        },
+    };
+    let unfit = || ProviderError::new(ErrorKind::Unfit, format!("ca_file {}", path.display()));
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unfit().because(error))? {
+        let certificate = certificate.map_err(|error| unfit().because(error))?;
+        match (store.add(certificate), roots) {
+            // A system has many, and some are too odd for webpki. A file that the operator named is not half good.
+            (Ok(()), _) | (Err(_), Roots::System) => {}
+            (Err(error), Roots::File(_)) => return Err(unfit().because(error)),
         }
-        Roots::File(path) => {
-            let unfit = || ProviderError::new(ErrorKind::Unfit, format!("ca_file {}", path.display()));
-            // All or none: a file that the operator named is not half good.
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unfit().because(error))? {
-                let certificate = certificate.map_err(|error| unfit().because(error))?;
-                store.add(certificate).map_err(|error| unfit().because(error))?;
-            }
-            if store.is_empty() {
-                let detail = format!("ca_file {} holds no certificate", path.display());
-                return Err(ProviderError::new(ErrorKind::Unfit, detail));
-            }
-        }
+    }
+    if store.is_empty() {
+        let detail = format!("ca_file {} holds no certificate", path.display());
+        return Err(ProviderError::new(ErrorKind::Unfit, detail));
     }
     Ok(store)
 }

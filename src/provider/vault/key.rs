@@ -98,7 +98,7 @@ pub(super) fn read(body: &[u8], scope: &str, created: Option<&str>) -> Result<Kn
         "aes128-gcm96" | "aes256-gcm96" | "chacha20-poly1305" | "xchacha20-poly1305" if key.derived => Binding::Derived,
         "aes128-gcm96" | "aes256-gcm96" | "chacha20-poly1305" | "xchacha20-poly1305" => Binding::Associated,
         "rsa-2048" | "rsa-3072" | "rsa-4096" if !key.derived => Binding::None,
-        other => return Err(unfit(format!("key type {other} does not wrap; aes256-gcm96 does"))),
+        other => return Err(unfit(format!("key type {} does not wrap; aes256-gcm96 does", plain(other)))),
     };
     if !key.supports_encryption || !key.supports_decryption {
         return Err(unfit(format!("key type {} cannot encrypt and decrypt", key.kind)));
@@ -110,6 +110,9 @@ pub(super) fn read(body: &[u8], scope: &str, created: Option<&str>) -> Result<Kn
         Born::Seconds(seconds) => seconds.to_string(),
         Born::Described { creation_time } => creation_time.clone(),
     });
+    if seen.as_deref().is_some_and(|seen| !is_time(seen)) {
+        return Err(ProviderError::new(ErrorKind::Lied, "read key: when version 1 was made is not a time"));
+    }
     let first = match (seen, created) {
         (Some(seen), Some(created)) if seen != created => {
             return Err(ProviderError::new(
@@ -136,6 +139,18 @@ pub(super) fn read(body: &[u8], scope: &str, created: Option<&str>) -> Result<Kn
     ];
     let remarks = all.into_iter().filter(|(holds, _)| *holds).map(|(_, remark)| remark).collect();
     Ok(Known { identity, version: key.latest_version, binding, remarks })
+}
+
+/// A name of Vault's own, for an error; not just any text of the peer's.
+fn plain(kind: &str) -> &str {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+    if kind.len() <= 24 && kind.bytes().all(fits) { kind } else { "(not a name)" }
+}
+
+/// Seconds, or RFC 3339.
+fn is_time(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'T' | b'Z' | b':' | b'.' | b'+' | b'-');
+    (1..=40).contains(&text.len()) && text.bytes().all(fits)
 }
 
 #[cfg(test)]
@@ -202,6 +217,9 @@ mod tests {
         assert_eq!(with("latest_version", json!(3)).unwrap_err().kind(), ErrorKind::Lied);
         assert_eq!(with("keys", json!({})).unwrap_err().kind(), ErrorKind::Lied);
         assert_eq!(with("keys", json!({"x": 1})).unwrap_err().kind(), ErrorKind::Protocol);
+        let odd = json!({"1": {"creation_time": "hvs.CANARY"}, "2": {"creation_time": "2026-01-01T00:00:00Z"}});
+        assert_eq!(with("keys", odd).unwrap_err().kind(), ErrorKind::Lied);
+        assert!(!with("type", json!("hvs.CANARY")).unwrap_err().to_string().contains("CANARY"));
         assert_eq!(with("keys", json!({"1": "ü\n", "2": 2})).unwrap_err().kind(), ErrorKind::Protocol);
     }
 }

@@ -248,7 +248,9 @@ async fn unwrap(api: &Api, mount: &MountPath, role: Option<&Name>, wrapping: &st
     let looked: Looked<'_> = answer::read_data(&body, "sys/wrapping/lookup")?;
     let expected = format!("auth/{mount}/role/{role}/secret-id");
     if looked.creation_path != expected {
-        let detail = format!("the wrapping token was made at {} and not at {expected}", looked.creation_path);
+        // A path of Vault's, which is not the token itself by any chance.
+        let path = if looked.creation_path.contains(wrapping) { "" } else { looked.creation_path };
+        let detail = format!("the wrapping token was made at {path} and not at {expected}");
         return Err(ProviderError::new(ErrorKind::Login, detail));
     }
     let token = Token::new(wrapping.as_bytes())?;

@@ -28,7 +28,7 @@ use answer::{Failed, Said};
 use key::{Binding, Known};
 use session::Session;
 
-pub use super::http::{Address, AddressError, Roots};
+pub use super::http::{Address, AddressError, Roots, SYSTEM_ROOTS};
 pub use key::Remark;
 pub use login::VaultAuth;
 pub use names::{MountPath, Name, NameError};

@@ -7,6 +7,8 @@
 //! A wrap is matched to a provider by the [`KeyIdentity`] inside of it, never by the provider's name in the configuration: renaming or
 //! re-ordering providers loses nothing.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod breaker;
 mod credentials;
 mod error;

@@ -1,0 +1,232 @@
+//! What an answer of AWS means to us: one table.
+//!
+//! Keeps neither the SDK's error nor the answer: both would show bodies in their `Debug`, and a body may hold a key. AWS's own sentence is only
+//! shown where it names a right, a state or a limit; that of a refused signature can hold the session token.
+
+use std::error::Error;
+use std::io;
+
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::ConnectorError;
+
+use crate::provider::{ErrorKind, ProviderError};
+
+/// By the code that KMS or STS gives (KMS and STS API references, "Errors" of each operation and "Common errors").
+const KINDS: &[(&str, ErrorKind)] = &[
+    ("InvalidCiphertextException", ErrorKind::Text),
+    ("IncorrectKeyException", ErrorKind::Text),
+    ("AccessDenied", ErrorKind::Forbidden),
+    ("AccessDeniedException", ErrorKind::Forbidden),
+    ("NotAuthorized", ErrorKind::Forbidden),
+    ("NotAuthorizedException", ErrorKind::Forbidden),
+    ("OptInRequired", ErrorKind::Forbidden),
+    ("UnrecognizedClientException", ErrorKind::Login),
+    ("InvalidClientTokenId", ErrorKind::Login),
+    ("InvalidSignatureException", ErrorKind::Login),
+    ("SignatureDoesNotMatch", ErrorKind::Login),
+    ("IncompleteSignature", ErrorKind::Login),
+    ("IncompleteSignatureException", ErrorKind::Login),
+    ("MissingAuthenticationToken", ErrorKind::Login),
+    ("MissingAuthenticationTokenException", ErrorKind::Login),
+    ("ExpiredToken", ErrorKind::Login),
+    ("ExpiredTokenException", ErrorKind::Login),
+    ("InvalidToken", ErrorKind::Login),
+    ("RequestExpired", ErrorKind::Login),
+    ("InvalidIdentityToken", ErrorKind::Login),
+    ("IDPRejectedClaim", ErrorKind::Login),
+    ("DisabledException", ErrorKind::NoKey),
+    ("KMSInvalidStateException", ErrorKind::NoKey),
+    ("NotFoundException", ErrorKind::NoKey),
+    ("InvalidKeyUsageException", ErrorKind::Unfit),
+    ("InvalidArnException", ErrorKind::Unfit),
+    ("ValidationException", ErrorKind::Unfit),
+    ("ValidationError", ErrorKind::Unfit),
+    ("RegionDisabledException", ErrorKind::Unfit),
+    ("UnsupportedOperationException", ErrorKind::Unfit),
+    ("UnknownOperationException", ErrorKind::Unfit),
+    ("ThrottlingException", ErrorKind::Throttled),
+    ("Throttling", ErrorKind::Throttled),
+    ("LimitExceededException", ErrorKind::Throttled),
+    ("RequestLimitExceeded", ErrorKind::Throttled),
+    ("TooManyRequestsException", ErrorKind::Throttled),
+    ("KMSInternalException", ErrorKind::Down),
+    ("DependencyTimeoutException", ErrorKind::Down),
+    ("KeyUnavailableException", ErrorKind::Down),
+    ("InternalFailure", ErrorKind::Down),
+    ("ServiceUnavailable", ErrorKind::Down),
+    ("ServiceUnavailableException", ErrorKind::Down),
+    ("IDPCommunicationError", ErrorKind::Down),
+];
+
+/// By code, and without a code that we know by HTTP's status.
+fn kind_of(code: Option<&str>, status: u16) -> ErrorKind {
+    let known = code.and_then(|code| KINDS.iter().find(|(known, _)| *known == code));
+    match (known, status) {
+        (Some((_, kind)), _) => *kind,
+        (None, 429) => ErrorKind::Throttled,
+        (None, 500..) => ErrorKind::Down,
+        (None, _) => ErrorKind::Protocol,
+    }
+}
+
+/// The code of a refusal, where the service gave one.
+pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
+    error.as_service_error().and_then(ProvideErrorMetadata::code)
+}
+
+/// A failed request as one of ours. `asked` is what it was, such as `kms:Encrypt`.
+pub(super) fn from_sdk<E: ProvideErrorMetadata>(asked: &str, error: SdkError<E, HttpResponse>) -> ProviderError {
+    convert(asked, error, |kind| kind)
+}
+
+/// The same for a request that would give a login: one that may not be made is a refused login, whatever the reason is called.
+pub(super) fn from_login<E: ProvideErrorMetadata>(asked: &str, error: SdkError<E, HttpResponse>) -> ProviderError {
+    convert(asked, error, |kind| if kind == ErrorKind::Forbidden { ErrorKind::Login } else { kind })
+}
+
+fn convert<E: ProvideErrorMetadata>(
+    asked: &str,
+    error: SdkError<E, HttpResponse>,
+    meant: fn(ErrorKind) -> ErrorKind,
+) -> ProviderError {
+    match error {
+        SdkError::ServiceError(refusal) => {
+            let status = refusal.raw().status().as_u16();
+            let id = refusal.raw().headers().get("x-amzn-requestid").unwrap_or("-").to_owned();
+            let answer = refusal.into_err();
+            let kind = kind_of(answer.code(), status);
+            let told =
+                matches!(kind, ErrorKind::Forbidden | ErrorKind::NoKey | ErrorKind::Unfit | ErrorKind::Throttled);
+            let sentence = answer.message().filter(|_| told).map(|text| format!(": {text}")).unwrap_or_default();
+            let code = answer.code().unwrap_or("no code");
+            ProviderError::new(meant(kind), format!("{asked}: {status} {code}, request {id}{sentence}"))
+        }
+        SdkError::TimeoutError(_) => ProviderError::new(ErrorKind::Away, format!("{asked}: no answer in time")),
+        SdkError::ResponseError(answer) => {
+            let status = answer.raw().status().as_u16();
+            let kind = if status >= 500 { ErrorKind::Down } else { ErrorKind::Protocol };
+            ProviderError::new(kind, format!("{asked}: status {status}, and not what the operation answers"))
+        }
+        SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
+            Some(connector) => from_connector(asked, connector),
+            None => ProviderError::new(ErrorKind::Away, format!("{asked}: not sent")),
+        },
+        SdkError::ConstructionFailure(_) => {
+            ProviderError::new(ErrorKind::Unfit, format!("{asked}: no request can be made of the configuration"))
+        }
+        _ => ProviderError::new(ErrorKind::Protocol, format!("{asked}: the SDK gives no reason")),
+    }
+}
+
+/// TLS that was refused by one of both sides is the peer's; all else below HTTP is being away.
+fn from_connector(asked: &str, connector: &ConnectorError) -> ProviderError {
+    let chain = chain(connector);
+    if let Some(tls) = chain.iter().find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
+        return ProviderError::new(ErrorKind::Peer, format!("{asked}: TLS")).because(tls.clone());
+    }
+    let texts: Vec<String> = chain.iter().skip(1).map(ToString::to_string).collect();
+    ProviderError::new(ErrorKind::Away, format!("{asked}: {}", texts.join(": ")))
+}
+
+/// All causes, also those inside of an [`io::Error`], whose `source` leaves its own content out.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
+    let mut all = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        all.push(error);
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_kms::error::ErrorMetadata;
+    use aws_sdk_kms::operation::decrypt::DecryptError;
+    use aws_smithy_runtime_api::http::StatusCode;
+
+    use super::*;
+
+    const ALL: [ErrorKind; 11] = [
+        ErrorKind::Away,
+        ErrorKind::Down,
+        ErrorKind::Throttled,
+        ErrorKind::Login,
+        ErrorKind::Forbidden,
+        ErrorKind::NoKey,
+        ErrorKind::Peer,
+        ErrorKind::Unfit,
+        ErrorKind::Text,
+        ErrorKind::Lied,
+        ErrorKind::Protocol,
+    ];
+
+    fn refusal(code: &str, status: u16, message: &str) -> SdkError<DecryptError, HttpResponse> {
+        let meta = ErrorMetadata::builder().code(code).message(message).build();
+        let raw = HttpResponse::new(StatusCode::try_from(status).unwrap(), "CANARY in the body".into());
+        SdkError::service_error(DecryptError::generic(meta), raw)
+    }
+
+    #[test]
+    fn every_row_gives_its_kind_and_shows_its_code() {
+        let mut codes = std::collections::BTreeSet::new();
+        for (code, kind) in KINDS {
+            let error = from_sdk("kms:Decrypt", refusal(code, 400, "x"));
+            assert_eq!(error.kind(), *kind, "{code}");
+            assert!(error.to_string().contains(&format!("400 {code}")), "{error}");
+            assert!(codes.insert(code), "{code} stands twice");
+        }
+        // What has no row is never a refusal of AWS's: of the wire, of our own checks, or not understood.
+        for kind in ALL {
+            let expected = !matches!(kind, ErrorKind::Away | ErrorKind::Peer | ErrorKind::Lied | ErrorKind::Protocol);
+            assert_eq!(KINDS.iter().any(|(_, found)| *found == kind), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_nobody_knows_goes_by_its_status() {
+        for (status, kind) in [
+            (400, ErrorKind::Protocol),
+            (403, ErrorKind::Protocol),
+            (429, ErrorKind::Throttled),
+            (503, ErrorKind::Down),
+        ] {
+            assert_eq!(from_sdk("kms:Decrypt", refusal("Novel", status, "x")).kind(), kind, "{status}");
+        }
+    }
+
+    #[test]
+    fn neither_a_body_nor_the_text_of_a_refused_signature_is_kept() {
+        let error = from_sdk("kms:Decrypt", refusal("InvalidSignatureException", 400, "x-amz-security-token:CANARY"));
+        assert!(!format!("{error} {error:?}").contains("CANARY"), "{error:?}");
+        let raw = HttpResponse::new(StatusCode::try_from(200).unwrap(), "CANARY".into());
+        let error = from_sdk::<DecryptError>("kms:Decrypt", SdkError::response_error("CANARY", raw));
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+        assert!(!format!("{error} {error:?}").contains("CANARY"), "{error:?}");
+    }
+
+    #[test]
+    fn a_missing_right_is_told_in_the_words_of_aws() {
+        let sentence = "User: arn:aws:iam::1:user/x is not authorized to perform: kms:Decrypt";
+        let error = from_sdk("kms:Decrypt", refusal("AccessDeniedException", 400, sentence));
+        assert!(error.to_string().contains(sentence), "{error}");
+    }
+
+    #[test]
+    fn tls_is_the_peer_and_a_refused_connection_is_away() {
+        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, tls));
+        let error = from_sdk::<DecryptError>("x", SdkError::dispatch_failure(ConnectorError::io(wrapped.into())));
+        assert_eq!(error.kind(), ErrorKind::Peer);
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = from_sdk::<DecryptError>("x", SdkError::dispatch_failure(ConnectorError::io(refused.into())));
+        assert_eq!(error.kind(), ErrorKind::Away);
+        assert!(error.to_string().contains("connection refused"), "{error}");
+        let error = from_sdk::<DecryptError>("x", SdkError::timeout_error("late"));
+        assert_eq!(error.kind(), ErrorKind::Away);
+    }
+}

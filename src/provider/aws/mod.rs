@@ -205,9 +205,11 @@ fn version(material: &str) -> Result<KeyVersion, ProviderError> {
 }
 
 fn of_key(asked: &str, seen: &Seen, answered: Option<&str>) -> Result<(), ProviderError> {
-    match answered {
-        Some(arn) if arn == seen.arn => Ok(()),
-        answered => Err(lied(asked, &format!("asked of {}, answered by {}", seen.arn, answered.unwrap_or("no key")))),
+    // Only what has the form of a key is shown.
+    match answered.and_then(|arn| arn.parse::<KeyArn>().ok()) {
+        Some(arn) if arn.to_string() == seen.arn => Ok(()),
+        Some(arn) => Err(lied(asked, &format!("asked of {}, answered by {arn}", seen.arn))),
+        None => Err(lied(asked, "an answer that does not name its key")),
     }
 }
 

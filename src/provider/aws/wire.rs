@@ -1,7 +1,7 @@
 //! The connection to AWS: trust, time limits, and clients that do nothing on their own.
 //!
 //! The SDK's retries, its cache of identities, its protection of slow streams and its proxy from the environment are off. Its log is off too: at its
-//! finest level it writes requests with their bodies, and a body holds a key.
+//! finest level it writes answers with their bodies if a variable of the environment says so, and a body holds a key.
 
 use std::fs;
 use std::future::Future;

@@ -1,0 +1,22 @@
+//! The AWS provider against moto, an AWS that runs on this machine, and against a small server that lies as it is told.
+//!
+//! `moto` starts one server for each test, `ground` has what a provider stands on, `fake` answers one line for each operation.
+#![cfg(feature = "aws")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may panic and has no users"
+)]
+
+mod away;
+mod canary;
+mod environment;
+mod fake;
+mod ground;
+mod keys;
+mod lies;
+mod logins;
+mod moto;

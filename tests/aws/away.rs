@@ -1,7 +1,9 @@
 //! No answer, none in time, and an answer of somebody else.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nodeseal::provider::aws::AwsKek;
@@ -38,6 +40,21 @@ fn a_server_that_never_answers_is_away_within_the_limit() {
     let took = begin.elapsed();
     assert_eq!(error.kind(), ErrorKind::Away, "{error}");
     assert!(took >= Duration::from_millis(250) && took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn an_answer_that_ends_in_the_middle_is_away() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"KeyMetadata\": {");
+        }
+    });
+    let error = run(open(&endpoint, KEY).probe()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Away, "{error}");
 }
 
 #[test]

@@ -125,6 +125,42 @@ fn a_key_that_is_disabled_or_going_or_not_there_is_no_key() {
 }
 
 #[test]
+fn a_key_that_is_disabled_while_it_is_used_is_no_key_until_it_is_enabled_again() {
+    let moto = Moto::start();
+    let arn = moto.key();
+    let provider = open(&moto.endpoint(), &arn);
+    let local = Local::new("c1", 1);
+    let id = json!({"KeyId": arn.rsplit('/').next()});
+    run(async {
+        let wrapped = local.round_trip(&provider).await;
+        moto.kms("DisableKey", &id);
+        for refused in [
+            provider.unwrap_key(&wrapped, local.context()).await.err(),
+            provider.wrap_key(&local.key, local.context()).await.err(),
+        ] {
+            assert_eq!(refused.unwrap().kind(), ErrorKind::NoKey);
+        }
+        moto.kms("EnableKey", &id);
+        assert!(provider.unwrap_key(&wrapped, local.context()).await.unwrap().expose() == local.key.expose());
+    });
+}
+
+#[test]
+fn a_text_of_another_key_is_not_one_of_this_key_even_if_it_says_so() {
+    let moto = Moto::start();
+    let (first, second) = (open(&moto.endpoint(), &moto.key()), open(&moto.endpoint(), &moto.key()));
+    let local = Local::new("c1", 1);
+    run(async {
+        let wrapped = local.round_trip(&first).await;
+        let identity = second.probe().await.unwrap().identity;
+        let text = wrapped.text().to_vec();
+        let forged = Wrapped::new(wrapped.kind, identity, wrapped.version, text).unwrap();
+        let refused = second.unwrap_key(&forged, local.context()).await.err().unwrap();
+        assert_eq!(refused.kind(), ErrorKind::Text, "{refused}");
+    });
+}
+
+#[test]
 fn a_key_that_cannot_wrap_does_not_fit() {
     let moto = Moto::start();
     let rsa = moto.key_of(&json!({"KeySpec": "RSA_2048", "KeyUsage": "ENCRYPT_DECRYPT"}));

@@ -65,7 +65,8 @@ fn kind_of(code: Option<&str>, status: u16) -> ErrorKind {
     match (known, status) {
         (Some((_, kind)), _) => *kind,
         (None, 429) => ErrorKind::Throttled,
-        (None, 500..) => ErrorKind::Down,
+        // A redirect is never followed: the signature is for this host.
+        (None, 300..400 | 500..) => ErrorKind::Down,
         (None, _) => ErrorKind::Protocol,
     }
 }
@@ -103,6 +104,10 @@ fn convert<E: ProvideErrorMetadata>(
             ProviderError::new(meant(kind), format!("{asked}: {status} {code}, request {id}{sentence}"))
         }
         SdkError::TimeoutError(_) => ProviderError::new(ErrorKind::Away, format!("{asked}: no answer in time")),
+        // A body that was read to its end stands in memory.
+        SdkError::ResponseError(answer) if answer.raw().body().bytes().is_none() => {
+            ProviderError::new(ErrorKind::Away, format!("{asked}: the answer ended before its end"))
+        }
         SdkError::ResponseError(answer) => {
             let status = answer.raw().status().as_u16();
             let kind = if status >= 500 { ErrorKind::Down } else { ErrorKind::Protocol };

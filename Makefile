@@ -41,11 +41,11 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --no-default-features -- -D warnings
-	$(CACHE)/cargo-deny/bin/cargo-deny check bans licenses sources
+	$(CACHE)/cargo-deny/bin/cargo-deny --workspace check bans licenses sources
 
 advisories:
 	scripts/need.sh lint
-	$(CACHE)/cargo-deny/bin/cargo-deny check advisories
+	$(CACHE)/cargo-deny/bin/cargo-deny --workspace check advisories
 
 e2e:
 	scripts/need.sh test

@@ -10,6 +10,8 @@
     reason = "a test may panic and has no users"
 )]
 
+#[cfg(feature = "aws")]
+mod aws;
 mod conformance;
 mod credentials;
 mod proxy;

@@ -24,7 +24,7 @@ type Counters = Arc<Mutex<HashMap<u32, u64>>>;
 /// Remembers nothing but its counters: what it sealed carries the authorisation value and the secret.
 pub(super) struct Device(Option<Server>);
 
-/// Listens until the tests end: making one costs more than a whole node does.
+/// Used again and again: making one costs more than a whole node does.
 struct Server {
     dir: tempfile::TempDir,
     counters: Counters,
@@ -32,7 +32,12 @@ struct Server {
 
 /// Devices of nodes that are no more. The longest idle one is taken, so that a question that was under way at the end of its
 /// node is answered before another one has it.
-static IDLE: Mutex<VecDeque<Server>> = Mutex::new(VecDeque::new());
+struct Pool {
+    idle: VecDeque<Server>,
+    in_use: usize,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool { idle: VecDeque::new(), in_use: 0 });
 const IDLE_MIN: usize = 64;
 
 impl Device {
@@ -48,8 +53,9 @@ impl Device {
 
     fn with(counters: HashMap<u32, u64>) -> Self {
         let idle = {
-            let mut idle = IDLE.lock().unwrap();
-            if idle.len() > IDLE_MIN { idle.pop_front() } else { None }
+            let mut pool = POOL.lock().unwrap();
+            pool.in_use += 1;
+            if pool.idle.len() > IDLE_MIN { pool.idle.pop_front() } else { None }
         };
         let server = idle.unwrap_or_else(Server::start);
         *server.counters.lock().unwrap() = counters;
@@ -67,7 +73,13 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        IDLE.lock().unwrap().extend(self.0.take());
+        let mut pool = POOL.lock().unwrap();
+        pool.idle.extend(self.0.take());
+        pool.in_use -= 1;
+        if pool.in_use == 0 {
+            // Nothing is dropped at the end of the process, and their folders would stay.
+            pool.idle.clear();
+        }
     }
 }
 

@@ -213,7 +213,11 @@ impl<D: Disk> StateDir<D> {
     /// Removes what writes that were cut short left behind in a sub-directory, or with "" in the directory itself.
     pub fn sweep(&self, dir: &str) -> Result<(), StoreError> {
         let path = self.root.join(dir);
-        let names = self.disk.list(&path).map_err(|source| StoreError::io("list", &path, source))?;
+        let names = match self.disk.list(&path) {
+            Ok(names) => names,
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(StoreError::io("list", &path, source)),
+        };
         let left: Vec<_> = names.iter().filter(|name| name.ends_with(NEW) || name.ends_with(OLD)).collect();
         for name in &left {
             let file = path.join(name);

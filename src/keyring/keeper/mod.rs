@@ -33,6 +33,7 @@ use crate::keyring::uses::{RESERVED_BLOCK_USES, UseCounter};
 use crate::keyring::{kek_file, uses};
 use crate::sandbox::memory::LockedKey;
 use crate::seal::client::SealerClient;
+use crate::seal::credential;
 use crate::seal::credentials::CredentialKey;
 use crate::seal::root::SealedRoot;
 use crate::store::{Disk, Kind, RealDisk, StateDir};
@@ -205,7 +206,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             keeper.take_in(id, key)?;
         }
         keeper.finish_destruction()?;
-        for folder in [""].into_iter().chain(FOLDERS) {
+        for folder in [""].into_iter().chain(FOLDERS).chain([credential::DIR]) {
             keeper.dir.sweep(folder).map_err(KeeperError::Store)?;
         }
         // All that founding makes is there and opens: from here on something may be encrypted, and it must not be made anew.

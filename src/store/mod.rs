@@ -124,7 +124,8 @@ impl<D: Disk> StateDir<D> {
         let path = self.root.join(name);
         let dir = path.parent().unwrap_or(&self.root);
         let (new, old) = (with_suffix(&path, NEW), with_suffix(&path, OLD));
-        let bytes = container::wrap(kind, payload);
+        // Wiped, both here and when read back: the host secret and the secret half of a request are stored as they are.
+        let bytes = zeroize::Zeroizing::new(container::wrap(kind, payload));
         let step = |what: &'static str, at: &Path, result: std::io::Result<()>| {
             result.map_err(|source| StoreError::io(what, at, source))
         };
@@ -141,7 +142,7 @@ impl<D: Disk> StateDir<D> {
         }
         step("rename", &new, self.disk.rename(&new, &path))?;
         step("sync", dir, self.disk.sync_dir(dir))?;
-        match self.disk.read(&path) {
+        match self.disk.read(&path).map(zeroize::Zeroizing::new) {
             Ok(back) if back == bytes => Ok(()),
             Ok(_) => Err(StoreError::Damaged { path, damage: Damage::ReadBack }),
             Err(source) => Err(StoreError::io("read back", &path, source)),

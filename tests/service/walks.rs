@@ -326,6 +326,31 @@ fn from_a_tpm_to_a_token_and_back_while_kube_apiserver_looks_on() {
 }
 
 #[test]
+fn a_printed_code_opens_the_recovery_file_and_so_does_age_without_us() {
+    let ground = Ground::new();
+    let tpm = Swtpm::start();
+    let mut alone = Alone::prepare(&tpm);
+    let set_up = alone.tool(&["init", "--recovery-code", "--json"]);
+    let code = set_up.json()["recovery_code"].as_str().unwrap().to_owned();
+    assert_eq!(code.split(' ').count(), 9, "a prefix and eight groups");
+    let store = |text: &str| fs::write(ground.safe.path().join("recovery.key"), text).unwrap();
+    let verify = "nodeseal recover --verify < /media/safe/recovery.key";
+    for typed in [code.clone(), code.to_lowercase().replace(' ', "-")] {
+        store(&typed);
+        assert_eq!(shell(verify, ground.safe.path(), &alone).code, 0);
+    }
+    store(&code.replace(' ', ""));
+    // docs/formats.md, "Recovery file": 15 bytes of container before the file of age, 32 behind it.
+    let age =
+        "tail -c +16 /var/lib/nodeseal/recovery.age | head -c -32 | age -d -i /media/safe/recovery.key | head -c 8";
+    assert_eq!(shell(age, ground.safe.path(), &alone).out, "NSEALEXP");
+    alone.start();
+    assert!(!alone.log().contains(code.split(' ').nth(1).unwrap()), "the code is in the log");
+    let refused = Alone::prepare(&tpm).tool(&["init"]);
+    assert!(refused.assert_refused(78).err.contains("--no-recovery"), "{refused:?}");
+}
+
+#[test]
 fn every_walk_of_the_page_is_run() {
     let named: Vec<&str> = PAGE.split("<!-- walk: ").skip(1).map(|rest| rest.split(' ').next().unwrap()).collect();
     let here = include_str!("walks.rs");

@@ -1,5 +1,6 @@
 //! KMS v2: the adapter between the proto messages and the keyring. Thin and dull on purpose.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
@@ -10,11 +11,13 @@ use super::pb::v2::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResp
 use super::{V2Version, status};
 use crate::audit::{Event, emit};
 use crate::envelope::{Api, KEY_ID_MAX_BYTES, Wraps};
-use crate::keyring::Keyring;
+use crate::keyring::{Attached, Keyring};
 use crate::types::{RequestUid, Secret};
 
 /// api.proto v2, StatusResponse: "the only acceptable value is ok".
 const HEALTHY: &str = "ok";
+/// The operator's rule `on_outage = "stop-writes-after …"` has come into force.
+const AWAY: &str = "nodeseal: unavailable: the providers have been away for longer than write.on_outage allows";
 
 /// The v2 service.
 pub(super) struct V2 {
@@ -30,9 +33,10 @@ impl KeyManagementService for V2 {
             V2Version::V2 => "v2",
             V2Version::V2beta1 => "v2beta1",
         };
+        let healthz = if self.keyring.stops_writes() { AWAY } else { HEALTHY };
         Ok(Response::new(StatusResponse {
             version: version.into(),
-            healthz: HEALTHY.into(),
+            healthz: healthz.into(),
             key_id: key_id.to_string(),
         }))
     }
@@ -48,7 +52,7 @@ impl KeyManagementService for V2 {
         Ok(Response::new(EncryptResponse {
             ciphertext: encrypted.text.into(),
             key_id: encrypted.key_id.to_string(),
-            annotations: Default::default(),
+            annotations: annotations(&encrypted.attached),
         }))
     }
 
@@ -74,6 +78,10 @@ impl KeyManagementService for V2 {
         emit(&Event::DekServed { op: OP, uid: uid.as_str(), key_id: &decrypted.key_id });
         Ok(Response::new(DecryptResponse { plaintext: lend(&decrypted.plaintext) }))
     }
+}
+
+fn annotations(attached: &Attached) -> HashMap<String, bytes::Bytes> {
+    attached.iter().map(|(name, value)| (name.to_owned(), bytes::Bytes::copy_from_slice(value))).collect()
 }
 
 fn uid_of<'a>(op: &'static str, uid: &'a str) -> Result<RequestUid<'a>, Status> {

@@ -35,6 +35,11 @@ pub enum Event<'a> {
         /// Of the KEK that was used.
         key_id: &'a KeyId,
     },
+    /// The keys at providers make a key_id that was left before, and it is not reported again.
+    EpochRefused {
+        /// Which one.
+        key_id: &'a KeyId,
+    },
     /// A new key_id is reported from now on.
     KeyActivated {
         /// The local KEK.
@@ -90,6 +95,36 @@ pub enum Event<'a> {
         peer_pid: i32,
         /// Which socket.
         socket: &'a Path,
+    },
+    /// A provider does not do what is asked, after it did, or for the first time.
+    ProviderFailed {
+        /// As the operator calls it.
+        provider: &'a str,
+        /// Of the failure.
+        class: Class,
+        /// The whole chain.
+        error: &'a str,
+        /// What to do.
+        hint: &'a str,
+    },
+    /// Another version of a provider's key counts from now on, or its key was seen for the first time.
+    ProviderKeySeen {
+        /// As the operator calls it.
+        provider: &'a str,
+        /// Of its key.
+        version: &'a str,
+    },
+    /// A provider answers again.
+    ProviderRecovered {
+        /// As the operator calls it.
+        provider: &'a str,
+    },
+    /// A provider reports a version that was left.
+    ProviderWentBack {
+        /// As the operator calls it.
+        provider: &'a str,
+        /// Of its key.
+        version: &'a str,
     },
     /// A call was answered with an error.
     RequestRefused {
@@ -149,6 +184,15 @@ pub enum Event<'a> {
     },
     /// The configuration asks for a guarded state directory, and it is not guarded yet.
     StateUnguarded,
+    /// A provider has not wrapped a local KEK: a debt.
+    WrapOwed {
+        /// The local KEK.
+        kek: &'a KekId,
+        /// As the operator calls it.
+        provider: &'a str,
+        /// What it said.
+        error: &'a str,
+    },
     /// Something of ours on disk could not be read or written; the service goes on.
     StateTroubled {
         /// What was tried.
@@ -169,6 +213,11 @@ pub fn emit(event: &Event<'_>) {
         Event::DekServed { op, uid, key_id } => {
             debug!(event = "dek.served", op, uid, key_id = key_id.metric_hash());
         }
+        Event::EpochRefused { key_id } => error!(
+            event = "epoch.refused",
+            %key_id,
+            hint = "this set of keys was left before: raise write.epoch on all nodes"
+        ),
         Event::KeyActivated { kek, key_id } => {
             info!(event = "key.activated", %kek, %key_id, key_id_hash = key_id.metric_hash());
         }
@@ -189,6 +238,17 @@ pub fn emit(event: &Event<'_>) {
         Event::PeerRefused { peer_uid, peer_pid, socket } => {
             warn!(event = "peer.refused", peer_uid, peer_pid, socket = %socket.display());
         }
+        Event::ProviderFailed { provider, class, error, hint } => {
+            warn!(event = "provider.failed", provider, class = class.label(), error, hint);
+        }
+        Event::ProviderKeySeen { provider, version } => info!(event = "provider.key_seen", provider, version),
+        Event::ProviderRecovered { provider } => info!(event = "provider.recovered", provider),
+        Event::ProviderWentBack { provider, version } => warn!(
+            event = "provider.went_back",
+            provider,
+            version,
+            hint = "see whether an old backup or replica of the provider answers; what it wraps now is not counted on"
+        ),
         Event::RequestRefused { op, uid, class, error } => {
             warn!(event = "request.refused", op, uid, class = class.label(), error);
         }
@@ -212,6 +272,13 @@ pub fn emit(event: &Event<'_>) {
         Event::StateUnguarded => warn!(
             event = "state.unguarded",
             hint = "rollback = \"tpm-counter\" takes effect with the next `nodeseal reseal`"
+        ),
+        Event::WrapOwed { kek, provider, error } => warn!(
+            event = "wrap.owed",
+            %kek,
+            provider,
+            error,
+            hint = "it is made as soon as the provider answers; `nodeseal status` shows what is owed"
         ),
         Event::StateTroubled { what, error, hint } => error!(event = "state.troubled", what, error, hint),
     }

@@ -70,6 +70,7 @@ pub enum EnvelopeError {
 /// A text whose head was read and fits; what is left is to find the KEK and [`Parsed::open`].
 pub struct Parsed<'a> {
     kek_id: KekId,
+    key_id: &'a str,
     aad: Vec<u8>,
     nonce: [u8; NONCE_BYTES],
     body: &'a [u8],
@@ -135,7 +136,7 @@ impl Sealing {
 /// Reads a v2 text as kube-apiserver hands it back, with the key_id and annotations that it stored beside it.
 pub fn parse_v2<'a>(
     cluster: &ClusterId,
-    key_id: &str,
+    key_id: &'a str,
     wraps: Wraps<'a>,
     text: &'a [u8],
 ) -> Result<Parsed<'a>, EnvelopeError> {
@@ -165,6 +166,11 @@ impl<'a> Parsed<'a> {
     /// The KEK that the text names.
     pub fn kek_id(&self) -> &KekId {
         &self.kek_id
+    }
+
+    /// What was reported with it.
+    pub fn key_id(&self) -> &'a str {
+        self.key_id
     }
 
     /// Copies of that KEK made by providers, authenticated only by [`Parsed::open`].
@@ -201,7 +207,7 @@ fn read_head(reader: &mut Reader<'_>, api: Api) -> Result<([u8; HEAD_BYTES], Kek
 fn finish<'a>(
     mut reader: Reader<'a>,
     cluster: &ClusterId,
-    key_id: &str,
+    key_id: &'a str,
     head: [u8; HEAD_BYTES],
     kek_id: KekId,
     wraps: Wraps<'a>,
@@ -212,7 +218,7 @@ fn finish<'a>(
         return Err(EnvelopeError::Format(WireError::Short("ciphertext")));
     }
     let aad = aad(cluster, key_id, &head, &wraps);
-    Ok(Parsed { kek_id, aad, nonce, body, wraps })
+    Ok(Parsed { kek_id, key_id, aad, nonce, body, wraps })
 }
 
 fn check(cluster: &ClusterId, key_id: &str, head: &[u8]) -> [u8; CHECK_BYTES] {

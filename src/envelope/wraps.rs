@@ -38,6 +38,11 @@ impl<'a> Wraps<'a> {
         if bytes > WRAPS_MAX_BYTES { Err(WrapError::TooLong) } else { Ok(Self(wraps)) }
     }
 
+    /// Name and bytes of each, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.0.iter().map(|(name, value)| (*name, *value))
+    }
+
     /// SHA-256 over count, names and values; each with its length, so that no two lists share one.
     pub(super) fn digest(&self) -> [u8; 32] {
         let mut writer = Writer::new();

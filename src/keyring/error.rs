@@ -4,6 +4,7 @@ use super::bundle::BundleError;
 use super::kek_file::KekFileError;
 use super::recovery::RecoveryError;
 use super::ring::{AdoptError, MoveError};
+use super::rooted::ProvidersError;
 use super::state_file::StateError;
 use crate::envelope::EnvelopeError;
 use crate::sandbox::memory::MemoryError;
@@ -29,6 +30,9 @@ pub enum KeyringError {
     /// Not unsealed yet, or never will be: the log says why.
     #[error("the keys are not unsealed")]
     Locked,
+    /// The providers, where a call cannot do without them.
+    #[error("the providers did not do what the call needs")]
+    Providers(#[source] ProvidersError),
     /// No randomness for a nonce.
     #[error("no nonce can be made")]
     Random(#[source] RandomError),
@@ -38,6 +42,9 @@ pub enum KeyringError {
     /// The text is whole, and its KEK is not here.
     #[error("the text needs the local KEK {0}, which this node does not have")]
     UnknownKek(KekId),
+    /// The keys are open, and no provider has wrapped a KEK of this node yet.
+    #[error("no provider has wrapped a local KEK of this node yet")]
+    Waiting,
 }
 
 impl KeyringError {
@@ -45,7 +52,8 @@ impl KeyringError {
     pub fn class(&self) -> Class {
         match self {
             Self::Envelope(_) => Class::Corrupt,
-            Self::Exhausted | Self::Locked | Self::Random(_) | Self::Reservation => Class::Unavailable,
+            Self::Providers(error) => error.class,
+            Self::Exhausted | Self::Locked | Self::Random(_) | Self::Reservation | Self::Waiting => Class::Unavailable,
             Self::UnknownKek(_) => Class::NotFound,
         }
     }
@@ -106,6 +114,12 @@ pub enum KeeperError {
     /// `recover` where nothing is lost.
     #[error("the keys of this node open: there is nothing to recover")]
     KeysOpen,
+    /// A configuration without a provider that could open a KEK.
+    #[error("no provider of the new configuration opens local KEK {kek}, which one of the present configuration does")]
+    LastOpener {
+        /// Which one.
+        kek: KekId,
+    },
     /// Nobody opened the keys yet.
     #[error("the keys are not unsealed")]
     Locked,
@@ -153,6 +167,14 @@ pub enum KeeperError {
     /// The state directory.
     #[error("the state directory cannot be used")]
     Store(#[source] StoreError),
+    /// Not enough providers have wrapped it for the operator's rules.
+    #[error("local KEK {kek} is not wrapped by enough providers yet; missing: {providers}")]
+    Unwrapped {
+        /// Which one.
+        kek: KekId,
+        /// Their names.
+        providers: String,
+    },
 }
 
 impl KeeperError {
@@ -163,6 +185,7 @@ impl KeeperError {
             | Self::Confirmation
             | Self::CounterBehind { .. }
             | Self::KeysOpen
+            | Self::LastOpener { .. }
             | Self::Move(_)
             | Self::RecoveryPending
             | Self::RolledBack { .. }
@@ -176,7 +199,9 @@ impl KeeperError {
             Self::Recovery(error) => error.class(),
             Self::KekFile { .. } | Self::NotOpened(_) | Self::State(_) => Class::Corrupt,
             Self::KekMissing { source, .. } | Self::Store(source) => source.class(),
-            Self::Busy | Self::Locked | Self::Memory(_) | Self::Random(_) => Class::Unavailable,
+            Self::Busy | Self::Locked | Self::Memory(_) | Self::Random(_) | Self::Unwrapped { .. } => {
+                Class::Unavailable
+            }
             Self::Root(error) => error.class(),
         }
     }
@@ -202,6 +227,9 @@ impl KeeperError {
             Self::KekFile { .. } | Self::KekMissing { .. } | Self::NotOpened(_) => {
                 "restore the folder keyring/ from a backup of this node's state directory"
             }
+            Self::LastOpener { .. } => {
+                "keep the provider with write = false, rotate, migrate the cluster's storage and retire the KEK; or give it up: `nodeseal reload --abandon`"
+            }
             Self::Locked => "see the log of nodeseald for why the keys are not unsealed",
             Self::Memory(_) => "free memory, or raise the limit of locked memory",
             Self::Move(MoveError::Active) => {
@@ -226,6 +254,9 @@ impl KeeperError {
             }
             Self::State(_) => "restore the whole state directory from one backup of this node",
             Self::Store(error) => error.hint(),
+            Self::Unwrapped { .. } => {
+                "see `nodeseal status` for what the providers said; it is tried again as soon as they answer"
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Both write a marker first and remove it last. While it is there nothing can have been encrypted by what was made beside it, and
 //! founding starts again. Neither ever overwrites keys: `init` refuses where there are some, and `recover` moves them into a folder.
 
+use super::epoch::Roots;
 use super::error::KeeperError;
 use super::export::Export;
 use super::kek_file::KekLabel;
@@ -148,7 +149,14 @@ fn write_and_prove<D: Disk>(
     }
     let counter_auth = root.counter_auth(cluster);
     let guard = founding.guard.map(|index| guard::make(founding.sealer, index, &counter_auth)).transpose()?;
-    let state = State { generation: 1, written: now, guard, recipients: founding.recipients.to_vec(), ring };
+    let state = State {
+        generation: 1,
+        written: now,
+        guard,
+        recipients: founding.recipients.to_vec(),
+        roots: Roots::default(),
+        ring,
+    };
     let bytes = state.encode(cluster, &root.id(), &root.state_mac_key(cluster));
     // Both: one that was interrupted may have left a state of another root.
     dir.replace_both(open::STATE, Kind::State, &bytes).map_err(KeeperError::Store)?;

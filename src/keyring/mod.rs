@@ -4,8 +4,10 @@
 //! directory, alone writes to it, and publishes a new snapshot only after what it names is safe on disk. [`ring`] is the pure
 //! state machine below both.
 
+mod attached;
 pub mod bundle;
 mod cryptoperiod;
+pub mod epoch;
 mod error;
 pub mod export;
 mod found;
@@ -16,9 +18,12 @@ mod live;
 mod open;
 pub mod recovery;
 pub mod ring;
+pub mod rooted;
 pub mod state_file;
 mod uses;
+pub mod wraps_file;
 
+pub use attached::Attached;
 pub use cryptoperiod::MaxAge;
 pub use error::{KeeperError, KeyringError};
 pub use found::{Founding, Marker, Recovered, Resume, init, recover};

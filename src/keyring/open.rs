@@ -126,6 +126,11 @@ pub(super) fn create_kek<D: Disk>(
     Ok((Entry { id, created: now, uses_reserved: 0, shared: false }, key))
 }
 
+/// A KEK that another node has made.
+pub(super) const fn foreign_entry(label: &KekLabel) -> Entry {
+    Entry { id: label.id, created: label.created, uses_reserved: 0, shared: true }
+}
+
 /// Writes a KEK's sealed copy, reads it back, opens it and compares.
 pub(super) fn save_kek<D: Disk>(
     dir: &StateDir<D>,

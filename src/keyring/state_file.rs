@@ -3,26 +3,28 @@
 //! ```text
 //! algorithm u8 (1 = HMAC-SHA256) | root id | cluster: u16 length, bytes | generation u64 |
 //! written u64 | guard: u8, and if 1: NV index u32, expected u64 | recovery recipients: u8 count, each u16 length, bytes |
+//! roots, as `epoch` has it |
 //! ring, as `ring::bytes` has it | MAC, 32 bytes
 //! ```
 //!
-//! Version 1, which the first release wrote, has not the line from `written` on.
+//! Version 1, which the first release wrote, has not the line from `written` on, and version 2 not that of the roots.
 //!
-//! key_ids are not stored: in the mode without providers each is a function of cluster and KEK id, and the record of every KEK
-//! that ever was stays in the file.
+//! key_ids of local KEKs are not stored: each is a function of cluster and KEK id, and the record of every KEK that ever was stays
+//! in the file. Those of providers' keys are: what was left must not come back.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::epoch::Roots;
 use super::recovery::Recipient;
 use super::ring::Ring;
-use super::ring::bytes::{VERSION_1, read_ring, write_ring};
+use super::ring::bytes::{VERSION_1, VERSION_2, read_ring, write_ring};
 use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{ClusterId, Key, RootId};
 
-const HMAC_SHA256: u8 = 1;
-const MAC_BYTES: usize = 32;
+pub(super) const HMAC_SHA256: u8 = 1;
+pub(super) const MAC_BYTES: usize = 32;
 const SHA256_BLOCK_BYTES: usize = 64;
 
 /// What the file says.
@@ -36,6 +38,8 @@ pub struct State {
     pub guard: Option<Guard>,
     /// Whom the recovery file is encrypted to. Empty: the operator refused one.
     pub recipients: Vec<Recipient>,
+    /// What the key_id names, and what is known of providers.
+    pub roots: Roots,
     /// All local KEKs.
     pub ring: Ring,
 }
@@ -80,8 +84,9 @@ impl State {
         for recipient in self.recipients.iter().take(usize::from(u8::MAX)) {
             w.bytes16(recipient.to_string().as_bytes());
         }
+        self.roots.write(&mut w);
         write_ring(&mut w, &self.ring);
-        let tag = mac(mac_key, w.as_bytes()).finalize().into_bytes();
+        let tag = mac(mac_key, &[w.as_bytes()]).finalize();
         w.raw(&tag).finish()
     }
 
@@ -99,18 +104,35 @@ impl State {
         if stored_root != *root {
             return Err(StateError::Root(stored_root));
         }
-        mac(mac_key, body).verify(tag.into()).map_err(|_| StateError::Mac)?;
+        if !mac(mac_key, &[body]).is(tag) {
+            return Err(StateError::Mac);
+        }
         read_body(version, r).map_err(StateError::Format)
     }
 }
 
-fn mac(key: &Key, bytes: &[u8]) -> Hmac<Sha256> {
+/// A MAC that is about to be written or compared.
+pub(super) struct Tag(Hmac<Sha256>);
+
+impl Tag {
+    pub(super) fn finalize(self) -> [u8; MAC_BYTES] {
+        self.0.finalize().into_bytes().into()
+    }
+
+    /// In constant time.
+    pub(super) fn is(self, stored: &[u8; MAC_BYTES]) -> bool {
+        self.0.verify(stored.into()).is_ok()
+    }
+}
+
+/// Over all pieces, one behind the other.
+pub(super) fn mac(key: &Key, pieces: &[&[u8]]) -> Tag {
     // RFC 2104 §2: a key shorter than the block is padded with zeros.
     let mut block = zeroize::Zeroizing::new([0; SHA256_BLOCK_BYTES]);
     block[..Key::LEN].copy_from_slice(key.expose());
     let mut mac = <Hmac<Sha256> as KeyInit>::new((&*block).into());
-    mac.update(bytes);
-    mac
+    pieces.iter().for_each(|piece| mac.update(piece));
+    Tag(mac)
 }
 
 fn read_head(r: &mut Reader<'_>, cluster: &ClusterId) -> Result<RootId, StateError> {
@@ -131,9 +153,13 @@ fn read_body(version: u8, mut r: Reader<'_>) -> Result<State, WireError> {
         VERSION_1 => (0, None, Vec::new()),
         _ => (r.u64("written")?, read_guard(&mut r)?, read_recipients(&mut r)?),
     };
+    let roots = match version {
+        VERSION_1 | VERSION_2 => Roots::default(),
+        _ => Roots::read(&mut r)?,
+    };
     let ring = read_ring(version, &mut r)?;
     r.end()?;
-    Ok(State { generation, written, guard, recipients, ring })
+    Ok(State { generation, written, guard, recipients, roots, ring })
 }
 
 fn read_guard(r: &mut Reader<'_>) -> Result<Option<Guard>, WireError> {
@@ -156,8 +182,11 @@ fn read_recipients(r: &mut Reader<'_>) -> Result<Vec<Recipient>, WireError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::epoch::{Epoch, Part, Record, Reported};
     use super::super::ring::Entry;
     use super::*;
+    use crate::provider::observed::Observed;
+    use crate::provider::{KeyIdentity, KeyState, KeyVersion, ProviderKind};
     use crate::types::KekId;
 
     fn key(byte: u8) -> Key {
@@ -175,8 +204,24 @@ mod tests {
             written: 8,
             guard: Some(Guard { index: 0x0180_4E53, expected: 4 }),
             recipients: vec![RECIPIENT.parse().unwrap()],
+            roots: roots(),
             ring: ring.with_pending(entry(3)).unwrap().all_shared(),
         }
+    }
+
+    fn roots() -> Roots {
+        let cluster = "c1".parse().unwrap();
+        let key = |version: &str| KeyState {
+            identity: KeyIdentity::new("transit/k@1").unwrap(),
+            version: KeyVersion::new(version).unwrap(),
+        };
+        let epoch = |version: &str| {
+            let KeyState { identity, version } = key(version);
+            Reported::Epoch(Epoch { number: 0, parts: [Part { kind: ProviderKind::Vault, identity, version }].into() })
+        };
+        let observed = Observed::from_parts(key("2"), [("transit/k@1".to_owned(), "1".to_owned())]);
+        let records = vec![Record { name: "vault".into(), kind: ProviderKind::Vault, observed }];
+        Roots { records, ..Roots::default() }.report(epoch("1"), &cluster).report(epoch("2"), &cluster)
     }
 
     /// The test key of age's specification.
@@ -196,23 +241,41 @@ mod tests {
         let state = State::decode(1, &bytes, &"c1".parse().unwrap(), &ROOT, &key(7)).unwrap();
         let ring = Ring::new(entry(1), 5).with_pending(entry(2)).unwrap().activate(&entry(2).id, 6).unwrap();
         let ring = ring.with_pending(entry(3)).unwrap();
-        assert_eq!(state, State { generation: 3, written: 0, guard: None, recipients: Vec::new(), ring });
+        let roots = Roots::default();
+        assert_eq!(state, State { generation: 3, written: 0, guard: None, recipients: Vec::new(), roots, ring });
     }
 
     #[test]
-    fn frozen_vector_of_version_2() {
-        let cluster = "c1".parse().unwrap();
-        let bytes = state().encode(&cluster, &ROOT, &key(7));
-        assert_eq!(
-            hex::encode(&bytes),
-            "010909090909090909090909090909090900026331000000000000000300000000000000080101804e53000000000000\
+    fn a_state_of_version_2_is_read() {
+        let bytes = hex::decode(VERSION_2_BYTES).unwrap();
+        let read = State::decode(2, &bytes, &"c1".parse().unwrap(), &ROOT, &key(7));
+        assert_eq!(read, Ok(State { roots: Roots::default(), ..state() }));
+    }
+
+    const VERSION_2_BYTES: &str = "010909090909090909090909090909090900026331000000000000000300000000000000080101804e53000000000000\
              000401003e616765317a766b7967326c717a726161326c6e6a7671656a33326e6b75753075657332733832687a727965\
              38363978656578766e37336571756e756a776a0000000000000006020202020202020202020202020202020000000000\
              000002000000000001000001000103030303030303030303030303030303000000000000000300000000000100000100\
              01010101010101010101010101010101010000000000000001000000000001000001000000000000000601e76df69fc1\
-             ce7cd50ea76e09472c0dea61fc8886a7c6feda43af87903f101a10"
+             ce7cd50ea76e09472c0dea61fc8886a7c6feda43af87903f101a10";
+
+    #[test]
+    fn frozen_vector_of_version_3() {
+        let cluster = "c1".parse().unwrap();
+        let bytes = state().encode(&cluster, &ROOT, &key(7));
+        assert_eq!(
+            hex::encode(&bytes),
+            "010909090909090909090909090909090900026331000000000000000300000000000000080101804e530000000000\
+             00000401003e616765317a766b7967326c717a726161326c6e6a7671656a33326e6b75753075657332733832687a72\
+             796538363978656578766e37336571756e756a776a0100000000000101000b7472616e7369742f6b40310001320001\
+             002c6e73312d6631336638623363343138306463306233336438363035626234623166383430383864343266303800\
+             0100057661756c7401000b7472616e7369742f6b40310001320001000b7472616e7369742f6b403100013100000000\
+             0000000602020202020202020202020202020202000000000000000200000000000100000100010303030303030303\
+             0303030303030303000000000000000300000000000100000100010101010101010101010101010101010100000000\
+             000000010000000000010000010000000000000006014fb3e00fb7b46b9559d9159b05095e4c429e31f95f72390658\
+             bc08a18d32ef90"
         );
-        assert_eq!(State::decode(2, &bytes, &cluster, &ROOT, &key(7)), Ok(state()));
+        assert_eq!(State::decode(3, &bytes, &cluster, &ROOT, &key(7)), Ok(state()));
     }
 
     #[test]
@@ -223,8 +286,8 @@ mod tests {
         let mut body = bytes[..bytes.len() - MAC_BYTES].to_vec();
         body[at - 1] += 1;
         body.insert(at, b' ');
-        let tag = mac(&key(7), &body).finalize().into_bytes();
-        let refused = State::decode(2, &[&body[..], &tag].concat(), &cluster, &ROOT, &key(7));
+        let tag = mac(&key(7), &[&body]).finalize();
+        let refused = State::decode(3, &[&body[..], &tag].concat(), &cluster, &ROOT, &key(7));
         assert_eq!(refused, Err(StateError::Format(WireError::BadValue("recipient"))));
     }
 
@@ -232,14 +295,14 @@ mod tests {
     fn a_state_of_another_cluster_or_root_is_named_and_a_changed_one_refused() {
         let (c1, c2): (ClusterId, ClusterId) = ("c1".parse().unwrap(), "c2".parse().unwrap());
         let bytes = state().encode(&c1, &ROOT, &key(7));
-        assert_eq!(State::decode(2, &bytes, &c2, &ROOT, &key(7)), Err(StateError::Cluster("c1".into())));
+        assert_eq!(State::decode(3, &bytes, &c2, &ROOT, &key(7)), Err(StateError::Cluster("c1".into())));
         let other = RootId::from_bytes([8; 16]);
-        assert_eq!(State::decode(2, &bytes, &c1, &other, &key(7)), Err(StateError::Root(ROOT)));
-        assert_eq!(State::decode(2, &bytes, &c1, &ROOT, &key(6)), Err(StateError::Mac));
+        assert_eq!(State::decode(3, &bytes, &c1, &other, &key(7)), Err(StateError::Root(ROOT)));
+        assert_eq!(State::decode(3, &bytes, &c1, &ROOT, &key(6)), Err(StateError::Mac));
         for bit in 0..bytes.len() * 8 {
             let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(State::decode(2, &bad, &c1, &ROOT, &key(7)).is_err(), "bit {bit}");
+            assert!(State::decode(3, &bad, &c1, &ROOT, &key(7)).is_err(), "bit {bit}");
         }
     }
 }

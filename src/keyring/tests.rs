@@ -1,6 +1,7 @@
 //! Keeper and keyring over a real state directory. The sealer is imitated, since what is tested here is how the keys behave when it
 //! refuses, and at counts and ages that no real device reaches in a test. The real one: tests/tpm and tests/service.
 
+use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::keeper::{self, KeeperHandle, Settings};
-use super::live::{LiveKek, Snapshot};
+use super::live::{Active, LiveKek, Snapshot};
 use super::state_file::State;
 use super::uses::UseCounter;
 use super::*;
@@ -221,12 +222,14 @@ fn a_kek_past_half_of_its_uses_is_replaced() {
 
 #[test]
 fn at_the_hard_limit_encrypt_is_refused_and_decrypt_goes_on() {
-    let keyring = Keyring::opening(cluster(), || {});
+    let keyring = Keyring::opening(cluster(), |_| {});
     let id = KekId::from_bytes([1; 16]);
     let key = LockedKey::new(Key::random().unwrap()).unwrap();
     let uses = UseCounter::new(HARD_LIMIT_USES - 1, HARD_LIMIT_USES + RESERVED_BLOCK_USES, HARD_LIMIT_USES);
-    let kek = Arc::new(LiveKek::new(&cluster(), &id, key, uses).unwrap());
-    keyring.publish(Snapshot { active: Arc::clone(&kek), by_id: [(id, kek)].into() });
+    let kek = Arc::new(LiveKek::new(id, key, uses));
+    let key_id = KeyId::of_local_kek(&cluster(), &id);
+    let active = Active::local(&cluster(), key_id, Arc::clone(&kek), &[]).unwrap();
+    keyring.publish(Snapshot { active: Some(Arc::new(active)), by_id: [(id, kek)].into(), destroyed: HashSet::new() });
     let last = block_on(keyring.encrypt(Api::V2, DEK)).unwrap();
     assert!(matches!(block_on(keyring.encrypt(Api::V2, DEK)), Err(KeyringError::Exhausted)));
     let opened = block_on(keyring.decrypt_v2(last.key_id.as_str(), Wraps::default(), &last.text));

@@ -11,13 +11,14 @@ mod member;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use self::member::{Member, Owned};
+pub use self::member::{Health, Member, Owned, Role};
 use super::{ErrorKind, ProviderError, Wrapped};
 use crate::types::{Key, random};
 
@@ -50,8 +51,8 @@ pub struct Refusal {
 
 /// What wrapping gave.
 pub struct WrapOutcome {
-    /// One for each provider that proved its wrap, in the order of the configuration.
-    pub wraps: Vec<Wrapped>,
+    /// One for each provider that proved its wrap, with its name, in the order of the configuration.
+    pub wraps: Vec<(String, Wrapped)>,
     /// The others: debts.
     pub owed: Vec<Refusal>,
 }
@@ -64,17 +65,18 @@ pub struct NotOpened {
     pub refusals: Vec<Refusal>,
 }
 
-/// All providers of a configuration.
+/// All providers of a configuration. Cheap to clone; all clones are one set.
+#[derive(Clone)]
 pub struct Providers {
-    members: Vec<Member>,
+    members: Arc<[Member]>,
     strategy: Strategy,
-    next: AtomicUsize,
+    next: Arc<AtomicUsize>,
 }
 
 impl Providers {
     /// In the order of the configuration.
     pub fn new(members: Vec<Member>, strategy: Strategy) -> Self {
-        Self { members, strategy, next: AtomicUsize::new(0) }
+        Self { members: members.into(), strategy, next: Arc::default() }
     }
 
     /// The providers.
@@ -82,12 +84,24 @@ impl Providers {
         &self.members
     }
 
-    /// Asks all of them at once, each with the whole budget, and lets each prove what it gave.
+    /// Those that wrap new KEKs.
+    pub fn writers(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.writes())
+    }
+
+    /// Asks all that write at once, each with the whole budget, and lets each prove what it gave.
     pub async fn wrap(&self, key: &Key, of: &Owned) -> WrapOutcome {
+        self.wrap_by(key, of, |_| true).await
+    }
+
+    /// The same by those that write and are `wanted`: for copies that are owed.
+    pub async fn wrap_by(&self, key: &Key, of: &Owned, wanted: impl Fn(&Member) -> bool) -> WrapOutcome {
         let end = Instant::now() + BUDGET;
+        let writers: Vec<&Member> = self.writers().filter(|member| wanted(member)).collect();
         let mut asked = JoinSet::new();
-        for (index, member) in self.members.iter().enumerate() {
-            let (member, of) = (member.clone(), of.clone());
+        for (index, member) in writers.iter().enumerate() {
+            let member = Member::clone(member);
+            let of = of.clone();
             let Some(key) = Key::copy_of(key.expose()) else { continue };
             asked.spawn(async move { (index, member.wrap_and_prove(&key, &of, end).await) });
         }
@@ -99,10 +113,10 @@ impl Providers {
         answers.sort_by_key(|(index, _)| *index);
         let mut outcome = WrapOutcome { wraps: Vec::new(), owed: Vec::new() };
         let mut answers = answers.into_iter().peekable();
-        for (index, member) in self.members.iter().enumerate() {
+        for (index, member) in writers.iter().enumerate() {
             let lost = || ProviderError::new(ErrorKind::Away, "the attempt was lost");
             match answers.next_if(|(answered, _)| *answered == index).map(|(_, answer)| answer) {
-                Some(Ok(wrapped)) => outcome.wraps.push(wrapped),
+                Some(Ok(wrapped)) => outcome.wraps.push((member.name().to_owned(), wrapped)),
                 Some(Err(error)) => outcome.owed.push(Refusal { provider: member.name().to_owned(), error }),
                 None => outcome.owed.push(Refusal { provider: member.name().to_owned(), error: lost() }),
             }
@@ -139,7 +153,7 @@ impl Providers {
     /// Who is asked for what, in which order.
     fn plan(&self, wraps: &[Wrapped]) -> Vec<(Member, Wrapped)> {
         let mut plan: Vec<(Member, Wrapped)> = Vec::new();
-        for member in &self.members {
+        for member in &*self.members {
             let wrap = wraps.iter().find(|wrap| member.may_open(wrap));
             plan.extend(wrap.map(|wrap| (member.clone(), wrap.clone())));
         }

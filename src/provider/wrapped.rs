@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::ProviderKind;
+use super::{KeyState, ProviderKind};
 use crate::types::wire::{Reader, WireError, Writer};
 
 const MAGIC: &[u8; 4] = b"NSWR";
@@ -85,6 +85,11 @@ impl Wrapped {
     /// The provider's own bytes.
     pub fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// Key and version.
+    pub fn key_state(&self) -> KeyState {
+        KeyState { identity: self.identity.clone(), version: self.version.clone() }
     }
 
     /// As it is stored.

@@ -38,20 +38,23 @@ pub enum Kind {
     BundleRequest = 7,
     /// `credentials/*.cred`
     Credential = 8,
+    /// `keyring/*.wraps`
+    Wraps = 9,
 }
 
 impl Kind {
     /// The version that we write, and the newest that we read.
     const fn version(self) -> u8 {
         match self {
-            Self::State => 2,
+            Self::State => 3,
             Self::HostSecret
             | Self::NodeRoot
             | Self::LocalKek
             | Self::InitMarker
             | Self::Recovery
             | Self::BundleRequest
-            | Self::Credential => 1,
+            | Self::Credential
+            | Self::Wraps => 1,
         }
     }
 }
@@ -102,14 +105,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frozen_vectors_of_a_state_of_version_1_and_2() {
+    fn frozen_vectors_of_a_state_of_every_version() {
         // Computed by hand with sha256sum.
         let one =
             "4e4f44455345414c0401010000000361626399c5d32234a910b1d3dd304818866d4eebf3e375d489819bee36e8b98ae59e40";
         let two =
             "4e4f44455345414c040201000000036162639c0a68f054e49f5a74cea96ee93af6d8362c50ad07f0a608ee076a2637b56fb3";
-        assert_eq!(hex::encode(wrap(Kind::State, b"abc")), two);
-        for (version, bytes) in [(1, one), (2, two)] {
+        let three =
+            "4e4f44455345414c040301000000036162634542cc5c4889eb08860aee92c66de48be12f22c4680f4a43c3915b2d99640b52";
+        assert_eq!(hex::encode(wrap(Kind::State, b"abc")), three);
+        for (version, bytes) in [(1, one), (2, two), (3, three)] {
             assert_eq!(unwrap(Kind::State, &hex::decode(bytes).unwrap()), Ok((version, &b"abc"[..])));
         }
     }
@@ -130,11 +135,11 @@ mod tests {
     #[test]
     fn a_newer_version_is_told_apart_from_damage() {
         let mut bytes = wrap(Kind::State, b"abc");
-        bytes[9] = 3;
+        bytes[9] = 4;
         let body = bytes.len() - DIGEST_BYTES;
         let digest = Sha256::digest(&bytes[..body]);
         bytes[body..].copy_from_slice(&digest);
-        assert_eq!(unwrap(Kind::State, &bytes), Err(Damage::Newer(3)));
+        assert_eq!(unwrap(Kind::State, &bytes), Err(Damage::Newer(4)));
         bytes[9] = 0;
         let digest = Sha256::digest(&bytes[..body]);
         bytes[body..].copy_from_slice(&digest);

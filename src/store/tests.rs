@@ -135,7 +135,8 @@ fn kinds() -> Vec<Kind> {
         Kind::InitMarker => Some(Kind::Recovery),
         Kind::Recovery => Some(Kind::BundleRequest),
         Kind::BundleRequest => Some(Kind::Credential),
-        Kind::Credential => None,
+        Kind::Credential => Some(Kind::Wraps),
+        Kind::Wraps => None,
     };
     std::iter::successors(Some(Kind::HostSecret), next).collect()
 }

@@ -131,7 +131,7 @@ random_id! {
 /// What kube-apiserver sees and stores in clear beside every object: `ns1-` and the first 20 bytes of a SHA-256, in hex.
 ///
 /// api.proto v2 allows less than 1 kB and demands that the value is public, stable and never used again.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(String);
 
 impl KeyId {
@@ -145,6 +145,17 @@ impl KeyId {
         hash.update(cluster.as_str().as_bytes());
         hash.update(b"\0");
         hash.update(kek.as_bytes());
+        Self(format!("{}{}", Self::PREFIX, hex::encode(&hash.finalize()[..Self::DIGEST_BYTES])))
+    }
+
+    /// The key_id of nodes with providers: it names the providers' keys, here as the bytes of their epoch, so that all nodes of one
+    /// configuration report the same (design: modes "rooted" and "direct").
+    pub fn of_epoch(cluster: &ClusterId, epoch: &[u8]) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"nodeseal key_id v1\0providers\0");
+        hash.update(cluster.as_str().as_bytes());
+        hash.update(b"\0");
+        hash.update(epoch);
         Self(format!("{}{}", Self::PREFIX, hex::encode(&hash.finalize()[..Self::DIGEST_BYTES])))
     }
 

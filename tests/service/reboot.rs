@@ -81,6 +81,10 @@ impl Drop for Stopped {
 #[test]
 fn a_tpm_that_hangs_holds_up_a_rotation_and_nothing_else() {
     let node = Node::start();
+    // The next block of uses is reserved at the half of the first, which has 65,536.
+    store_from_four_clients(&node, 8_000);
+    let state = node.dir().join("state/state");
+    let before = std::fs::read(&state).unwrap();
     let hung = Stopped::new(node.pid("swtpm"));
     std::thread::scope(|scope| {
         let (sender, outputs) = std::sync::mpsc::channel();
@@ -94,18 +98,22 @@ fn a_tpm_that_hangs_holds_up_a_rotation_and_nothing_else() {
         let started = std::time::Instant::now();
         assert_eq!(node.ask(&["status"])["healthy"], true);
         assert!(started.elapsed() < Duration::from_secs(2), "status took {:?}", started.elapsed());
-        // More than one block of uses (65,536), so that reservations are made meanwhile.
-        std::thread::scope(|callers| {
-            for _ in 0..4 {
-                callers.spawn(|| {
-                    let client = node.client();
-                    (0..17_500).for_each(|_| drop(client.store().unwrap()));
-                });
-            }
-        });
+        store_from_four_clients(&node, 250);
+        assert_ne!(std::fs::read(&state).unwrap(), before, "a block was reserved meanwhile");
         drop(hung);
         let made = outputs.recv_timeout(COMES_BACK).unwrap();
         assert!(made.code == 0 && made.out.contains("pre-activation"), "{made:?}");
+    });
+}
+
+fn store_from_four_clients(node: &Node, each: usize) {
+    std::thread::scope(|callers| {
+        for _ in 0..4 {
+            callers.spawn(|| {
+                let client = node.client();
+                (0..each).for_each(|_| drop(client.store().unwrap()));
+            });
+        }
     });
 }
 

@@ -1,17 +1,23 @@
 //! How the rest of the program asks the keeper: questions over a channel, each with its own way back.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use crate::keyring::KeeperError;
+use crate::keyring::epoch::Record;
 use crate::keyring::keeper::bundles::Imported;
 use crate::keyring::keeper::reseal::Resealed;
+use crate::keyring::live::LiveKek;
 use crate::keyring::recovery::Recipient;
 use crate::keyring::ring::RetireTo;
+use crate::keyring::rooted::Rooted;
+use crate::provider::KeyState;
+use crate::provider::set::WrapOutcome;
 use crate::seal::client::SealerError;
 use crate::seal::root::{NodeRoot, RootError, SealedRoot};
 use crate::types::clock::UnixSeconds;
-use crate::types::{Backend, CredentialName, KekId, SealPolicy, SealTo};
+use crate::types::{Backend, CredentialName, KekId, SealPolicy, SealTo, Secret};
 
 /// `status` is for when something is wrong, and must not hang with it.
 const OVERVIEW_TIMEOUT: Duration = Duration::from_secs(1);
@@ -23,7 +29,7 @@ pub struct KekRow {
     pub id: String,
     /// SP 800-57's word.
     pub state: String,
-    /// What kube-apiserver stores beside texts of this KEK.
+    /// What kube-apiserver stores beside texts of this KEK; empty for one that has served under key_ids of providers.
     pub key_id: String,
     /// Seconds since 1970.
     pub created: UnixSeconds,
@@ -34,6 +40,9 @@ pub struct KekRow {
     /// Other nodes have it too.
     #[serde(default)]
     pub shared: bool,
+    /// Copies that providers have made.
+    #[serde(default)]
+    pub wraps: usize,
 }
 
 /// All KEKs for showing.
@@ -60,6 +69,21 @@ pub struct Overview {
     pub guarded: bool,
     /// Whom the recovery file is encrypted to; empty if there is none.
     pub recipients: Vec<String>,
+    /// Of providers.
+    pub roots: RootsReport,
+}
+
+/// What the keeper knows of providers and of the copies that they have made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RootsReport {
+    /// Their keys.
+    pub records: Vec<Record>,
+    /// Copies that are still to be made: one for each KEK and provider.
+    pub owed: usize,
+    /// Texts that were given out with fewer copies; an upper bound.
+    pub short_texts: u64,
+    /// Why the key_id does not name the providers' keys as they are now.
+    pub waits: Option<String>,
 }
 
 /// What is to be made anew around the same keys.
@@ -83,22 +107,38 @@ pub(super) enum Command {
     BundleMake(Vec<u8>, String, Reply<Vec<u8>>),
     BundleRequest(String, Reply<Vec<u8>>),
     BundleRequested(String, Reply<Vec<u8>>, Result<Vec<u8>, SealerError>),
+    /// Providers, and whether copies that none of them opens are given up.
+    Configure(Option<Arc<Rooted>>, bool, Reply<()>),
+    CredentialOpen(CredentialName, Reply<Secret>),
+    CredentialReplace(CredentialName, Secret, Reply<()>),
     CredentialStore(CredentialName, Vec<u8>, Reply<()>),
     /// The counter that guards the state.
     Counted(Result<u64, SealerError>),
+    /// A KEK of another node.
+    Keep(Arc<LiveKek>),
     List(Reply<KeyTable>),
     Opened(Purpose, Result<NodeRoot, RootError>),
     Overview(Reply<Overview>),
+    /// A provider's name, and its key if it told it.
+    Probed(String, Option<KeyState>),
     Reseal(ResealOrder, Reply<SealedRoot>),
     Resealed(Reply<SealedRoot>, Box<Resealed>),
     Reserve,
     Retire(KekId, RetireTo, Reply<KeyTable>),
     Rotate(Reply<KekRow>),
+    Seen(Vec<(String, KeyState)>),
     Stop,
+    Wrapped(KekId, Box<WrapOutcome>, Purpose),
 }
 
-/// What a node root was opened for.
+/// What a node root was opened for, or a KEK was wrapped.
 pub(super) enum Purpose {
+    /// A copy that is owed.
+    Debt,
+    /// Another key_id.
+    Epoch,
+    /// A sealed copy of other nodes' KEKs.
+    Keep,
     Rotate(Reply<KekRow>),
     RotateSinceDue,
 }
@@ -155,6 +195,21 @@ impl KeeperHandle {
         self.ask(|reply| Command::CredentialStore(name, payload, reply))
     }
 
+    /// The bytes that were sealed under this name.
+    pub fn open_credential(&self, name: CredentialName) -> Result<Secret, KeeperError> {
+        self.ask(|reply| Command::CredentialOpen(name, reply))
+    }
+
+    /// Seals other bytes under this name.
+    pub fn replace_credential(&self, name: CredentialName, content: Secret) -> Result<(), KeeperError> {
+        self.ask(|reply| Command::CredentialReplace(name, content, reply))
+    }
+
+    /// Other providers from now on, or none. With `abandon`, also if a KEK is left that none of them opens.
+    pub fn configure(&self, rooted: Option<Arc<Rooted>>, abandon: bool) -> Result<(), KeeperError> {
+        self.ask(|reply| Command::Configure(rooted, abandon, reply))
+    }
+
     /// Seals the node root anew, and what goes with it.
     pub fn reseal(&self, order: ResealOrder) -> Result<SealedRoot, KeeperError> {
         self.ask(|reply| Command::Reseal(order, reply))
@@ -189,17 +244,24 @@ impl Command {
             Self::BundleMake(_, _, reply) | Self::BundleRequest(_, reply) => {
                 reply.send(Err(KeeperError::Locked)).is_ok()
             }
-            Self::CredentialStore(_, _, reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
+            Self::Configure(_, _, reply)
+            | Self::CredentialReplace(_, _, reply)
+            | Self::CredentialStore(_, _, reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
+            Self::CredentialOpen(_, reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Overview(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Reseal(_, reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::Rotate(reply) => reply.send(Err(KeeperError::Locked)).is_ok(),
             Self::BundleImported(..)
             | Self::BundleRequested(..)
             | Self::Counted(_)
+            | Self::Keep(_)
             | Self::Opened(..)
+            | Self::Probed(..)
             | Self::Resealed(..)
             | Self::Reserve
-            | Self::Stop => true,
+            | Self::Seen(_)
+            | Self::Stop
+            | Self::Wrapped(..) => true,
         };
     }
 }

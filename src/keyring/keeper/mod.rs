@@ -7,8 +7,13 @@
 
 mod bundles;
 mod change;
+mod credentials;
+mod debts;
+mod foreign;
 mod handle;
 mod offline;
+mod remote;
+mod report;
 mod reseal;
 mod rotation;
 
@@ -19,26 +24,26 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use self::handle::Command;
-pub use self::handle::{KeeperHandle, KekRow, KeyTable, Overview, ResealOrder};
+pub use self::handle::{KeeperHandle, KekRow, KeyTable, Overview, ResealOrder, RootsReport};
 pub use self::offline::with_keeper;
+use self::remote::Remote;
 use crate::audit::{Event, emit};
 use crate::keyring::cryptoperiod::MaxAge;
 use crate::keyring::error::KeeperError;
 use crate::keyring::found::{FOLDERS, INIT_MARKER, RECOVER_MARKER};
-use crate::keyring::live::{Keyring, LiveKek, Snapshot};
+use crate::keyring::live::{Ask, Keyring, LiveKek, Snapshot};
 use crate::keyring::open::{self, Opened, Trust};
 use crate::keyring::ring::{KekState, MoveError, RetireTo, Ring};
 use crate::keyring::state_file::State;
 use crate::keyring::uses::{RESERVED_BLOCK_USES, UseCounter};
+use crate::keyring::wraps_file::{self, WrapSet};
 use crate::keyring::{kek_file, uses};
 use crate::sandbox::memory::LockedKey;
 use crate::seal::client::SealerClient;
 use crate::seal::credential;
-use crate::seal::credentials::CredentialKey;
-use crate::seal::root::SealedRoot;
 use crate::store::{Disk, Kind, RealDisk, StateDir};
 use crate::types::clock::UnixSeconds;
-use crate::types::{Chain, ClusterId, CredentialName, KekId, Key, KeyId, RootId};
+use crate::types::{Chain, ClusterId, KekId, Key, RootId};
 
 /// Between two looks at age and uses.
 const TICK: Duration = Duration::from_secs(60);
@@ -69,8 +74,13 @@ pub fn new<D: Disk + Clone + Send>(settings: Settings<D>) -> (Arc<Keyring>, Keep
     let (sender, commands) = channel();
     let handle = KeeperHandle(sender.clone());
     let own = sender.clone();
-    let ask = move || {
-        let _ = sender.send(Command::Reserve);
+    let ask = move |what| {
+        // Fails only when the keeper has stopped.
+        let _ = sender.send(match what {
+            Ask::Block => Command::Reserve,
+            Ask::Keep(kek) => Command::Keep(kek),
+            Ask::Seen(seen) => Command::Seen(seen),
+        });
     };
     let keyring = Arc::new(Keyring::opening(settings.cluster.clone(), ask));
     let published = Arc::clone(&keyring);
@@ -94,7 +104,9 @@ fn run<D: Disk + Clone>(
                 keeper.pay_guard();
             }
         }
+        keeper.keep_foreign();
         keeper.rotate_if_due();
+        keeper.pursue();
     }
 }
 
@@ -109,8 +121,9 @@ fn unlock<'a, D: Disk + Clone>(
     let mut pause = RETRY_MIN;
     loop {
         let error = match Keeper::open(settings, keyring, own, Trust::Guarded) {
-            Ok(keeper) => {
+            Ok(mut keeper) => {
                 emit(&Event::SealOpened { keys: keeper.keks.len(), took: started.elapsed() });
+                keeper.meet_providers();
                 return Some(keeper);
             }
             Err(error) => error,
@@ -146,6 +159,13 @@ struct Keeper<'a, D: Disk> {
     credential_key: LockedKey,
     state: State,
     keks: HashMap<KekId, Arc<LiveKek>>,
+    /// Copies by providers of KEKs that this node has made.
+    wraps: HashMap<KekId, WrapSet>,
+    remote: Remote,
+    /// KEKs of other nodes without a sealed copy here.
+    to_keep: Vec<Arc<LiveKek>>,
+    /// What times of probes are counted from.
+    started: Instant,
     /// A question to the device is under way.
     device_is_asked: bool,
     /// The counter that guards the state has to count once more.
@@ -194,6 +214,10 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             credential_key,
             state,
             keks: HashMap::new(),
+            wraps: HashMap::new(),
+            remote: Remote::default(),
+            to_keep: Vec::new(),
+            started: Instant::now(),
             device_is_asked: false,
             guard_owed: owed,
             is_counting: false,
@@ -205,6 +229,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
         for (id, key) in keks {
             keeper.take_in(id, key)?;
         }
+        keeper.load_wraps();
         keeper.finish_destruction()?;
         for folder in [""].into_iter().chain(FOLDERS).chain([credential::DIR]) {
             keeper.dir.sweep(folder).map_err(KeeperError::Store)?;
@@ -215,7 +240,12 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
                 keeper.dir.destroy(marker).map_err(KeeperError::Store)?;
             }
         }
-        let ring = keeper.state.ring.with_reservation(used + RESERVED_BLOCK_USES);
+        // The first KEK of a node with providers is used by nobody before they have wrapped it.
+        let waits = keyring.rooted().is_some() && keeper.is_unused();
+        let ring = match waits {
+            true => keeper.state.ring.clone(),
+            false => keeper.state.ring.with_reservation(used + RESERVED_BLOCK_USES),
+        };
         // Before anybody sees a key_id: one that is due, or may have been left, is not reported once more.
         if fell_back && !ring.active().shared {
             keeper.leave_active(&root, &ring)?;
@@ -241,9 +271,18 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             Command::BundleMake(file, fingerprint, reply) => reply.send(self.bundle_make(&file, &fingerprint)).is_ok(),
             Command::BundleRequest(node, reply) => self.bundle_request(node, reply),
             Command::BundleRequested(node, reply, parent) => reply.send(self.bundle_requested(node, parent)).is_ok(),
+            Command::Configure(rooted, abandon, reply) => reply.send(self.configure(rooted, abandon)).is_ok(),
+            Command::CredentialOpen(name, reply) => reply.send(self.open_credential(&name)).is_ok(),
+            Command::CredentialReplace(name, content, reply) => {
+                reply.send(self.replace_credential(&name, &content)).is_ok()
+            }
             Command::CredentialStore(name, payload, reply) => {
                 reply.send(self.store_credential(&name, &payload)).is_ok()
             }
+            Command::Keep(kek) => self.keep(kek),
+            Command::Probed(name, seen) => self.probed(name, seen),
+            Command::Seen(seen) => self.seen(seen),
+            Command::Wrapped(kek, outcome, purpose) => self.wrapped(kek, *outcome, purpose),
             Command::Counted(counted) => self.counted(counted),
             Command::Activate(id, reply) => reply.send(self.activate(&id)).is_ok(),
             Command::List(reply) => reply.send(Ok(self.table())).is_ok(),
@@ -272,7 +311,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
                 self.undestroyed.insert(*id);
                 self.keks.remove(id);
                 self.publish();
-                self.dir.destroy(&kek_file::file_name(id)).map_err(KeeperError::Store)?;
+                self.destroy_files(id)?;
                 self.undestroyed.remove(id);
                 KekState::Destroyed
             }
@@ -280,28 +319,6 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
         self.publish();
         emit(&Event::KeyRetired { kek: id, state: state.label() });
         Ok(self.table())
-    }
-
-    /// What the operator's tool has sealed under this node's root. It is opened once before anything is written.
-    fn store_credential(&self, name: &CredentialName, payload: &[u8]) -> Result<(), KeeperError> {
-        let key = Key::copy_of(self.credential_key.expose()).ok_or(KeeperError::Locked)?;
-        let key = CredentialKey::from_parts(self.root_id, key);
-        key.store(&self.dir, payload, name, &self.settings.cluster).map_err(KeeperError::Credentials)?;
-        emit(&Event::CredentialSealed { name });
-        Ok(())
-    }
-
-    fn overview(&self) -> Result<Overview, KeeperError> {
-        let root = SealedRoot::load(&self.dir).map_err(KeeperError::Root)?.value;
-        let keks = self.state.ring.entries().filter(|(_, state)| *state != KekState::Destroyed).count();
-        Ok(Overview {
-            keks,
-            usable: self.keks.len(),
-            backend: root.backend(),
-            policy: root.policy,
-            guarded: self.state.guard.is_some(),
-            recipients: self.state.recipients.iter().map(ToString::to_string).collect(),
-        })
     }
 
     /// Makes sure that at least half a block lies ahead of the counter.
@@ -332,9 +349,11 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
         let state = State { generation: self.state.generation + 1, written: (self.settings.now)(), ..next };
         let mac_key = Key::copy_of(self.mac_key.expose()).ok_or(KeeperError::Locked)?;
         let bytes = state.encode(&self.settings.cluster, &self.root_id, &mac_key);
+        // A generation that does not know that a key_id was left would report it once more.
+        let same_roots = state.roots.reported == self.state.roots.reported;
         let destroyed = |ring: &Ring| ring.entries().filter(|(_, kek)| *kek == KekState::Destroyed).count();
         // A generation that does not know of an order to destroy would bring back a file that a power cut has left.
-        let written = match destroyed(&state.ring) == destroyed(&self.state.ring) {
+        let written = match destroyed(&state.ring) == destroyed(&self.state.ring) && same_roots {
             true => self.dir.replace(open::STATE, Kind::State, &bytes),
             false => self.dir.replace_both(open::STATE, Kind::State, &bytes),
         };
@@ -346,7 +365,14 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
     /// A power cut between record and file leaves the file: the record counts.
     fn finish_destruction(&self) -> Result<(), KeeperError> {
         for (entry, _) in self.state.ring.entries().filter(|(_, state)| *state == KekState::Destroyed) {
-            let file = kek_file::file_name(&entry.id);
+            self.destroy_files(&entry.id)?;
+        }
+        Ok(())
+    }
+
+    /// The sealed copy, and the copies by providers.
+    fn destroy_files(&self, id: &KekId) -> Result<(), KeeperError> {
+        for file in [kek_file::file_name(id), wraps_file::file_name(id)] {
             if self.dir.exists(&file).map_err(KeeperError::Store)? {
                 self.dir.destroy(&file).map_err(KeeperError::Store)?;
             }
@@ -361,50 +387,21 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
         }
         let entry = self.state.ring.entries().find(|(entry, _)| entry.id == id).map(|(entry, _)| entry);
         let (used, shared) = entry.map_or((0, false), |entry| (entry.uses_reserved, entry.shared));
-        // Fails only for a key_id longer than ours are.
         let counter = UseCounter::new(used, used, uses::hard_limit(shared));
-        let kek = LiveKek::new(&self.settings.cluster, &id, key, counter).map_err(|_| KeeperError::NotOpened(id))?;
-        self.keks.insert(id, Arc::new(kek));
+        self.keks.insert(id, Arc::new(LiveKek::new(id, key, counter)));
         Ok(())
     }
 
     fn publish(&self) {
-        let active = self.state.ring.active();
+        let entry = self.state.ring.active();
         // Opening fails without the active KEK, and every change takes the new one in before it is committed.
-        if let Some(kek) = self.keks.get(&active.id) {
-            kek.uses.limit_to(uses::hard_limit(active.shared));
-            kek.uses.extend(active.uses_reserved);
-            self.keyring.publish(Snapshot { active: Arc::clone(kek), by_id: self.keks.clone() });
+        if let Some(kek) = self.keks.get(&entry.id) {
+            kek.uses.limit_to(uses::hard_limit(entry.shared));
+            kek.uses.extend(entry.uses_reserved);
         }
-    }
-
-    fn table(&self) -> KeyTable {
-        let cluster = &self.settings.cluster;
-        let ring = &self.state.ring;
-        let row = |(entry, state): (&crate::keyring::ring::Entry, KekState)| {
-            let former = ring.former().iter().find(|former| former.entry.id == entry.id);
-            let since = match state {
-                KekState::Active => ring.activated(),
-                KekState::PreActivation => entry.created,
-                KekState::Deactivated | KekState::Compromised | KekState::Destroyed => {
-                    former.map_or(0, |former| former.since)
-                }
-            };
-            let live = self.keks.get(&entry.id).filter(|_| state == KekState::Active);
-            KekRow {
-                id: entry.id.to_string(),
-                state: state.label().to_owned(),
-                key_id: KeyId::of_local_kek(cluster, &entry.id).to_string(),
-                created: entry.created,
-                since,
-                uses: live.map_or(entry.uses_reserved, |kek| kek.uses.used()),
-                shared: entry.shared,
-            }
-        };
-        KeyTable {
-            key_id: KeyId::of_local_kek(cluster, &ring.active().id).to_string(),
-            keys: ring.entries().map(row).collect(),
-        }
+        let destroyed = self.state.ring.entries().filter(|(_, state)| *state == KekState::Destroyed);
+        let destroyed = destroyed.map(|(entry, _)| entry.id).collect();
+        self.keyring.publish(Snapshot { active: self.make_active(), by_id: self.keks.clone(), destroyed });
     }
 }
 

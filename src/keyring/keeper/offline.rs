@@ -19,7 +19,7 @@ pub fn with_keeper<D: Disk + Clone, T: Send>(
 ) -> Result<T, KeeperError> {
     let trust = if accept_rollback { Trust::Accepted } else { Trust::Guarded };
     let (own, commands) = channel();
-    let keyring = Keyring::opening(settings.cluster.clone(), || ());
+    let keyring = Keyring::opening(settings.cluster.clone(), |_| ());
     let mut keeper = Keeper::open(settings, &keyring, &own, trust)?;
     let handle = KeeperHandle(own.clone());
     thread::scope(|scope| {

@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq;
 use super::handle::{Command, Purpose, Reply};
 use super::{Keeper, KekRow, KeyTable, trouble};
 use crate::audit::{Event, emit};
+use crate::keyring::epoch::Reported;
 use crate::keyring::error::KeeperError;
 use crate::keyring::open;
 use crate::keyring::ring::{MoveError, Ring};
@@ -41,14 +42,32 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     pub(super) fn opened(&mut self, purpose: Purpose, root: Result<NodeRoot, RootError>) -> bool {
         self.device_is_asked = false;
         match purpose {
-            Purpose::Rotate(reply) => {
-                let row = root.map_err(KeeperError::Root).and_then(|root| self.make_pending(&root));
-                reply.send(row.and_then(|id| self.row(&id))).is_ok()
+            Purpose::Debt => {}
+            Purpose::Epoch => {
+                let made = root.map_err(KeeperError::Root).and_then(|root| self.make_pending(&root));
+                if let Err(error) = made {
+                    self.epoch_failed(&error);
+                }
+                self.pursue();
             }
-            Purpose::RotateSinceDue => {
-                self.rotate_since_due(root);
-                true
-            }
+            Purpose::Keep => self.kept(root.map_err(KeeperError::Root)),
+            Purpose::Rotate(reply) => match root.map_err(KeeperError::Root).and_then(|root| self.make_pending(&root)) {
+                Ok(id) => match self.wrap_new(id, Purpose::Rotate(reply.clone())) {
+                    Ok(true) => {}
+                    Ok(false) | Err(_) => drop(reply.send(self.row(&id))),
+                },
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Purpose::RotateSinceDue => self.rotate_since_due(root),
+        }
+        true
+    }
+
+    /// Lets the providers wrap a KEK that was just made; `false` if there is nobody to ask.
+    fn wrap_new(&mut self, id: KekId, purpose: Purpose) -> Result<bool, KeeperError> {
+        match self.keyring.rooted().filter(|rooted| rooted.rules.local_kek) {
+            Some(rooted) if !self.owed_for(&rooted, &id).is_empty() => self.wrap(&rooted, id, purpose).map(|()| true),
+            Some(_) | None => Ok(false),
         }
     }
 
@@ -57,18 +76,17 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         if !self.keks.contains_key(id) {
             return Err(KeeperError::NotOpened(*id));
         }
+        self.check_wraps(id)?;
         let used = ring.active().uses_reserved;
         self.change(ring.with_reservation(used + RESERVED_BLOCK_USES))?;
         self.publish();
-        if let Some(kek) = self.keks.get(id) {
-            emit(&Event::KeyActivated { kek: id, key_id: &kek.key_id });
-        }
+        emit(&Event::KeyActivated { kek: id, key_id: &self.key_id() });
         Ok(self.table())
     }
 
-    /// By age or by use. Never of a KEK that other nodes have too: they could not read what this node wrote under a new one.
+    /// By age or by use. Never of a KEK that other nodes have too, unless providers let them read what this node writes under a new one.
     pub(super) fn is_rotation_due(&self) -> bool {
-        !self.state.ring.active().shared && self.is_overdue()
+        (!self.state.ring.active().shared || self.state.roots.reported != Reported::LocalKek) && self.is_overdue()
     }
 
     fn is_overdue(&self) -> bool {
@@ -79,7 +97,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     fn tell_overdue(&mut self) {
         let told_lately = self.overdue_told.is_some_and(|told| told.elapsed() < TELL_EVERY);
         let active = self.state.ring.active();
-        if active.shared && !told_lately && self.is_overdue() {
+        if active.shared && self.state.roots.reported == Reported::LocalKek && !told_lately && self.is_overdue() {
             emit(&Event::KeyOverdue { kek: &active.id });
             self.overdue_told = Some(Instant::now());
         }
@@ -89,7 +107,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     pub(super) fn rotate_if_due(&mut self) {
         self.tell_overdue();
         let waits = self.rotation_retry.is_some_and(|(at, _)| Instant::now() < at);
-        if !self.is_rotation_due() || waits || self.device_is_asked {
+        if !self.is_rotation_due() || waits || self.device_is_asked || self.remote.is_asked {
             return;
         }
         let asked = self.ask_device(|question, sealer| Command::Opened(Purpose::RotateSinceDue, question.open(sealer)));
@@ -108,8 +126,13 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             Some(id) => Ok(id),
             None => root.map_err(KeeperError::Root).and_then(|root| self.make_pending(&root)),
         };
-        match id.and_then(|id| self.activate(&id)) {
-            Ok(_) => self.rotation_retry = None,
+        let turned = id.and_then(|id| match self.wrap_new(id, Purpose::RotateSinceDue)? {
+            // The answer goes on from here.
+            true => Ok(()),
+            false => self.activate(&id).map(drop),
+        });
+        match turned {
+            Ok(()) => self.rotation_retry = None,
             Err(error) => self.rotation_failed(&error),
         }
     }
@@ -130,9 +153,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         self.take_in(id, key)?;
         self.change(ring.with_reservation(RESERVED_BLOCK_USES))?;
         emit(&Event::KeyCreated { kek: &id });
-        if let Some(kek) = self.keks.get(&id) {
-            emit(&Event::KeyActivated { kek: &id, key_id: &kek.key_id });
-        }
+        emit(&Event::KeyActivated { kek: &id, key_id: &self.key_id() });
         Ok(())
     }
 
@@ -148,12 +169,12 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         Ok(entry.id)
     }
 
-    fn row(&self, id: &KekId) -> Result<KekRow, KeeperError> {
+    pub(super) fn row(&self, id: &KekId) -> Result<KekRow, KeeperError> {
         let id = id.to_string();
         self.table().keys.into_iter().find(|row| row.id == id).ok_or(KeeperError::Locked)
     }
 
-    fn rotation_failed(&mut self, error: &KeeperError) {
+    pub(super) fn rotation_failed(&mut self, error: &KeeperError) {
         let pause = self.rotation_retry.map_or(RETRY_MIN, |(_, pause)| (pause * 2).min(RETRY_MAX));
         self.rotation_retry = Some((Instant::now() + pause, pause));
         trouble("rotate the local KEK, which is due", error);

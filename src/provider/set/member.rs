@@ -1,4 +1,4 @@
-//! One provider of a set: its name, its circuit breaker, its cap on calls, and how long it usually takes.
+//! One provider of a set: its name and role, its circuit breaker, its cap on calls, how long it usually takes, and how it is.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,9 +8,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::ATTEMPT;
+use crate::audit::{Event, emit};
 use crate::provider::breaker::{Breaker, Pass};
-use crate::provider::{Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, Wrapped};
-use crate::types::{ClusterId, KekId, Key};
+use crate::provider::{Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
+use crate::types::{Chain, Class, ClusterId, KekId, Key};
 
 /// Calls to one provider at once. A cold start of ten thousand objects has as many KEKs as nodes and epochs, not as objects.
 const CALLS_MAX: usize = 16;
@@ -20,6 +21,30 @@ const LATENCIES: usize = 64;
 const USUAL_AT_FIRST: Duration = Duration::from_millis(200);
 /// Answers that make a usual time.
 const ENOUGH: usize = 8;
+/// Probes that are left out at most while other calls succeed.
+const PROBES_LEFT_OUT: u32 = 5;
+
+/// What a provider does for new local KEKs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Without its wrap no new KEK becomes active.
+    Required,
+    /// Its wrap may come later.
+    Optional,
+    /// It opens what it has wrapped, and wraps nothing any more: the way to leave it.
+    DecryptOnly,
+}
+
+/// How a provider answered last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Since the last answer that did what was asked.
+    pub answered: Option<Duration>,
+    /// What it has said since; `None` when its last answer was good, or was a refusal that says nothing of its health.
+    pub failure: Option<(Class, String)>,
+    /// Calls are held back.
+    pub is_open: bool,
+}
 
 /// What a wrap is bound to, for calls that outlive their asker.
 #[derive(Clone, Debug)]
@@ -36,7 +61,7 @@ pub struct Member(Arc<Inner>);
 
 struct Inner {
     name: String,
-    required: bool,
+    role: Role,
     kek: Arc<dyn Kek>,
     calls: Semaphore,
     since: Instant,
@@ -49,14 +74,18 @@ struct Known {
     identity: Option<KeyIdentity>,
     latencies: Vec<Duration>,
     at: usize,
+    /// When it last did what was asked, and when it last told its key's version.
+    answered: Option<Instant>,
+    told: Option<Instant>,
+    failure: Option<(Class, String)>,
 }
 
 impl Member {
     /// A provider by its name in the configuration.
-    pub fn new(name: impl Into<String>, required: bool, kek: Arc<dyn Kek>) -> Self {
+    pub fn new(name: impl Into<String>, role: Role, kek: Arc<dyn Kek>) -> Self {
         Self(Arc::new(Inner {
             name: name.into(),
-            required,
+            role,
             kek,
             calls: Semaphore::new(CALLS_MAX),
             since: Instant::now(),
@@ -69,21 +98,58 @@ impl Member {
         &self.0.name
     }
 
-    /// Without its wrap no new KEK becomes active.
-    pub fn is_required(&self) -> bool {
-        self.0.required
+    /// What it does for new KEKs.
+    pub fn role(&self) -> Role {
+        self.0.role
     }
 
-    /// Whether calls are held back now.
-    pub fn is_open(&self) -> bool {
-        self.known().breaker.is_open()
+    /// Whether new KEKs are wrapped by it.
+    pub fn writes(&self) -> bool {
+        self.0.role != Role::DecryptOnly
+    }
+
+    /// Which kind.
+    pub fn kind(&self) -> ProviderKind {
+        self.0.kek.kind()
+    }
+
+    /// Its key, if it has ever been seen.
+    pub fn identity(&self) -> Option<KeyIdentity> {
+        self.known().identity.clone()
+    }
+
+    /// What an earlier run saw, so that wraps find their provider before it has answered.
+    pub fn remember(&self, identity: KeyIdentity) {
+        self.known().identity.get_or_insert(identity);
+    }
+
+    /// How it answered last.
+    pub fn health(&self) -> Health {
+        let known = self.known();
+        let answered = known.answered.map(|at| at.elapsed());
+        Health { answered, failure: known.failure.clone(), is_open: known.breaker.is_open() }
+    }
+
+    /// Whether it is time to ask for its version: not while it has told it within `every`, and while other calls succeed only at
+    /// every fifth time, since those tell its health as well.
+    pub fn is_probe_due(&self, every: Duration) -> bool {
+        let known = self.known();
+        let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| at.elapsed());
+        let (told, answered) = (since(known.told), since(known.answered));
+        told >= every && (answered >= every || told >= every * PROBES_LEFT_OUT)
     }
 
     /// The key as it is now.
     pub async fn probe(&self, end: Instant) -> Result<KeyState, ProviderError> {
-        let state = self.call(end, self.0.kek.probe()).await?;
-        self.known().identity = Some(state.identity.clone());
+        let state = self.call(end, end, self.0.kek.probe()).await?;
+        self.told(&state.identity);
         Ok(state)
+    }
+
+    fn told(&self, identity: &KeyIdentity) {
+        let mut known = self.known();
+        known.identity = Some(identity.clone());
+        known.told = Some(Instant::now());
     }
 
     /// Same kind, and not known to be of another key.
@@ -93,7 +159,7 @@ impl Member {
 
     /// Wraps, opens what came, and compares.
     pub(super) async fn wrap_and_prove(&self, key: &Key, of: &Owned, end: Instant) -> Result<Wrapped, ProviderError> {
-        let wrapped = self.call(end, self.0.kek.wrap_key(key, context(of))).await?;
+        let wrapped = self.call(end, Instant::now() + ATTEMPT, self.0.kek.wrap_key(key, context(of))).await?;
         if wrapped.kind != self.0.kek.kind() {
             return Err(self.lied("the wrap is of another kind"));
         }
@@ -104,12 +170,12 @@ impl Member {
         if !bool::from(back.expose().ct_eq(key.expose())) {
             return Err(self.lied("its own wrap opens to something else"));
         }
-        self.known().identity = Some(wrapped.identity.clone());
+        self.told(&wrapped.identity);
         Ok(wrapped)
     }
 
     pub(super) async fn unwrap(&self, wrapped: &Wrapped, of: &Owned, end: Instant) -> Result<Key, ProviderError> {
-        self.call(end, self.0.kek.unwrap_key(wrapped, context(of))).await
+        self.call(end, Instant::now() + ATTEMPT, self.0.kek.unwrap_key(wrapped, context(of))).await
     }
 
     /// The 95th percentile of its last answers.
@@ -126,13 +192,14 @@ impl Member {
     async fn call<T>(
         &self,
         end: Instant,
+        limit: Instant,
         attempt: impl Future<Output = Result<T, ProviderError>>,
     ) -> Result<T, ProviderError> {
         let held_back = |why| ProviderError::new(ErrorKind::Away, why);
         if let Pass::Wait(_) = self.known().breaker.ask(self.0.since.elapsed()) {
             return Err(held_back("it has failed before, and is tried again in a moment"));
         }
-        let limit = end.min(Instant::now() + ATTEMPT);
+        let limit = limit.min(end);
         let Ok(Ok(_permit)) = timeout_at(limit, self.0.calls.acquire()).await else {
             return Err(held_back("too many calls of ours are under way"));
         };
@@ -141,21 +208,39 @@ impl Member {
             Ok(answer) => answer,
             Err(_) => Err(ProviderError::new(ErrorKind::Away, "no answer in time")),
         };
-        let mut known = self.known();
         match &answer {
             Ok(_) => {
+                let mut known = self.known();
                 known.breaker.succeeded();
                 known.remember(started.elapsed());
+                known.answered = Some(Instant::now());
+                if known.failure.take().is_some() {
+                    emit(&Event::ProviderRecovered { provider: &self.0.name });
+                }
             }
-            Err(error) => known.breaker.failed(error.class(), self.0.since.elapsed()),
+            Err(error) => self.failed(error),
         }
         answer
     }
 
     pub(super) fn lied(&self, what: &str) -> ProviderError {
         let error = ProviderError::new(ErrorKind::Lied, what);
-        self.known().breaker.failed(error.class(), self.0.since.elapsed());
+        self.failed(&error);
         error
+    }
+
+    fn failed(&self, error: &ProviderError) {
+        let mut known = self.known();
+        known.breaker.failed(error.class(), self.0.since.elapsed());
+        // Limits are no outage, and what is wrong with one text is no fault of who refuses it.
+        if !matches!(error.class(), Class::Throttled | Class::Corrupt) {
+            let text = Chain(error).to_string();
+            if known.failure.is_none() || error.kind() == ErrorKind::Lied {
+                let (class, hint) = (error.class(), error.hint());
+                emit(&Event::ProviderFailed { provider: &self.0.name, class, error: &text, hint });
+            }
+            known.failure = Some((error.class(), text));
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

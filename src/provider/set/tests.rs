@@ -100,7 +100,7 @@ fn set(strategy: Strategy, moods: &[(&'static str, Mood)]) -> Set {
     let member = |(name, mood): &(&'static str, Mood)| {
         let counter = Arc::new(AtomicU32::new(0));
         calls.push(Arc::clone(&counter));
-        Member::new(*name, false, Arc::new(Imitated { identity: name, mood: *mood, calls: counter }))
+        Member::new(*name, Role::Optional, Arc::new(Imitated { identity: name, mood: *mood, calls: counter }))
     };
     let members = moods.iter().map(member).collect();
     Set { providers: Providers::new(members, strategy), calls }
@@ -132,7 +132,7 @@ async fn a_new_kek_is_wrapped_by_all_and_what_is_missing_is_a_debt_with_a_name()
     let set = set(Strategy::Ordered, &moods);
     let started = Instant::now();
     let outcome = set.providers.wrap(&key(), &of()).await;
-    assert_eq!(outcome.wraps, [wrap_of("a"), wrap_of("d")]);
+    assert_eq!(outcome.wraps, [("a".to_owned(), wrap_of("a")), ("d".to_owned(), wrap_of("d"))]);
     let owed: Vec<_> = outcome.owed.iter().map(|refusal| refusal.provider.as_str()).collect();
     assert_eq!(owed, ["b", "c"]);
     assert!(started.elapsed() <= BUDGET);
@@ -142,7 +142,7 @@ async fn a_new_kek_is_wrapped_by_all_and_what_is_missing_is_a_debt_with_a_name()
 async fn one_that_lies_is_found_out_and_named_and_the_others_serve() {
     let set = set(Strategy::Ordered, &[("liar", Mood::Lies), ("honest", Mood::Fine)]);
     let outcome = set.providers.wrap(&key(), &of()).await;
-    assert_eq!(outcome.wraps, [wrap_of("honest")]);
+    assert_eq!(outcome.wraps, [("honest".to_owned(), wrap_of("honest"))]);
     assert_eq!((outcome.owed[0].provider.as_str(), outcome.owed[0].error.kind()), ("liar", ErrorKind::Lied));
 }
 

@@ -1,0 +1,37 @@
+//! Credentials, for the operator's tool and for providers. Each is read from disk when it is asked for, so that one that was sealed
+//! again is the one that is used next.
+
+use super::Keeper;
+use crate::audit::{Event, emit};
+use crate::keyring::error::KeeperError;
+use crate::seal::credentials::CredentialKey;
+use crate::store::Disk;
+use crate::types::{CredentialName, Key, Secret};
+
+impl<D: Disk + Clone> Keeper<'_, D> {
+    /// What the operator's tool has sealed under this node's root. It is opened once before anything is written.
+    pub(super) fn store_credential(&self, name: &CredentialName, payload: &[u8]) -> Result<(), KeeperError> {
+        let key = self.key_of_credentials()?;
+        key.store(&self.dir, payload, name, &self.settings.cluster).map_err(KeeperError::Credentials)?;
+        emit(&Event::CredentialSealed { name });
+        Ok(())
+    }
+
+    /// For a login.
+    pub(super) fn open_credential(&self, name: &CredentialName) -> Result<Secret, KeeperError> {
+        let key = self.key_of_credentials()?;
+        key.open(&self.dir, name, &self.settings.cluster).map_err(KeeperError::Credentials)
+    }
+
+    /// After a login that uses its credential up.
+    pub(super) fn replace_credential(&self, name: &CredentialName, content: &Secret) -> Result<(), KeeperError> {
+        let key = self.key_of_credentials()?;
+        let payload = key.seal(content, name, &self.settings.cluster, (self.settings.now)());
+        self.store_credential(name, &payload.map_err(KeeperError::Credentials)?)
+    }
+
+    fn key_of_credentials(&self) -> Result<CredentialKey, KeeperError> {
+        let key = Key::copy_of(self.credential_key.expose()).ok_or(KeeperError::Locked)?;
+        Ok(CredentialKey::from_parts(self.root_id, key))
+    }
+}

@@ -1,0 +1,61 @@
+//! KEKs of other nodes that a provider has opened get a sealed copy here, so that the next start needs nobody for them.
+
+use std::sync::Arc;
+
+use super::handle::{Command, Purpose};
+use super::{Keeper, trouble};
+use crate::keyring::error::KeeperError;
+use crate::keyring::live::LiveKek;
+use crate::keyring::{kek_file, open};
+use crate::seal::root::NodeRoot;
+use crate::store::Disk;
+
+const KEEP: &str = "seal a copy of another node's local KEK";
+/// KEKs on disk, own and foreign: sixteen nodes at four rotations a year for 64 years.
+const KEPT_MAX: usize = 4096;
+
+impl<D: Disk + Clone> Keeper<'_, D> {
+    /// A KEK of another node that a text has shown to be right.
+    pub(super) fn keep(&mut self, kek: Arc<LiveKek>) -> bool {
+        let known = self.state.ring.entries().any(|(entry, _)| entry.id == kek.id);
+        if !known && self.state.ring.entries().count() + self.to_keep.len() < KEPT_MAX {
+            self.to_keep.push(kek);
+        }
+        self.keep_foreign();
+        true
+    }
+
+    /// Asks the device for the root, if there is something to seal.
+    pub(super) fn keep_foreign(&mut self) {
+        if self.to_keep.is_empty() || self.device_is_asked {
+            return;
+        }
+        let asked = self.ask_device(|question, sealer| Command::Opened(Purpose::Keep, question.open(sealer)));
+        if let Err(error) = asked {
+            trouble(KEEP, &error);
+        }
+    }
+
+    /// The device has answered.
+    pub(super) fn kept(&mut self, root: Result<NodeRoot, KeeperError>) {
+        let keks = std::mem::take(&mut self.to_keep);
+        let kept = root.and_then(|root| {
+            self.check_root(&root)?;
+            let now = (self.settings.now)();
+            let mut ring = self.state.ring.clone();
+            for kek in keks {
+                let key = kek.copy_key().ok_or(KeeperError::Locked)?;
+                let label = kek_file::KekLabel { id: kek.id, created: now };
+                open::save_kek(&self.dir, &self.settings.cluster, &root, &label, &key)?;
+                ring = ring.with_found(open::foreign_entry(&label), now);
+                self.keks.insert(kek.id, kek);
+            }
+            self.change(ring)
+        });
+        match kept {
+            Ok(()) => self.publish(),
+            // Each stays in memory, and is opened by a provider after the next start.
+            Err(error) => trouble(KEEP, &error),
+        }
+    }
+}

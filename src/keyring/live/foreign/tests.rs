@@ -1,0 +1,124 @@
+//! Misses against an imitated provider that counts: a real one cannot be asked to be slow, wrong and away at will.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::keyring::attached::Form;
+use crate::keyring::rooted::{OnOutage, Rules};
+use crate::provider::set::{Member, Providers, Role, Strategy};
+use crate::provider::{
+    Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, KeyVersion, ProviderError, ProviderKind, Wrapped,
+};
+use crate::types::Class;
+
+/// Its texts are the keys themselves.
+#[derive(Default)]
+struct Imitated {
+    calls: AtomicU32,
+    is_away: AtomicBool,
+}
+
+impl Kek for Imitated {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Vault
+    }
+
+    fn probe(&self) -> Answer<'_, KeyState> {
+        unreachable!("nobody probes here")
+    }
+
+    fn wrap_key<'a>(&'a self, _: &'a Key, _: Context<'a>) -> Answer<'a, Wrapped> {
+        unreachable!("nobody wraps here")
+    }
+
+    fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
+        Box::pin(async {
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            match self.is_away.load(Ordering::SeqCst) {
+                true => Err(ProviderError::new(ErrorKind::Forbidden, "")),
+                false => Ok(Key::copy_of(wrapped.text()).unwrap()),
+            }
+        })
+    }
+}
+
+fn rooted(kek: &Arc<Imitated>) -> Arc<Rooted> {
+    let member = Member::new("v", Role::Required, Arc::clone(kek) as _);
+    let rules = Rules {
+        local_kek: true,
+        min_wraps: 1,
+        epoch: 0,
+        on_outage: OnOutage::Coast,
+        activation_delay: Duration::ZERO,
+        probe_every: Duration::from_secs(60),
+    };
+    Arc::new(Rooted::new(Handle::current(), Providers::new(vec![member], Strategy::Ordered), rules))
+}
+
+const ID: KekId = KekId::from_bytes([1; 16]);
+
+fn brought(wrapped: u8, checked: u8) -> Brought {
+    let (identity, version) = (KeyIdentity::new("k").unwrap(), KeyVersion::new("1").unwrap());
+    let wrap = Wrapped::new(ProviderKind::Vault, identity, version, vec![wrapped; Key::LEN]).unwrap();
+    Brought { check: Check::of(&ID, &[checked; Key::LEN]), wraps: vec![wrap], form: Form::Local }
+}
+
+async fn get(foreign: &Foreign, rooted: &Rooted, brought: Brought, keep: bool) -> Result<Opened, ProvidersError> {
+    foreign.get(rooted, &"c1".parse().unwrap(), ID, brought, keep).await
+}
+
+#[tokio::test]
+async fn sixty_four_that_miss_the_same_kek_are_one_question_and_later_ones_none() {
+    let kek = Arc::<Imitated>::default();
+    let (foreign, rooted) = (Foreign::default(), rooted(&kek));
+    let mut asked = JoinSet::new();
+    for _ in 0..64 {
+        let (foreign, rooted) = (foreign.clone(), Arc::clone(&rooted));
+        asked.spawn(async move { get(&foreign, &rooted, brought(7, 7), true).await.unwrap() });
+    }
+    let opened = asked.join_all().await;
+    assert!(opened.iter().all(|opened| opened.kek.copy_key().unwrap().expose() == &[7; 32]));
+    assert_eq!(opened.iter().filter(|opened| opened.is_new).count(), 1);
+    assert!(!get(&foreign, &rooted, brought(7, 7), true).await.unwrap().is_new);
+    assert_eq!(kek.calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_failure_is_told_to_all_who_wait_and_not_remembered() {
+    let kek = Arc::<Imitated>::default();
+    kek.is_away.store(true, Ordering::SeqCst);
+    let (foreign, rooted) = (Foreign::default(), rooted(&kek));
+    let (one, two) =
+        tokio::join!(get(&foreign, &rooted, brought(7, 7), true), get(&foreign, &rooted, brought(7, 7), true));
+    assert_eq!((one.err().unwrap().class, two.err().unwrap().class), (Class::Denied, Class::Denied));
+    assert_eq!(kek.calls.load(Ordering::SeqCst), 1);
+    kek.is_away.store(false, Ordering::SeqCst);
+    assert!(get(&foreign, &rooted, brought(7, 7), true).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_no_answer_and_spoils_nothing_for_the_right_one() {
+    let kek = Arc::<Imitated>::default();
+    let (foreign, rooted) = (Foreign::default(), rooted(&kek));
+    // Wraps that somebody else has made under the id of a KEK of ours.
+    assert!(get(&foreign, &rooted, brought(9, 9), true).await.is_ok());
+    assert_eq!(get(&foreign, &rooted, brought(9, 7), true).await.err().unwrap().class, Class::Internal);
+    let right = get(&foreign, &rooted, brought(7, 7), true).await.unwrap();
+    assert_eq!(right.kek.copy_key().unwrap().expose(), &[7; 32]);
+}
+
+#[tokio::test]
+async fn what_is_not_to_be_kept_is_asked_for_each_time() {
+    let kek = Arc::<Imitated>::default();
+    let (foreign, rooted) = (Foreign::default(), rooted(&kek));
+    for calls in 1..4 {
+        assert!(get(&foreign, &rooted, brought(7, 7), false).await.is_ok());
+        assert_eq!(kek.calls.load(Ordering::SeqCst), calls);
+    }
+    assert!(foreign.slots().by_kek.is_empty());
+}

@@ -1,0 +1,333 @@
+//! The keyring in memory, as the API sees it.
+//!
+//! One snapshot answers a whole call, so that the key_id of a Status and of an Encrypt can never come from two sides of a rotation.
+//! Nothing here waits for the network but a text whose KEK this node does not have, and mode "direct".
+
+mod foreign;
+mod snapshot;
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use self::foreign::Foreign;
+pub(super) use self::snapshot::{Active, LiveKek, Snapshot};
+use self::snapshot::{How, Local, sealing};
+use super::attached::{Attached, Brought, Check, Form};
+use super::error::KeyringError;
+use super::rooted::{ProvidersError, Rooted};
+use super::uses::Claim;
+use crate::envelope::{self, Api, EnvelopeError, Parsed, Wraps};
+use crate::provider::KeyState;
+use crate::provider::set::{NotOpened, Owned};
+use crate::types::{ClusterId, KekId, Key, KeyId, Secret, random};
+
+/// How long an Encrypt waits for the next block of uses: inside of kube-apiserver's 3 s (config `timeout` default).
+const RESERVATION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a call waits for the first attempt to open the keys, or to have the first KEK wrapped: what came in while the process
+/// restarted is answered late and not refused. Inside of kube-apiserver's 3 s as well.
+const OPENING_TIMEOUT: Duration = Duration::from_millis(2500);
+
+/// What the keyring asks of the keeper. Must not block.
+pub(super) enum Ask {
+    /// The next block of uses.
+    Block,
+    /// A sealed copy of another node's KEK, so that the next start needs nobody for it.
+    Keep(Arc<LiveKek>),
+    /// To take note of the keys that providers have used, by their names.
+    Seen(Vec<(String, KeyState)>),
+}
+
+/// Answers from memory.
+pub struct Keyring {
+    cluster: ClusterId,
+    keys: RwLock<Keys>,
+    rooted: RwLock<Option<Arc<Rooted>>>,
+    foreign: Foreign,
+    /// Woken by the keeper after every change of `keys` and every block that it reserved.
+    changed: Notify,
+    ask: Box<dyn Fn(Ask) + Send + Sync>,
+}
+
+enum Keys {
+    /// The first attempt to open them is under way.
+    Opening,
+    /// An attempt failed; the keeper goes on trying.
+    Locked,
+    Open(Arc<Snapshot>),
+}
+
+/// What an Encrypt gives.
+pub struct Encrypted {
+    /// What kube-apiserver stores.
+    pub text: Vec<u8>,
+    /// Equals the Status of the same moment.
+    pub key_id: KeyId,
+    /// What has to be stored beside it (v2), or is inside of it (v1).
+    pub attached: Arc<Attached>,
+}
+
+/// What a Decrypt gives.
+pub struct Decrypted {
+    /// The DEK or seed.
+    pub plaintext: Secret,
+    /// What was reported when it was encrypted.
+    pub key_id: KeyId,
+}
+
+impl Keyring {
+    /// Without keys: calls wait for the first attempt of the keeper to open them, and are refused once it failed.
+    pub(super) fn opening(cluster: ClusterId, ask: impl Fn(Ask) + Send + Sync + 'static) -> Self {
+        Self {
+            cluster,
+            keys: RwLock::new(Keys::Opening),
+            rooted: RwLock::default(),
+            foreign: Foreign::default(),
+            changed: Notify::new(),
+            ask: Box::new(ask),
+        }
+    }
+
+    /// The key_id that is reported.
+    pub async fn key_id(&self) -> Result<KeyId, KeyringError> {
+        Ok(self.active().await?.key_id.clone())
+    }
+
+    /// The key_id that is reported, without waiting for anything.
+    pub fn key_id_now(&self) -> Option<KeyId> {
+        Some(self.snapshot()?.active.as_ref()?.key_id.clone())
+    }
+
+    /// Whether the operator's rules say that kube-apiserver must stop writing, since providers are away.
+    pub fn stops_writes(&self) -> bool {
+        self.rooted().is_some_and(|rooted| rooted.stops_writes())
+    }
+
+    /// Encrypts under the active KEK. Waits only when the disk is slower than the callers (see [`super::uses`]), and in mode
+    /// "direct" for the providers.
+    pub async fn encrypt(&self, api: Api, plaintext: &[u8]) -> Result<Encrypted, KeyringError> {
+        let active = self.active().await?;
+        match &active.how {
+            How::Local(local) => self.encrypt_local(api, &active.key_id, local, plaintext).await,
+            How::Direct => self.encrypt_directly(api, &active.key_id, plaintext).await,
+        }
+    }
+
+    async fn encrypt_local(
+        &self,
+        api: Api,
+        key_id: &KeyId,
+        local: &Local,
+        plaintext: &[u8],
+    ) -> Result<Encrypted, KeyringError> {
+        let Local { kek, attached, v1, v2 } = local;
+        self.claim_use(kek).await?;
+        let nonce = random::array().map_err(KeyringError::Random)?;
+        let sealing = match api {
+            Api::V1 => v1,
+            Api::V2 => v2,
+        };
+        let text = sealing.seal(kek.key.expose(), nonce, plaintext);
+        let text = text.map_err(KeyringError::Envelope)?;
+        Ok(Encrypted { text, key_id: key_id.clone(), attached: Arc::clone(attached) })
+    }
+
+    /// A KEK for this text alone: each provider wraps it and proves that it opens it again.
+    async fn encrypt_directly(&self, api: Api, key_id: &KeyId, plaintext: &[u8]) -> Result<Encrypted, KeyringError> {
+        let rooted = self.rooted().ok_or(KeyringError::Waiting)?;
+        let id = KekId::from_bytes(random::array().map_err(KeyringError::Random)?);
+        let key = Arc::new(Key::random().map_err(KeyringError::Random)?);
+        let of = Owned { cluster: self.cluster.clone(), kek: id };
+        let (providers, asked) = (rooted.providers.clone(), Arc::clone(&key));
+        let outcome = rooted.runtime.spawn(async move { providers.wrap(&asked, &of).await }).await;
+        let outcome = outcome.map_err(|_| KeyringError::Providers(ProvidersError::none()))?;
+        if !rooted.suffices(|name| outcome.wraps.iter().any(|(made, _)| made == name)) {
+            return Err(KeyringError::Providers(ProvidersError::of(&NotOpened { refusals: outcome.owed })));
+        }
+        (self.ask)(Ask::Seen(outcome.wraps.iter().map(|(name, wrap)| (name.clone(), wrap.key_state())).collect()));
+        let check = Check::of(&id, key.expose());
+        let attached = Attached::new(check, outcome.wraps.iter().map(|(_, wrap)| wrap), Form::Once);
+        let text = (|| {
+            let wraps = attached.wraps().map_err(EnvelopeError::Wraps)?;
+            let nonce = random::array().map_err(|_| EnvelopeError::PlaintextLength);
+            sealing(api, &self.cluster, &id, key_id, &wraps)?.seal(key.expose(), nonce?, plaintext)
+        })();
+        let text = text.map_err(KeyringError::Envelope)?;
+        Ok(Encrypted { text, key_id: key_id.clone(), attached: Arc::new(attached) })
+    }
+
+    /// Decrypts what a v1 Encrypt of this cluster gave, under whichever KEK it names.
+    pub async fn decrypt_v1(&self, text: &[u8]) -> Result<Decrypted, KeyringError> {
+        self.open(envelope::parse_v1(&self.cluster, text)).await
+    }
+
+    /// Decrypts what a v2 Encrypt of this cluster gave, with the key_id and annotations that were stored beside it.
+    pub async fn decrypt_v2(&self, key_id: &str, wraps: Wraps<'_>, text: &[u8]) -> Result<Decrypted, KeyringError> {
+        self.open(envelope::parse_v2(&self.cluster, key_id, wraps, text)).await
+    }
+
+    async fn open(&self, parsed: Result<Parsed<'_>, EnvelopeError>) -> Result<Decrypted, KeyringError> {
+        let snapshot = self.opened().await?;
+        let parsed = parsed.map_err(KeyringError::Envelope)?;
+        let key_id = parsed.key_id().parse().map_err(|_| KeyringError::Envelope(EnvelopeError::Elsewhere))?;
+        let brought = Brought::read(parsed.wraps());
+        let kek = match snapshot.by_id.get(parsed.kek_id()) {
+            Some(kek) if kek.is_of(brought.as_ref().map(|brought| brought.check)) => Arc::clone(kek),
+            None if snapshot.destroyed.contains(parsed.kek_id()) => {
+                return Err(KeyringError::UnknownKek(*parsed.kek_id()));
+            }
+            Some(_) | None => {
+                let Some(brought) = brought else { return Err(KeyringError::UnknownKek(*parsed.kek_id())) };
+                let kek = self.fetch(*parsed.kek_id(), brought, |kek| parsed.open(kek.key.expose()).is_ok()).await?;
+                kek.ok_or(KeyringError::Envelope(EnvelopeError::Authentication))?
+            }
+        };
+        let plaintext = parsed.open(kek.key.expose()).map_err(KeyringError::Envelope)?;
+        Ok(Decrypted { plaintext, key_id })
+    }
+
+    /// The KEK of a text from a provider. One that is worth it gets a sealed copy here, after it has opened the text.
+    async fn fetch(
+        &self,
+        id: KekId,
+        brought: Brought,
+        opens: impl Fn(&LiveKek) -> bool,
+    ) -> Result<Option<Arc<LiveKek>>, KeyringError> {
+        let Some(rooted) = self.rooted() else { return Err(KeyringError::UnknownKek(id)) };
+        let keep = rooted.rules.local_kek && brought.form == Form::Local;
+        let opened = self.foreign.get(&rooted, &self.cluster, id, brought, keep).await;
+        let opened = opened.map_err(KeyringError::Providers)?;
+        if !opens(&opened.kek) {
+            return Ok(None);
+        }
+        if opened.is_new && keep {
+            (self.ask)(Ask::Keep(Arc::clone(&opened.kek)));
+        }
+        Ok(Some(opened.kek))
+    }
+
+    /// Uses of the active KEK so far, for `status`.
+    pub fn uses(&self) -> Option<u64> {
+        Some(self.snapshot()?.active.as_ref()?.kek()?.uses.used())
+    }
+
+    /// The keeper's new truth: everything that it names is safe on disk.
+    pub(super) fn publish(&self, snapshot: Snapshot) {
+        self.set(Keys::Open(Arc::new(snapshot)));
+    }
+
+    /// An attempt to open the keys failed: nobody waits any more.
+    pub(super) fn lock(&self) {
+        self.set(Keys::Locked);
+    }
+
+    /// A block up to `uses` is safe on disk.
+    pub(super) fn extend(&self, uses: u64) {
+        if let Some(kek) = self.active_kek() {
+            kek.uses.extend(uses);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// The providers of the configuration from now on.
+    pub(super) fn set_rooted(&self, rooted: Option<Arc<Rooted>>) {
+        *self.rooted.write().unwrap_or_else(PoisonError::into_inner) = rooted;
+    }
+
+    /// The providers that run, if any do.
+    pub fn rooted(&self) -> Option<Arc<Rooted>> {
+        self.rooted.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn active_kek(&self) -> Option<Arc<LiveKek>> {
+        self.snapshot()?.active.as_ref()?.kek().cloned()
+    }
+
+    fn set(&self, keys: Keys) {
+        // A poisoned lock still holds whole keys: they are replaced in one assignment.
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.changed.notify_waiters();
+    }
+
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        match &*self.keys.read().unwrap_or_else(PoisonError::into_inner) {
+            Keys::Open(snapshot) => Some(Arc::clone(snapshot)),
+            Keys::Locked | Keys::Opening => None,
+        }
+    }
+
+    fn is_opening(&self) -> bool {
+        matches!(&*self.keys.read().unwrap_or_else(PoisonError::into_inner), Keys::Opening)
+    }
+
+    async fn opened(&self) -> Result<Arc<Snapshot>, KeyringError> {
+        if let Some(snapshot) = self.snapshot() {
+            return Ok(snapshot);
+        }
+        let mut changed = std::pin::pin!(self.changed.notified());
+        // Registered before the second look, so that a change in between is not missed.
+        changed.as_mut().enable();
+        if self.is_opening() {
+            // Late or not, what counts is what is there now.
+            let _ = tokio::time::timeout(OPENING_TIMEOUT, changed).await;
+        }
+        self.snapshot().ok_or(KeyringError::Locked)
+    }
+
+    /// How new texts are made now. On a node whose providers have not wrapped a KEK yet, waits for the first.
+    async fn active(&self) -> Result<Arc<Active>, KeyringError> {
+        let give_up = tokio::time::Instant::now() + OPENING_TIMEOUT;
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Some(active) = &self.opened().await?.active {
+                return Ok(Arc::clone(active));
+            }
+            tokio::time::timeout_at(give_up, changed).await.map_err(|_| KeyringError::Waiting)?;
+        }
+    }
+
+    async fn claim_use(&self, kek: &LiveKek) -> Result<(), KeyringError> {
+        loop {
+            let mut woken = std::pin::pin!(self.changed.notified());
+            match kek.uses.claim() {
+                Claim::Granted => return Ok(()),
+                Claim::GrantedAndLow => {
+                    (self.ask)(Ask::Block);
+                    return Ok(());
+                }
+                Claim::Exhausted => return Err(KeyringError::Exhausted),
+                Claim::Wait => {
+                    // Registered before the second look, so that a block that comes in between is not missed.
+                    woken.as_mut().enable();
+                    let second = kek.uses.claim();
+                    (self.ask)(Ask::Block);
+                    if matches!(second, Claim::Granted | Claim::GrantedAndLow) {
+                        return Ok(());
+                    }
+                    tokio::time::timeout(RESERVATION_TIMEOUT, woken).await.map_err(|_| KeyringError::Reservation)?;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Keyring {
+    /// Takes uses of the active KEK, as many encryptions would; never more than are reserved.
+    pub(super) fn claim(&self, uses: u64) {
+        let Some(kek) = self.active_kek() else { return };
+        for _ in 0..uses {
+            if kek.uses.claim() != Claim::Granted {
+                (self.ask)(Ask::Block);
+            }
+        }
+    }
+
+    /// Uses of the active KEK until one must wait.
+    pub(super) fn left(&self) -> u64 {
+        self.active_kek().map_or(0, |kek| kek.uses.left())
+    }
+}

@@ -1,0 +1,130 @@
+//! The providers of the configuration that runs, and the operator's rules for them. Replaced as a whole by a reload.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+
+use crate::provider::set::{NotOpened, Providers, Role};
+use crate::types::Class;
+
+/// What Status says while providers are away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnOutage {
+    /// That all is well: kube-apiserver goes on writing with what it has.
+    Coast,
+    /// That all is not well, after this time: kube-apiserver stops writing three minutes later.
+    StopWritesAfter(Duration),
+}
+
+/// Rules of the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Texts are encrypted under a local KEK (mode "rooted"); without, each under a KEK of its own (mode "direct").
+    pub local_kek: bool,
+    /// Wraps that a new KEK needs before it becomes active.
+    pub min_wraps: usize,
+    /// The operator's own part of the key_id.
+    pub epoch: u32,
+    /// See [`OnOutage`].
+    pub on_outage: OnOutage,
+    /// How long a new version of a key must have been seen before it counts.
+    pub activation_delay: Duration,
+    /// Between two probes of one provider.
+    pub probe_every: Duration,
+}
+
+/// Providers that run, and their rules.
+pub struct Rooted {
+    /// Where their calls are made: never the API's own thread.
+    pub runtime: Handle,
+    /// In the order of the configuration.
+    pub providers: Providers,
+    /// Of the operator.
+    pub rules: Rules,
+    /// When the rules could last be kept.
+    kept: Mutex<Instant>,
+}
+
+impl Rooted {
+    /// Until the first answers, all is taken to be well.
+    pub fn new(runtime: Handle, providers: Providers, rules: Rules) -> Self {
+        Self { runtime, providers, rules, kept: Mutex::new(Instant::now()) }
+    }
+
+    /// Whether wraps by these providers are enough for a KEK to become active.
+    pub(super) fn suffices(&self, has: impl Fn(&str) -> bool) -> bool {
+        let made = self.providers.writers().filter(|member| has(member.name())).count();
+        let required = |role| role == Role::Required;
+        made >= self.rules.min_wraps
+            && self.providers.writers().all(|member| !required(member.role()) || has(member.name()))
+    }
+
+    /// For how long the providers that are well have not been enough to wrap a new KEK.
+    pub fn outage(&self) -> Duration {
+        let is_well = |name: &str| {
+            self.providers.members().iter().any(|member| member.name() == name && member.health().failure.is_none())
+        };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.suffices(is_well) {
+            *kept = Instant::now();
+        }
+        kept.elapsed()
+    }
+
+    /// Whether Status has to say so.
+    pub(super) fn stops_writes(&self) -> bool {
+        match self.rules.on_outage {
+            OnOutage::Coast => false,
+            OnOutage::StopWritesAfter(limit) => self.outage() > limit,
+        }
+    }
+}
+
+/// No provider did what was needed for one text or KEK.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{said}")]
+pub struct ProvidersError {
+    /// Decides gRPC code, retry and metric label.
+    pub class: Class,
+    /// Each provider's name and its words.
+    said: String,
+    /// What the operator does next: the first one's hint.
+    pub hint: &'static str,
+}
+
+impl ProvidersError {
+    /// One failure of several: what may pass counts first, and what is wrong with the text itself last.
+    pub(super) fn of(NotOpened { refusals }: &NotOpened) -> Self {
+        const ORDER: [Class; 7] = [
+            Class::Unavailable,
+            Class::Throttled,
+            Class::Denied,
+            Class::Misconfigured,
+            Class::NotFound,
+            Class::Internal,
+            Class::Corrupt,
+        ];
+        let first = ORDER.into_iter().find_map(|class| refusals.iter().find(|refusal| refusal.error.class() == class));
+        let said: Vec<String> =
+            refusals.iter().map(|refusal| format!("{}: {}", refusal.provider, refusal.error.again())).collect();
+        match first {
+            Some(first) => Self { class: first.error.class(), said: said.join("; "), hint: first.error.hint() },
+            None => Self::none(),
+        }
+    }
+
+    /// This machine's own trouble.
+    pub(super) fn ours(said: &str, hint: &'static str) -> Self {
+        Self { class: Class::Unavailable, said: said.to_owned(), hint }
+    }
+
+    /// Nobody to ask.
+    pub(super) fn none() -> Self {
+        Self {
+            class: Class::NotFound,
+            said: "no configured provider has the key that made these wraps".to_owned(),
+            hint: "configure a provider that wrapped this KEK, or let a node that has it make a bundle",
+        }
+    }
+}

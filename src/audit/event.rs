@@ -9,6 +9,20 @@ use crate::types::{Class, CredentialName, KekId, KeyId};
 
 /// Something that happened, and that an operator or auditor may ask for.
 pub enum Event<'a> {
+    /// A changed configuration cannot be used; what ran before goes on.
+    ConfigRefused {
+        /// What asked for it.
+        reason: &'a str,
+        /// The whole chain.
+        error: &'a str,
+        /// What to do.
+        hint: &'a str,
+    },
+    /// A changed configuration runs.
+    ConfigReloaded {
+        /// What asked for it.
+        reason: &'a str,
+    },
     /// The configuration holds something that is allowed and unwise.
     ConfigWarned {
         /// Path of the key.
@@ -207,6 +221,8 @@ pub enum Event<'a> {
 /// Writes the event to the log.
 pub fn emit(event: &Event<'_>) {
     match event {
+        Event::ConfigRefused { reason, error, hint } => error!(event = "config.refused", reason, error, hint),
+        Event::ConfigReloaded { reason } => info!(event = "config.reloaded", reason),
         Event::ConfigWarned { key, text } => warn!(event = "config.warned", key, text),
         Event::ConnectionEvicted { open } => warn!(event = "connection.evicted", open),
         Event::CredentialSealed { name } => info!(event = "credential.sealed", %name),

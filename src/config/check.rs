@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::pcr_lint::lint;
-use super::{Config, Problem, Seal, pkcs11, raw};
+use super::{Config, Problem, Seal, pkcs11, providers, raw};
 use crate::api::{self, V2Version};
 use crate::envelope::Api;
 use crate::keyring::MaxAge;
@@ -31,14 +31,18 @@ impl Problems {
         self.0.push(Problem { key: key.to_owned(), text: text.into() });
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn keep<T, E: std::fmt::Display>(&mut self, key: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.add(key, error.to_string())).ok()
     }
 }
 
 pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>> {
-    let raw::File { version, cluster, state_dir, listen, control, seal, local_kek, log, provider, write, decrypt } =
-        file;
+    let raw::File { version, cluster, state_dir, listen, control, seal, local_kek, log, watch, .. } = file;
+    let (provider, write, decrypt) = (file.provider, file.write, file.decrypt);
     let mut problems = Problems::default();
     let mut warnings = Problems::default();
     match version {
@@ -59,30 +63,32 @@ pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>
     let listen = check_listen(&mut problems, &mut warnings, listen);
     let control_socket = absolute(&mut problems, "control.socket", control.socket, CONTROL_SOCKET);
     let seal = check_seal(&mut problems, &mut warnings, seal);
+    let has_local_kek = local_kek.enabled.unwrap_or(true);
     let max_age = check_local_kek(&mut problems, local_kek);
-    for (key, present) in [("provider", provider.is_some()), ("write", write.is_some()), ("decrypt", decrypt.is_some())]
-    {
-        if present {
-            problems.add(key, "remote providers are not compiled into this build: remove the table");
-        }
-    }
-    match (cluster, state_dir, listen, control_socket, seal, max_age) {
-        (Some(cluster), Some(state_dir), Some(listen), Some(control_socket), Some(seal), Some(max_age))
-            if problems.0.is_empty() =>
-        {
-            Ok(Config {
-                path: path.to_owned(),
-                warnings: warnings.0,
-                cluster,
-                state_dir,
-                listen,
-                control_socket,
-                seal,
-                max_age,
-                log_format: log.format.unwrap_or_default(),
-                log_level: log.level.unwrap_or_default(),
-            })
-        }
+    let providers = providers::check(&mut problems, &mut warnings, provider, write, decrypt, has_local_kek);
+    match (cluster, state_dir, listen, control_socket, seal, max_age, providers) {
+        (
+            Some(cluster),
+            Some(state_dir),
+            Some(listen),
+            Some(control_socket),
+            Some(seal),
+            Some(max_age),
+            Some(providers),
+        ) if problems.0.is_empty() => Ok(Config {
+            path: path.to_owned(),
+            warnings: warnings.0,
+            cluster,
+            state_dir,
+            listen,
+            control_socket,
+            seal,
+            max_age,
+            providers,
+            watch: watch.unwrap_or(false),
+            log_format: log.format.unwrap_or_default(),
+            log_level: log.level.unwrap_or_default(),
+        }),
         _ => Err(problems.0),
     }
 }
@@ -272,12 +278,6 @@ fn check_policy(problems: &mut Problems, warnings: &mut Problems, tpm2: &raw::Tp
 }
 
 fn check_local_kek(problems: &mut Problems, local_kek: raw::LocalKek) -> Option<MaxAge> {
-    if local_kek.enabled == Some(false) {
-        problems.add(
-            "local_kek.enabled",
-            "without a local KEK there must be a provider, and none is compiled into this build",
-        );
-    }
     let Some(text) = local_kek.max_age else { return Some(MaxAge::DEFAULT) };
     let bounds =
         || format!("{text:?} is not a time from {} to {}, such as \"90d\"", days(MaxAge::MIN), days(MaxAge::MAX));

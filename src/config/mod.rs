@@ -7,6 +7,7 @@ mod check;
 mod load;
 mod pcr_lint;
 mod pkcs11;
+pub mod providers;
 mod raw;
 
 use std::path::PathBuf;
@@ -44,6 +45,10 @@ pub struct Config {
     pub seal: Seal,
     /// When a local KEK is replaced.
     pub max_age: MaxAge,
+    /// Keys that live elsewhere, if any are to wrap local KEKs.
+    pub providers: Option<providers::Providers>,
+    /// A changed file is read anew without being told.
+    pub watch: bool,
     /// Lines.
     pub log_format: log::Format,
     /// Which lines.

@@ -20,12 +20,11 @@ pub(super) struct File {
     pub(super) local_kek: LocalKek,
     #[serde(default)]
     pub(super) log: Log,
-    /// Remote providers: not in this build.
-    pub(super) provider: Option<toml::Value>,
-    /// Goes with providers.
-    pub(super) write: Option<toml::Value>,
-    /// Goes with providers.
-    pub(super) decrypt: Option<toml::Value>,
+    pub(super) watch: Option<bool>,
+    /// Read by kind, in `providers`.
+    pub(super) provider: Option<Vec<toml::Table>>,
+    pub(super) write: Option<super::providers::raw::Write>,
+    pub(super) decrypt: Option<super::providers::raw::Decrypt>,
 }
 
 #[derive(Debug, Default, Deserialize)]

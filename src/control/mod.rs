@@ -64,6 +64,11 @@ pub enum Request {
     },
     /// `keys rotate`
     KeysRotate {},
+    /// `reload`
+    Reload {
+        /// Also if a KEK is left that no provider opens.
+        abandon: bool,
+    },
     /// `reseal`
     Reseal {
         /// The device to move to; absent: the configured one.

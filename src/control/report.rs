@@ -21,6 +21,8 @@ pub enum Answer {
     Keys(KeyTable),
     /// To any.
     Refused(Refusal),
+    /// To `reload`.
+    Reloaded {},
     /// To `reseal`.
     Resealed {
         /// The device that sealed the node root.
@@ -86,6 +88,51 @@ pub struct Status {
     /// Whom the recovery file is encrypted to; empty if there is none.
     #[serde(default)]
     pub recovery_recipients: Vec<String>,
+    /// `hardware only`, `rooted` or `direct`.
+    #[serde(default)]
+    pub mode: String,
+    /// In the order of the configuration.
+    #[serde(default)]
+    pub providers: Vec<ProviderRow>,
+    /// Copies of KEKs by providers that are still to be made.
+    #[serde(default)]
+    pub wraps_owed: usize,
+    /// Texts that were given out with fewer copies of their KEK than there should be; an upper bound. Only a new KEK and a
+    /// migration of the cluster's storage replace them.
+    #[serde(default)]
+    pub texts_short_of_wraps: u64,
+    /// Why the key_id does not name the providers' keys as they are now.
+    #[serde(default)]
+    pub waits: Option<String>,
+    /// For how long the providers that are well have not been enough to wrap a new KEK.
+    #[serde(default)]
+    pub outage_seconds: u64,
+    /// kube-apiserver is told not to write, by `write.on_outage`.
+    #[serde(default)]
+    pub stops_writes: bool,
     /// Warnings of the configuration.
     pub warnings: Vec<String>,
+}
+
+/// One provider for showing. Holds nothing secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderRow {
+    /// As the operator calls it.
+    pub name: String,
+    /// As in the configuration.
+    pub kind: String,
+    /// `required`, `optional` or `decrypt-only`.
+    pub role: String,
+    /// Identity of its key, once it was seen.
+    pub key: Option<String>,
+    /// The version that the key_id names.
+    pub version: Option<String>,
+    /// Since it last did what was asked.
+    pub answered_seconds_ago: Option<u64>,
+    /// Class of its last failure, if it has failed since.
+    pub class: Option<String>,
+    /// What it said.
+    pub error: Option<String>,
+    /// Its circuit is open: no call is made for a while.
+    pub held_back: bool,
 }

@@ -49,6 +49,8 @@ pub(super) enum Verb {
     Keys(KeysVerb),
     /// Rebuild the keys from a recovery file, or prove it would do
     Recover(RecoverArgs),
+    /// Let nodeseald read its configuration anew; anything wrong keeps what runs
+    Reload(ReloadArgs),
     /// Seal the node root anew: device, policy, PCRs, recipients
     Reseal(ResealArgs),
     /// Show what the running nodeseald says of itself
@@ -155,6 +157,13 @@ pub(super) struct RecoverArgs {
     pub(super) keep_active: bool,
     #[command(flatten)]
     pub(super) recovery: RecoveryArgs,
+}
+
+#[derive(Args)]
+pub(super) struct ReloadArgs {
+    /// Also if a local KEK is left that no provider of the new configuration opens
+    #[arg(long)]
+    pub(super) abandon: bool,
 }
 
 #[derive(Args)]

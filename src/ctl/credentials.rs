@@ -68,13 +68,27 @@ fn show(common: &Common, config: &Config) -> ExitCode {
         Ok(labels) => labels,
         Err(error) => return fail(&error, error.class(), error.hint()),
     };
-    let rows: Vec<_> =
-        labels.iter().map(|label| json!({ "name": label.name.as_str(), "sealed": label.sealed })).collect();
+    let rows: Vec<_> = labels
+        .iter()
+        .map(|label| {
+            let used_by = used_by(config, &label.name);
+            json!({ "name": label.name.as_str(), "sealed": label.sealed, "used_by": used_by })
+        })
+        .collect();
     print(common, &json!({ "credentials": rows }), || {
-        let mut text = format!("{:<32}  SEALED\n", "CREDENTIAL");
-        labels.iter().for_each(|label| text += &format!("{:<32}  {}\n", label.name.as_str(), time(label.sealed)));
+        let mut text = format!("{:<32}  {:<20}  USED BY\n", "CREDENTIAL", "SEALED");
+        for label in &labels {
+            let used_by = used_by(config, &label.name).join(", ");
+            text += &format!("{:<32}  {:<20}  {used_by}\n", label.name.as_str(), time(label.sealed));
+        }
         text
     })
+}
+
+/// Names of the providers that log in with it, by the configuration.
+fn used_by<'a>(config: &'a Config, name: &CredentialName) -> Vec<&'a str> {
+    let providers = config.providers.iter().flat_map(|providers| &providers.list);
+    providers.filter(|provider| provider.credentials.contains(name)).map(|provider| provider.name.as_str()).collect()
 }
 
 fn seal(common: &Common, config: &Config, name: &CredentialName, fd: Option<u32>) -> ExitCode {

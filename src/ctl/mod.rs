@@ -14,6 +14,7 @@ mod keys;
 mod output;
 mod recipients;
 mod recover;
+mod reload;
 mod reseal;
 mod status;
 
@@ -48,6 +49,7 @@ pub fn main() -> ExitCode {
         Verb::Init(args) => init::run(&common, &args),
         Verb::Keys(verb) => keys::run(&common, verb),
         Verb::Recover(args) => recover::run(&common, &args),
+        Verb::Reload(args) => reload::run(&common, &args),
         Verb::Reseal(args) => reseal::run(&common, &args),
         Verb::Status(args) => status::run(&common, &args),
     }

@@ -8,6 +8,7 @@ use super::args::{Common, StatusArgs};
 use super::output::{ask, fail, load, print, unfit};
 use crate::api::probe::{self, Probe, ProbeError};
 use crate::config::Config;
+use crate::control::report::ProviderRow;
 use crate::control::{Answer, Request, Status, say};
 use crate::seal::protocol::DeviceInfo;
 use crate::types::Class;
@@ -37,7 +38,12 @@ pub(super) fn run(common: &Common, args: &StatusArgs) -> ExitCode {
     if status.healthy {
         return code;
     }
-    say::warning(super::PROGRAM, "the keys are not unsealed: see the log of nodeseald for the reason and its remedy");
+    let why = match (status.stops_writes, status.keys_usable) {
+        (true, _) => "the providers have been away for longer than write.on_outage allows",
+        (false, 0) => "the keys are not unsealed: see the log of nodeseald for the reason and its remedy",
+        (false, _) => "no provider has wrapped a KEK of this node yet: see what they say above",
+    };
+    say::warning(super::PROGRAM, why);
     ExitCode::from(Class::Unavailable.exit_code())
 }
 
@@ -66,6 +72,16 @@ fn recovery(recipients: &[String]) -> String {
     }
 }
 
+fn provider(row: &ProviderRow) -> String {
+    let said = match (&row.error, row.answered_seconds_ago) {
+        (Some(error), _) => format!("{}: {error}", row.class.as_deref().unwrap_or("failed")),
+        (None, Some(seconds)) => format!("answered {seconds} s ago"),
+        (None, None) => "not asked yet".to_owned(),
+    };
+    let version = row.version.as_deref().unwrap_or("unknown");
+    format!("{} ({}, {}), version {version}, {said}", row.name, row.kind, row.role)
+}
+
 fn render(report: &Report<'_>) -> String {
     let Report { status, probe, device } = report;
     let none = || "none".to_owned();
@@ -87,7 +103,18 @@ fn render(report: &Report<'_>) -> String {
             if status.guarded { "guarded by a counter of the TPM".to_owned() } else { "not guarded".to_owned() },
         ),
         ("recovery", recovery(&status.recovery_recipients)),
+        ("mode", status.mode.clone()),
     ];
+    lines.extend(status.providers.iter().map(|row| ("provider", provider(row))));
+    if !status.providers.is_empty() {
+        let owed =
+            format!("{} copies of KEKs, {} texts short of copies", status.wraps_owed, status.texts_short_of_wraps);
+        lines.push(("owed", owed));
+    }
+    lines.extend(status.waits.iter().map(|why| ("waits", why.clone())));
+    if status.outage_seconds > 0 {
+        lines.push(("outage", format!("{} s", status.outage_seconds)));
+    }
     if let Some(probe) = probe {
         let text =
             format!("32 bytes became {} and came back, in {} µs", probe.ciphertext_bytes, probe.took.as_micros());

@@ -5,8 +5,11 @@
 
 mod operator;
 mod prepare;
+mod reload;
+mod remote;
 pub mod sealer;
 
+use std::collections::HashSet;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use tokio::sync::watch;
 
 use self::operator::Operator;
 use self::prepare::prepare;
+use self::reload::Reloader;
 use crate::api::listen::{self, ListenError};
 use crate::api::{Server, Shutdown};
 use crate::audit::{Event, emit};
@@ -72,15 +76,26 @@ fn run(config: Config, kms: UnixListener, control: UnixListener, descriptors: u6
         guarded: config.seal.guard.is_some(),
         now: clock::now,
     });
-    let keeper = thread::spawn(keeper);
     let server = Server::new(&config.listen, &keyring, descriptors);
-    let socket = config.listen.socket.clone();
-    let operator = Operator { config, keyring: Arc::clone(&keyring), keeper: handle.clone(), started: Instant::now() };
-    thread::spawn(move || {
-        let socket = operator.config.control_socket.clone();
-        control::serve(&control, &socket, |request| operator.answer(request));
-    });
-    let served = serve(server, kms, &socket);
+    let (socket, control_socket) = (config.listen.socket.clone(), config.control_socket.clone());
+    let reloader = match Reloader::new(config, handle.clone()) {
+        Ok(reloader) => Arc::new(reloader),
+        Err(error) => {
+            return say::error(PROGRAM, &error, Class::Unavailable, "see the limits of processes and memory");
+        }
+    };
+    keyring.begin_with(reloader.rooted());
+    let keeper = thread::spawn(keeper);
+    let operator = Operator {
+        reloader: Arc::clone(&reloader),
+        keyring: Arc::clone(&keyring),
+        keeper: handle.clone(),
+        started: Instant::now(),
+    };
+    thread::spawn(move || control::serve(&control, &control_socket, |request| operator.answer(request)));
+    let watching = Arc::clone(&reloader);
+    thread::spawn(move || watching.watch());
+    let served = serve(server, kms, &socket, reloader);
     handle.stop();
     // A keeper that waits for a hung device is left behind: its files are whole at every step (`store`).
     let give_up = Instant::now() + KEEPER_STOP_TIMEOUT;
@@ -96,30 +111,33 @@ fn run(config: Config, kms: UnixListener, control: UnixListener, descriptors: u6
 }
 
 /// The API's own runtime: one thread, which is this one.
-fn serve(server: Server, kms: UnixListener, socket: &std::path::Path) -> std::io::Result<()> {
+fn serve(server: Server, kms: UnixListener, socket: &std::path::Path, reloader: Arc<Reloader>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         kms.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(kms)?;
-        let shutdown = shutdown_on_signal()?;
+        let shutdown = watch_signals(reloader)?;
         emit(&Event::ServiceReady { socket });
         server.run(listener, shutdown).await;
         Ok(())
     })
 }
 
-fn shutdown_on_signal() -> std::io::Result<Shutdown> {
+/// Stops on SIGTERM and SIGINT, and reads the configuration anew on SIGHUP.
+fn watch_signals(reloader: Arc<Reloader>) -> std::io::Result<Shutdown> {
     let (stop, shutdown) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // Ignored: a reload of the configuration comes with remote providers, and the default would end the process.
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         let reason = loop {
             tokio::select! {
                 _ = terminate.recv() => break "SIGTERM",
                 _ = interrupt.recv() => break "SIGINT",
-                _ = hangup.recv() => {}
+                _ = hangup.recv() => {
+                    let reloader = Arc::clone(&reloader);
+                    thread::spawn(move || reloader.reload_and_tell(&HashSet::new(), "SIGHUP"));
+                }
             }
         };
         emit(&Event::ServiceStopping { reason });

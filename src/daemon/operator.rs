@@ -1,19 +1,23 @@
 //! Answers the operator's questions from keyring, keeper and configuration.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{self, Config, OrderError};
-use crate::control::report::Refusal;
+use super::reload::Reloader;
+use crate::config::{self, OrderError};
+use crate::control::report::{ProviderRow, Refusal};
 use crate::control::{Answer, Request, Status};
-use crate::keyring::keeper::KeeperHandle;
+use crate::keyring::keeper::{KeeperHandle, RootsReport};
 use crate::keyring::ring::RetireTo;
+use crate::keyring::rooted::Rooted;
 use crate::keyring::{KeeperError, Keyring};
+use crate::provider::set::{Member, Role};
 use crate::seal::root::SealedRoot;
 use crate::types::{Class, IdError, KekId};
 
 pub(super) struct Operator {
-    pub(super) config: Config,
+    pub(super) reloader: Arc<Reloader>,
     pub(super) keyring: Arc<Keyring>,
     pub(super) keeper: KeeperHandle,
     pub(super) started: Instant,
@@ -51,6 +55,10 @@ impl Operator {
                 }
                 Err(error) => bad_id(&error),
             },
+            Request::Reload { abandon } => match self.reloader.reload(&HashSet::new(), abandon, "nodeseal reload") {
+                Ok(()) => Answer::Reloaded {},
+                Err(error) => Answer::Refused(Refusal::new(&error, error.class(), error.hint())),
+            },
             Request::Reseal { to, recipients } => self.reseal(to.as_deref(), recipients),
         }
     }
@@ -67,7 +75,7 @@ impl Operator {
 
     /// Under the policy that the file names now: the operator has just changed it.
     fn reseal(&self, to: Option<&str>, recipients: Option<Vec<String>>) -> Answer {
-        let config = match config::load(&self.config.path) {
+        let config = match config::load(&self.reloader.config().path) {
             Ok(config) => config,
             Err(error) => return Answer::Refused(Refusal::new(&error, error.class(), error.hint())),
         };
@@ -78,15 +86,19 @@ impl Operator {
     }
 
     fn status(&self) -> Status {
+        let config = self.reloader.config();
         let key_id = self.keyring.key_id_now();
         let overview = self.keeper.overview().ok();
+        let rooted = self.keyring.rooted();
+        let roots = overview.as_ref().map(|overview| overview.roots.clone()).unwrap_or_default();
+        let stops_writes = self.keyring.stops_writes();
         Status {
-            healthy: key_id.is_some(),
+            healthy: key_id.is_some() && !stops_writes,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            cluster: self.config.cluster.to_string(),
-            socket: self.config.listen.socket.display().to_string(),
+            cluster: config.cluster.to_string(),
+            socket: config.listen.socket.display().to_string(),
             key_id_hash: key_id.as_ref().map(|key_id| key_id.metric_hash()),
             key_id: key_id.map(|key_id| key_id.to_string()),
             uses: self.keyring.uses(),
@@ -96,9 +108,49 @@ impl Operator {
             seal_policy: overview.as_ref().map(|overview| overview.policy.to_string()),
             guarded: overview.as_ref().is_some_and(|overview| overview.guarded),
             recovery_recipients: overview.map_or_else(Vec::new, |overview| overview.recipients),
-            warnings: self.config.warnings.iter().map(ToString::to_string).collect(),
+            mode: mode(rooted.as_deref()).to_owned(),
+            providers: rooted.iter().flat_map(|rooted| rows(rooted, &roots)).collect(),
+            wraps_owed: roots.owed,
+            texts_short_of_wraps: roots.short_texts,
+            waits: roots.waits,
+            outage_seconds: rooted.map_or(0, |rooted| rooted.outage().as_secs()),
+            stops_writes,
+            warnings: config.warnings.iter().map(ToString::to_string).collect(),
         }
     }
+}
+
+const fn mode(rooted: Option<&Rooted>) -> &'static str {
+    match rooted {
+        None => "hardware only",
+        Some(rooted) if rooted.rules.local_kek => "rooted",
+        Some(_) => "direct",
+    }
+}
+
+fn rows(rooted: &Rooted, roots: &RootsReport) -> Vec<ProviderRow> {
+    let row = |member: &Member| {
+        let record = roots.records.iter().find(|record| record.name == member.name() && record.kind == member.kind());
+        let current = record.map(|record| record.observed.current());
+        let health = member.health();
+        ProviderRow {
+            name: member.name().to_owned(),
+            kind: member.kind().label().to_owned(),
+            role: match member.role() {
+                Role::Required => "required",
+                Role::Optional => "optional",
+                Role::DecryptOnly => "decrypt-only",
+            }
+            .to_owned(),
+            key: current.map(|key| key.identity.to_string()),
+            version: current.map(|key| key.version.to_string()),
+            answered_seconds_ago: health.answered.map(|ago| ago.as_secs()),
+            class: health.failure.as_ref().map(|(class, _)| class.label().to_owned()),
+            error: health.failure.map(|(_, error)| error),
+            held_back: health.is_open,
+        }
+    };
+    rooted.providers.members().iter().map(row).collect()
 }
 
 fn refused(error: KeeperError) -> Answer {

@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(one.as_str(), "ns1-a99c644d253c75f417527f0530a7a12996b68545");
         assert_eq!(epoch(&[b.clone(), a.clone()]).key_id(&cluster), one);
         let others = [
-            epoch(&[a.clone()]),
+            epoch(std::slice::from_ref(&a)),
             epoch(&[a.clone(), part(ProviderKind::Aws, "2")]),
             Epoch { number: 1, ..epoch(&[a, b]) },
         ];

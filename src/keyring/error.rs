@@ -76,8 +76,8 @@ pub enum KeeperError {
     /// The confirmation is not the id.
     #[error("the confirmation does not name the KEK")]
     Confirmation,
-    /// A credential that is to be stored.
-    #[error("the credential is not stored")]
+    /// A credential.
+    #[error("a credential cannot be stored or opened")]
     Credentials(#[source] CredentialsError),
     /// The device, asked for a counter, its storage key or an import.
     #[error("the sealing device did not do what was asked")]

@@ -66,6 +66,11 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             if let Some(record) = self.state.roots.record(member.name(), member.kind()) {
                 member.remember(record.observed.current().identity.clone());
             }
+            // What has proved itself in a reload has told its key already.
+            if let Some(seen) = member.told() {
+                self.observe(member.name(), seen);
+                self.remote.heard.insert(member.name().to_owned());
+            }
             let probes = probe(member.clone(), rooted.rules.probe_every, self.own.clone());
             self.remote.probes.push(rooted.runtime.spawn(probes).abort_handle());
         }

@@ -231,6 +231,11 @@ impl Keyring {
         self.changed.notify_waiters();
     }
 
+    /// The providers of the first configuration, before the keeper starts.
+    pub fn begin_with(&self, rooted: Option<Arc<Rooted>>) {
+        self.set_rooted(rooted);
+    }
+
     /// The providers of the configuration from now on.
     pub(super) fn set_rooted(&self, rooted: Option<Arc<Rooted>>) {
         *self.rooted.write().unwrap_or_else(PoisonError::into_inner) = rooted;

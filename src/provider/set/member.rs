@@ -72,6 +72,8 @@ struct Inner {
 struct Known {
     breaker: Breaker,
     identity: Option<KeyIdentity>,
+    /// As it told it last.
+    state: Option<KeyState>,
     latencies: Vec<Duration>,
     at: usize,
     /// When it last did what was asked, and when it last told its key's version.
@@ -142,13 +144,19 @@ impl Member {
     /// The key as it is now.
     pub async fn probe(&self, end: Instant) -> Result<KeyState, ProviderError> {
         let state = self.call(end, end, self.0.kek.probe()).await?;
-        self.told(&state.identity);
+        self.tell(&state);
         Ok(state)
     }
 
-    fn told(&self, identity: &KeyIdentity) {
+    /// Its key as it told it last, if it has told it since it was opened.
+    pub fn told(&self) -> Option<KeyState> {
+        self.known().state.clone()
+    }
+
+    fn tell(&self, state: &KeyState) {
         let mut known = self.known();
-        known.identity = Some(identity.clone());
+        known.identity = Some(state.identity.clone());
+        known.state = Some(state.clone());
         known.told = Some(Instant::now());
     }
 
@@ -158,7 +166,7 @@ impl Member {
     }
 
     /// Wraps, opens what came, and compares.
-    pub(super) async fn wrap_and_prove(&self, key: &Key, of: &Owned, end: Instant) -> Result<Wrapped, ProviderError> {
+    pub async fn wrap_and_prove(&self, key: &Key, of: &Owned, end: Instant) -> Result<Wrapped, ProviderError> {
         let wrapped = self.call(end, Instant::now() + ATTEMPT, self.0.kek.wrap_key(key, context(of))).await?;
         if wrapped.kind != self.0.kek.kind() {
             return Err(self.lied("the wrap is of another kind"));
@@ -170,7 +178,7 @@ impl Member {
         if !bool::from(back.expose().ct_eq(key.expose())) {
             return Err(self.lied("its own wrap opens to something else"));
         }
-        self.told(&wrapped.identity);
+        self.tell(&wrapped.key_state());
         Ok(wrapped)
     }
 

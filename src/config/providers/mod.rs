@@ -1,0 +1,236 @@
+//! `[[provider]]`, `[write]` and `[decrypt]`, checked. Knows the file alone: whether a provider can be reached and does what it
+//! should, is found out when it is opened. Each kind has a file of its own.
+
+#[cfg(feature = "aws")]
+mod aws;
+pub(super) mod raw;
+mod table;
+#[cfg(feature = "vault")]
+mod vault;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use self::raw::{Decrypt, Write};
+use self::table::Table;
+use super::check::Problems;
+use crate::keyring::rooted::{OnOutage, Rules};
+use crate::provider::ProviderKind;
+use crate::provider::set::{Role, Strategy};
+use crate::types::CredentialName;
+
+/// All annotations of a text have 32 KiB, a wrap up to 5 (`envelope::WRAPS_MAX_BYTES`, `provider::wrapped`).
+const PROVIDERS_MAX: usize = 6;
+/// Characters of a provider's name, which stands in logs and metrics.
+const NAME_MAX: usize = 63;
+/// Of one call with its login. What a request of kube-apiserver waits for is bounded besides (`provider::set::ATTEMPT`).
+const TIMEOUT: Duration = Duration::from_secs(5);
+const ACTIVATION_DELAY: Duration = Duration::from_secs(120);
+const PROBE_EVERY: Duration = Duration::from_secs(60);
+/// In mode "direct", where nothing can be written without them.
+const DIRECT_OUTAGE: Duration = Duration::from_secs(300);
+
+/// Everything about providers.
+#[derive(Clone, Debug)]
+pub struct Providers {
+    /// In the order of the file.
+    pub list: Vec<Provider>,
+    /// Who is asked to open a wrap.
+    pub strategy: Strategy,
+    /// Of `[write]` and `[local_kek]`.
+    pub rules: Rules,
+}
+
+/// One provider.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// As the operator calls it.
+    pub name: String,
+    /// What it does for new KEKs.
+    pub role: Role,
+    /// Its kind's own.
+    pub settings: Settings,
+    /// Sealed credentials that it logs in with.
+    pub credentials: Vec<CredentialName>,
+    /// Files that it reads: certificate authorities, tokens.
+    pub files: Vec<PathBuf>,
+    /// The table as it was written: equal text, equal provider.
+    pub written: String,
+}
+
+/// What a kind needs to be opened. Holds no secret.
+#[derive(Clone, Debug)]
+pub enum Settings {
+    /// HashiCorp Vault or OpenBao.
+    #[cfg(feature = "vault")]
+    Vault(Box<crate::provider::vault::VaultSettings>),
+    /// AWS KMS.
+    #[cfg(feature = "aws")]
+    Aws(Box<crate::provider::aws::AwsSettings>),
+}
+
+/// `None` if there is a mistake; `Some(None)` if there are no providers.
+#[expect(clippy::option_option, reason = "a mistake, no providers, providers")]
+pub(super) fn check(
+    problems: &mut Problems,
+    warnings: &mut Problems,
+    tables: Option<Vec<toml::Table>>,
+    write: Option<Write>,
+    decrypt: Option<Decrypt>,
+    has_local_kek: bool,
+) -> Option<Option<Providers>> {
+    let tables = tables.unwrap_or_default();
+    if tables.is_empty() {
+        let tables = [("write", write.is_some()), ("decrypt", decrypt.is_some())];
+        for (key, _) in tables.iter().filter(|(_, present)| *present) {
+            problems.add(key, "means nothing without a [[provider]]");
+        }
+        if !has_local_kek {
+            problems.add("local_kek.enabled", "without a local KEK there must be a [[provider]]");
+        }
+        return problems.is_empty().then_some(None);
+    }
+    if tables.len() > PROVIDERS_MAX {
+        problems.add("provider", format!("there are {}; at most {PROVIDERS_MAX} fit beside a text", tables.len()));
+    }
+    let mut names = BTreeSet::new();
+    let count = tables.len();
+    let list: Vec<Provider> = tables
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, table)| one(&mut Table::new(problems, format!("provider[{index}]"), table), &mut names))
+        .collect();
+    let strategy = check_strategy(problems, decrypt.unwrap_or_default());
+    let rules = check_rules(problems, warnings, write.unwrap_or_default(), has_local_kek, &list);
+    (list.len() == count).then_some(Some(Providers { list, strategy: strategy?, rules: rules? }))
+}
+
+fn one(table: &mut Table<'_>, names: &mut BTreeSet<String>) -> Option<Provider> {
+    let written = table.written();
+    let name = table.text("name", "a name of your own, for logs and status");
+    let required = table.flag("required", true);
+    let writes = table.flag("write", true);
+    let kind = table.text("kind", "\"vault\", \"aws\", \"azure\", \"pkcs11\" or \"kms-plugin\"");
+    let name = name.filter(|name| {
+        let fits = (1..=NAME_MAX).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        match (fits, !fits || names.insert(name.clone())) {
+            (true, true) => return true,
+            (true, false) => table.problem("name", format!("{name:?} stands twice")),
+            (false, _) => table.problem("name", format!("is 1 to {NAME_MAX} characters of a-z, 0-9 and '-'")),
+        }
+        false
+    });
+    let role = match (required?, writes?) {
+        (_, false) => Role::DecryptOnly,
+        (true, true) => Role::Required,
+        (false, true) => Role::Optional,
+    };
+    let found = match kind?.as_str() {
+        #[cfg(feature = "vault")]
+        "vault" => vault::check(table),
+        #[cfg(feature = "aws")]
+        "aws" => aws::check(table),
+        other => {
+            let known = [
+                ProviderKind::Vault,
+                ProviderKind::Aws,
+                ProviderKind::Azure,
+                ProviderKind::Pkcs11,
+                ProviderKind::KmsPlugin,
+            ];
+            match known.iter().any(|kind| kind.label() == other) {
+                true => table.problem("kind", format!("{other:?} is not compiled into this build")),
+                false => table.problem("kind", format!("{other:?} is no kind of provider")),
+            }
+            None
+        }
+    }?;
+    let Found { settings, credentials, files } = found;
+    Some(Provider { name: name?, role, settings, credentials, files, written })
+}
+
+/// What a kind makes of its table.
+struct Found {
+    settings: Settings,
+    credentials: Vec<CredentialName>,
+    files: Vec<PathBuf>,
+}
+
+fn check_strategy(problems: &mut Problems, decrypt: Decrypt) -> Option<Strategy> {
+    match decrypt.strategy.as_deref() {
+        None | Some("fastest") => Some(Strategy::Fastest),
+        Some("ordered") => Some(Strategy::Ordered),
+        Some("round-robin") => Some(Strategy::RoundRobin),
+        Some(other) => {
+            problems.add("decrypt.strategy", format!("{other:?} is none of \"fastest\", \"ordered\", \"round-robin\""));
+            None
+        }
+    }
+}
+
+fn check_rules(
+    problems: &mut Problems,
+    warnings: &mut Problems,
+    write: Write,
+    local_kek: bool,
+    list: &[Provider],
+) -> Option<Rules> {
+    let Write { min_wraps, epoch, on_outage, activation_delay, probe_every } = write;
+    let writers = list.iter().filter(|provider| provider.role != Role::DecryptOnly).count();
+    if writers == 0 && !list.is_empty() {
+        problems.add("provider", "none has write = true: new KEKs would be wrapped by nobody");
+    }
+    let min_wraps = usize::try_from(min_wraps.unwrap_or(1)).ok().filter(|min| (1..=writers.max(1)).contains(min));
+    if min_wraps.is_none() {
+        problems.add("write.min_wraps", format!("is 1 to {writers}, the number of providers that write"));
+    }
+    let epoch = u32::try_from(epoch.unwrap_or(0)).ok();
+    if epoch.is_none() {
+        problems.add("write.epoch", "is a number from 0 to 4294967295");
+    }
+    let on_outage = match on_outage.as_deref() {
+        None if local_kek => Some(OnOutage::Coast),
+        None => Some(OnOutage::StopWritesAfter(DIRECT_OUTAGE)),
+        Some("coast") => Some(OnOutage::Coast),
+        Some(text) => {
+            let limit = text.strip_prefix("stop-writes-after ").and_then(|time| humantime::parse_duration(time).ok());
+            if limit.is_none() {
+                problems.add("write.on_outage", format!("{text:?} is neither \"coast\" nor \"stop-writes-after 10m\""));
+            }
+            limit.map(OnOutage::StopWritesAfter)
+        }
+    };
+    let activation_delay = duration(problems, "write.activation_delay", activation_delay, ACTIVATION_DELAY, 0..=86_400);
+    let probe_every = duration(problems, "write.probe_every", probe_every, PROBE_EVERY, 1..=3600);
+    if probe_every.is_some_and(|every| every < PROBE_EVERY) {
+        warnings.add("write.probe_every", "more than one probe a minute can bring a provider to limit this node");
+    }
+    Some(Rules {
+        local_kek,
+        min_wraps: min_wraps?,
+        epoch: epoch?,
+        on_outage: on_outage?,
+        activation_delay: activation_delay?,
+        probe_every: probe_every?,
+    })
+}
+
+/// `bounds` in seconds.
+fn duration(
+    problems: &mut Problems,
+    key: &str,
+    text: Option<String>,
+    default: Duration,
+    bounds: std::ops::RangeInclusive<u64>,
+) -> Option<Duration> {
+    let Some(text) = text else { return Some(default) };
+    let time = humantime::parse_duration(&text).ok().filter(|time| bounds.contains(&time.as_secs()));
+    if time.is_none() {
+        let [low, high] = [bounds.start(), bounds.end()].map(|seconds| Duration::from_secs(*seconds));
+        let [low, high] = [low, high].map(|time| humantime::format_duration(time).to_string());
+        problems.add(key, format!("{text:?} is not a time from {low} to {high}, such as \"2m\""));
+    }
+    time
+}

@@ -1,0 +1,125 @@
+//! One `[[provider]]` while it is being read: every mistake is noted with its path, and reading goes on.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::super::check::{Problems, absolute};
+use super::TIMEOUT;
+use crate::types::CredentialName;
+
+pub(super) struct Table<'a> {
+    problems: &'a mut Problems,
+    /// Such as `provider[0]`.
+    path: String,
+    rest: toml::Table,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(problems: &'a mut Problems, path: String, table: toml::Table) -> Self {
+        Self { problems, path, rest: table }
+    }
+
+    pub(super) fn problem(&mut self, key: &str, text: impl Into<String>) {
+        let path = format!("{}.{key}", self.path);
+        self.problems.add(&path, text);
+    }
+
+    /// The whole table, as text.
+    pub(super) fn written(&self) -> String {
+        self.rest.to_string()
+    }
+
+    /// Takes a text out that must be there.
+    pub(super) fn text(&mut self, key: &str, what: &str) -> Option<String> {
+        match self.rest.remove(key) {
+            Some(toml::Value::String(text)) => return Some(text),
+            Some(_) => self.problem(key, "is a text"),
+            None => self.problem(key, format!("write {what}")),
+        }
+        None
+    }
+
+    /// Takes a flag out.
+    pub(super) fn flag(&mut self, key: &str, default: bool) -> Option<bool> {
+        match self.rest.remove(key) {
+            None => Some(default),
+            Some(toml::Value::Boolean(flag)) => Some(flag),
+            Some(_) => {
+                self.problem(key, "is true or false");
+                None
+            }
+        }
+    }
+
+    /// What is left, as the kind's own struct.
+    pub(super) fn rest<T: DeserializeOwned>(&mut self) -> Option<T> {
+        match std::mem::take(&mut self.rest).try_into() {
+            Ok(rest) => Some(rest),
+            Err(error) => {
+                // toml shows the whole of a wrong value; the first line says which key and why.
+                let error: toml::de::Error = error;
+                let text = error.message().to_owned();
+                self.problems.add(&self.path, text);
+                None
+            }
+        }
+    }
+
+    pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, key: &str, text: &str) -> Option<T> {
+        let path = format!("{}.{key}", self.path);
+        self.problems.keep(&path, text.parse().map_err(|error| format!("{text:?}: {error}")))
+    }
+
+    /// `Some(None)` when it is absent.
+    #[expect(clippy::option_option, reason = "a mistake, nothing, something")]
+    pub(super) fn maybe<T: FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        key: &str,
+        text: Option<String>,
+    ) -> Option<Option<T>> {
+        text.map_or(Some(None), |text| self.parsed(key, &text).map(Some))
+    }
+
+    pub(super) fn file(&mut self, key: &str, file: String) -> Option<PathBuf> {
+        let path = format!("{}.{key}", self.path);
+        absolute(self.problems, &path, Some(file), "")
+    }
+
+    /// `Some(None)` when it is absent.
+    #[expect(clippy::option_option, reason = "a mistake, nothing, something")]
+    pub(super) fn maybe_file(&mut self, key: &str, file: Option<String>) -> Option<Option<PathBuf>> {
+        file.map_or(Some(None), |file| self.file(key, file).map(Some))
+    }
+
+    pub(super) fn timeout(&mut self, text: Option<String>) -> Option<Duration> {
+        let path = format!("{}.timeout", self.path);
+        super::duration(self.problems, &path, text, TIMEOUT, 0..=60)
+    }
+
+    /// The name of a credential of this method.
+    pub(super) fn credential(&mut self, method: &str, name: Option<String>) -> Option<CredentialName> {
+        let name = self.needed("auth.credential", method, name)?;
+        self.parsed("auth.credential", &name)
+    }
+
+    /// A key that this method cannot do without.
+    pub(super) fn needed(&mut self, key: &str, method: &str, value: Option<String>) -> Option<String> {
+        if value.is_none() {
+            self.problem(key, format!("method {method:?} needs it"));
+        }
+        value
+    }
+
+    /// Keys that mean nothing for this method.
+    pub(super) fn unused(&mut self, method: &str, keys: &[(&str, bool)]) -> Option<()> {
+        let mut fine = Some(());
+        for (key, _) in keys.iter().filter(|(_, present)| *present) {
+            self.problem(&format!("auth.{key}"), format!("means nothing for method {method:?}"));
+            fine = None;
+        }
+        fine
+    }
+}

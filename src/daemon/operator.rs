@@ -87,8 +87,9 @@ impl Operator {
 
     fn status(&self) -> Status {
         let config = self.reloader.config();
-        let key_id = self.keyring.key_id_now();
         let overview = self.keeper.overview().ok();
+        // After the keeper's answer: what it calls done is what is reported.
+        let key_id = self.keyring.key_id_now();
         let rooted = self.keyring.rooted();
         let roots = overview.as_ref().map(|overview| overview.roots.clone()).unwrap_or_default();
         let stops_writes = self.keyring.stops_writes();

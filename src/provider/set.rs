@@ -29,6 +29,9 @@ pub const ATTEMPT: Duration = Duration::from_millis(800);
 /// First pause between two rounds; full jitter, doubled from there on.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// By whoever wrapped something else, or opened to something else: which of both, another provider's answer tells.
+const ANOTHER_KEY: &str = "another key came back";
+
 /// Who is asked to open a wrap when several could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
@@ -133,9 +136,9 @@ impl Providers {
         is_right: impl Fn(&Key) -> bool,
     ) -> Result<Key, NotOpened> {
         let end = Instant::now() + BUDGET;
-        let plan = self.plan(wraps);
         let mut pause = PAUSE;
         loop {
+            let plan = self.plan(wraps);
             let refusals = match self.round(&plan, of, &is_right, end).await {
                 Ok(key) => return Ok(key),
                 Err(refusals) => refusals,
@@ -151,11 +154,13 @@ impl Providers {
     }
 
     /// Who is asked for what, in which order.
-    fn plan(&self, wraps: &[Wrapped]) -> Vec<(Member, Wrapped)> {
-        let mut plan: Vec<(Member, Wrapped)> = Vec::new();
+    fn plan(&self, wraps: &[Wrapped]) -> Vec<(Member, Vec<Wrapped>)> {
+        let mut plan: Vec<(Member, Vec<Wrapped>)> = Vec::new();
         for member in &*self.members {
-            let wrap = wraps.iter().find(|wrap| member.may_open(wrap));
-            plan.extend(wrap.map(|wrap| (member.clone(), wrap.clone())));
+            let wraps: Vec<_> = wraps.iter().filter(|wrap| member.may_open(wrap)).cloned().collect();
+            if !wraps.is_empty() {
+                plan.push((member.clone(), wraps));
+            }
         }
         if self.strategy == Strategy::RoundRobin && !plan.is_empty() {
             let first = self.next.fetch_add(1, Ordering::Relaxed) % plan.len();
@@ -167,7 +172,7 @@ impl Providers {
     /// Each one once. The next is asked when the one before has failed or, if they are hedged, is slower than usual.
     async fn round(
         &self,
-        plan: &[(Member, Wrapped)],
+        plan: &[(Member, Vec<Wrapped>)],
         of: &Owned,
         is_right: &impl Fn(&Key) -> bool,
         end: Instant,
@@ -175,12 +180,13 @@ impl Providers {
         let mut waiting = plan.iter();
         let mut under_way = JoinSet::new();
         let mut refusals = Vec::new();
+        let mut suspects = Vec::new();
         loop {
             let mut patience = None;
-            if let Some((member, wrap)) = waiting.next() {
-                let (asked, wrap, of) = (member.clone(), wrap.clone(), of.clone());
+            if let Some((member, wraps)) = waiting.next() {
+                let (asked, wraps, of) = (member.clone(), wraps.clone(), of.clone());
                 under_way.spawn(async move {
-                    let answer = asked.unwrap(&wrap, &of, end).await;
+                    let answer = asked.unwrap_its_own(&wraps, &of, end).await;
                     (asked, answer)
                 });
                 if self.strategy == Strategy::Fastest && waiting.len() > 0 {
@@ -195,9 +201,16 @@ impl Providers {
                 match answer {
                     Err(_slower_than_usual) => break,
                     Ok(None) => return Err(refusals),
-                    Ok(Some(Ok((_, Ok(key))))) if is_right(&key) => return Ok(key),
+                    Ok(Some(Ok((_, Ok(key))))) if is_right(&key) => {
+                        // Now it is known that the wraps were in order, and whose fault the other keys are.
+                        suspects.iter().for_each(|member: &Member| drop(member.lied(ANOTHER_KEY)));
+                        return Ok(key);
+                    }
                     Ok(Some(Ok((member, answer)))) => {
-                        let error = answer.err().unwrap_or_else(|| member.lied("another key came back"));
+                        let error = answer.err().unwrap_or_else(|| {
+                            suspects.push(member.clone());
+                            ProviderError::new(ErrorKind::Lied, ANOTHER_KEY)
+                        });
                         refusals.push(Refusal { provider: member.name().to_owned(), error });
                         if waiting.len() > 0 {
                             break;

@@ -7,12 +7,27 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test may panic and has no users"
+    clippy::disallowed_methods,
+    reason = "a test may panic, has no users, and damages files on purpose"
 )]
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "tpm2")]
+#[path = "../service/client.rs"]
+#[expect(dead_code, reason = "these tests need less of it than tests/service")]
+mod client;
 mod conformance;
 mod credentials;
+#[cfg(feature = "tpm2")]
+#[path = "../service/node.rs"]
+#[expect(dead_code, reason = "these tests need less of it than tests/service")]
+mod node;
+#[cfg(feature = "tpm2")]
+#[path = "../service/process.rs"]
+#[expect(dead_code, reason = "these tests need less of it than tests/service")]
+mod process;
 mod proxy;
+#[cfg(feature = "tpm2")]
+mod rooted;
 mod vault;

@@ -47,19 +47,24 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             Command::Counted(auth.and_then(|auth| guard::pay(sealer, guard, &auth)))
         });
         match asked {
-            Ok(()) => self.is_counting = true,
+            Ok(()) => self.is_own_errand = true,
             Err(error) => trouble(COUNT, &error),
+        }
+    }
+
+    /// The device is free again, for whoever has waited for the end of an errand of ours.
+    pub(super) fn errand_done(&mut self) {
+        self.device_is_asked = false;
+        self.is_own_errand = false;
+        for command in std::mem::take(&mut self.queued) {
+            // Fails only when the keeper has stopped.
+            let _ = self.own.send(command);
         }
     }
 
     /// The device has answered.
     pub(super) fn counted(&mut self, counted: Result<u64, SealerError>) -> bool {
-        self.device_is_asked = false;
-        self.is_counting = false;
-        for command in std::mem::take(&mut self.queued) {
-            // Fails only when the keeper has stopped.
-            let _ = self.own.send(command);
-        }
+        self.errand_done();
         match counted {
             Ok(value) => {
                 self.guard_owed = self.state.guard.is_some_and(|guard| value < guard.expected);

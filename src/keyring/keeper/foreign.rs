@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::handle::{Command, Purpose};
+use super::handle::Purpose;
 use super::{Keeper, trouble};
 use crate::keyring::error::KeeperError;
 use crate::keyring::live::LiveKek;
@@ -30,8 +30,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         if self.to_keep.is_empty() || self.device_is_asked {
             return;
         }
-        let asked = self.ask_device(|question, sealer| Command::Opened(Purpose::Keep, question.open(sealer)));
-        if let Err(error) = asked {
+        if let Err(error) = self.run_errand(Purpose::Keep) {
             trouble(KEEP, &error);
         }
     }

@@ -170,8 +170,8 @@ struct Keeper<'a, D: Disk> {
     device_is_asked: bool,
     /// The counter that guards the state has to count once more.
     guard_owed: bool,
-    /// The question that is under way is that count.
-    is_counting: bool,
+    /// The question that is under way is one that nobody has asked for: a count, a rotation that is due, a copy to be kept.
+    is_own_errand: bool,
     /// What waits for its end.
     queued: Vec<Command>,
     /// When the operator was last told that a shared KEK is due.
@@ -220,7 +220,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             started: Instant::now(),
             device_is_asked: false,
             guard_owed: owed,
-            is_counting: false,
+            is_own_errand: false,
             queued: Vec::new(),
             overdue_told: None,
             undestroyed: HashSet::new(),
@@ -261,8 +261,8 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
     }
 
     fn answer(&mut self, command: Command) {
-        // The device counts for us: no reason to send an operator away.
-        if self.is_counting && command.asks_the_device() {
+        // The device works for us: no reason to send an operator away.
+        if self.is_own_errand && command.asks_the_device() {
             return self.queued.push(command);
         }
         let _ = match command {

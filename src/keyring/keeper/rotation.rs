@@ -40,7 +40,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     /// The device has answered.
     pub(super) fn opened(&mut self, purpose: Purpose, root: Result<NodeRoot, RootError>) -> bool {
-        self.device_is_asked = false;
+        self.errand_done();
         match purpose {
             Purpose::Debt => {}
             Purpose::Epoch => {
@@ -110,10 +110,16 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         if !self.is_rotation_due() || waits || self.device_is_asked || self.remote.is_asked {
             return;
         }
-        let asked = self.ask_device(|question, sealer| Command::Opened(Purpose::RotateSinceDue, question.open(sealer)));
-        if let Err(error) = asked {
+        if let Err(error) = self.run_errand(Purpose::RotateSinceDue) {
             self.rotation_failed(&error);
         }
+    }
+
+    /// Asks for the root without having been asked.
+    pub(super) fn run_errand(&mut self, purpose: Purpose) -> Result<(), KeeperError> {
+        self.ask_device(|question, sealer| Command::Opened(purpose, question.open(sealer)))?;
+        self.is_own_errand = true;
+        Ok(())
     }
 
     /// Turns to the pending KEK, or to a new one.

@@ -182,6 +182,26 @@ impl Member {
         Ok(wrapped)
     }
 
+    /// Opens that one of these wraps that its key has made; which one, it has to be asked first if it was never seen.
+    pub(super) async fn unwrap_its_own(
+        &self,
+        wraps: &[Wrapped],
+        of: &Owned,
+        end: Instant,
+    ) -> Result<Key, ProviderError> {
+        let wrap = match wraps {
+            [only] => only,
+            several => {
+                if self.identity().is_none() {
+                    self.probe(end.min(Instant::now() + ATTEMPT)).await?;
+                }
+                let own = several.iter().find(|wrap| self.may_open(wrap));
+                own.ok_or_else(|| ProviderError::new(ErrorKind::Text, "none of the wraps is of its key"))?
+            }
+        };
+        self.unwrap(wrap, of, end).await
+    }
+
     pub(super) async fn unwrap(&self, wrapped: &Wrapped, of: &Owned, end: Instant) -> Result<Key, ProviderError> {
         self.call(end, Instant::now() + ATTEMPT, self.0.kek.unwrap_key(wrapped, context(of))).await
     }

@@ -23,8 +23,8 @@ pub struct Mine {
     server: &'static Server,
     pub name: String,
     proxy: Proxy,
-    role_id: String,
-    secret_id: String,
+    pub role_id: String,
+    pub secret_id: String,
 }
 
 impl Mine {
@@ -44,6 +44,19 @@ impl Mine {
         let role_id = text(server.get(&format!("{role}/role-id")), "role_id");
         let secret_id = text(server.post(&format!("{role}/secret-id"), json!({})), "secret_id");
         Self { server, name, proxy: Proxy::before(server.plain()), role_id, secret_id }
+    }
+
+    pub fn url(&self) -> String {
+        self.proxy.url()
+    }
+
+    /// Another secret id; the first is of no use any more, nor is any login that was made with it.
+    pub fn replace_secret_id(&self) -> String {
+        let role = format!("auth/approle/role/{}", self.name);
+        let made = self.server.post(&format!("{role}/secret-id"), json!({}));
+        let secret_id = made["data"]["secret_id"].as_str().unwrap();
+        self.server.post(&format!("{role}/secret-id/destroy"), json!({ "secret_id": self.secret_id }));
+        json!({ "role_id": self.role_id, "secret_id": secret_id }).to_string()
     }
 
     pub fn settings(&self, auth: VaultAuth) -> VaultSettings {

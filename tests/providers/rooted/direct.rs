@@ -1,0 +1,70 @@
+//! Mode "direct": no local KEK, and every operation at the provider.
+
+use super::*;
+use crate::client::code;
+use crate::proxy::Mode;
+
+fn direct(vault: &Mine, more: &str) -> Node {
+    start(&[("vault", vault, "")], &format!("[local_kek]\nenabled = false\n{FAST}{more}"))
+}
+
+#[test]
+fn each_text_has_a_key_of_its_own_and_each_operation_is_seen_by_the_provider() {
+    let vault = Mine::new();
+    let (one, two) = (direct(&vault, ""), direct(&vault, ""));
+    let (first, second) = (one.client(), two.client());
+    assert_eq!(first.status().unwrap().key_id, second.status().unwrap().key_id);
+    let calls = |verb: &str| vault.proxy().count(verb);
+    let wrapped = calls("/encrypt/");
+    let texts: Vec<_> = (0..4).map(|_| Text::new(&first)).collect();
+    assert_eq!(calls("/encrypt/") - wrapped, 4);
+    let opened = calls("/decrypt/");
+    for text in &texts {
+        text.assert_opens(&first);
+        text.assert_opens(&second);
+    }
+    assert_eq!(calls("/decrypt/") - opened, 8);
+    let v1 = first.encrypt_v1(b"a DEK of KMS v1").unwrap();
+    assert_eq!(second.decrypt_v1(&v1).unwrap(), b"a DEK of KMS v1");
+    assert_eq!(any_status(&two)["mode"], "direct");
+}
+
+#[test]
+fn without_the_provider_nothing_is_served_and_status_says_so_in_time() {
+    let vault = Mine::new();
+    let node = direct(&vault, "on_outage = \"stop-writes-after 2s\"\n");
+    let client = node.client();
+    let text = Text::new(&client);
+    vault.proxy().set(Mode::Reset);
+    assert_eq!(Text::try_new(&client).err().unwrap().code(), Some(code::UNAVAILABLE));
+    assert_eq!(text.open(&client).unwrap_err().code(), Some(code::UNAVAILABLE));
+    until(SOON, "Status stops kube-apiserver from writing", || {
+        (client.status().unwrap().healthz != "ok").then_some(())
+    });
+    assert_eq!(client.status().unwrap().key_id, text.stored.key_id);
+    assert_eq!(any_status(&node)["stops_writes"], true);
+    vault.proxy().set(Mode::Pass);
+    until(SOON, "Status is well again", || (client.status().unwrap().healthz == "ok").then_some(()));
+    text.assert_opens(&client);
+}
+
+#[test]
+fn from_rooted_to_direct_and_back_everything_opens() {
+    let vault = Mine::new();
+    let node = start(&[("vault", &vault, "")], FAST);
+    let client = node.client();
+    let mut texts = vec![Text::new(&client)];
+    for enabled in [false, true] {
+        rewrite(&node, |file| {
+            file.insert(
+                "local_kek".into(),
+                toml::Value::Table([("enabled".into(), enabled.into())].into_iter().collect()),
+            );
+        });
+        node.ask(&["reload"]);
+        texts.push(Text::new(&client));
+    }
+    let forms: Vec<_> = texts.iter().map(Text::wraps).collect();
+    assert_eq!(forms, [1, 0, 1]);
+    texts.iter().for_each(|text| text.assert_opens(&client));
+}

@@ -1,0 +1,127 @@
+//! Changes to a running node.
+
+use nix::sys::signal::Signal;
+
+use super::*;
+use crate::process;
+use crate::proxy::Mode;
+
+#[test]
+fn anything_wrong_keeps_what_runs_and_says_why() {
+    let vault = Mine::new();
+    let node = start(&[("vault", &vault, "")], FAST);
+    let client = node.client();
+    seal(&node.config(), "other-login", &vault.login());
+    let before = status(&node)["key_id"].clone();
+    let good = fs::read_to_string(node.config()).unwrap();
+    let unreachable = good.clone() + &table("other", &vault, "").replace(&vault.url(), "http://127.0.0.1:1");
+    let denied = good.clone() + &table("denied", &vault, "");
+    for (text, said) in [
+        ("this is no TOML", "config"),
+        (good.replace("kubernetes", "no/such").as_str(), "mistake"),
+        (unreachable.as_str(), "other"),
+        (denied.as_str(), "denied-login"),
+    ] {
+        fs::write(node.config(), text).unwrap();
+        let pid = node.pid("nodeseald");
+        process::signal(pid, Signal::SIGHUP);
+        until(SOON, "the refusal is logged", || {
+            let log = node.log();
+            let refused = log.lines().rfind(|line| line.contains("config.refused"))?;
+            refused.contains(said).then_some(())
+        });
+        fs::write(node.config(), &good).unwrap();
+        assert_eq!((status(&node)["key_id"].clone(), node.pid("nodeseald")), (before.clone(), pid));
+        Text::new(&client).assert_opens(&client);
+    }
+    let refused = {
+        fs::write(node.config(), &unreachable).unwrap();
+        let output = node.tool(&["reload"]);
+        fs::write(node.config(), &good).unwrap();
+        output
+    };
+    assert!(refused.assert_refused(69).err.contains("`other` did not prove itself"), "{refused:?}");
+}
+
+#[test]
+fn providers_are_added_renamed_and_reordered_without_a_word_from_kube_apiserver() {
+    let (a, b) = (Mine::new(), Mine::new());
+    let node = start(&[("a", &a, "")], FAST);
+    let client = node.client();
+    let first = Text::new(&client);
+    ["b-login", "z-login"].iter().for_each(|name| seal(&node.config(), name, &b.login()));
+    rewrite(&node, |file| {
+        file.insert("provider".into(), tables(&[("a", &a, ""), ("b", &b, "")]));
+    });
+    process::signal(node.pid("nodeseald"), Signal::SIGHUP);
+    let both = until_status(&node, "both are named", |status| status["key_id"] != json!(first.stored.key_id));
+    assert_eq!(Text::new(&client).wraps(), 2);
+    // Another name and another place are no change of keys.
+    rewrite(&node, |file| {
+        file.insert("provider".into(), tables(&[("z", &b, ""), ("a", &a, "")]));
+    });
+    node.ask(&["reload"]);
+    std::thread::sleep(Duration::from_secs(3));
+    let after = status(&node);
+    assert_eq!((&after["key_id"], &after["wraps_owed"]), (&both["key_id"], &json!(0)));
+    assert_eq!(after["providers"][0]["name"], "z");
+    first.assert_opens(&client);
+}
+
+#[test]
+fn the_last_provider_that_opens_a_kek_is_given_up_only_when_told_so() {
+    let (a, b) = (Mine::new(), Mine::new());
+    let node = start(&[("a", &a, "")], FAST);
+    let client = node.client();
+    let first = Text::new(&client);
+    seal(&node.config(), "b-login", &b.login());
+    let set = |providers: &[(&str, &Mine, &str)]| {
+        rewrite(&node, |file| {
+            file.insert("provider".into(), tables(providers));
+        });
+    };
+    set(&[("b", &b, "")]);
+    let refused = node.tool(&["reload"]);
+    assert!(refused.assert_refused(77).err.contains("--abandon"), "{refused:?}");
+    // The way out: it stays, and wraps nothing new.
+    set(&[("a", &a, "write = false"), ("b", &b, "")]);
+    node.ask(&["reload"]);
+    until_status(&node, "b alone is named", |status| status["key_id"] != json!(first.stored.key_id));
+    assert_eq!(Text::new(&client).wraps(), 1);
+    let old =
+        node.ask(&["keys", "list"])["keys"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
+    set(&[("b", &b, "")]);
+    node.tool(&["reload"]).assert_refused(77);
+    node.ask(&["keys", "retire", &old, "--confirm", &old]);
+    node.ask(&["reload"]);
+    // And with the order.
+    rewrite(&node, |file| drop((file.remove("provider"), file.remove("write"))));
+    node.tool(&["reload"]).assert_refused(77);
+    node.ask(&["reload", "--abandon"]);
+    until_status(&node, "the node stands alone", |status| {
+        status["mode"] == "hardware only" && status["waits"].is_null()
+    });
+    assert!(Text::new(&client).stored.annotations.is_empty());
+}
+
+#[test]
+fn a_login_that_is_sealed_again_and_a_watched_file_need_no_restart_and_no_reload() {
+    let vault = Mine::new();
+    let node = start(&[("vault", &vault, "")], &format!("watch = true\n{FAST}"));
+    let pid = node.pid("nodeseald");
+    let new = vault.replace_secret_id();
+    seal(&node.config(), "vault-login", &new);
+    until(SOON, "the provider is opened anew", || node.log().contains("config.reloaded").then_some(()));
+    until_status(&node, "it answers with the new login", |status| {
+        status["providers"][0]["error"].is_null() && status["providers"][0]["answered_seconds_ago"] == 0
+    });
+    assert!(vault.proxy().seen().last().unwrap().path().contains("kubernetes"));
+    let listed = node.ask(&["credentials", "list"]);
+    assert_eq!(listed["credentials"][0]["used_by"], json!(["vault"]));
+    rewrite(&node, |file| {
+        file["provider"].as_array_mut().unwrap()[0].as_table_mut().unwrap().insert("required".into(), false.into());
+    });
+    until_status(&node, "the change is seen", |status| status["providers"][0]["role"] == "optional");
+    assert_eq!(node.pid("nodeseald"), pid);
+    vault.proxy().set(Mode::Pass);
+}

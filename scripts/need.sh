@@ -78,6 +78,7 @@ test)
     packages $build age swtpm-tools tpm2-tools opensc libp11-kit0 libnss3 libnss3-tools binutils util-linux procps python3-venv
     cargo_deny
     "$(dirname "$0")/../tests/aws/moto.sh" >/dev/null
+    "$(dirname "$0")/../tests/azure/venv.sh" >/dev/null
     ;;
 fuzz)
     # libFuzzer is C++.

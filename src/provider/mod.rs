@@ -9,11 +9,15 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(feature = "azure")]
+pub mod azure;
 pub mod breaker;
 mod credentials;
 mod error;
 #[cfg(feature = "http-client")]
 mod http;
+#[cfg(feature = "http-client")]
+mod lease;
 pub mod observed;
 pub mod set;
 #[cfg(feature = "vault")]

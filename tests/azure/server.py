@@ -110,7 +110,7 @@ class Azure:
                 return {}
             case "key":
                 # As somebody who may everything, in the words of the API.
-                all_rights = {"create/action", "rotate/action", "read", "update/action", "delete", "purge/action"}
+                all_rights = {"create/action", "rotate/action", "read", "update/action", "delete", "purge/action", "recover/action"}
                 path = [part for part in body["path"].split("/") if part]
                 return self.keys(body["method"], "https://door", path, {"api-version": "7.6"}, body.get("body", {}), all_rights)[1] or {}
         raise ValueError(operation)

@@ -17,6 +17,8 @@ mod aws;
 #[path = "../service/client.rs"]
 #[expect(dead_code, reason = "these tests need less of it than tests/service")]
 mod client;
+#[cfg(feature = "azure")]
+mod azure;
 mod conformance;
 mod credentials;
 #[cfg(feature = "tpm2")]

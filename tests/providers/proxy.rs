@@ -32,6 +32,8 @@ impl Seen {
 pub struct Given {
     pub status: u16,
     pub kind: String,
+    /// `WWW-Authenticate`.
+    pub challenge: Option<String>,
     pub body: String,
 }
 
@@ -145,10 +147,13 @@ fn serve(mut client: TcpStream, server: SocketAddr, mode: &Mutex<Mode>, seen: &M
             }
             _ => given,
         };
-        let Given { status, kind, body } = given;
+        let Given { status, kind, challenge, body } = given;
+        let challenge = challenge.map(|text| format!("WWW-Authenticate: {text}\r\n")).unwrap_or_default();
         let location = if status == 307 { "Location: https://active.example:8200/v1/x?y=z\r\n" } else { "" };
-        let head =
-            format!("HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\n{location}Content-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\n{location}{challenge}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
         client.write_all(head.as_bytes()).ok()?;
         if matches!(now, Mode::Half) {
             client.write_all(&body.as_bytes()[..body.len() / 2]).ok()?;
@@ -166,6 +171,8 @@ fn forward(request: &Seen, body: &[u8], server: SocketAddr) -> Option<Given> {
     upstream.write_all(body).ok()?;
     let (head, body) = message(&mut upstream, true)?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    let kind = Seen { head, body: String::new() }.header("content-type").unwrap_or("text/plain").to_owned();
-    Some(Given { status, kind, body: String::from_utf8_lossy(&body).into_owned() })
+    let head = Seen { head, body: String::new() };
+    let kind = head.header("content-type").unwrap_or("text/plain").to_owned();
+    let challenge = head.header("www-authenticate").map(str::to_owned);
+    Some(Given { status, kind, challenge, body: String::from_utf8_lossy(&body).into_owned() })
 }

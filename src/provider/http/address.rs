@@ -1,6 +1,8 @@
 //! Address of a provider: scheme, host and port, and nothing else.
 
 use std::fmt;
+#[cfg(feature = "azure")]
+use std::net::Ipv4Addr;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -37,7 +39,7 @@ pub struct Address {
 }
 
 impl Address {
-    pub(super) fn host(&self) -> &str {
+    pub(in super::super) fn host(&self) -> &str {
         &self.host
     }
 
@@ -53,14 +55,45 @@ impl Address {
         self.server_name.clone()
     }
 
-    /// For the header `Host`.
-    pub(super) fn authority(&self) -> String {
-        if self.host.parse::<Ipv6Addr>().is_ok() {
-            format!("[{}]:{}", self.host, self.port)
+    /// Whether both are the same place, however it is spoken to there.
+    #[cfg(feature = "azure")]
+    pub(in super::super) fn is_at(&self, other: &Self) -> bool {
+        self.host.eq_ignore_ascii_case(&other.host) && self.port == other.port
+    }
+
+    /// As the parties name the place, which speak of no other scheme.
+    #[cfg(feature = "azure")]
+    pub(in super::super) fn https_url(&self) -> String {
+        if self.port == 443 {
+            format!("https://{}", self.host_in_url())
         } else {
-            format!("{}:{}", self.host, self.port)
+            format!("https://{}", self.authority())
         }
     }
+
+    /// For the header `Host`, without the port that the scheme has anyway.
+    pub(super) fn host_header(&self) -> String {
+        match (self.tls, self.port) {
+            (true, 443) | (false, 80) => self.host_in_url(),
+            _ => self.authority(),
+        }
+    }
+
+    fn host_in_url(&self) -> String {
+        if self.host.parse::<Ipv6Addr>().is_ok() { format!("[{}]", self.host) } else { self.host.clone() }
+    }
+
+    fn authority(&self) -> String {
+        format!("{}:{}", self.host_in_url(), self.port)
+    }
+}
+
+/// Where a virtual machine of Azure, and no other machine, asks who it is (IMDS). In clear: this address is never routed.
+#[cfg(feature = "azure")]
+pub(in super::super) fn instance_metadata() -> Address {
+    let address = Ipv4Addr::new(169, 254, 169, 254);
+    let server_name = ServerName::IpAddress(IpAddr::V4(address).into());
+    Address { host: address.to_string(), port: 80, server_name, tls: false }
 }
 
 impl FromStr for Address {

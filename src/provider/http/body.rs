@@ -1,5 +1,6 @@
 //! Bodies that may hold a plaintext or a token: read and written through buffers that are wiped.
 
+use ::http::HeaderValue;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -10,8 +11,11 @@ use super::super::{ErrorKind, ProviderError};
 /// Bytes of an answer. Vault's own limit for a request is 32 MiB; no answer that we ask for has 64 KiB.
 const ANSWER_MAX_BYTES: usize = 1 << 20;
 
-/// Bytes to send. Wiped when the connection has let go of them.
-pub(crate) struct Body(Zeroizing<Vec<u8>>);
+/// Bytes to send. Wiped when the connection has let go of them, if they were given in a buffer that wipes itself.
+pub(crate) struct Body {
+    kind: HeaderValue,
+    bytes: Bytes,
+}
 
 impl Body {
     /// JSON of an object of texts. Room for all of it is made first, so that no growing leaves a copy behind.
@@ -29,16 +33,29 @@ impl Body {
             body.push(b'{');
         }
         body.push(b'}');
-        Self(body)
+        Self { kind: HeaderValue::from_static("application/json"), bytes: Bytes::from_owner(body) }
     }
 
-    pub(super) fn into_bytes(self) -> Bytes {
-        Bytes::from_owner(self.0)
+    /// Bytes of another kind, or such as somebody else holds too.
+    #[cfg(feature = "azure")]
+    pub(crate) fn of(kind: HeaderValue, bytes: Bytes) -> Self {
+        Self { kind, bytes }
+    }
+
+    /// Content type and content.
+    pub(super) fn into_parts(self) -> (HeaderValue, Bytes) {
+        (self.kind, self.bytes)
     }
 
     /// The bytes, to seal them.
     pub(crate) fn expose(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    /// The bytes, for a library that hands them to [`super::Client`] itself.
+    #[cfg(feature = "azure")]
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.bytes
     }
 }
 

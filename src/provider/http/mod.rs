@@ -23,6 +23,8 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
+#[cfg(feature = "azure")]
+pub(super) use address::instance_metadata;
 pub use address::{Address, AddressError};
 pub(super) use body::Body;
 pub(super) use tls::{Identity, config};
@@ -40,6 +42,9 @@ pub(super) struct Reply {
     pub(super) status: StatusCode,
     /// Scheme and host of the `Location` of a redirect, for the operator.
     pub(super) location: Option<String>,
+    /// How it wants to be asked instead: `WWW-Authenticate` of a 401.
+    #[cfg_attr(not(feature = "azure"), expect(dead_code, reason = "Vault does not ask back"))]
+    pub(super) challenge: Option<String>,
     /// Says that it is JSON.
     pub(super) json: bool,
     pub(super) body: Zeroizing<Vec<u8>>,
@@ -101,15 +106,16 @@ impl Client {
         let mut request = Request::builder()
             .method(ask.method)
             .uri(ask.path)
-            .header(HOST, self.address.authority())
+            .header(HOST, self.address.host_header())
             .header(USER_AGENT, concat!("nodeseal/", env!("CARGO_PKG_VERSION")));
         for (name, value) in ask.headers {
             request = request.header(name, value);
         }
         let body = match ask.body {
             Some(body) => {
-                request = request.header(CONTENT_TYPE, "application/json");
-                body.into_bytes()
+                let (kind, bytes) = body.into_parts();
+                request = request.header(CONTENT_TYPE, kind);
+                bytes
             }
             None => Bytes::new(),
         };
@@ -159,10 +165,11 @@ impl Client {
         let (head, body) = answer.into_parts();
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
         let location = text(::http::header::LOCATION).map(host_of);
+        let challenge = text(::http::header::WWW_AUTHENTICATE).map(str::to_owned);
         let json = text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
         let body = body::read(body).await?;
         self.keep(sender);
-        Ok(Reply { status: head.status, location, json, body })
+        Ok(Reply { status: head.status, location, challenge, json, body })
     }
 }
 

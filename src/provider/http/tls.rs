@@ -49,6 +49,21 @@ impl Identity {
     }
 }
 
+/// Signs what this is given, with the key of the certificate.
+#[cfg(feature = "azure")]
+impl Identity {
+    /// The certificate itself, in DER.
+    pub(crate) fn certificate(&self) -> &[u8] {
+        self.chain.first().map_or(&[], |certificate| certificate.as_ref())
+    }
+
+    /// RSASSA-PSS with SHA-256, or none for a key that is not RSA.
+    pub(crate) fn sign_pss(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let key = rustls::crypto::ring::sign::any_supported_type(&self.key).ok()?;
+        key.choose_scheme(&[rustls::SignatureScheme::RSA_PSS_SHA256])?.sign(message).ok()
+    }
+}
+
 /// TLS 1.2 or 1.3 to a peer that one of these has signed.
 pub(crate) fn config(roots: &Roots, identity: Option<Identity>) -> Result<Arc<ClientConfig>, ProviderError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

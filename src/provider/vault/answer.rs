@@ -211,7 +211,9 @@ mod tests {
     fn refusal(status: u16, body: &str) -> Said {
         let body = Zeroizing::new(body.as_bytes().to_vec());
         let json = body.starts_with(b"{");
-        said(Reply { status: StatusCode::from_u16(status).unwrap(), location: None, json, body }, &["hvs.CANARY", "{}"])
+        let status = StatusCode::from_u16(status).unwrap();
+        let reply = Reply { status, location: None, challenge: None, json, body };
+        said(reply, &["hvs.CANARY", "{}"])
     }
 
     fn errors(words: &str) -> String {

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::super::http::{Body, Identity};
+use super::super::lease::Grant;
 use super::super::{Credentials, ErrorKind, ProviderError};
 use super::answer::{self, Api, Failed, Token};
-use super::lease::Grant;
 use super::names::{MountPath, Name};
 use super::session::Login;
 use crate::types::Secret;

@@ -8,7 +8,6 @@
 
 mod answer;
 mod key;
-mod lease;
 mod login;
 mod names;
 mod session;

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::super::http::{self, Client};
+use super::super::lease::{Chance, Grant, Lease, Step};
 use super::super::{Credentials, ErrorKind, ProviderError};
 use super::VaultSettings;
 use super::answer::{Api, Failed, Said, Token};
-use super::lease::{Chance, Lease, Step};
 use super::login::{self, Logins};
 use crate::types::random;
 
@@ -166,7 +166,7 @@ impl Session {
     }
 
     /// The connection is made anew with each login, so that a changed ca_file or certificate is taken up.
-    async fn make(&self) -> Result<(Login, super::lease::Grant), ProviderError> {
+    async fn make(&self) -> Result<(Login, Grant), ProviderError> {
         let VaultSettings { address, namespace, roots, timeout, auth, .. } = &self.settings;
         let identity = self.logins.certificate(auth).await?;
         let client = Client::new(address.clone(), http::config(roots, identity)?, *timeout);

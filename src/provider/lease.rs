@@ -1,4 +1,4 @@
-//! When to log in and when to renew. Pure: time comes in as time since the start on a monotonic clock, chance as a parameter.
+//! When a provider logs in and when it renews. Pure: time comes in as time since the start on a monotonic clock, chance as a parameter.
 //!
 //! A token is renewed, or replaced where it cannot be renewed, before half of its lifetime has passed, so that a provider that
 //! is away for the other half costs nothing. When a renewal gives less than it used to (the maximum lifetime is near) or is

@@ -1,0 +1,32 @@
+//! What proves an application to Entra ID: a token that the key of its certificate has signed. The SDK would sign it with OpenSSL; here ring does.
+//!
+//! <https://learn.microsoft.com/entra/identity-platform/certificate-credentials>: PS256, and the certificate named by its SHA-256.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::super::http::Identity;
+use super::super::{ErrorKind, ProviderError};
+use crate::types::random;
+
+/// Seconds. Entra ID advises 5 to 10 minutes.
+const LIFETIME: u64 = 600;
+
+/// A fresh assertion of `client`, for whoever listens at `audience`. `now` in seconds since 1970.
+pub(super) fn made(identity: &Identity, client: &str, audience: &str, now: u64) -> Result<String, ProviderError> {
+    let refused = |what: &str| ProviderError::new(ErrorKind::Login, what);
+    let unique: [u8; 16] = random::array().map_err(|error| refused("no random number").because(error))?;
+    let thumbprint = URL_SAFE_NO_PAD.encode(Sha256::digest(identity.certificate()));
+    let header = json!({ "alg": "PS256", "typ": "JWT", "x5t#S256": thumbprint });
+    let claims = json!({
+        "aud": audience, "iss": client, "sub": client, "jti": hex::encode(unique), "iat": now, "nbf": now, "exp": now + LIFETIME
+    });
+    let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    let signed = format!("{}.{}", part(header), part(claims));
+    let signature = identity
+        .sign_pss(signed.as_bytes())
+        .ok_or_else(|| refused("the credential's key cannot sign: Entra ID takes certificates of RSA keys"))?;
+    Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+}

@@ -1,0 +1,272 @@
+//! What a refusal of Azure means to us.
+//!
+//! Codes of Key Vault: <https://learn.microsoft.com/azure/key-vault/general/rest-error-codes>, with `innererror` as the service gives it; those of Entra ID:
+//! <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>. Nothing of the SDK's errors is kept: they hold whole answers.
+
+use std::error::Error;
+
+use serde::Deserialize;
+
+use super::super::http::Reply;
+use super::super::{ErrorKind, ProviderError};
+
+/// Bytes of Azure's own words in an error of ours.
+const WORDS_MAX_BYTES: usize = 240;
+
+/// An answer that is a refusal.
+#[derive(Debug)]
+pub(super) struct Said {
+    status: u16,
+    code: String,
+    inner: String,
+    words: String,
+    /// It is in the form that Azure's errors have.
+    is_azure: bool,
+    location: Option<String>,
+}
+
+/// `{"error": {"code", "message", "innererror": {"code"}}}` of Key Vault, or `{"error", "error_description"}` of Entra ID.
+#[derive(Deserialize)]
+struct Form {
+    error: Code,
+    #[serde(default)]
+    error_description: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Code {
+    Vault {
+        code: String,
+        #[serde(default)]
+        message: String,
+        #[serde(default, alias = "innerError")]
+        innererror: Option<Inner>,
+    },
+    Entra(String),
+}
+
+#[derive(Deserialize)]
+struct Inner {
+    #[serde(default)]
+    code: String,
+}
+
+impl Said {
+    pub(super) fn read(reply: &Reply) -> Self {
+        let status = reply.status.as_u16();
+        let location = reply.location.clone().filter(|_| reply.status.is_redirection());
+        let form: Option<Form> = serde_json::from_slice(&reply.body).ok();
+        let is_azure = form.is_some();
+        let (code, inner, words) = match form {
+            Some(Form { error: Code::Vault { code, message, innererror }, .. }) => {
+                (code, innererror.map(|inner| inner.code).unwrap_or_default(), message)
+            }
+            Some(Form { error: Code::Entra(code), error_description }) => (code, String::new(), error_description),
+            None => Default::default(),
+        };
+        // What stands behind it names the request, for Microsoft's support.
+        let words = words.split(" Trace ID:").next().unwrap_or_default();
+        let mut words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+        words.truncate(words.floor_char_boundary(WORDS_MAX_BYTES));
+        Self { status, code: name(code), inner: name(inner), words, is_azure, location }
+    }
+
+    fn detail(&self, what: &str) -> String {
+        let Self { status, code, inner, words, .. } = self;
+        if let Some(location) = &self.location {
+            return format!("{what}: {status}, a redirect to {location}, which is not followed");
+        }
+        let mut all = format!("{what}: {status}");
+        for part in [code, inner, words] {
+            if !part.is_empty() {
+                all = format!("{all} {part}");
+            }
+        }
+        all
+    }
+
+    /// What every request has in common.
+    fn kind(&self) -> Option<ErrorKind> {
+        Some(match self.status {
+            429 => ErrorKind::Throttled,
+            // A redirect is never followed: the next host would get the login. 408 and 5xx pass.
+            300..=399 | 408 | 500..=599 => ErrorKind::Down,
+            _ if !self.is_azure => ErrorKind::Protocol,
+            401 => ErrorKind::Login,
+            _ => return None,
+        })
+    }
+
+    /// In the use of a key.
+    fn in_use(&self, what: &str) -> ProviderError {
+        let has = |part: &str| self.inner.contains(part) || self.words.contains(part);
+        let kind = self.kind().unwrap_or_else(|| match self.status {
+            // A key that is disabled, expired or not yet valid is forbidden to everybody.
+            403 if ["Disabled", "disabled", "Expired", "expired", "NotYetValid", "not yet valid"]
+                .into_iter()
+                .any(has) =>
+            {
+                ErrorKind::NoKey
+            }
+            403 if self.inner == "KeyOperationForbidden" => ErrorKind::Unfit,
+            403 => ErrorKind::Forbidden,
+            // A conflict is a key that is being deleted or recovered.
+            404 | 409 => ErrorKind::NoKey,
+            400 if what == UNWRAP && !self.words.contains("incompatible") => ErrorKind::Text,
+            400 | 405 => ErrorKind::Unfit,
+            _ => ErrorKind::Protocol,
+        });
+        ProviderError::new(kind, self.detail(what))
+    }
+
+    /// In a login: whatever is wrong with it needs another credential or another setting of the login. Words that repeat what was sent are left out.
+    fn in_login(&self, what: &str, sent: &str) -> ProviderError {
+        let kind = self.kind().unwrap_or(ErrorKind::Login);
+        let detail = self.detail(what);
+        let repeats = !sent.is_empty() && detail.contains(sent);
+        ProviderError::new(kind, if repeats { format!("{what}: {}", self.status) } else { detail })
+    }
+}
+
+/// A name of Azure's own, and not just any text of the peer's.
+fn name(text: String) -> String {
+    let fits = text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if fits { text } else { String::new() }
+}
+
+/// The operation whose 400 speaks of the text.
+pub(super) const UNWRAP: &str = "unwrapKey";
+
+/// Why a request of the SDK came to nothing, as [`super::wire`] saw it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stopped {
+    #[error("there was no answer")]
+    Failed(ProviderError),
+    #[error("there was a refusal")]
+    Refused(Said),
+    #[error("the login was refused")]
+    LoginRefused(Said),
+}
+
+/// A failed call.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// Another login may do better.
+    Login(ProviderError),
+    Finally(ProviderError),
+}
+
+impl From<ProviderError> for Failed {
+    fn from(error: ProviderError) -> Self {
+        Self::Finally(error)
+    }
+}
+
+impl Failed {
+    pub(super) fn into_error(self) -> ProviderError {
+        let (Self::Login(error) | Self::Finally(error)) = self;
+        error
+    }
+}
+
+/// A failed use of the key.
+pub(super) fn in_use(what: &str, error: &azure_core::Error) -> Failed {
+    match stopped(error) {
+        Some(Stopped::Failed(error)) => Failed::Finally(error.again()),
+        Some(Stopped::Refused(said)) => Failed::Finally(said.in_use(what)),
+        Some(Stopped::LoginRefused(said)) => Failed::Login(said.in_use(what)),
+        None => Failed::Finally(unread(what, error)),
+    }
+}
+
+/// A failed login. `sent` is the secret that went into it.
+pub(super) fn in_login(what: &str, error: &azure_core::Error, sent: &str) -> ProviderError {
+    match stopped(error) {
+        Some(Stopped::Failed(error)) => error.again(),
+        Some(Stopped::Refused(said) | Stopped::LoginRefused(said)) => said.in_login(what, sent),
+        None => unread(what, error),
+    }
+}
+
+/// For a login that the SDK has no part in.
+pub(super) fn login_refused(what: &str, reply: &Reply) -> ProviderError {
+    Said::read(reply).in_login(what, "")
+}
+
+/// Ours, below what the SDK has put around it.
+fn stopped(error: &azure_core::Error) -> Option<&Stopped> {
+    let mut next: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(current) = next {
+        if let Some(found) = current.downcast_ref() {
+            return Some(found);
+        }
+        next = current.source();
+    }
+    None
+}
+
+/// The SDK's own: an answer that it could not read, or a challenge that it does not take. Its words may show the answer.
+fn unread(what: &str, error: &azure_core::Error) -> ProviderError {
+    ProviderError::new(ErrorKind::Protocol, format!("{what}: the SDK says {} of the answer", error.kind()))
+}
+
+#[cfg(test)]
+mod tests {
+    use ::http::StatusCode;
+    use serde_json::{Value, json};
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    fn said(status: u16, body: &Value) -> Said {
+        let body = Zeroizing::new(body.to_string().into_bytes());
+        let status = StatusCode::from_u16(status).unwrap();
+        Said::read(&Reply { status, location: None, challenge: None, json: true, body })
+    }
+
+    fn vault(code: &str, words: &str, inner: &str) -> Value {
+        json!({ "error": { "code": code, "message": words, "innererror": { "code": inner } } })
+    }
+
+    #[test]
+    fn each_refusal_has_its_kind() {
+        let html = json!("<html>");
+        for (status, body, what, kind) in [
+            (400, vault("BadParameter", "The parameter is incorrect.", ""), UNWRAP, ErrorKind::Text),
+            (
+                400,
+                vault("BadParameter", "Key and encryption algorithm are incompatible.", ""),
+                UNWRAP,
+                ErrorKind::Unfit,
+            ),
+            (400, vault("BadParameter", "x", ""), "wrapKey", ErrorKind::Unfit),
+            (401, vault("Unauthorized", "AKV10022", ""), "getKey", ErrorKind::Login),
+            (403, vault("Forbidden", "Caller is not authorized", "ForbiddenByRbac"), "getKey", ErrorKind::Forbidden),
+            (403, vault("Forbidden", "not allowed on a disabled key.", "KeyDisabled"), UNWRAP, ErrorKind::NoKey),
+            (403, vault("Forbidden", "not allowed on an expired key.", ""), "wrapKey", ErrorKind::NoKey),
+            (403, vault("Forbidden", "not permitted on this key.", "KeyOperationForbidden"), UNWRAP, ErrorKind::Unfit),
+            (403, html.clone(), "getKey", ErrorKind::Protocol),
+            (404, vault("KeyNotFound", "x", ""), "getKey", ErrorKind::NoKey),
+            (404, html.clone(), "getKey", ErrorKind::Protocol),
+            (409, vault("Conflict", "x", "ObjectIsBeingDeleted"), "getKey", ErrorKind::NoKey),
+            (429, vault("Throttled", "x", ""), "getKey", ErrorKind::Throttled),
+            (503, html, "getKey", ErrorKind::Down),
+        ] {
+            assert_eq!(said(status, &body).in_use(what).kind(), kind, "{status} {body} {what}");
+        }
+    }
+
+    #[test]
+    fn a_login_is_refused_in_the_words_of_entra_and_without_the_secret() {
+        let body = |words: &str| json!({ "error": "invalid_client", "error_description": words });
+        let error =
+            said(401, &body("AADSTS7000215: Invalid client secret. Trace ID: 1\r\nx")).in_login("login", "SECRET");
+        assert_eq!(error.kind(), ErrorKind::Login);
+        let shown = error.to_string();
+        assert!(shown.contains("401 invalid_client AADSTS7000215: Invalid client secret.") && !shown.contains("Trace"));
+        let error = said(400, &body("You sent SECRET")).in_login("login", "SECRET");
+        assert!(!format!("{error} {error:?}").contains("SECRET"), "{error}");
+        assert_eq!(said(500, &body("x")).in_login("login", "SECRET").kind(), ErrorKind::Down);
+    }
+}

@@ -1,0 +1,224 @@
+//! The methods of logging in. What they need is read anew each time: a file may have been replaced, a credential sealed again.
+//!
+//! The SDK makes the requests to Entra ID. It has no part in a machine's own identity: there it goes by the environment, which nothing here does.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ::http::{HeaderName, HeaderValue, Method};
+use async_trait::async_trait;
+use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
+use azure_core::credentials::{AccessToken, TokenCredential};
+use azure_core::http::{ClientMethodOptions, ClientOptions};
+use azure_core::time::OffsetDateTime;
+use azure_identity::{
+    ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential,
+    ClientSecretCredentialOptions,
+};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::super::http::{Ask, Client, Identity};
+use super::super::lease::Grant;
+use super::super::{Credentials, ErrorKind, ProviderError};
+use super::settings::{AzureAuth, EntraId, Resource};
+use super::wire::Wire;
+use super::{assertion, fault};
+use crate::types::Secret;
+
+/// Bytes of a federated token: Kubernetes' have about 1,200.
+const TOKEN_FILE_MAX_BYTES: u64 = 64 << 10;
+/// <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#get-a-token-using-http>.
+const METADATA_PATH: &str = "/metadata/identity/oauth2/token?api-version=2018-02-01";
+
+/// Logs in, again and again.
+pub(super) struct Logins {
+    pub(super) auth: AzureAuth,
+    pub(super) credentials: Arc<dyn Credentials>,
+    pub(super) resource: Resource,
+    /// As in the assertions that it takes: `https://HOST`.
+    pub(super) authority: String,
+    pub(super) wire: Wire,
+    /// To the metadata service, where that is the method.
+    pub(super) metadata: Option<Client>,
+}
+
+impl Logins {
+    pub(super) async fn log_in(&self) -> Result<(Secret, Grant), ProviderError> {
+        match &self.auth {
+            AzureAuth::ClientSecret { tenant, client, credential } => {
+                let sealed = self.open(credential).await?;
+                let secret = text(&sealed, credential)?;
+                let made = ClientSecretCredential::new(
+                    tenant.as_str(),
+                    client.to_string(),
+                    secret.to_owned().into(),
+                    Some(ClientSecretCredentialOptions { client_options: self.options() }),
+                );
+                self.token(made, secret).await
+            }
+            AzureAuth::ClientCertificate { tenant, client, credential } => {
+                let of = |error: ProviderError| {
+                    ProviderError::new(error.kind(), format!("credential {credential}")).because(error)
+                };
+                let identity = Identity::from_pem(&self.open(credential).await?).map_err(of)?;
+                let audience = format!("{}/{tenant}/oauth2/v2.0/token", self.authority);
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+                self.assert(tenant, client, assertion::made(&identity, client.as_str(), &audience, now).map_err(of)?)
+                    .await
+            }
+            AzureAuth::WorkloadIdentity { tenant, client, token_file } => {
+                self.assert(tenant, client, read_token(token_file)?).await
+            }
+            AzureAuth::ManagedIdentity { client, .. } => self.of_machine(client.as_ref()).await,
+        }
+    }
+
+    async fn open(&self, name: &str) -> Result<Secret, ProviderError> {
+        self.credentials.open(name).await.map_err(|error| {
+            ProviderError::new(ErrorKind::Login, format!("credential {name} cannot be opened")).because(error)
+        })
+    }
+
+    fn options(&self) -> ClientOptions {
+        let mut cloud = CustomConfiguration::default();
+        cloud.authority_host.clone_from(&self.authority);
+        ClientOptions { cloud: Some(Arc::new(CloudConfiguration::Custom(cloud))), ..self.wire.options() }
+    }
+
+    async fn assert(
+        &self,
+        tenant: &EntraId,
+        client: &EntraId,
+        assertion: String,
+    ) -> Result<(Secret, Grant), ProviderError> {
+        let sent = Zeroizing::new(assertion);
+        let made = ClientAssertionCredential::new(
+            tenant.to_string(),
+            client.to_string(),
+            Assertion(sent.clone()),
+            Some(ClientAssertionCredentialOptions { client_options: self.options() }),
+        );
+        self.token(made, &sent).await
+    }
+
+    /// Asks Entra ID once. The SDK's credential, with its cache, ends with the request.
+    async fn token<C: TokenCredential>(
+        &self,
+        made: azure_core::Result<Arc<C>>,
+        sent: &str,
+    ) -> Result<(Secret, Grant), ProviderError> {
+        const ASKED: &str = "login";
+        let made = made.map_err(|_| ProviderError::new(ErrorKind::Unfit, "login: tenant, client or authority"))?;
+        let scope = format!("{}/.default", self.resource);
+        let answer = made.get_token(&[&scope], None).await.map_err(|error| fault::in_login(ASKED, &error, sent))?;
+        let AccessToken { token, expires_on } = answer;
+        let seconds = (expires_on - OffsetDateTime::now_utc()).whole_seconds();
+        granted(token.secret(), u64::try_from(seconds).unwrap_or(0))
+    }
+
+    async fn of_machine(&self, client: Option<&EntraId>) -> Result<(Secret, Grant), ProviderError> {
+        #[derive(Deserialize)]
+        struct Granted<'a> {
+            access_token: &'a str,
+            /// A number in quotation marks.
+            expires_in: &'a str,
+        }
+        const ASKED: &str = "metadata service";
+        let unfit = || ProviderError::new(ErrorKind::Unfit, "no metadata service is configured");
+        let resource = self.resource.as_str().replace(':', "%3A").replace('/', "%2F");
+        let mut path = format!("{METADATA_PATH}&resource={resource}");
+        if let Some(client) = client {
+            path = format!("{path}&client_id={client}");
+        }
+        // It answers to no request that a browser or a forwarding proxy could be made to send.
+        let headers = [(HeaderName::from_static("metadata"), HeaderValue::from_static("true"))];
+        let ask = Ask { method: Method::GET, path: &path, headers: &headers, body: None };
+        let reply = self.metadata.as_ref().ok_or_else(unfit)?.ask(ask).await;
+        let reply = reply.map_err(|error| ProviderError::new(error.kind(), ASKED).because(error))?;
+        match reply.status.as_u16() {
+            200 => {}
+            // Both are said while it is being updated: the page above, "Retry guidance".
+            404 | 410 => {
+                return Err(ProviderError::new(ErrorKind::Down, format!("{ASKED}: {}", reply.status.as_u16())));
+            }
+            _ => return Err(fault::login_refused(ASKED, &reply)),
+        }
+        let wrong = || ProviderError::new(ErrorKind::Protocol, format!("{ASKED}: not the expected JSON"));
+        let answer: Granted<'_> = serde_json::from_slice(&reply.body).map_err(|_| wrong())?;
+        granted(answer.access_token, answer.expires_in.parse().map_err(|_| wrong())?)
+    }
+}
+
+/// A token that can stand in a header, for some time.
+fn granted(token: &str, seconds: u64) -> Result<(Secret, Grant), ProviderError> {
+    let fits = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if !fits || seconds == 0 {
+        return Err(ProviderError::new(ErrorKind::Lied, "login: an answer without a token"));
+    }
+    // Entra ID gives an hour or a day; nothing lives for more than a year.
+    let lifetime = Some(Duration::from_secs(seconds.min(366 * 24 * 3600)));
+    Ok((Secret::copy_of(token.as_bytes()), Grant { lifetime, renewable: false }))
+}
+
+fn text<'a>(secret: &'a Secret, name: &str) -> Result<&'a str, ProviderError> {
+    let text = std::str::from_utf8(secret.expose().trim_ascii()).ok().filter(|text| !text.is_empty());
+    text.ok_or_else(|| ProviderError::new(ErrorKind::Login, format!("credential {name} is empty or not text")))
+}
+
+/// A few kilobytes that somebody keeps fresh: read where it is needed.
+fn read_token(file: &Path) -> Result<String, ProviderError> {
+    let wrong = |why: &str| ProviderError::new(ErrorKind::Login, format!("token_file {}: {why}", file.display()));
+    let size = fs::metadata(file).map_err(|error| wrong("cannot be read").because(error))?.len();
+    if size > TOKEN_FILE_MAX_BYTES {
+        return Err(wrong("is too long"));
+    }
+    let token = Zeroizing::new(fs::read_to_string(file).map_err(|error| wrong("cannot be read").because(error))?);
+    let token = token.trim();
+    let fits = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(token.to_owned()) } else { Err(wrong("holds no token")) }
+}
+
+/// Already made: the SDK asks for it once.
+struct Assertion(Zeroizing<String>);
+
+impl std::fmt::Debug for Assertion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Assertion")
+    }
+}
+
+#[async_trait]
+impl ClientAssertion for Assertion {
+    async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
+        Ok(self.0.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_file_is_read_as_it_is_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        assert_eq!(read_token(&file).unwrap_err().kind(), ErrorKind::Login);
+        fs::write(&file, "a.b.c\n").unwrap();
+        assert_eq!(read_token(&file).unwrap(), "a.b.c");
+        for bad in [" \n".to_owned(), "a b".to_owned(), "a".repeat(70_000)] {
+            fs::write(&file, bad).unwrap();
+            assert!(read_token(&file).is_err());
+        }
+    }
+
+    #[test]
+    fn a_grant_has_a_token_and_a_time() {
+        assert!(granted("abc", 3600).is_ok());
+        for (token, seconds) in [("", 3600), ("a b", 3600), ("a\n", 3600), ("abc", 0)] {
+            assert_eq!(granted(token, seconds).err().unwrap().kind(), ErrorKind::Lied, "{token:?} {seconds}");
+        }
+    }
+}

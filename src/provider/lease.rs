@@ -59,7 +59,6 @@ struct Held {
     ends: Option<Duration>,
     /// What the login itself granted: a renewal that gives less is the beginning of the end.
     full: Duration,
-    renewable: bool,
 }
 
 /// The state of one login.
@@ -100,16 +99,15 @@ impl Lease {
             since: now,
             ends: grant.lifetime.map(|lifetime| now + lifetime),
             full: grant.lifetime.unwrap_or(FOREVER),
-            renewable: grant.renewable,
         });
         self.plan(now, grant, chance);
     }
 
-    /// A renewal was granted.
+    /// A renewal was granted. Azure knows none.
+    #[cfg(any(test, feature = "vault"))]
     pub(super) fn renewed(&mut self, now: Duration, grant: Grant, chance: Chance) {
         if let Some(held) = &mut self.held {
             held.ends = grant.lifetime.map(|lifetime| now + lifetime);
-            held.renewable = grant.renewable;
         }
         self.plan(now, grant, chance);
     }

@@ -13,8 +13,11 @@ use super::super::{ErrorKind, ProviderError};
 /// Bytes of Azure's own words in an error of ours.
 const WORDS_MAX_BYTES: usize = 240;
 
+/// A shorter text than this is not looked for in a refusal: the name of an algorithm may well be there.
+const SECRET_MIN_BYTES: usize = 16;
+
 /// An answer that is a refusal.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Said {
     status: u16,
     code: String,
@@ -67,18 +70,28 @@ impl Said {
         };
         // What stands behind it names the request, for Microsoft's support.
         let words = words.split(" Trace ID:").next().unwrap_or_default();
-        let mut words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-        words.truncate(words.floor_char_boundary(WORDS_MAX_BYTES));
+        let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
         Self { status, code: name(code), inner: name(inner), words, is_azure, location }
+    }
+
+    /// The same, and nothing of these in it. Azure never repeats what it was sent; something before it might.
+    pub(super) fn without<'a>(mut self, sent: impl IntoIterator<Item = &'a str>) -> Self {
+        let found = |secret: &str| [&self.code, &self.inner, &self.words].iter().any(|text| text.contains(secret));
+        if sent.into_iter().any(|secret| secret.len() >= SECRET_MIN_BYTES && found(secret)) {
+            (self.code, self.inner) = Default::default();
+            "(its words repeat what was sent)".clone_into(&mut self.words);
+        }
+        self
     }
 
     fn detail(&self, what: &str) -> String {
         let Self { status, code, inner, words, .. } = self;
+        let words = &words[..words.floor_char_boundary(WORDS_MAX_BYTES)];
         if let Some(location) = &self.location {
             return format!("{what}: {status}, a redirect to {location}, which is not followed");
         }
         let mut all = format!("{what}: {status}");
-        for part in [code, inner, words] {
+        for part in [code.as_str(), inner, words] {
             if !part.is_empty() {
                 all = format!("{all} {part}");
             }
@@ -120,12 +133,9 @@ impl Said {
         ProviderError::new(kind, self.detail(what))
     }
 
-    /// In a login: whatever is wrong with it needs another credential or another setting of the login. Words that repeat what was sent are left out.
-    fn in_login(&self, what: &str, sent: &str) -> ProviderError {
-        let kind = self.kind().unwrap_or(ErrorKind::Login);
-        let detail = self.detail(what);
-        let repeats = !sent.is_empty() && detail.contains(sent);
-        ProviderError::new(kind, if repeats { format!("{what}: {}", self.status) } else { detail })
+    /// In a login: whatever is wrong with it needs another credential or another setting of the login.
+    fn in_login(&self, what: &str) -> ProviderError {
+        ProviderError::new(self.kind().unwrap_or(ErrorKind::Login), self.detail(what))
     }
 }
 
@@ -184,14 +194,14 @@ pub(super) fn in_use(what: &str, error: &azure_core::Error) -> Failed {
 pub(super) fn in_login(what: &str, error: &azure_core::Error, sent: &str) -> ProviderError {
     match stopped(error) {
         Some(Stopped::Failed(error)) => error.again(),
-        Some(Stopped::Refused(said) | Stopped::LoginRefused(said)) => said.in_login(what, sent),
+        Some(Stopped::Refused(said) | Stopped::LoginRefused(said)) => said.clone().without([sent]).in_login(what),
         None => unread(what, error),
     }
 }
 
 /// For a login that the SDK has no part in.
 pub(super) fn login_refused(what: &str, reply: &Reply) -> ProviderError {
-    Said::read(reply).in_login(what, "")
+    Said::read(reply).in_login(what)
 }
 
 /// Ours, below what the SDK has put around it.
@@ -260,13 +270,19 @@ mod tests {
     #[test]
     fn a_login_is_refused_in_the_words_of_entra_and_without_the_secret() {
         let body = |words: &str| json!({ "error": "invalid_client", "error_description": words });
-        let error =
-            said(401, &body("AADSTS7000215: Invalid client secret. Trace ID: 1\r\nx")).in_login("login", "SECRET");
+        let of = |status, words: &str| {
+            let secret = "CANARY~secret.of.an.application";
+            said(status, &body(words)).without([secret]).in_login("login")
+        };
+        let error = of(401, "AADSTS7000215: Invalid client secret. Trace ID: 1\r\nx");
         assert_eq!(error.kind(), ErrorKind::Login);
         let shown = error.to_string();
         assert!(shown.contains("401 invalid_client AADSTS7000215: Invalid client secret.") && !shown.contains("Trace"));
-        let error = said(400, &body("You sent SECRET")).in_login("login", "SECRET");
-        assert!(!format!("{error} {error:?}").contains("SECRET"), "{error}");
-        assert_eq!(said(500, &body("x")).in_login("login", "SECRET").kind(), ErrorKind::Down);
+        // Also where it would be cut off in the middle.
+        for before in ["You sent ".to_owned(), "x".repeat(WORDS_MAX_BYTES - 8)] {
+            let error = of(400, &format!("{before}CANARY~secret.of.an.application"));
+            assert!(!format!("{error} {error:?}").contains("CANARY"), "{error}");
+        }
+        assert_eq!(of(500, "x").kind(), ErrorKind::Down);
     }
 }

@@ -25,7 +25,7 @@ use super::super::lease::Grant;
 use super::super::{Credentials, ErrorKind, ProviderError};
 use super::settings::{AzureAuth, EntraId, Resource};
 use super::wire::Wire;
-use super::{assertion, fault};
+use super::{assertion, fault, unlogged};
 use crate::types::Secret;
 
 /// Bytes of a federated token: Kubernetes' have about 1,200.
@@ -113,7 +113,8 @@ impl Logins {
         const ASKED: &str = "login";
         let made = made.map_err(|_| ProviderError::new(ErrorKind::Unfit, "login: tenant, client or authority"))?;
         let scope = format!("{}/.default", self.resource);
-        let answer = made.get_token(&[&scope], None).await.map_err(|error| fault::in_login(ASKED, &error, sent))?;
+        let answer = unlogged(made.get_token(&[&scope], None)).await;
+        let answer = answer.map_err(|error| fault::in_login(ASKED, &error, sent))?;
         let AccessToken { token, expires_on } = answer;
         let seconds = (expires_on - OffsetDateTime::now_utc()).whole_seconds();
         granted(token.secret(), u64::try_from(seconds).unwrap_or(0))

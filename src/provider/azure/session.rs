@@ -16,7 +16,6 @@ use super::super::lease::{Chance, Lease, Step};
 use super::super::{ErrorKind, ProviderError};
 use super::fault::Stopped;
 use super::login::Logins;
-use super::unlogged;
 use crate::types::{Secret, random};
 
 /// A token.
@@ -120,7 +119,7 @@ impl Session {
         if matches!(self.state().lease.step(self.now()), Step::Rest(_)) {
             return;
         }
-        let made = unlogged(self.logins.log_in()).await;
+        let made = self.logins.log_in().await;
         let now = self.now();
         // Without randomness two nodes may log in at the same moment, which is no reason to stop.
         let chance = Chance::new(random::array().unwrap_or_default());

@@ -15,11 +15,15 @@ use azure_core::http::headers::{Headers, WWW_AUTHENTICATE};
 use azure_core::http::{
     AsyncRawResponse, Body as SdkBody, ClientOptions, HttpClient, Request, RetryOptions, StatusCode, Transport,
 };
+use serde::Deserialize;
 
 use super::super::http::{Address, Ask, Body, Client, Reply};
 use super::super::{ErrorKind, ProviderError};
 use super::fault::{Said, Stopped};
 use super::settings::Resource;
+
+/// Of a login: Entra ID gives an hour or a day.
+const LIFETIME_MAX_SECONDS: i64 = 366 * 24 * 3600;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 
@@ -119,6 +123,26 @@ fn asked_for(challenge: &str) -> Option<&str> {
     found.next().map(|resource| resource.trim_end_matches('/'))
 }
 
+/// The token, and what stands in a body of JSON. What stands in the form of a login knows who made it.
+fn secrets(request: &Request) -> Vec<&str> {
+    let token = header(request, &AUTHORIZATION).and_then(|text| text.strip_prefix("Bearer "));
+    let body = match request.body() {
+        SdkBody::Bytes(bytes) => std::str::from_utf8(bytes).ok().filter(|text| text.starts_with('{')),
+        SdkBody::SeekableStream(_) => None,
+    };
+    token.into_iter().chain(body.into_iter().flat_map(|text| text.split('"'))).collect()
+}
+
+/// The SDK adds the number in an answer to the time that it is, and panics where there is no such time.
+fn lives_too_long(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Lives {
+        expires_in: i64,
+    }
+    let lives: Option<Lives> = serde_json::from_slice(body).ok();
+    lives.is_some_and(|lives| !(0..=LIFETIME_MAX_SECONDS).contains(&lives.expires_in))
+}
+
 fn header<'a>(request: &'a Request, name: &HeaderName) -> Option<&'a str> {
     let name = azure_core::http::headers::HeaderName::from(name.as_str().to_owned());
     request.headers().get_optional_str(&name)
@@ -132,11 +156,18 @@ impl HttpClient for Wire {
         let mut headers = Headers::new();
         let status = reply.status.as_u16();
         let sent_login = header(request, &AUTHORIZATION).is_some();
+        let said = || Said::read(&reply).without(secrets(request));
         match (status, &reply.challenge) {
-            (200..300, _) => {}
-            (401, _) if sent_login => return Err(stopped(Stopped::LoginRefused(Said::read(&reply)))),
-            (401, Some(challenge)) => headers.insert(WWW_AUTHENTICATE, self.checked(challenge).map_err(stopped)?),
-            _ => return Err(stopped(Stopped::Refused(Said::read(&reply)))),
+            (200..300, _) if !lives_too_long(&reply.body) => {}
+            (200..300, _) => {
+                let detail = "login: a token that lives for more than a year, or ended long ago";
+                return Err(stopped(Stopped::Failed(ProviderError::new(ErrorKind::Lied, detail))));
+            }
+            (401, _) if sent_login => return Err(stopped(Stopped::LoginRefused(said()))),
+            (401, Some(challenge)) if request.url().path().starts_with("/keys/") => {
+                headers.insert(WWW_AUTHENTICATE, self.checked(challenge).map_err(stopped)?);
+            }
+            _ => return Err(stopped(Stopped::Refused(said()))),
         }
         Ok(AsyncRawResponse::from_bytes(StatusCode::from(status), headers, Bytes::from_owner(reply.body)))
     }

@@ -48,6 +48,7 @@ impl Body {
     }
 
     /// The bytes, to seal them.
+    #[cfg(any(test, feature = "vault"))]
     pub(crate) fn expose(&self) -> &[u8] {
         &self.bytes
     }

@@ -46,6 +46,7 @@ pub(super) struct Reply {
     #[cfg_attr(not(feature = "azure"), expect(dead_code, reason = "Vault does not ask back"))]
     pub(super) challenge: Option<String>,
     /// Says that it is JSON.
+    #[cfg_attr(not(feature = "vault"), expect(dead_code, reason = "Azure's errors are told by their form"))]
     pub(super) json: bool,
     pub(super) body: Zeroizing<Vec<u8>>,
 }

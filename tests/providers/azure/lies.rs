@@ -2,7 +2,7 @@
 
 use nodeseal::provider::ErrorKind;
 use nodeseal::types::Key;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Mine;
 use crate::conformance::{Ground, Of, refused};
@@ -73,6 +73,45 @@ async fn a_challenge_that_wants_a_login_to_something_else_gets_none() {
 }
 
 #[tokio::test]
+async fn an_echo_of_what_was_sent_does_not_get_into_an_error() {
+    let mine = Mine::aes();
+    let kek = mine.kek();
+    let (key, of) = (Key::random().unwrap(), Of::new("prod", 1));
+    kek.probe().await.unwrap();
+    mine.proxy().change(|seen, mut given| {
+        let words = format!("{}{} {}", "x".repeat(200), seen.header("authorization").unwrap_or_default(), seen.body);
+        (given.status, given.body) = (403, json!({ "error": { "code": "Forbidden", "message": words } }).to_string());
+        given
+    });
+    refused(&mine, kek.probe().await, &[ErrorKind::Forbidden]);
+    mine.proxy().change(|seen, mut given| {
+        if seen.path().contains("wrapkey") {
+            let body = json!({ "error": { "code": "Forbidden", "message": seen.body } });
+            (given.status, given.body) = (403, body.to_string());
+        }
+        given
+    });
+    let error = refused(&mine, kek.wrap_key(&key, of.context()).await, &[ErrorKind::Forbidden]);
+    assert!(error.to_string().contains("repeat what was sent"), "{error}");
+}
+
+#[tokio::test]
+async fn a_login_that_lives_for_no_time_or_for_ever_is_a_lie() {
+    let mine = Mine::aes();
+    for seconds in [json!(0), json!(-1), json!(i64::MAX), json!(i64::MIN)] {
+        mine.proxy().change(move |seen, mut given| {
+            if seen.path().contains("/oauth2/") {
+                let mut body: Value = serde_json::from_str(&given.body).unwrap();
+                body["expires_in"] = seconds.clone();
+                given.body = body.to_string();
+            }
+            given
+        });
+        refused(&mine, mine.kek().probe().await, &[ErrorKind::Lied]);
+    }
+}
+
+#[tokio::test]
 async fn a_list_that_goes_on_at_another_host_is_not_followed() {
     let mine = Mine::aes();
     let trap = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -87,8 +126,16 @@ async fn a_list_that_goes_on_at_another_host_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_first_refusal_without_a_challenge_is_no_login() {
+async fn a_refusal_without_a_challenge_and_a_challenge_of_the_authority_are_refused_logins() {
     let mine = Mine::aes();
+    mine.proxy().change(|seen, mut given| {
+        if seen.path().contains("/oauth2/") {
+            (given.status, given.challenge) = (401, Some("Bearer realm=\"x\"".to_owned()));
+            given.body = json!({ "error": "invalid_client", "error_description": "AADSTS7000215" }).to_string();
+        }
+        given
+    });
+    refused(&mine, mine.kek().probe().await, &[ErrorKind::Login]);
     mine.proxy().change(|_, mut given| {
         given.challenge = None;
         given

@@ -62,3 +62,31 @@ fn nothing_of_the_sdk_is_in_the_log_at_its_finest_level() {
         assert!(!text.contains(word), "{word} in {text}");
     }
 }
+
+/// What the child is told. A test cannot change its own environment safely, so this one runs itself again.
+const TOLD: &str = "NODESEAL_TEST_TOLD";
+
+#[test]
+fn nothing_of_the_environment_is_followed() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    if std::env::var_os(TOLD).is_some() {
+        let mine = Mine::rsa();
+        return runtime.block_on(async { drop(mine.kek().probe().await.unwrap()) });
+    }
+    let trap = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    trap.set_nonblocking(true).unwrap();
+    let url = format!("http://{}", trap.local_addr().unwrap());
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "azure::log::nothing_of_the_environment_is_followed", "--nocapture"]).env(TOLD, "1");
+    for name in ["AZURE_AUTHORITY_HOST", "AZURE_POD_IDENTITY_AUTHORITY_HOST", "IDENTITY_ENDPOINT", "MSI_ENDPOINT"] {
+        child.env(name, &url);
+    }
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+        child.env(name, &url);
+    }
+    child.env("AZURE_TENANT_ID", "another").env("AZURE_CLIENT_ID", "another").env("AZURE_CLIENT_SECRET", "another");
+    let output = child.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(trap.accept().is_err(), "somebody came");
+}

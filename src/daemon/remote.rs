@@ -88,6 +88,11 @@ impl Remote {
                 ProviderKind::Aws,
                 crate::provider::aws::AwsKek::open((**settings).clone(), Arc::clone(&self.credentials)),
             ),
+            #[cfg(feature = "azure")]
+            Settings::Azure(settings) => opened(
+                ProviderKind::Azure,
+                crate::provider::azure::AzureKek::open((**settings).clone(), Arc::clone(&self.credentials)),
+            ),
         }
     }
 }
@@ -97,7 +102,10 @@ fn same(before: &Opened, provider: &Provider) -> Option<Member> {
     before.rooted.providers.members().iter().find(|member| member.name() == provider.name).cloned()
 }
 
-#[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "no provider of this build can fail to open"))]
+#[cfg_attr(
+    not(any(feature = "aws", feature = "azure")),
+    expect(dead_code, reason = "no provider of this build can fail to open")
+)]
 fn opened<K: Kek + 'static>(kind: ProviderKind, kek: Result<K, ProviderError>) -> Arc<dyn Kek> {
     match kek {
         Ok(kek) => Arc::new(kek),

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 pub(super) mod raw;
 mod table;
 #[cfg(feature = "vault")]
@@ -68,6 +70,9 @@ pub enum Settings {
     /// AWS KMS.
     #[cfg(feature = "aws")]
     Aws(Box<crate::provider::aws::AwsSettings>),
+    /// Azure Key Vault or Managed HSM.
+    #[cfg(feature = "azure")]
+    Azure(Box<crate::provider::azure::AzureSettings>),
 }
 
 /// `None` if there is a mistake; `Some(None)` if there are no providers.
@@ -132,6 +137,8 @@ fn one(table: &mut Table<'_>, names: &mut BTreeSet<String>) -> Option<Provider> 
         "vault" => vault::check(table),
         #[cfg(feature = "aws")]
         "aws" => aws::check(table),
+        #[cfg(feature = "azure")]
+        "azure" => azure::check(table),
         other => {
             let known = [
                 ProviderKind::Vault,

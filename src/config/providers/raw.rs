@@ -68,3 +68,29 @@ pub(super) struct AwsAuth {
     pub(super) external_id: Option<String>,
     pub(super) token_file: Option<String>,
 }
+
+#[cfg(feature = "azure")]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Azure {
+    pub(super) vault_url: String,
+    pub(super) key: String,
+    pub(super) algorithm: String,
+    pub(super) authority: Option<String>,
+    pub(super) resource: Option<String>,
+    pub(super) ca_file: Option<String>,
+    pub(super) timeout: Option<String>,
+    pub(super) auth: AzureAuth,
+}
+
+#[cfg(feature = "azure")]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AzureAuth {
+    pub(super) method: String,
+    pub(super) tenant_id: Option<String>,
+    pub(super) client_id: Option<String>,
+    pub(super) credential: Option<String>,
+    pub(super) token_file: Option<String>,
+    pub(super) endpoint: Option<String>,
+}

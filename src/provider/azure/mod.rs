@@ -14,8 +14,8 @@
 //! resource, whatever a challenge asks for.
 //!
 //! **Secrets.** Nothing of the SDK is logged, also at the finest level, and no error keeps a body. Wiped are KEKs in requests and answers, tokens, and
-//! what was sealed. What the SDK does not wipe: the token in the header of a request, the form of a login with its secret or assertion, and the answer to that.
-//! They are freed when the call ends. Core dumps and swap are closed to the process for this reason.
+//! what was sealed. What the SDK does not wipe: the token that it was last given, which it holds until the next call, and the header of a request with it; the form of a
+//! login with its secret or assertion, and the answer to that. All but the first are freed when the call ends. Core dumps and swap are closed to the process for this reason.
 
 mod assertion;
 mod fault;

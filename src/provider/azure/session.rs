@@ -139,7 +139,8 @@ impl Session {
     }
 }
 
-/// The session as the SDK knows it. The SDK keeps no token for longer than a request: when one ends is not for the clock of the wall to say.
+/// The session as the SDK knows it. The SDK holds the last token that it was given, and uses none again without asking here: when one ends is not for
+/// the clock of the wall to say.
 pub(super) struct Bearer(pub(super) Arc<Session>);
 
 impl std::fmt::Debug for Bearer {

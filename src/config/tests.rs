@@ -45,9 +45,8 @@ fn all_mistakes_are_reported_at_once_with_their_path() {
         "seal.tpm2.pcrs: PCR 23",
         "seal.tpm2.device: ",
         "seal.tpm2.parent_handle: ",
-        "local_kek.enabled: ",
         "local_kek.max_age: ",
-        "provider: ",
+        "provider[0].kind: ",
     ];
     for start in expected {
         assert!(found.iter().any(|problem| problem.starts_with(start)), "{start} in {found:#?}");
@@ -118,4 +117,50 @@ fn all_mistakes_of_a_token_are_reported_at_once() {
 fn a_path_that_the_kernel_would_cut_is_a_mistake() {
     let found = problems("version = 1\ncluster = \"c1\"\nstate_dir = \"/var/lib\\u0000/nodeseal\"\n");
     assert!(found.len() == 1 && found[0].starts_with("state_dir: "), "{found:?}");
+}
+
+#[test]
+fn without_a_local_kek_there_must_be_a_provider_and_rules_need_one_too() {
+    let found =
+        problems("version = 1\ncluster = \"c1\"\n[local_kek]\nenabled = false\n[write]\nmin_wraps = 1\n[decrypt]\n");
+    assert_eq!(found.len(), 3, "{found:#?}");
+    for key in ["local_kek.enabled", "write", "decrypt"] {
+        assert!(found.iter().any(|problem| problem.starts_with(&format!("{key}: "))), "{key} in {found:#?}");
+    }
+}
+
+#[cfg(feature = "vault")]
+#[test]
+fn a_provider_with_its_rules_is_read_and_every_mistake_in_it_has_its_path() {
+    let vault = |more: &str| {
+        format!(
+            "[[provider]]\nname = \"vault\"\nkind = \"vault\"\naddress = \"https://vault.example:8200\"\nmount = \"transit\"\n\
+             key = \"kubernetes\"\n{more}\n"
+        )
+    };
+    let good = vault("auth = { method = \"approle\", credential = \"vault-approle\" }");
+    let config = check(&format!("version = 1\ncluster = \"c1\"\n{good}")).unwrap();
+    let providers = config.providers.unwrap();
+    assert_eq!(providers.list[0].credentials[0].as_str(), "vault-approle");
+    assert_eq!((providers.rules.min_wraps, providers.rules.local_kek), (1, true));
+    assert_eq!(providers.rules.on_outage, crate::keyring::rooted::OnOutage::Coast);
+    for (tables, expected) in [
+        (format!("{good}{good}"), "provider[1].name: \"vault\" stands twice"),
+        (good.replace("name = \"vault\"", "name = \"Vault!\""), "provider[0].name: is 1 to 63"),
+        (good.replace("https", "http"), "provider[0].address: "),
+        (good.replace("approle\",", "magic\","), "provider[0].auth.method: "),
+        (vault("auth = { method = \"approle\" }"), "provider[0].auth.credential: method \"approle\" needs it"),
+        (
+            vault("auth = { method = \"token\", credential = \"x\", role = \"y\" }"),
+            "provider[0].auth.role: means nothing",
+        ),
+        (vault("typo = 1\nauth = { method = \"token\", credential = \"x\" }"), "provider[0]: unknown field `typo`"),
+        (format!("{good}[write]\nmin_wraps = 2\n"), "write.min_wraps: is 1 to 1"),
+        (format!("{good}[write]\non_outage = \"panic\"\n"), "write.on_outage: "),
+        (format!("{good}[decrypt]\nstrategy = \"luck\"\n"), "decrypt.strategy: "),
+        (good.replace("mount =", "write = false\nmount ="), "provider: none has write = true"),
+    ] {
+        let found = problems(&format!("version = 1\ncluster = \"c1\"\n{tables}"));
+        assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected} in {found:#?}");
+    }
 }

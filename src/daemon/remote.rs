@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use tokio::runtime::{Builder, Handle};
+#[cfg(feature = "vault")]
 use tokio::task::AbortHandle;
 
 use crate::config::providers::{Provider, Providers as Wanted, Settings};
@@ -114,17 +115,20 @@ fn opened<K: Kek + 'static>(kind: ProviderKind, kek: Result<K, ProviderError>) -
 }
 
 /// A provider whose login is kept alive beside its calls, as long as the provider is used.
+#[cfg(feature = "vault")]
 struct WithLogin<K> {
     kek: K,
     login: AbortHandle,
 }
 
+#[cfg(feature = "vault")]
 impl<K> Drop for WithLogin<K> {
     fn drop(&mut self) {
         self.login.abort();
     }
 }
 
+#[cfg(feature = "vault")]
 impl<K: Kek> Kek for WithLogin<K> {
     fn kind(&self) -> ProviderKind {
         self.kek.kind()

@@ -13,12 +13,12 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 #[cfg(feature = "tpm2")]
 #[path = "../service/client.rs"]
 #[expect(dead_code, reason = "these tests need less of it than tests/service")]
 mod client;
-#[cfg(feature = "azure")]
-mod azure;
 mod conformance;
 mod credentials;
 #[cfg(feature = "tpm2")]

@@ -378,3 +378,19 @@ fn no_text_names_a_place_of_the_machine_that_it_was_written_on() {
     }
     assert!(found.is_empty(), "{found:?}");
 }
+
+#[test]
+fn every_defect_that_others_have_had_is_a_test_of_ours() {
+    let page = read("docs/known-defects.md");
+    let code: String = ["src", "tests", "hsm-tests"]
+        .into_iter()
+        .flat_map(files_below)
+        .filter(|path| path.ends_with(".rs"))
+        .map(|path| read(&path))
+        .collect();
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ") && line.contains('`')).collect();
+    assert_eq!(rows.len(), 15, "{rows:#?}");
+    for name in rows.iter().flat_map(|row| row.split('`').skip(1).step_by(2)) {
+        assert!(code.contains(&format!("fn {name}(")), "there is no test {name}");
+    }
+}

@@ -227,3 +227,33 @@ async fn a_wrap_is_for_the_provider_with_that_key_whatever_it_is_called() {
     let none = renamed.providers.unwrap(&[wrap_of("gone")], &of(), is_right).await;
     assert!(none.is_err_and(|error| error.refusals.is_empty()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_is_probed_once_a_minute_and_less_while_it_works_anyway() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let probes = async |unwraps_every: Option<Duration>, wraps_every: Option<Duration>| {
+        let set = set(Strategy::Ordered, &[("a", Mood::Fine)]);
+        let member = &set.providers.members()[0];
+        let mut probes = 0;
+        for second in 0..3600 {
+            let is_time = |every: Option<Duration>| every.is_some_and(|every| second % every.as_secs() == 0);
+            if is_time(unwraps_every) {
+                assert!(set.unwrap().await.0.is_ok());
+            }
+            if is_time(wraps_every) {
+                assert_eq!(set.providers.wrap(&key(), &of()).await.wraps.len(), 1);
+            }
+            if member.is_probe_due(MINUTE) {
+                member.probe(Instant::now() + BUDGET).await.unwrap();
+                probes += 1;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        probes
+    };
+    assert_eq!(probes(None, None).await, 60);
+    // Reading tells that it works, and not which version its key has: that is still asked for now and then.
+    assert_eq!(probes(Some(Duration::from_secs(10)), None).await, 12);
+    // Writing tells both.
+    assert_eq!(probes(None, Some(Duration::from_secs(10))).await, 0);
+}

@@ -391,6 +391,7 @@ fn every_defect_that_others_have_had_is_a_test_of_ours() {
     let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ") && line.contains('`')).collect();
     assert_eq!(rows.len(), 15, "{rows:#?}");
     for name in rows.iter().flat_map(|row| row.split('`').skip(1).step_by(2)) {
-        assert!(code.contains(&format!("fn {name}(")), "there is no test {name}");
+        let is_there = ["(", "<"].iter().any(|next| code.contains(&format!("fn {name}{next}")));
+        assert!(is_there, "there is no test {name}");
     }
 }

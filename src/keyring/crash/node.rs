@@ -12,7 +12,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::device::Device;
 use super::ledger::Ledger;
-use crate::envelope::{Api, Wraps};
+use super::provider::Provider;
+use crate::envelope::Api;
 use crate::keyring::export::Export;
 use crate::keyring::keeper::{self, KeeperHandle, KekRow, KeyTable, ResealOrder, Settings};
 use crate::keyring::recovery::{self, Identity, Recipient};
@@ -56,6 +57,8 @@ pub(super) struct Node {
     export: Arc<Vec<u8>>,
     /// A request or a bundle of another node.
     pub(super) file: Arc<Vec<u8>>,
+    /// What wraps its KEKs, if anything does.
+    pub(super) provider: Option<Provider>,
     /// Contents that must lie somewhere on the disk for ever.
     pub(super) kept: Vec<(String, Vec<u8>)>,
 }
@@ -74,6 +77,7 @@ impl Node {
             identity: None,
             export: Arc::default(),
             file: Arc::default(),
+            provider: None,
             kept: Vec::new(),
         }
     }
@@ -88,6 +92,7 @@ impl Node {
             identity: self.identity.clone(),
             export: Arc::clone(&self.export),
             file: Arc::clone(&self.file),
+            provider: self.provider.as_ref().map(Provider::copy),
             kept: self.kept.clone(),
             ..*self
         }
@@ -156,6 +161,7 @@ impl Node {
         thread_local!(static CLOCK: RefCell<Arc<AtomicU64>> = RefCell::default());
         let settings = self.settings(|| CLOCK.with_borrow(|clock| clock.load(Ordering::SeqCst)));
         let (keyring, handle, body) = keeper::new(settings);
+        keyring.begin_with(self.provider.as_ref().map(Provider::rooted));
         let clock = Arc::new(AtomicU64::new(self.clock));
         let own = Arc::clone(&clock);
         let thread = thread::spawn(move || {
@@ -195,6 +201,9 @@ impl Node {
     }
 }
 
+/// Several times the pause after which the keeper tries again in a test.
+const FAULT_TIMEOUT: Duration = Duration::from_millis(300);
+
 /// A node that runs.
 pub(super) struct Running {
     pub(super) keyring: Arc<Keyring>,
@@ -216,6 +225,10 @@ impl Running {
             assert!(Instant::now() < give_up, "the keys do not open by themselves once the disk is well");
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    pub(super) fn has_provider(&self) -> bool {
+        self.keyring.rooted().is_some()
     }
 
     pub(super) fn table(&self) -> KeyTable {
@@ -246,7 +259,33 @@ impl Running {
             Ok(_) | Err(KeeperError::Move(MoveError::Pending)) => {}
             Err(error) => return Err(error),
         }
-        self.handle.activate(self.kek("pre-activation")).map(|_| ())
+        // With a provider the keeper may have turned to it by itself.
+        let Some(row) = self.row("pre-activation") else { return Ok(()) };
+        let give_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            match self.handle.activate(row.id.parse().unwrap()) {
+                Err(KeeperError::Move(MoveError::Active)) if self.has_provider() => return Ok(()),
+                // The provider is about to wrap it.
+                Err(KeeperError::Unwrapped { .. }) if Instant::now() < give_up => {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                other => return other.map(|_| ()),
+            }
+        }
+    }
+
+    /// Whether it comes, also when the disk fails in between. A fault is got over within moments, or not at all while it lasts.
+    pub(super) fn until(&self, disk: &SimDisk, is: impl Fn() -> bool) -> bool {
+        let started = Instant::now();
+        let mut struck = None;
+        while !is() {
+            if disk.was_struck() && started.elapsed() > FAULT_TIMEOUT + *struck.get_or_insert(started.elapsed()) {
+                return false;
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "it does not come");
+            thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     pub(super) fn encrypt(&self) -> Result<Encrypted, KeyringError> {
@@ -254,7 +293,7 @@ impl Running {
     }
 
     pub(super) fn decrypt(&self, old: &Encrypted) -> Result<bool, KeyringError> {
-        let opened = block_on(self.keyring.decrypt_v2(old.key_id.as_str(), Wraps::default(), &old.text))?;
+        let opened = block_on(self.keyring.decrypt_v2(old.key_id.as_str(), old.attached.wraps().unwrap(), &old.text))?;
         Ok(opened.plaintext.same_as(DEK))
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::device::{PARENT, TRANSPORT};
 use super::node::{Node, Running};
+use super::provider::Provider;
 use crate::keyring::bundle::{self, Bundle, BundleError, BundleRequest, Drawn, fingerprint};
 use crate::keyring::export::Export;
 use crate::keyring::keeper::KeeperHandle;
@@ -132,6 +133,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
         },
         run: Run::Online(rotate_by_age),
         moves: Moves::Must,
+    },
+    Operation { name: "first KEK that a provider wraps", prepare: set_up_rooted, run: Run::Start, moves: Moves::Never },
+    Operation { name: "start with a provider", prepare: grow_rooted, run: Run::Start, moves: Moves::Never },
+    Operation {
+        name: "rotation at the provider",
+        prepare: grow_rooted,
+        run: Run::Online(rotate_at_provider),
+        // After a start it moves as soon as the provider was asked often enough.
+        moves: Moves::May,
     },
     Operation {
         name: "retire as compromised",
@@ -332,6 +342,26 @@ fn kill_init(node: &mut Node) {
 fn grow(node: &mut Node) {
     set_up(node);
     node.live(|running| running.renew().unwrap());
+}
+
+fn set_up_rooted(node: &mut Node) {
+    node.provider = Some(Provider::new());
+    set_up(node);
+}
+
+fn grow_rooted(node: &mut Node) {
+    set_up_rooted(node);
+    node.live(|running| running.renew().unwrap());
+}
+
+/// Until another key_id is reported. A fault is got over within moments, or not at all while it lasts.
+fn rotate_at_provider(node: &Node, running: &Running) -> Result<(), Refused> {
+    let provider = node.provider.as_ref().unwrap();
+    if running.keyring.key_id_now() == node.left {
+        provider.rotate_to(2);
+    }
+    let has_moved = running.until(&node.disk, || running.keyring.key_id_now() != node.left);
+    if has_moved { Ok(()) } else { Err(Refused("the key_id has not moved".to_owned())) }
 }
 
 pub(super) fn grow_and_rotate(node: &mut Node) {

@@ -30,7 +30,7 @@ use crate::store::Disk;
 use crate::types::{KekId, Key};
 
 /// First and last pause between attempts to turn to another key_id.
-const RETRY_MIN: Duration = Duration::from_secs(5);
+const RETRY_MIN: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(5) };
 const RETRY_MAX: Duration = Duration::from_secs(300);
 /// What a probe may take, login included. Nobody waits for it.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,6 +44,8 @@ pub(super) struct Remote {
     pub(super) heard: HashSet<String>,
     /// A question to them is under way.
     pub(super) is_asked: bool,
+    /// KEKs that wait for the end of that question.
+    waiting: Vec<(KekId, Purpose)>,
     /// After a change of the key_id has failed: when to try again, and the pause before it.
     retry: Option<(Instant, Duration)>,
     /// Keys whose version went back, and key_ids that were left and are wanted again: told once.
@@ -60,7 +62,10 @@ impl Drop for Remote {
 impl<D: Disk + Clone> Keeper<'_, D> {
     /// Begins to work with the providers that run now.
     pub(super) fn meet_providers(&mut self) {
+        let waiting = std::mem::take(&mut self.remote.waiting);
         self.remote = Remote::default();
+        self.remote.waiting = waiting;
+        self.wrap_next();
         let Some(rooted) = self.keyring.rooted() else { return self.pursue() };
         for member in rooted.providers.members() {
             if let Some(record) = self.state.roots.record(member.name(), member.kind()) {
@@ -239,7 +244,8 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     /// Asks those that have not wrapped this KEK yet.
     pub(super) fn wrap(&mut self, rooted: &Arc<Rooted>, kek: KekId, purpose: Purpose) -> Result<(), KeeperError> {
         if self.remote.is_asked {
-            return Err(KeeperError::Busy);
+            self.remote.waiting.push((kek, purpose));
+            return Ok(());
         }
         let owed: HashSet<String> = self.owed_for(rooted, &kek).into_iter().collect();
         let key = self.keks.get(&kek).and_then(|live| live.copy_key()).ok_or(KeeperError::NotOpened(kek))?;
@@ -286,8 +292,25 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             }
             Purpose::Keep => {}
         }
+        self.wrap_next();
         self.pursue();
         true
+    }
+
+    /// Those that have waited for the end of another question.
+    fn wrap_next(&mut self) {
+        let Some(rooted) = self.keyring.rooted() else {
+            // Nobody to ask: whoever waits is told.
+            return self.remote.waiting.clear();
+        };
+        while let Some((kek, purpose)) = self.remote.waiting.pop() {
+            if self.remote.is_asked {
+                return self.remote.waiting.push((kek, purpose));
+            }
+            if let Err(error) = self.wrap(&rooted, kek, purpose) {
+                trouble("let the providers wrap a local KEK", &error);
+            }
+        }
     }
 
     /// How new texts are made now.

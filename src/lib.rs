@@ -8,7 +8,7 @@
 //! | row | modules | what they are |
 //! |---|---|---|
 //! | 0 | [`types`] | ids, secret bytes, failure classes |
-//! | 1 | [`envelope`] [`store`] [`audit`] [`sandbox`] | pure bytes; atomic files; events; what the process may not do |
+//! | 1 | [`envelope`] [`store`] [`audit`] [`sandbox`] [`kms`] | pure bytes; atomic files; events; what the process may not do; the KMS messages and a call of them |
 //! | 2 | [`seal`] | client of the sealer, node root |
 //! | 3 | [`sealer`] [`provider`] | the process behind it: device engines; keys that live elsewhere |
 //! | 4 | [`keyring`] | local KEKs, states, rotation, key_id |
@@ -27,6 +27,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod envelope;
 pub mod keyring;
+pub mod kms;
 pub mod provider;
 pub mod sandbox;
 pub mod seal;

@@ -1,4 +1,4 @@
-//! The KMS API: v2 and v1beta1 on one unix socket. Alone names tonic, prost and hyper.
+//! The KMS API: v2 and v1beta1 on one unix socket. Alone names tonic and HTTP servers; the messages are those of `kms`.
 //!
 //! ```text
 //! listen ▶ peer check ▶ authority fix ▶ HTTP/2 (hyper) ▶ admission ▶ v1 | v2 adapter ▶ keyring

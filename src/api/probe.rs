@@ -5,20 +5,20 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use h2::client::SendRequest;
-use http::{HeaderMap, Request, Version};
+use bytes::Bytes;
 use prost::Message;
 use tokio::net::UnixStream;
+use zeroize::Zeroizing;
 
-use super::pb::v2::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse};
+use crate::kms::v2::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse};
+use crate::kms::{CallError, Connection, wiped};
 use crate::types::random::{self, RandomError};
 use crate::types::{Class, Key};
 
 /// kube-apiserver's own limit for a call (apiserver/v1/defaults.go), for all three together.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// gRPC: one byte for compression, four for the length.
-const PREFIX_BYTES: usize = 5;
+/// Of KMS v2.
+const SERVICE: &str = "/v2.KeyManagementService/";
 
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -100,14 +100,12 @@ pub async fn round_trip(socket: &Path) -> Result<Probe, ProbeError> {
 async fn calls(socket: &Path) -> Result<Probe, ProbeError> {
     let stream = UnixStream::connect(socket).await;
     let stream = stream.map_err(|source| ProbeError::Unreachable { path: socket.to_owned(), source })?;
-    let (client, connection) = h2::client::handshake(stream).await.map_err(ProbeError::Transport)?;
-    // Ends with the last handle; its failure shows in the calls.
-    tokio::spawn(connection);
-    let status: StatusResponse = call(&client, "Status", &StatusRequest {}).await?;
+    let connection = Connection::begin(stream).await.map_err(|error| failed("", error))?;
+    let status: StatusResponse = call(&connection, "Status", &StatusRequest {}).await?;
     let plaintext = Key::random().map_err(ProbeError::Random)?;
     let uid = hex::encode(random::array::<16>().map_err(ProbeError::Random)?);
-    let request = EncryptRequest { plaintext: Bytes::copy_from_slice(plaintext.expose()), uid: uid.clone() };
-    let encrypted: EncryptResponse = call(&client, "Encrypt", &request).await?;
+    let request = EncryptRequest { plaintext: copy_of(&plaintext), uid: uid.clone() };
+    let encrypted: EncryptResponse = call(&connection, "Encrypt", &request).await?;
     if encrypted.key_id != status.key_id {
         return Err(ProbeError::Contract("Encrypt and Status give different key_ids"));
     }
@@ -118,7 +116,7 @@ async fn calls(socket: &Path) -> Result<Probe, ProbeError> {
         key_id: encrypted.key_id,
         annotations: encrypted.annotations,
     };
-    let decrypted: DecryptResponse = call(&client, "Decrypt", &request).await?;
+    let decrypted: DecryptResponse = call(&connection, "Decrypt", &request).await?;
     if decrypted.plaintext != plaintext.expose()[..] {
         return Err(ProbeError::Contract("Decrypt does not give back what was encrypted"));
     }
@@ -126,56 +124,22 @@ async fn calls(socket: &Path) -> Result<Probe, ProbeError> {
 }
 
 async fn call<Q: Message, A: Message + Default>(
-    client: &SendRequest<Bytes>,
+    connection: &Connection,
     call: &'static str,
     message: &Q,
 ) -> Result<A, ProbeError> {
-    let request = Request::post(format!("http://localhost/v2.KeyManagementService/{call}"))
-        .version(Version::HTTP_2)
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())
-        .map_err(|_| ProbeError::Contract("the request cannot be built"))?;
-    let mut client = client.clone().ready().await.map_err(ProbeError::Transport)?;
-    let (response, mut body) = client.send_request(request, false).map_err(ProbeError::Transport)?;
-    body.send_data(frame(message), true).map_err(ProbeError::Transport)?;
-    let response = response.await.map_err(ProbeError::Transport)?;
-    let (head, mut body) = response.into_parts();
-    refused(call, &head.headers)?;
-    let mut bytes = BytesMut::new();
-    while let Some(chunk) = body.data().await {
-        let chunk = chunk.map_err(ProbeError::Transport)?;
-        // Fails only when more is released than was received.
-        let _ = body.flow_control().release_capacity(chunk.len());
-        bytes.extend_from_slice(&chunk);
-    }
-    if let Some(trailers) = body.trailers().await.map_err(ProbeError::Transport)? {
-        refused(call, &trailers)?;
-    }
-    if bytes.len() < PREFIX_BYTES {
-        return Err(ProbeError::Contract("an answer is cut short"));
-    }
-    bytes.advance(PREFIX_BYTES);
-    A::decode(bytes).map_err(|_| ProbeError::Contract("an answer is not a message of the API"))
+    let answer = connection.call(&format!("{SERVICE}{call}"), message, TIMEOUT).await;
+    answer.map_err(|error| failed(call, error))
 }
 
-fn frame(message: &impl Message) -> Bytes {
-    let body = message.encode_to_vec();
-    let mut frame = BytesMut::with_capacity(PREFIX_BYTES + body.len());
-    frame.put_u8(0);
-    // The longest of our messages is below 2 kB.
-    frame.put_u32(u32::try_from(body.len()).unwrap_or(u32::MAX));
-    frame.put_slice(&body);
-    frame.freeze()
+fn copy_of(key: &Key) -> Bytes {
+    wiped(Zeroizing::new(key.expose().to_vec()))
 }
 
-fn refused(call: &'static str, headers: &HeaderMap) -> Result<(), ProbeError> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    match text("grpc-status") {
-        Some(code) if code != "0" => {
-            let message = text("grpc-message").unwrap_or_default().replace("%20", " ");
-            Err(ProbeError::Refused { call, code, message })
-        }
-        Some(_) | None => Ok(()),
+fn failed(call: &'static str, error: CallError) -> ProbeError {
+    match error {
+        CallError::Answer(why) => ProbeError::Contract(why),
+        CallError::Refused { code, message } => ProbeError::Refused { call, code: code.to_string(), message },
+        CallError::Transport(source) => ProbeError::Transport(source),
     }
 }

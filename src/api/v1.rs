@@ -5,14 +5,14 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::pb::v1beta1::key_management_service_server::KeyManagementService;
-use super::pb::v1beta1::{
-    DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, VersionRequest, VersionResponse,
-};
 use super::status;
 use super::v2::{lend, wipe};
 use crate::audit::{Event, emit};
 use crate::envelope::Api;
 use crate::keyring::Keyring;
+use crate::kms::v1beta1::{
+    DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, VersionRequest, VersionResponse,
+};
 
 /// envelope/grpc_service.go in k8s.io/apiserver checks for exactly this.
 const VERSION: &str = "v1beta1";

@@ -7,11 +7,11 @@ use tonic::{Request, Response, Status, async_trait};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::pb::v2::key_management_service_server::KeyManagementService;
-use super::pb::v2::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse};
 use super::{V2Version, status};
 use crate::audit::{Event, emit};
 use crate::envelope::{Api, KEY_ID_MAX_BYTES, Wraps};
 use crate::keyring::{Attached, Keyring};
+use crate::kms::v2::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse};
 use crate::types::{RequestUid, Secret};
 
 /// api.proto v2, StatusResponse: "the only acceptable value is ok".

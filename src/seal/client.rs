@@ -1,17 +1,22 @@
 //! Asks the sealer. Every question opens its own connection, so that a sealer that died and came back is no event at all.
 //!
-//! Blocking: a TPM takes its time (seconds), and only the keeper's thread and the operator tool ever ask.
+//! Blocking: a TPM takes its time (seconds), and only the keeper's thread, the thread of the token's provider and the operator tool ever ask.
 
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
+use nix::sys::time::TimeVal;
+
 use super::fault::Fault;
 use super::frame;
 use super::protocol::{Auth, CounterStep, DeviceBlob, DeviceInfo, Request, Response};
+use super::token_key::TokenKey;
 use crate::types::wire::WireError;
 use crate::types::{Backend, Class, Key, SealTo};
 
@@ -127,10 +132,44 @@ impl SealerClient {
         }
     }
 
+    /// See [`Request::SharedKey`]. Waits no longer than this for each step of the answer.
+    pub fn shared_key(&self, key: TokenKey, make: bool, within: Duration) -> Result<TokenKey, SealerError> {
+        match self.ask_within(&Request::SharedKey { key, make }, within)? {
+            Response::SharedKey(key) => Ok(key),
+            other => Err(unfit(other)),
+        }
+    }
+
+    /// See [`Request::Wrap`]. As [`SealerClient::shared_key`].
+    pub fn wrap(
+        &self,
+        key: TokenKey,
+        auth: Auth,
+        secret: Key,
+        within: Duration,
+    ) -> Result<(TokenKey, DeviceBlob), SealerError> {
+        match self.ask_within(&Request::Wrap { key, auth, secret }, within)? {
+            Response::Wrapped { key, blob } => Ok((key, blob)),
+            other => Err(unfit(other)),
+        }
+    }
+
+    /// See [`Request::Unwrap`]. As [`SealerClient::shared_key`].
+    pub fn unwrap(&self, key: TokenKey, auth: Auth, blob: DeviceBlob, within: Duration) -> Result<Key, SealerError> {
+        match self.ask_within(&Request::Unwrap { key, auth, blob }, within)? {
+            Response::Unsealed(key) => Ok(key),
+            other => Err(unfit(other)),
+        }
+    }
+
     fn ask(&self, request: &Request) -> Result<Response, SealerError> {
+        self.ask_within(request, ANSWER_TIMEOUT)
+    }
+
+    fn ask_within(&self, request: &Request, within: Duration) -> Result<Response, SealerError> {
         let message = match self {
-            Self::Socket(path) => UnixStream::connect(path).and_then(|stream| exchange(stream, request)),
-            Self::Spawn { program, config } => spawn_and_exchange(program, config, request),
+            Self::Socket(path) => connected(path, within).and_then(|stream| exchange(stream, request, within)),
+            Self::Spawn { program, config } => spawn_and_exchange(program, config, request, within),
         };
         let message = message.map_err(|source| SealerError::Unreachable { how: self.to_string(), source })?;
         match Response::decode(message.expose()) {
@@ -156,9 +195,18 @@ fn unfit(response: Response) -> SealerError {
     SealerError::Protocol(None)
 }
 
-fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<crate::types::Secret> {
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+/// Also a sealer whose backlog is full does not hold us for longer: connect(2) on a unix socket ends with SO_SNDTIMEO (socket(7)).
+fn connected(path: &Path, within: Duration) -> io::Result<UnixStream> {
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let seconds = i64::try_from(within.as_secs()).unwrap_or(i64::MAX);
+    setsockopt(&fd, sockopt::SendTimeout, &TimeVal::new(seconds, i64::from(within.subsec_micros())))?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd.into())
+}
+
+fn exchange(mut stream: UnixStream, request: &Request, within: Duration) -> io::Result<crate::types::Secret> {
+    stream.set_read_timeout(Some(within))?;
+    stream.set_write_timeout(Some(within))?;
     frame::write(&mut stream, &request.encode())?;
     stream.shutdown(Shutdown::Write)?;
     frame::read(&mut stream)?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
@@ -167,7 +215,12 @@ fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<crate::type
 /// The TPM library logs whole buffers at its finest level; nobody's environment may turn that on.
 const TSS2_QUIET: (&str, &str) = ("TSS2_LOG", "all+NONE");
 
-fn spawn_and_exchange(program: &Path, config: &Path, request: &Request) -> io::Result<crate::types::Secret> {
+fn spawn_and_exchange(
+    program: &Path,
+    config: &Path,
+    request: &Request,
+    within: Duration,
+) -> io::Result<crate::types::Secret> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut child = Command::new(program)
         .arg("--config")
@@ -177,7 +230,7 @@ fn spawn_and_exchange(program: &Path, config: &Path, request: &Request) -> io::R
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .spawn()?;
-    let answer = exchange(ours, request);
+    let answer = exchange(ours, request, within);
     if answer.is_err() {
         child.kill()?;
     }

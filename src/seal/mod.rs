@@ -11,3 +11,4 @@ pub mod frame;
 pub mod host_secret;
 pub mod protocol;
 pub mod root;
+pub mod token_key;

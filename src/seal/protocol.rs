@@ -4,6 +4,7 @@
 //! One request, one answer; a frame is a u32 length and at most [`FRAME_MAX_BYTES`].
 
 use super::fault::{Fault, FaultCode};
+use super::token_key::TokenKey;
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{Backend, Key, SealPolicy, SealTo, Secret};
 
@@ -113,12 +114,37 @@ pub enum Request {
         /// The bytes.
         secret: Key,
     },
+    /// Look for a key in the token that machines share, and try it.
+    SharedKey {
+        /// Which.
+        key: TokenKey,
+        /// Make it if there is none of that label.
+        make: bool,
+    },
     /// Open what was sealed.
     Unseal {
         /// Needed to open it.
         auth: Auth,
         /// What [`Request::Seal`] gave.
         blob: DeviceBlob,
+    },
+    /// Open what [`Request::Wrap`] gave, on whichever machine.
+    Unwrap {
+        /// Which one wrapped it, with its id.
+        key: TokenKey,
+        /// What it is bound to.
+        auth: Auth,
+        /// The text.
+        blob: DeviceBlob,
+    },
+    /// Wrap these bytes under a key in the token that machines share.
+    Wrap {
+        /// Which.
+        key: TokenKey,
+        /// What they are bound to; no secret.
+        auth: Auth,
+        /// The bytes.
+        secret: Key,
     },
 }
 
@@ -148,8 +174,17 @@ pub enum Response {
     Parent(Vec<u8>),
     /// To [`Request::Seal`].
     Sealed(DeviceBlob),
-    /// To [`Request::Unseal`] and [`Request::Import`].
+    /// To [`Request::SharedKey`]: the key with its id.
+    SharedKey(TokenKey),
+    /// To [`Request::Unseal`], [`Request::Import`] and [`Request::Unwrap`].
     Unsealed(Key),
+    /// To [`Request::Wrap`].
+    Wrapped {
+        /// With its id, as it was used for this very text.
+        key: TokenKey,
+        /// The text.
+        blob: DeviceBlob,
+    },
 }
 
 const DESCRIBE: u8 = 1;
@@ -158,12 +193,17 @@ const UNSEAL: u8 = 3;
 const COUNTER: u8 = 4;
 const PARENT: u8 = 5;
 const IMPORT: u8 = 6;
+const SHARED_KEY: u8 = 7;
+const WRAP: u8 = 8;
+const UNWRAP: u8 = 9;
 const FAULT: u8 = 0x80;
 const DESCRIBED: u8 = 0x81;
 const SEALED: u8 = 0x82;
 const UNSEALED: u8 = 0x83;
 const COUNTED: u8 = 0x84;
 const PARENT_IS: u8 = 0x85;
+const SHARED_KEY_IS: u8 = 0x86;
+const WRAPPED: u8 = 0x87;
 
 /// Bytes of a storage root key's public area, or of a duplicate; an ECC or RSA-2048 one is below 600.
 const OBJECT_MAX_BYTES: usize = 2048;
@@ -193,8 +233,23 @@ impl Request {
                 }
                 w.raw(auth.expose()).raw(secret.expose());
             }
+            Self::SharedKey { key, make } => {
+                w.u8(SHARED_KEY);
+                key.write(&mut w);
+                w.u8(u8::from(*make));
+            }
             Self::Unseal { auth, blob } => {
                 w.u8(UNSEAL).raw(auth.expose()).bytes16(blob.as_bytes());
+            }
+            Self::Unwrap { key, auth, blob } => {
+                w.u8(UNWRAP);
+                key.write(&mut w);
+                w.raw(auth.expose()).bytes16(blob.as_bytes());
+            }
+            Self::Wrap { key, auth, secret } => {
+                w.u8(WRAP);
+                key.write(&mut w);
+                w.raw(auth.expose()).raw(secret.expose());
             }
         }
         Secret::new(w.finish())
@@ -224,7 +279,16 @@ impl Request {
                 };
                 Self::Seal { to, auth: Auth::new(key(&mut r, "auth")?), secret: key(&mut r, "secret")? }
             }
+            SHARED_KEY => Self::SharedKey { key: TokenKey::read(&mut r)?, make: flag(&mut r, "make")? },
             UNSEAL => Self::Unseal { auth: Auth::new(key(&mut r, "auth")?), blob: blob(&mut r)? },
+            UNWRAP => {
+                let name = TokenKey::read(&mut r)?;
+                Self::Unwrap { key: name, auth: Auth::new(key(&mut r, "auth")?), blob: blob(&mut r)? }
+            }
+            WRAP => {
+                let name = TokenKey::read(&mut r)?;
+                Self::Wrap { key: name, auth: Auth::new(key(&mut r, "auth")?), secret: key(&mut r, "secret")? }
+            }
             _ => return Err(WireError::BadValue("request kind")),
         };
         r.end()?;
@@ -258,8 +322,17 @@ impl Response {
             Self::Sealed(blob) => {
                 w.u8(SEALED).bytes16(blob.as_bytes());
             }
+            Self::SharedKey(key) => {
+                w.u8(SHARED_KEY_IS);
+                key.write(&mut w);
+            }
             Self::Unsealed(key) => {
                 w.u8(UNSEALED).raw(key.expose());
+            }
+            Self::Wrapped { key, blob } => {
+                w.u8(WRAPPED);
+                key.write(&mut w);
+                w.bytes16(blob.as_bytes());
             }
         }
         Secret::new(w.finish())
@@ -298,7 +371,9 @@ impl Response {
             COUNTED => Self::Counted(r.u64("counter value")?),
             PARENT_IS => Self::Parent(object(&mut r, "parent")?),
             SEALED => Self::Sealed(blob(&mut r)?),
+            SHARED_KEY_IS => Self::SharedKey(TokenKey::read(&mut r)?),
             UNSEALED => Self::Unsealed(key(&mut r, "secret")?),
+            WRAPPED => Self::Wrapped { key: TokenKey::read(&mut r)?, blob: blob(&mut r)? },
             _ => return Err(WireError::BadValue("answer kind")),
         };
         r.end()?;

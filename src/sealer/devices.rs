@@ -1,6 +1,6 @@
 //! All device engines of this machine behind one question each: a new seal names its device, an old one carries its maker's mark.
 
-use super::{Counters, Importer, Sealer};
+use super::{Counters, Importer, Sealer, SharedKeys};
 use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::protocol::{DeviceBlob, Request, Response};
 use crate::types::Backend;
@@ -31,7 +31,13 @@ impl Devices {
             Request::Seal { to, auth, secret } => {
                 self.engine(to.backend())?.seal(&secret, &auth, &to.policy()).map(Response::Sealed)
             }
+            Request::SharedKey { key, make } => self.shared()?.find(&key, make).map(Response::SharedKey),
             Request::Unseal { auth, blob } => self.engine(maker(&blob)?)?.unseal(&blob, &auth).map(Response::Unsealed),
+            Request::Unwrap { key, auth, blob } => self.shared()?.unwrap(&key, &auth, &blob).map(Response::Unsealed),
+            Request::Wrap { key, auth, secret } => {
+                let (key, blob) = self.shared()?.wrap(&key, &auth, &secret)?;
+                Ok(Response::Wrapped { key, blob })
+            }
         }
     }
 
@@ -44,6 +50,10 @@ impl Devices {
 
     fn counters(&mut self) -> Result<&mut dyn Counters, Fault> {
         self.engine(Backend::Tpm2)?.counters().ok_or_else(|| Fault::new(FaultCode::NotCompiledIn, "counters"))
+    }
+
+    fn shared(&mut self) -> Result<&mut dyn SharedKeys, Fault> {
+        self.engine(Backend::Pkcs11)?.shared().ok_or_else(|| Fault::new(FaultCode::NotCompiledIn, "shared keys"))
     }
 
     fn importer(&mut self) -> Result<&mut dyn Importer, Fault> {

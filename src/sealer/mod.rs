@@ -15,6 +15,7 @@ pub use devices::Devices;
 
 use crate::seal::fault::Fault;
 use crate::seal::protocol::{Auth, CounterStep, DeviceBlob, DeviceInfo};
+use crate::seal::token_key::TokenKey;
 use crate::types::{Key, SealPolicy};
 
 /// A device that binds 32 bytes to this machine.
@@ -39,6 +40,23 @@ pub trait Sealer {
     fn importer(&mut self) -> Option<&mut dyn Importer> {
         None
     }
+
+    /// Keys that several machines share, where the device is one that they can all reach.
+    fn shared(&mut self) -> Option<&mut dyn SharedKeys> {
+        None
+    }
+}
+
+/// Wraps under keys that have names, on any machine that shares the device. What is wrapped is bound to `auth`, which is no secret.
+pub trait SharedKeys {
+    /// The one key of this name, tried, with its id. Makes it only when that is asked for and there is none.
+    fn find(&mut self, key: &TokenKey, make: bool) -> Result<TokenKey, Fault>;
+
+    /// As [`Sealer::seal`], with the key that was used.
+    fn wrap(&mut self, key: &TokenKey, auth: &Auth, secret: &Key) -> Result<(TokenKey, DeviceBlob), Fault>;
+
+    /// The mirror of [`SharedKeys::wrap`]. Refuses a text of another key than this one.
+    fn unwrap(&mut self, key: &TokenKey, auth: &Auth, blob: &DeviceBlob) -> Result<Key, Fault>;
 }
 
 /// Counters that nothing can set back: not a restored disk, and not their own removal.

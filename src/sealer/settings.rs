@@ -7,6 +7,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::seal::token_key::TokenKey;
+
 /// Handle of the shared storage root key: TCG TPM v2.0 Provisioning Guidance §7.8, table 2.
 pub const DEFAULT_PARENT_HANDLE: u32 = 0x8100_0001;
 
@@ -99,8 +101,8 @@ impl Pkcs11Settings {
     pub const TOKEN_LABEL_MAX: usize = 32;
     /// Bytes of a token's serial number: CK_TOKEN_INFO.
     pub const TOKEN_SERIAL_MAX: usize = 16;
-    /// Bytes of CKA_LABEL and CKA_ID. The standard sets no limit; tokens do, and what we write is well below.
-    pub const KEY_NAME_MAX: usize = 64;
+    /// Bytes of CKA_LABEL and CKA_ID.
+    pub const KEY_NAME_MAX: usize = TokenKey::NAME_MAX_BYTES;
 }
 
 /// How a token encrypts 64 bytes for us. The number is its place in the blob and never changes.

@@ -40,29 +40,44 @@ pub(super) struct WrappingKey {
     pub(super) handles: Handles,
 }
 
+/// What is looked for, and made if it may be.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) label: &'a str,
+    pub(super) id: Option<&'a [u8]>,
+    pub(super) make: bool,
+    /// In the order in which they are tried.
+    pub(super) mechanisms: &'a [Pkcs11Mechanism],
+}
+
+impl<'a> Wanted<'a> {
+    /// The key that seals the node root.
+    pub(super) fn of(settings: &'a Pkcs11Settings) -> Self {
+        let Pkcs11Settings { key_label, key_id, make_key, mechanism, .. } = settings;
+        let mechanisms = mechanism.as_ref().map_or(Pkcs11Mechanism::ALL.as_slice(), std::slice::from_ref);
+        Self { label: key_label, id: key_id.as_deref(), make: *make_key, mechanisms }
+    }
+}
+
 /// An object with its CKA_ID.
 type Found = (Vec<u8>, ObjectHandle);
 
 /// The key that new seals go under: the one that is there, or a new one.
-pub(super) fn for_sealing(library: &Pkcs11, token: &Token, settings: &Pkcs11Settings) -> Result<WrappingKey, Failure> {
+pub(super) fn for_sealing(library: &Pkcs11, token: &Token, wanted: &Wanted<'_>) -> Result<WrappingKey, Failure> {
     let session = &token.session;
-    let label = settings.key_label.as_str();
-    let candidates = match settings.mechanism {
-        Some(mechanism) => vec![mechanism],
-        None => Pkcs11Mechanism::ALL.to_vec(),
-    };
-    for mechanism in &candidates {
-        if let Some((id, handles)) = one(session, *mechanism, label, settings.key_id.as_deref())? {
+    let Wanted { label, id, make: may_make, mechanisms } = *wanted;
+    for mechanism in mechanisms {
+        if let Some((id, handles)) = one(session, *mechanism, label, id)? {
             let tried = WrappingKey { mechanism: *mechanism, id, handles };
             return trial(session, &handles).map(|()| tried);
         }
     }
-    if settings.key_id.is_some() || !settings.make_key {
-        return Err(fault(FaultCode::HsmKey, format!("there is no key of the label {label:?}{}", and_id(settings))));
+    if id.is_some() || !may_make {
+        return Err(fault(FaultCode::HsmKey, format!("there is no key of the label {label:?}{}", and_id(id))));
     }
     let offered = library.get_mechanism_list(token.slot).map_err(|error| Failure::new(Step::FindToken, &error))?;
     let mut reasons = Vec::new();
-    for mechanism in candidates {
+    for mechanism in mechanisms.iter().copied() {
         match needed(mechanism).iter().find(|needed| !offered.contains(needed)) {
             Some(absent) => reasons.push(format!("{}: {absent} is not offered", mechanism.label())),
             None => match make(session, mechanism, label) {
@@ -335,6 +350,6 @@ fn fault(code: FaultCode, detail: impl Into<String>) -> Failure {
     Failure::last(Fault::new(code, detail))
 }
 
-fn and_id(settings: &Pkcs11Settings) -> String {
-    settings.key_id.as_ref().map(|id| format!(" and the id {}", hex::encode(id))).unwrap_or_default()
+fn and_id(id: Option<&[u8]>) -> String {
+    id.map(|id| format!(" and the id {}", hex::encode(id))).unwrap_or_default()
 }

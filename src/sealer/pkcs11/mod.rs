@@ -16,6 +16,7 @@ mod key;
 mod login;
 mod mechanism;
 mod module;
+mod shared;
 mod token;
 
 use std::time::Duration;
@@ -27,11 +28,12 @@ use zeroize::Zeroizing;
 
 use self::blob::{Blob, Head};
 use self::fault::Failure;
+use self::key::Wanted;
 use self::login::Pins;
 use self::module::Module;
 use self::token::Token;
-use super::Sealer;
 use super::settings::Pkcs11Settings;
+use super::{Sealer, SharedKeys};
 use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::protocol::{Auth, DeviceBlob, DeviceInfo};
 use crate::types::{Key, SealPolicy};
@@ -104,15 +106,15 @@ impl Pkcs11 {
     fn seal_once(
         module: &Module,
         token: &Token,
-        settings: &Pkcs11Settings,
+        wanted: &Wanted<'_>,
         secret: &Key,
         auth: &Auth,
-    ) -> Result<Vec<u8>, Failure> {
-        let wrapping = key::for_sealing(module.library(), token, settings)?;
+    ) -> Result<Blob, Failure> {
+        let wrapping = key::for_sealing(module.library(), token, wanted)?;
         let facts = token.facts.clone();
         let head = Head {
             mechanism: wrapping.mechanism,
-            key_label: settings.key_label.clone(),
+            key_label: wanted.label.to_owned(),
             key_id: wrapping.id,
             token: [facts.label, facts.serial, facts.manufacturer, facts.model],
         };
@@ -121,7 +123,25 @@ impl Pkcs11 {
         payload[..Key::LEN].copy_from_slice(secret.expose());
         payload[Key::LEN..].copy_from_slice(&*tag(auth, &bytes, secret.expose()));
         let sealed = mechanism::encrypt(&token.session, &wrapping.handles, &bytes, &*payload)?;
-        Ok(Blob { head, sealed }.encode())
+        Ok(Blob { head, sealed })
+    }
+
+    /// Seals and opens again. What will be stored is what is proved. Gives the CKA_ID of the key that was used too.
+    fn seal_and_prove(
+        &mut self,
+        wanted: &Wanted<'_>,
+        secret: &Key,
+        auth: &Auth,
+    ) -> Result<(Vec<u8>, DeviceBlob), Fault> {
+        let bytes = self.run(|module, token, _| Self::seal_once(module, token, wanted, secret, auth))?.encode();
+        let stored = decode(&bytes).map_err(|fault| unproved(&fault))?;
+        let back = self.run(|_, token, _| Self::unseal_once(token, &stored, auth)).map_err(|fault| unproved(&fault))?;
+        if !bool::from(back.expose().ct_eq(secret.expose())) {
+            return Err(Fault::new(FaultCode::Verify, "other bytes came back"));
+        }
+        let blob = DeviceBlob::new(bytes);
+        let blob = blob.ok_or_else(|| Fault::new(FaultCode::Internal, "the sealed blob is too long"))?;
+        Ok((stored.head.key_id, blob))
     }
 
     fn unseal_once(token: &Token, blob: &Blob, auth: &Auth) -> Result<Key, Failure> {
@@ -158,14 +178,8 @@ impl Sealer for Pkcs11 {
         if *policy != SealPolicy::None {
             return Err(Fault::new(FaultCode::NotCompiledIn, "a token has no policies: only a TPM has PCRs"));
         }
-        let bytes = self.run(|module, token, settings| Self::seal_once(module, token, settings, secret, auth))?;
-        // What will be stored is what is proved.
-        let stored = decode(&bytes).map_err(|fault| unproved(&fault))?;
-        let back = self.run(|_, token, _| Self::unseal_once(token, &stored, auth)).map_err(|fault| unproved(&fault))?;
-        if !bool::from(back.expose().ct_eq(secret.expose())) {
-            return Err(Fault::new(FaultCode::Verify, "other bytes came back"));
-        }
-        DeviceBlob::new(bytes).ok_or_else(|| Fault::new(FaultCode::Internal, "the sealed blob is too long"))
+        let settings = self.settings.clone();
+        self.seal_and_prove(&Wanted::of(&settings), secret, auth).map(|(_, blob)| blob)
     }
 
     fn unseal(&mut self, blob: &DeviceBlob, auth: &Auth) -> Result<Key, Fault> {
@@ -186,6 +200,10 @@ impl Sealer for Pkcs11 {
             let name = key::name(&token.session, settings)?;
             token::look(module.library(), settings).map(|facts| info(facts, name))
         })
+    }
+
+    fn shared(&mut self) -> Option<&mut dyn SharedKeys> {
+        Some(self)
     }
 }
 

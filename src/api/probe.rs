@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use prost::Message;
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
 use crate::kms::v2::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse};
-use crate::kms::{CallError, Connection, wiped};
+use crate::kms::{CallError, Connection, Message, wiped};
 use crate::types::random::{self, RandomError};
 use crate::types::{Class, Key};
 

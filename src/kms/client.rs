@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use h2::Reason;
 use h2::client::SendRequest;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, StatusCode, Version};
@@ -44,6 +45,15 @@ pub(crate) enum CallError {
     /// HTTP/2 or the socket.
     #[error("the connection failed")]
     Transport(#[source] h2::Error),
+}
+
+impl CallError {
+    /// The other side hung up, or gave the call up in an orderly way, as against speaking something else than HTTP/2.
+    pub(crate) fn is_of_peer_that_left(&self) -> bool {
+        let Self::Transport(error) = self else { return false };
+        let orderly = [Reason::NO_ERROR, Reason::CANCEL, Reason::REFUSED_STREAM, Reason::ENHANCE_YOUR_CALM];
+        error.is_io() || (error.is_remote() && error.reason().is_some_and(|reason| orderly.contains(&reason)))
+    }
 }
 
 /// A connection, closed when it drops.

@@ -7,6 +7,7 @@
 mod client;
 
 use bytes::Bytes;
+pub(crate) use prost::Message;
 use zeroize::Zeroizing;
 
 pub(crate) use client::{CallError, Connection};

@@ -1,4 +1,5 @@
-//! Providers: keys that live elsewhere and wrap local KEKs. Each kind is a folder behind a cargo feature.
+//! Providers: keys that live elsewhere and wrap local KEKs. Each kind is a folder behind a cargo feature, but for `kms_plugin`, which
+//! needs no library that the API does not need.
 //!
 //! [`Kek`] is the joint. A provider knows its own protocol and its own login, and nothing of keyrings, retries, budgets or
 //! health: who asks decides those by [`ProviderError::class`]. It never reports a success that it did not see: an empty answer, a
@@ -16,9 +17,12 @@ mod credentials;
 mod error;
 #[cfg(feature = "http-client")]
 mod http;
+pub mod kms_plugin;
 #[cfg(feature = "http-client")]
 mod lease;
 pub mod observed;
+#[cfg(feature = "pkcs11")]
+pub mod pkcs11;
 pub mod set;
 #[cfg(feature = "vault")]
 pub mod vault;

@@ -12,8 +12,6 @@ const VERSION: u8 = 1;
 const IDENTITY_MAX_BYTES: usize = 512;
 /// Bytes of a version.
 const VERSION_MAX_BYTES: usize = 256;
-/// Bytes of a text: RSA-4096 in base64 has 684, an AWS text about 190, one of another KMS plugin up to 1,024 (api.proto, KMS v2).
-const TEXT_MAX_BYTES: usize = 4096;
 
 /// Empty, too long, or with characters that no provider uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +69,10 @@ pub struct Wrapped {
 }
 
 impl Wrapped {
+    /// Bytes of a text: RSA-4096 in base64 has 684, an AWS text about 190, one of another KMS plugin up to 1,024 (api.proto, KMS v2) and
+    /// its annotations.
+    pub const TEXT_MAX_BYTES: usize = 4096;
+
     /// Refuses an empty text: a provider that answers with nothing has wrapped nothing.
     pub fn new(
         kind: ProviderKind,
@@ -78,7 +80,7 @@ impl Wrapped {
         version: KeyVersion,
         text: Vec<u8>,
     ) -> Result<Self, TextError> {
-        let fits = (1..=TEXT_MAX_BYTES).contains(&text.len());
+        let fits = (1..=Self::TEXT_MAX_BYTES).contains(&text.len());
         if fits { Ok(Self { kind, identity, version, text }) } else { Err(TextError("a provider's text")) }
     }
 

@@ -1,0 +1,195 @@
+//! A connection to the plugin, after a look at who listens, and what its refusals mean.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+
+use super::{KmsPluginSettings, PluginApi};
+use crate::kms::{CallError, Connection, Message};
+use crate::provider::{ErrorKind, ProviderError};
+
+/// Characters of a text of the plugin's that are shown.
+const SHOWN_MAX: usize = 200;
+/// Characters in a row that look like a key in hex (64) or base64 (44) from here on.
+const WORD_MAX: usize = 40;
+
+/// A method of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    Decrypt,
+    Encrypt,
+    /// KMS v2.
+    Status,
+    /// KMS v1beta1.
+    Version,
+}
+
+impl Method {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Decrypt => "Decrypt",
+            Self::Encrypt => "Encrypt",
+            Self::Status => "Status",
+            Self::Version => "Version",
+        }
+    }
+}
+
+/// A plugin that is connected.
+pub(super) struct Plugin {
+    connection: Connection,
+    patience: Duration,
+}
+
+impl Plugin {
+    /// Refuses what is no socket, our own one, and a listener of a user that is not expected, before a byte is sent.
+    pub(super) async fn connect(settings: &KmsPluginSettings) -> Result<Self, ProviderError> {
+        let path = &settings.socket;
+        let unfit = |why: &str| ProviderError::new(ErrorKind::Unfit, format!("{} {why}", path.display()));
+        let place = Place::of(path).map_err(|error| unreachable(path, error))?;
+        if !place.is_socket {
+            return Err(unfit("is no socket"));
+        }
+        let is_ours = |own: &Path| own == path || Place::of(own).is_ok_and(|own| own == place);
+        if settings.own_sockets.iter().any(|own| is_ours(own)) {
+            return Err(unfit("is a socket of Nodeseal itself: name the other plugin's"));
+        }
+        let stream = UnixStream::connect(path).await.map_err(|error| unreachable(path, error))?;
+        let peer = stream.peer_cred().map_err(|error| unreachable(path, error))?;
+        let own = nix::unistd::geteuid().as_raw();
+        if peer.uid() != 0 && peer.uid() != own && !settings.allow_uids.contains(&peer.uid()) {
+            let detail = format!(
+                "{}: user {} listens there; expected are root and user {own}: run the plugin as one of them, or allow its user",
+                path.display(),
+                peer.uid()
+            );
+            return Err(ProviderError::new(ErrorKind::Peer, detail));
+        }
+        let connection = Connection::begin(stream).await.map_err(|error| failed(Method::Status, error))?;
+        Ok(Self { connection, patience: settings.timeout })
+    }
+
+    pub(super) async fn call<Q: Message, A: Message + Default>(
+        &self,
+        api: PluginApi,
+        method: Method,
+        question: &Q,
+    ) -> Result<A, ProviderError> {
+        let path = format!("/{}.KeyManagementService/{}", api.label(), method.name());
+        self.connection.call(&path, question, self.patience).await.map_err(|error| failed(method, error))
+    }
+}
+
+/// What lies at a path, links followed.
+#[derive(PartialEq, Eq)]
+struct Place {
+    device: u64,
+    inode: u64,
+    is_socket: bool,
+}
+
+impl Place {
+    fn of(path: &Path) -> io::Result<Self> {
+        let meta = fs::metadata(path)?;
+        Ok(Self { device: meta.dev(), inode: meta.ino(), is_socket: meta.file_type().is_socket() })
+    }
+}
+
+fn unreachable(path: &Path, error: io::Error) -> ProviderError {
+    let (kind, why) = match error.kind() {
+        io::ErrorKind::PermissionDenied => (ErrorKind::Unfit, "our user may not open it"),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => (ErrorKind::Away, "no plugin listens there"),
+        _ => (ErrorKind::Away, "it cannot be connected"),
+    };
+    ProviderError::new(kind, format!("{}: {why}", path.display())).because(error)
+}
+
+fn failed(method: Method, error: CallError) -> ProviderError {
+    let name = method.name();
+    match error {
+        CallError::Answer(why) => ProviderError::new(ErrorKind::Protocol, format!("{name}: {why}")),
+        CallError::Refused { code, message } => {
+            let detail = format!("{name}: gRPC code {code}, {:?}", shown(&message));
+            ProviderError::new(refusal(method, code), detail)
+        }
+        error @ CallError::Transport(_) => {
+            let kind = if error.is_of_peer_that_left() { ErrorKind::Away } else { ErrorKind::Protocol };
+            ProviderError::new(kind, name).because(error)
+        }
+    }
+}
+
+/// gRPC's codes (grpc/doc/statuscodes.md) as plugins use them.
+const fn refusal(method: Method, code: u16) -> ErrorKind {
+    match (code, method) {
+        // CANCELLED, DEADLINE_EXCEEDED
+        (1 | 4, _) => ErrorKind::Away,
+        // INVALID_ARGUMENT, OUT_OF_RANGE, DATA_LOSS
+        (3 | 11 | 15, Method::Decrypt) => ErrorKind::Text,
+        // The same of what is no text; UNIMPLEMENTED: another API, or no plugin.
+        (3 | 11 | 15 | 12, _) => ErrorKind::Unfit,
+        // NOT_FOUND; FAILED_PRECONDITION: what clouds say of a key that is disabled.
+        (5 | 9, _) => ErrorKind::NoKey,
+        (7, _) => ErrorKind::Forbidden,
+        (8, _) => ErrorKind::Throttled,
+        (16, _) => ErrorKind::Login,
+        // UNKNOWN is every error that a plugin in Go did not give a code; INTERNAL, ABORTED, UNAVAILABLE.
+        (2 | 6 | 10 | 13 | 14, _) => ErrorKind::Down,
+        _ => ErrorKind::Protocol,
+    }
+}
+
+/// A text of the plugin's for people: bounded, on one line, and without words that could be a key.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let len = rest.find(|c| !is_of_word(c)).unwrap_or(rest.len());
+        let (part, after) = rest.split_at(len.max(first.len_utf8()));
+        match len {
+            0 if first.is_ascii_graphic() || first == ' ' => shown.push(first),
+            0 => shown.push('?'),
+            len if len > WORD_MAX => shown.push_str("[...]"),
+            _ => shown.push_str(part),
+        }
+        if shown.len() > SHOWN_MAX {
+            shown.truncate(SHOWN_MAX);
+            break;
+        }
+        rest = after;
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_the_plugin_is_bounded_and_shows_no_key() {
+        assert_eq!(
+            shown("permission denied on projects/p-1/keyRings/r"),
+            "permission denied on projects/p-1/keyRings/r"
+        );
+        assert_eq!(shown(&format!("key {} here", "ab".repeat(32))), "key [...] here");
+        assert_eq!(shown(&format!("key={}", "A+/".repeat(20))), "[...]");
+        assert_eq!(shown("a\nb\u{1b}[31mü"), "a?b?[31m?");
+        assert_eq!(shown(&"x ".repeat(1000)).len(), SHOWN_MAX);
+    }
+
+    #[test]
+    fn every_code_of_grpc_has_a_kind() {
+        let of = |method| (0..=17).map(|code| refusal(method, code)).collect::<Vec<_>>();
+        for method in [Method::Encrypt, Method::Status, Method::Decrypt] {
+            let kinds = of(method);
+            let unknown: Vec<_> = (0..=17).filter(|code| kinds[*code] == ErrorKind::Protocol).collect();
+            assert_eq!(unknown, [0, 17]);
+        }
+        assert_eq!((refusal(Method::Decrypt, 3), refusal(Method::Encrypt, 3)), (ErrorKind::Text, ErrorKind::Unfit));
+    }
+}

@@ -171,7 +171,11 @@ impl SealerClient {
             Self::Socket(path) => connected(path, within).and_then(|stream| exchange(stream, request, within)),
             Self::Spawn { program, config } => spawn_and_exchange(program, config, request, within),
         };
-        let message = message.map_err(|source| SealerError::Unreachable { how: self.to_string(), source })?;
+        let message = message.map_err(|source| match source.kind() {
+            // Longer than any answer: somebody else listens there.
+            io::ErrorKind::InvalidData => SealerError::Protocol(None),
+            _ => SealerError::Unreachable { how: self.to_string(), source },
+        })?;
         match Response::decode(message.expose()) {
             Ok(Response::Fault(fault)) => Err(SealerError::Device(fault)),
             Ok(response) => Ok(response),

@@ -15,7 +15,29 @@ pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// What one call may take where it is waited for.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A key at a provider, and power over it.
+/// What goes wrong between a provider and its server.
+#[derive(Clone, Copy, Debug)]
+pub enum Trouble {
+    None,
+    /// The connection is closed at once.
+    Reset,
+    /// The answer stops in the middle.
+    Half,
+    /// There is no answer.
+    Silent,
+    /// The answer waits.
+    Late(Duration),
+    /// An answer that cannot be right, below [`Ground::lies`].
+    Lie(usize),
+    /// An answer that is longer than any.
+    Flood,
+}
+
+/// Answers over HTTP that cannot be right.
+const LIES: [&str; 9] =
+    ["", "{}", "null", "[]", "\"\"", "<html>It works!</html>", "{\"data\":{}}", "{\"data\":null}", "\u{0}\u{1}"];
+
+/// A key at a provider, and power over it. A provider over HTTP has a proxy, which makes all trouble; others make their own.
 pub trait Ground: Send + Sync {
     /// Each with a login of its own, and with this time for each call.
     fn kek_within(&self, timeout: Duration) -> Arc<dyn Kek>;
@@ -24,7 +46,29 @@ pub trait Ground: Send + Sync {
     }
     /// One that logs in with what the provider does not know.
     fn stranger(&self) -> Arc<dyn Kek>;
-    fn proxy(&self) -> &Proxy;
+    fn proxy(&self) -> &Proxy {
+        panic!("this provider does not speak HTTP")
+    }
+    fn trouble(&self, trouble: Trouble) {
+        let told = |body: String| {
+            self.proxy().change(move |_, mut given| {
+                body.clone_into(&mut given.body);
+                given
+            });
+        };
+        match trouble {
+            Trouble::None => self.proxy().set(Mode::Pass),
+            Trouble::Reset => self.proxy().set(Mode::Reset),
+            Trouble::Half => self.proxy().set(Mode::Half),
+            Trouble::Silent => self.proxy().set(Mode::Silent),
+            Trouble::Late(pause) => self.proxy().set(Mode::Late(pause)),
+            Trouble::Lie(number) => told(LIES[number].into()),
+            Trouble::Flood => told("x".repeat(2 << 20)),
+        }
+    }
+    fn lies(&self) -> usize {
+        LIES.len()
+    }
     fn rotate(&self);
     /// Versions before the newest can no longer be used, or the key cannot.
     fn disable(&self);
@@ -36,10 +80,20 @@ pub trait Ground: Send + Sync {
     fn binds(&self) -> bool;
     /// Texts that no error may show.
     fn canaries(&self) -> Vec<String>;
-    /// Whether a request is one that wraps or one that unwraps.
+    /// Whether a request over HTTP is one that wraps or one that unwraps.
     fn is_wrap(path: &str) -> bool
     where
-        Self: Sized;
+        Self: Sized,
+    {
+        panic!("{path}: this provider does not speak HTTP")
+    }
+    /// Whether the server was asked to wrap: the suite must not pass on nothing.
+    fn saw_a_wrap(&self) -> bool
+    where
+        Self: Sized,
+    {
+        self.proxy().seen().iter().any(|seen| Self::is_wrap(seen.path()))
+    }
 }
 
 /// Whose KEK.
@@ -158,44 +212,36 @@ fn flipped(text: &[u8], at: usize) -> Vec<u8> {
     text
 }
 
-pub async fn an_answer_that_cannot_be_right_is_an_error<G: Ground>(ground: G) {
+pub async fn an_answer_that_cannot_be_right_is_an_error(ground: impl Ground) {
     let kek = ground.kek();
     let (_, of, wrapped) = one(&*kek).await;
     let key = Key::random().unwrap();
-    for body in
-        ["", "{}", "null", "[]", "\"\"", "<html>It works!</html>", "{\"data\":{}}", "{\"data\":null}", "\u{0}\u{1}"]
-    {
-        ground.proxy().change(move |_, mut given| {
-            body.clone_into(&mut given.body);
-            given
-        });
+    for number in 0..ground.lies() {
+        ground.trouble(Trouble::Lie(number));
         let wrong = [ErrorKind::Lied, ErrorKind::Protocol];
         refused(&ground, kek.wrap_key(&key, of.context()).await, &wrong);
         refused(&ground, kek.unwrap_key(&wrapped, of.context()).await, &wrong);
         refused(&ground, kek.probe().await, &wrong);
     }
     // An answer to one question is none to another: what was wrapped is not what is opened.
-    ground.proxy().set(Mode::Pass);
+    ground.trouble(Trouble::None);
     let (_, _, other) = one(&*kek).await;
     assert_ne!(other.text(), wrapped.text());
-    ground.proxy().change(|_, mut given| {
-        given.body = "x".repeat(2 << 20);
-        given
-    });
+    ground.trouble(Trouble::Flood);
     refused(&ground, kek.probe().await, &[ErrorKind::Protocol]);
 }
 
 pub async fn what_is_away_is_away_within_the_time_and_is_used_when_it_is_back(ground: impl Ground) {
     let kek = ground.kek_within(SHORT_TIMEOUT);
     let (key, of, wrapped) = one(&*kek).await;
-    for mode in [Mode::Reset, Mode::Half, Mode::Silent, Mode::Late(2 * SHORT_TIMEOUT)] {
-        ground.proxy().set(mode);
+    for trouble in [Trouble::Reset, Trouble::Half, Trouble::Silent, Trouble::Late(2 * SHORT_TIMEOUT)] {
+        ground.trouble(trouble);
         let begun = Instant::now();
         refused(&ground, kek.unwrap_key(&wrapped, of.context()).await, &[ErrorKind::Away]);
         refused(&ground, kek.probe().await, &[ErrorKind::Away]);
         assert!(begun.elapsed() < 2 * SHORT_TIMEOUT + Duration::from_secs(1), "{:?}", begun.elapsed());
     }
-    ground.proxy().set(Mode::Late(Duration::from_millis(50)));
+    ground.trouble(Trouble::Late(Duration::from_millis(50)));
     assert_eq!(kek.unwrap_key(&wrapped, of.context()).await.unwrap().expose(), key.expose());
     kek.probe().await.unwrap();
 }
@@ -273,7 +319,7 @@ pub async fn sixty_four_at_once_share_one_login(ground: impl Ground) {
     }
 }
 
-pub async fn a_rotation_under_load_never_makes_text_and_version_differ<G: Ground>(ground: G) {
+pub async fn a_rotation_under_load_never_makes_text_and_version_differ(ground: impl Ground) {
     let kek = ground.kek();
     let mut all = Vec::new();
     let mut versions = BTreeSet::new();
@@ -289,7 +335,7 @@ pub async fn a_rotation_under_load_never_makes_text_and_version_differ<G: Ground
     for (key, of, wrapped) in all {
         assert_eq!(kek.unwrap_key(&wrapped, of.context()).await.unwrap().expose(), key.expose());
     }
-    assert!(ground.proxy().seen().iter().any(|seen| G::is_wrap(seen.path())));
+    assert!(ground.saw_a_wrap());
 }
 
 /// One test for each claim, on a ground of its own.

@@ -1,6 +1,5 @@
 //! What every provider must do (`conformance`), on real servers, and what each does besides. Servers are built once by
 //! `make test` and kept in the user's cache; NODESEAL_SERVERS names the folder.
-#![cfg(feature = "vault")]
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -15,21 +14,31 @@
 mod aws;
 #[cfg(feature = "azure")]
 mod azure;
-#[cfg(feature = "tpm2")]
+#[cfg(all(feature = "tpm2", feature = "vault"))]
 #[path = "../service/client.rs"]
 #[expect(dead_code, reason = "these tests need less of it than tests/service")]
 mod client;
 mod conformance;
+#[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
 mod credentials;
+#[cfg(any(feature = "tpm2", feature = "pkcs11"))]
+mod dev;
+#[cfg(any(feature = "tpm2", feature = "pkcs11"))]
+mod front;
 #[cfg(feature = "tpm2")]
+mod kms_plugin;
+#[cfg(all(feature = "tpm2", feature = "vault"))]
 #[path = "../service/node.rs"]
 #[expect(dead_code, reason = "these tests need less of it than tests/service")]
 mod node;
-#[cfg(feature = "tpm2")]
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
+#[cfg(all(feature = "tpm2", feature = "vault"))]
 #[path = "../service/process.rs"]
 #[expect(dead_code, reason = "these tests need less of it than tests/service")]
 mod process;
 mod proxy;
-#[cfg(feature = "tpm2")]
+#[cfg(all(feature = "tpm2", feature = "vault"))]
 mod rooted;
+#[cfg(feature = "vault")]
 mod vault;

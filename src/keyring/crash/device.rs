@@ -123,7 +123,10 @@ fn answer(mut stream: UnixStream, counters: &Counters) -> Option<()> {
         },
         Request::Parent => Response::Parent(hex::decode(PARENT).unwrap()),
         Request::Import { .. } => Response::Unsealed(Key::copy_of(&TRANSPORT).unwrap()),
-        Request::Describe(_) => Response::Fault(Fault::new(FaultCode::TpmFailed, "")),
+        // A TPM has no keys to share.
+        Request::Describe(_) | Request::SharedKey { .. } | Request::Unwrap { .. } | Request::Wrap { .. } => {
+            Response::Fault(Fault::new(FaultCode::TpmFailed, ""))
+        }
     };
     frame::write(&mut stream, &answer.encode()).ok()
 }

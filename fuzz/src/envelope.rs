@@ -5,6 +5,7 @@ use nodeseal::envelope::{
     parse_v1, parse_v2,
 };
 use nodeseal::provider::Wrapped;
+use nodeseal::provider::kms_plugin::Text;
 use nodeseal::types::KekId;
 use nodeseal::types::wire::Reader;
 
@@ -30,6 +31,7 @@ pub fn envelope(data: &[u8]) {
         3 => v1(&checked(Api::V1, rest)),
         4 => round_trip(rest),
         5 => wrap(rest),
+        6 => plugin_text(rest),
         _ => {}
     }
 }
@@ -142,6 +144,12 @@ fn round_trip(data: &[u8]) {
 fn wrap(bytes: &[u8]) {
     let Ok(wrapped) = Wrapped::decode(bytes) else { return };
     assert_eq!(wrapped.encode(), bytes);
+}
+
+/// What is inside of a wrap of another KMS plugin (docs/formats.md, "Text of a KMS plugin").
+fn plugin_text(bytes: &[u8]) {
+    let Ok(text) = Text::decode(bytes) else { return };
+    assert_eq!(text.encode(), bytes);
 }
 
 type Structured<'a> = (Api, [u8; 16], &'a str, Vec<(&'a str, &'a [u8])>, [u8; NONCE_BYTES], &'a [u8]);

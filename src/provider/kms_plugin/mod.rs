@@ -27,11 +27,13 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use self::call::{Method, Plugin};
-use self::text::{KEY_ID_MAX_BYTES, Text};
+use self::text::KEY_ID_MAX_BYTES;
 use super::{Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::kms::{v1beta1, v2, wiped};
 use crate::types::wire::Writer;
 use crate::types::{Key, random};
+
+pub use text::Text;
 
 /// Begins what binds a text.
 const BINDING_LABEL: &[u8] = b"nodeseal kms plugin v1\0";

@@ -24,7 +24,7 @@ const UNVERSIONED: &str = "unversioned";
 
 /// Everything that is given back to the plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Text {
+pub struct Text {
     pub(super) api: PluginApi,
     /// Empty in v1beta1.
     pub(super) key_id: String,
@@ -40,7 +40,8 @@ impl Text {
         MAGIC.len() + 2 + 2 + self.key_id.len() + 2 + self.ciphertext.len() + 2 + annotations
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// As it is stored inside of a wrap.
+    pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.raw(MAGIC).u8(VERSION).u8(self.api as u8).bytes16(self.key_id.as_bytes()).bytes16(&self.ciphertext);
         // Each takes four bytes of a text below 64 KiB.
@@ -51,7 +52,8 @@ impl Text {
         w.finish()
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    /// The mirror of [`Text::encode`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
         if r.array("magic")? != *MAGIC {
             return Err(WireError::BadValue("magic"));

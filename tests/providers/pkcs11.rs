@@ -195,6 +195,11 @@ async fn one_node_makes_the_key_the_others_find_it_and_two_of_a_name_are_refused
     let chosen = mine.open(named(Some(&second)), false, conformance::TIMEOUT);
     assert_ne!(chosen.probe().await.unwrap().identity, state.identity);
     assert_eq!(chosen.unwrap_key(&wrapped, of.context()).await.unwrap().expose(), key.expose());
+    // Where a key was seen, a lost one is not made anew.
+    mine.delete();
+    mine.delete();
+    refused(&mine, maker.probe().await, &[ErrorKind::NoKey]);
+    refused(&mine, maker.unwrap_key(&wrapped, of.context()).await, &[ErrorKind::NoKey]);
 }
 
 #[tokio::test]
@@ -206,6 +211,26 @@ async fn a_key_with_a_short_id_and_the_key_of_the_seal_are_refused() {
     let seal = mine.open(TokenKey::new("nodeseal", None).unwrap(), true, conformance::TIMEOUT);
     let error = refused(&mine, seal.probe().await, &[ErrorKind::NoKey]);
     assert!(error.to_string().contains("seals the node root"), "{error}");
+}
+
+#[tokio::test]
+async fn a_pair_of_aes_and_hmac_keys_wraps_as_well_and_rsa_never() {
+    let mine = Mine::without_key();
+    let keygen = |kind: &str| {
+        mine.tool(&["--keygen", "--key-type", kind, "--sensitive", "--label", LABEL, "--id", &"5e".repeat(16)]);
+    };
+    mine.tool(&["--keypairgen", "--key-type", "RSA:2048", "--label", LABEL, "--id", &"4a".repeat(16)]);
+    let kek = mine.kek();
+    refused(&mine, kek.probe().await, &[ErrorKind::NoKey]);
+    keygen("GENERIC:32");
+    refused(&mine, kek.probe().await, &[ErrorKind::NoKey]);
+    keygen("AES:32");
+    let (key, of) = (Key::random().unwrap(), Of::new("prod", 1));
+    let wrapped = kek.wrap_key(&key, of.context()).await.unwrap();
+    // The mechanism stands behind magic and version (docs/formats.md, "PKCS#11 blob").
+    assert_eq!(wrapped.text()[10], 3);
+    assert_eq!(kek.unwrap_key(&wrapped, of.context()).await.unwrap().expose(), key.expose());
+    refused(&mine, kek.unwrap_key(&wrapped, Of::new("prod", 2).context()).await, &[ErrorKind::Text]);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod asker;
 mod fault;
 
 use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -38,7 +39,8 @@ const VERSION: &str = "1";
 pub struct Pkcs11KekSettings {
     /// Its label and, where it is pinned, its id. The label is not that of the key that seals the node root.
     pub key: TokenKey,
-    /// Makes the key at the first probe if there is none of that label. For one node only, at its first start.
+    /// Makes the key at the first probe if there is none of that label. For one node only, at its first start: to be left out where a key
+    /// of this provider was ever seen.
     pub make_key: bool,
     /// Of one call. A token that is logged in to anew takes seconds.
     pub timeout: Duration,
@@ -48,18 +50,22 @@ pub struct Pkcs11KekSettings {
 pub struct Pkcs11Kek {
     settings: Pkcs11KekSettings,
     asker: Asker,
+    /// A key was seen: if it is gone, another one is not what helps.
+    seen: AtomicBool,
 }
 
 impl Pkcs11Kek {
     /// Starts the thread that asks; asks nothing yet.
     pub fn open(settings: Pkcs11KekSettings, sealer: SealerClient) -> Result<Self, ProviderError> {
         let asker = Asker::start(sealer, settings.timeout)?;
-        Ok(Self { settings, asker })
+        Ok(Self { settings, asker, seen: AtomicBool::new(false) })
     }
 
     async fn look(&self) -> Result<KeyState, ProviderError> {
         let Pkcs11KekSettings { key, make_key, timeout } = self.settings.clone();
-        let found = self.asker.ask(move |sealer| sealer.shared_key(key, make_key, timeout)).await?;
+        let make = make_key && !self.seen.load(Ordering::Relaxed);
+        let found = self.asker.ask(move |sealer| sealer.shared_key(key, make, timeout)).await?;
+        self.seen.store(true, Ordering::Relaxed);
         Ok(KeyState { identity: self.identity(&found)?, version: version()? })
     }
 

@@ -89,9 +89,12 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
     [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
 }
 
+/// To a path and a message.
+type Answer = Arc<dyn Fn(&str, &[u8]) -> Said + Send + Sync>;
+
 /// Answers every call: its path, and its message.
 pub fn plugin(answer: impl Fn(&str, &[u8]) -> Said + Send + Sync + 'static) -> Mode {
-    let answer: Arc<dyn Fn(&str, &[u8]) -> Said + Send + Sync> = Arc::new(answer);
+    let answer: Answer = Arc::new(answer);
     let act: Act = Arc::new(move |stream: UnixStream| {
         let answer = answer.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -108,11 +111,7 @@ pub fn plugin(answer: impl Fn(&str, &[u8]) -> Said + Send + Sync + 'static) -> M
     Mode::Act(act)
 }
 
-async fn call(
-    request: Request<h2::RecvStream>,
-    mut respond: SendResponse<Bytes>,
-    answer: Arc<dyn Fn(&str, &[u8]) -> Said + Send + Sync>,
-) -> Option<()> {
+async fn call(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, answer: Answer) -> Option<()> {
     let path = request.uri().path().to_owned();
     assert_eq!(request.headers()["content-type"], "application/grpc");
     let mut body = request.into_body();

@@ -92,7 +92,8 @@ fn lies() -> Vec<Mode> {
     vec![
         Mode::Act(Arc::new(|mut stream| {
             let _ = std::io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
-            let _ = std::io::Read::read(&mut stream, &mut [0; 1024]);
+            // Until the client has read it: an end with bytes unread is a reset.
+            while matches!(std::io::Read::read(&mut stream, &mut [0; 1024]), Ok(1..)) {}
         })),
         always(grpc(Vec::new())),
         always(grpc(framed(&[]))),
@@ -319,6 +320,47 @@ async fn only_a_socket_of_somebody_expected_that_is_not_our_own_is_asked() {
     assert!(seen.lock().unwrap().is_empty());
     asked(mine.settings()).await;
     assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+/// Listens as whoever runs it, says so, and answers nothing.
+const LISTEN: &str = r#"
+use Socket;
+socket(my $s, PF_UNIX, SOCK_STREAM, 0) or die "socket";
+bind($s, sockaddr_un($ARGV[0])) or die "bind: $!";
+listen($s, 5) or die "listen";
+$| = 1;
+print "up\n";
+sleep 60;
+"#;
+
+#[tokio::test]
+async fn a_plugin_of_a_user_that_is_not_expected_hears_nothing() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("only root can listen as somebody else");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let socket = dir.path().join("s");
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "perl", "-e", LISTEN]).arg(&socket);
+    let mut stranger = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stranger.stdout.take().unwrap()), &mut line).unwrap();
+    assert_eq!(line, "up\n");
+    let mine = Mine::fake(Mode::Reset);
+    let of = |allow_uids| KmsPluginSettings {
+        socket: socket.clone(),
+        allow_uids,
+        timeout: Duration::from_millis(300),
+        ..mine.settings()
+    };
+    let error = KmsPlugin::new(of(vec![1])).probe().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Peer);
+    assert!(error.to_string().contains("user 65534 listens there"), "{error}");
+    // One that is allowed is asked, and says nothing.
+    assert_eq!(KmsPlugin::new(of(vec![65_534])).probe().await.unwrap_err().kind(), ErrorKind::Away);
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
 }
 
 #[tokio::test]

@@ -144,6 +144,10 @@ fn try_token(settings: Pkcs11Settings) -> Result<usize, String> {
             edited: pkcs11::EDITED,
         },
     );
+    report.add(
+        "a key that machines share wraps, and what it wrapped opens for its own binding and key alone",
+        pkcs11::try_shared(&mut engine, &direct),
+    );
     let cleaned = direct.clean_up().and_then(|keys| {
         let after = direct.count()?;
         if after == before {

@@ -5,11 +5,14 @@ use cryptoki::error::{Error, RvError};
 use cryptoki::object::Attribute;
 use cryptoki::session::{Session, UserType};
 use cryptoki::types::RawAuthPin;
-use nodeseal::seal::fault::FaultCode;
+use nodeseal::seal::fault::{Fault, FaultCode};
+use nodeseal::seal::protocol::Auth;
+use nodeseal::seal::token_key::TokenKey;
+use nodeseal::sealer::Sealer;
 use nodeseal::sealer::settings::Pkcs11Settings;
-use nodeseal::types::random;
+use nodeseal::types::{Key, random};
 
-use crate::Counts;
+use crate::{Counts, right_auth, secret};
 
 /// The codes of an edited blob: it is damaged, names another key, or does not authenticate.
 pub const EDITED: &[FaultCode] = &[FaultCode::Format, FaultCode::HsmKey, FaultCode::HsmForeign, FaultCode::Auth];
@@ -28,6 +31,48 @@ pub const FOREIGN: &str = "\
 pub fn throwaway_label() -> Result<String, String> {
     let random: [u8; 6] = random::array().map_err(|error| error.to_string())?;
     Ok(format!("nodeseal-hsm-test-{}", hex::encode(random)))
+}
+
+/// Tries a key that machines share, under a second label that is destroyed again.
+pub fn try_shared(engine: &mut dyn Sealer, direct: &Direct) -> Result<String, String> {
+    if !direct.settings.make_key {
+        return Ok("not tried, since no key may be made".to_owned());
+    }
+    let label = format!("{}-shared", direct.settings.key_label);
+    let tried = wrap_shared(engine, &label);
+    let destroyed = direct.destroy(&label)?;
+    match tried {
+        Ok(()) => Ok(format!("{destroyed} key objects of its own destroyed")),
+        Err(fault) if fault.code == FaultCode::HsmMechanism => Ok(format!("not offered: {}", fault.detail)),
+        Err(fault) => Err(fault.to_string()),
+    }
+}
+
+fn wrap_shared(engine: &mut dyn Sealer, label: &str) -> Result<(), Fault> {
+    let wrong = |what: &str| Fault::new(FaultCode::Verify, what);
+    let named = |id| TokenKey::new(label, id).ok_or_else(|| wrong("the label is too long"));
+    let shared = engine.shared().ok_or_else(|| wrong("the engine shares no keys"))?;
+    let key = shared.find(&named(None)?, true)?;
+    if shared.find(&named(None)?, false)? != key {
+        return Err(wrong("another key is found than was made"));
+    }
+    let (used, blob) = shared.wrap(&named(None)?, &right_auth(), &secret())?;
+    if used != key || shared.unwrap(&key, &right_auth(), &blob)?.expose() != secret().expose() {
+        return Err(wrong("another key, or other bytes"));
+    }
+    let other = Key::copy_of(&[7; Key::LEN]).map(Auth::new).ok_or_else(|| wrong("32 bytes"))?;
+    let refusals = [
+        (shared.unwrap(&key, &other, &blob), FaultCode::Auth),
+        (shared.unwrap(&named(Some(vec![7; 16]))?, &right_auth(), &blob), FaultCode::HsmForeign),
+    ];
+    for (result, code) in refusals {
+        match result {
+            Err(fault) if fault.code == code => {}
+            Err(fault) => return Err(fault),
+            Ok(_) => return Err(wrong("it opens for another binding or key")),
+        }
+    }
+    Ok(())
 }
 
 /// The token, past the engine.
@@ -59,8 +104,13 @@ impl Direct {
 
     /// Destroys the keys of the throwaway label. Gives how many there were.
     pub fn clean_up(&self) -> Result<usize, String> {
+        self.destroy(&self.settings.key_label)
+    }
+
+    fn destroy(&self, label: &str) -> Result<usize, String> {
         let session = self.session()?;
-        let keys = session.find_objects(&[self.label()]).map_err(|error| error.to_string())?;
+        let label = Attribute::Label(label.as_bytes().to_vec());
+        let keys = session.find_objects(&[label]).map_err(|error| error.to_string())?;
         for key in &keys {
             session.destroy_object(*key).map_err(|error| error.to_string())?;
         }

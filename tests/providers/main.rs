@@ -9,6 +9,7 @@
     clippy::disallowed_methods,
     reason = "a test may panic, has no users, and damages files on purpose"
 )]
+#![cfg_attr(not(feature = "vault"), allow(dead_code, reason = "a build with fewer providers needs less of the suite"))]
 
 #[cfg(feature = "aws")]
 mod aws;

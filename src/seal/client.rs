@@ -241,3 +241,30 @@ fn spawn_and_exchange(
     child.wait()?;
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use nix::sys::socket::{Backlog, bind, listen};
+
+    use super::*;
+
+    #[test]
+    fn a_sealer_that_takes_nobody_is_waited_for_only_so_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        // The kernel takes one more than it is told.
+        listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        let within = Duration::from_millis(200);
+        let sealer = SealerClient::Socket(path.clone());
+        let _taken = connected(&path, within).unwrap();
+        let begun = Instant::now();
+        let key = TokenKey::new("a", None).unwrap();
+        let refused = sealer.shared_key(key, false, within);
+        assert!(matches!(refused, Err(SealerError::Unreachable { .. })));
+        assert!((within..Duration::from_secs(5)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    }
+}

@@ -1,6 +1,8 @@
-//! Another KMS plugin: the suite on a real `nodeseald`, in both APIs, and plugins that lie, refuse, or are somebody else's.
+//! Another KMS plugin: the suite on a real `nodeseald` and on a plugin over Kubernetes' own server code, both in both APIs; and
+//! plugins that lie, refuse, or are somebody else's.
 
 mod fake;
+mod go;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -14,30 +16,46 @@ use crate::conformance::{self, Ground, Of, Trouble, refused};
 use crate::dev::Dev;
 use crate::front::{Front, Mode};
 use fake::{DecryptResponse, EncryptResponse, Honest, Said, StatusResponse, framed, plugin};
+use go::Go;
 
-/// Of KMS v2.
+/// `nodeseald` as the other plugin.
 pub struct V2(Mine);
-/// Of KMS v1beta1.
 pub struct V1(Mine);
+/// A plugin in Go.
+pub struct GoV2(Mine);
+pub struct GoV1(Mine);
 
 struct Mine {
-    dev: Option<Dev>,
+    server: Server,
     front: Front,
     api: PluginApi,
+}
+
+/// Ended when it drops.
+enum Server {
+    Nodeseal(Dev),
+    Go(#[expect(dead_code, reason = "held")] Go),
+    None,
 }
 
 impl Mine {
     fn new(api: PluginApi) -> Self {
         let dev = Dev::start("tpm2");
         let front = Front::before(dev.path("kms.sock"));
-        Self { dev: Some(dev), front, api }
+        Self { server: Server::Nodeseal(dev), front, api }
+    }
+
+    fn go(api: PluginApi) -> Self {
+        let go = Go::start();
+        let front = Front::before(go.socket());
+        Self { server: Server::Go(go), front, api }
     }
 
     /// A plugin of the tests alone.
     fn fake(mode: Mode) -> Self {
         let front = Front::before("/nonexistent/socket".into());
         front.set(mode);
-        Self { dev: None, front, api: PluginApi::V2 }
+        Self { server: Server::None, front, api: PluginApi::V2 }
     }
 
     fn settings(&self) -> KmsPluginSettings {
@@ -56,7 +74,7 @@ impl Mine {
     }
 
     fn rotate(&self) {
-        let dev = self.dev.as_ref().unwrap();
+        let Server::Nodeseal(dev) = &self.server else { panic!("its key lives as long as it does") };
         let id = dev.ask(&["keys", "rotate"])["key"]["id"].as_str().unwrap().to_owned();
         dev.ask(&["keys", "activate", &id]);
     }
@@ -112,10 +130,10 @@ fn lies() -> Vec<Mode> {
 }
 
 macro_rules! ground {
-    ($name:ident, $api:expr, $rotate:expr) => {
+    ($name:ident, $mine:expr, $rotate:expr) => {
         impl $name {
             pub fn new() -> Self {
-                Self(Mine::new($api))
+                Self($mine)
             }
         }
 
@@ -162,8 +180,10 @@ macro_rules! ground {
     };
 }
 
-ground!(V2, PluginApi::V2, Mine::rotate);
-ground!(V1, PluginApi::V1beta1, |_| panic!("KMS v1beta1 tells no version of the key"));
+ground!(V2, Mine::new(PluginApi::V2), Mine::rotate);
+ground!(V1, Mine::new(PluginApi::V1beta1), |_| panic!("KMS v1beta1 tells no version of the key"));
+ground!(GoV2, Mine::go(PluginApi::V2), Mine::rotate);
+ground!(GoV1, Mine::go(PluginApi::V1beta1), Mine::rotate);
 
 // Without four claims:
 // * a_denied_login: a plugin has no logins; its refusals are in a_refusal_has_its_kind;
@@ -190,6 +210,27 @@ mod v1beta1 {
         a_text_opens_for_its_own_cluster_and_kek_only
         a_changed_text_never_gives_other_bytes
         an_answer_that_cannot_be_right_is_an_error
+        what_is_away_is_away_within_the_time_and_is_used_when_it_is_back
+        sixty_four_at_once_share_one_login
+    }
+}
+
+// Without rotation: its key lives as long as the process; and without what is the same whoever serves.
+mod go_v2 {
+    crate::conformance::suite! { super::GoV2::new();
+        a_hundred_keys_come_back_as_they_were
+        a_text_opens_for_its_own_cluster_and_kek_only
+        a_changed_text_never_gives_other_bytes
+        what_is_away_is_away_within_the_time_and_is_used_when_it_is_back
+        sixty_four_at_once_share_one_login
+    }
+}
+
+mod go_v1beta1 {
+    crate::conformance::suite! { super::GoV1::new();
+        a_hundred_keys_come_back_as_they_were
+        a_text_opens_for_its_own_cluster_and_kek_only
+        a_changed_text_never_gives_other_bytes
         what_is_away_is_away_within_the_time_and_is_used_when_it_is_back
         sixty_four_at_once_share_one_login
     }

@@ -66,6 +66,12 @@ pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>
     let has_local_kek = local_kek.enabled.unwrap_or(true);
     let max_age = check_local_kek(&mut problems, local_kek);
     let providers = providers::check(&mut problems, &mut warnings, provider, write, decrypt, has_local_kek);
+    if let (Some(seal), Some(listen), Some(control), Some(Some(providers))) =
+        (&seal, &listen, &control_socket, &providers)
+    {
+        let own = [listen.socket.as_path(), control];
+        providers::check_beside(&mut problems, &mut warnings, &providers.list, seal, &own);
+    }
     match (cluster, state_dir, listen, control_socket, seal, max_age, providers) {
         (
             Some(cluster),
@@ -137,20 +143,18 @@ fn check_mode(problems: &mut Problems, mode: Option<String>) -> Option<u32> {
 }
 
 fn check_user(problems: &mut Problems, index: usize, user: &toml::Value) -> Option<u32> {
-    let key = format!("listen.allow_users[{index}]");
+    problems.keep(&format!("listen.allow_users[{index}]"), uid_of(user))
+}
+
+/// A user's name or number.
+pub(super) fn uid_of(user: &toml::Value) -> Result<u32, String> {
     match user {
-        toml::Value::Integer(uid) => problems.keep(&key, u32::try_from(*uid).map_err(|_| "is no uid")),
+        toml::Value::Integer(uid) => u32::try_from(*uid).map_err(|_| "is no uid".to_owned()),
         toml::Value::String(name) => match nix::unistd::User::from_name(name) {
-            Ok(Some(user)) => Some(user.uid.as_raw()),
-            Ok(None) | Err(_) => {
-                problems.add(&key, format!("there is no user {name:?} on this machine"));
-                None
-            }
+            Ok(Some(user)) => Ok(user.uid.as_raw()),
+            Ok(None) | Err(_) => Err(format!("there is no user {name:?} on this machine")),
         },
-        _ => {
-            problems.add(&key, "is a user's name or a uid");
-            None
-        }
+        _ => Err("is a user's name or a uid".to_owned()),
     }
 }
 

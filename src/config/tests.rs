@@ -164,3 +164,39 @@ fn a_provider_with_its_rules_is_read_and_every_mistake_in_it_has_its_path() {
         assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected} in {found:#?}");
     }
 }
+
+#[test]
+#[cfg(feature = "pkcs11")]
+fn a_key_in_a_token_and_another_plugin_are_providers_and_their_mistakes_are_all_told() {
+    use crate::config::providers::Settings;
+    let head = "version = 1\ncluster = \"c1\"\n[seal]\nsocket = \"/run/s\"\n[seal.pkcs11]\nmodule = \"/usr/lib/p11.so\"\n\
+                token_label = \"t\"\npin_file = \"/etc/pin\"\n";
+    let good = format!(
+        "{head}[[provider]]\nname = \"a\"\nkind = \"pkcs11\"\nkey_label = \"shared key\"\n\
+         [[provider]]\nname = \"b\"\nkind = \"kms-plugin\"\nsocket = \"/run/b/s\"\nkey = \"k\"\nallow_users = [\"root\", 7]\n"
+    );
+    let config = check(&good).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let list = config.providers.unwrap().list;
+    let Settings::Pkcs11(token) = &list[0].settings else { panic!() };
+    assert_eq!((token.key.label(), token.key.id(), token.make_key), ("shared key", None, false));
+    let Settings::KmsPlugin(plugin) = &list[1].settings else { panic!() };
+    assert_eq!((plugin.key.as_str(), plugin.api.label(), &*plugin.allow_uids), ("k", "v2", &[0, 7][..]));
+
+    for (from, to, problem) in [
+        ("\"shared key\"", "\"nodeseal\"", "provider[0].key_label: "),
+        ("\"shared key\"", "\"\"", "provider[0].key_label: "),
+        ("\"shared key\"", "\"k\"\nkey_id = \"0x1\"", "provider[0].key_id: "),
+        ("\"shared key\"", "\"k\"\nkey_id = \"01\"\nmake_key = true", "provider[0].make_key: "),
+        ("/run/b/s", "/run/nodeseal/kms.sock", "provider[1].socket: "),
+        ("/run/b/s", "run/b/s", "provider[1].socket: "),
+        ("\"k\"\nallow", "\"a key\"\nallow", "provider[1].key: "),
+        ("key = \"k\"", "key = \"k\"\napi = \"v3\"", "provider[1].api: "),
+        ("7]", "-1]", "provider[1].allow_users[1]: "),
+        (&head[27..], "", "provider[0].key_label: "),
+    ] {
+        let found = problems(&good.replace(from, to));
+        assert!(found.len() == 1 && found[0].starts_with(problem), "{from} {to}: {found:#?}");
+    }
+    assert_eq!(check(&good.replace("socket = \"/run/s\"\n", "")).unwrap().warnings[0].key, "seal.socket");
+}

@@ -90,7 +90,7 @@ struct Runs {
 impl Reloader {
     /// Opens the providers of the first configuration, without asking them anything.
     pub(super) fn new(config: Config, keeper: KeeperHandle) -> io::Result<Self> {
-        let remote = Remote::new(keeper.clone());
+        let remote = Remote::new(keeper.clone(), &config);
         let wanted = config.providers.as_ref();
         let opened = wanted.map(|wanted| remote.open(wanted, None, &HashSet::new())).transpose()?.map(Arc::new);
         Ok(Self { keeper, remote, turn: Mutex::default(), runs: Mutex::new(Runs { config, opened }) })

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
@@ -12,20 +13,29 @@ use tokio::runtime::{Builder, Handle};
 #[cfg(feature = "vault")]
 use tokio::task::AbortHandle;
 
+use crate::config::Config;
 use crate::config::providers::{Provider, Providers as Wanted, Settings};
 use crate::keyring::keeper::KeeperHandle;
 use crate::keyring::rooted::Rooted;
+use crate::provider::kms_plugin::{KmsPlugin, KmsPluginSettings};
 use crate::provider::set::{Member, Providers};
 use crate::provider::{
     Answer, Context, CredentialAnswer, CredentialError, Credentials, Kek, KeyState, ProviderError, ProviderKind,
     Wrapped,
 };
+#[cfg(feature = "pkcs11")]
+use crate::seal::client::SealerClient;
 use crate::types::{CredentialName, Key, Secret};
 
 /// Opens providers.
 pub(super) struct Remote {
     runtime: OnceLock<Handle>,
     credentials: Arc<dyn Credentials>,
+    /// The way to the token, for a key in it.
+    #[cfg(feature = "pkcs11")]
+    sealer: SealerClient,
+    /// What no plugin's socket may be.
+    own_sockets: Vec<PathBuf>,
 }
 
 /// What runs, and the text that it was made from.
@@ -37,8 +47,15 @@ pub(super) struct Opened {
 }
 
 impl Remote {
-    pub(super) fn new(keeper: KeeperHandle) -> Self {
-        Self { runtime: OnceLock::new(), credentials: Arc::new(Kept(keeper)) }
+    /// Sealer and sockets are those of the start: they change with no reload.
+    pub(super) fn new(keeper: KeeperHandle, config: &Config) -> Self {
+        Self {
+            runtime: OnceLock::new(),
+            credentials: Arc::new(Kept(keeper)),
+            #[cfg(feature = "pkcs11")]
+            sealer: config.sealer(),
+            own_sockets: vec![config.listen.socket.clone(), config.control_socket.clone()],
+        }
     }
 
     /// Those of `wanted`. What `before` has in the same form is taken over with its login, unless it was touched.
@@ -94,6 +111,15 @@ impl Remote {
                 ProviderKind::Azure,
                 crate::provider::azure::AzureKek::open((**settings).clone(), Arc::clone(&self.credentials)),
             ),
+            #[cfg(feature = "pkcs11")]
+            Settings::Pkcs11(settings) => opened(
+                ProviderKind::Pkcs11,
+                crate::provider::pkcs11::Pkcs11Kek::open((**settings).clone(), self.sealer.clone()),
+            ),
+            Settings::KmsPlugin(settings) => {
+                let settings = KmsPluginSettings { own_sockets: self.own_sockets.clone(), ..(**settings).clone() };
+                Arc::new(KmsPlugin::new(settings))
+            }
         }
     }
 }
@@ -104,7 +130,7 @@ fn same(before: &Opened, provider: &Provider) -> Option<Member> {
 }
 
 #[cfg_attr(
-    not(any(feature = "aws", feature = "azure")),
+    not(any(feature = "aws", feature = "azure", feature = "pkcs11")),
     expect(dead_code, reason = "no provider of this build can fail to open")
 )]
 fn opened<K: Kek + 'static>(kind: ProviderKind, kek: Result<K, ProviderError>) -> Arc<dyn Kek> {

@@ -20,10 +20,19 @@ pub struct Dev {
 
 impl Dev {
     pub fn start(backend: &str) -> Self {
+        Self::start_with(backend, "")
+    }
+
+    /// With this over the generated configuration.
+    pub fn start_with(backend: &str, fragment: &str) -> Self {
         let home = tempfile::Builder::new().prefix("nodeseal-").tempdir().unwrap();
         let stderr = std::fs::File::create(home.path().join("stderr")).unwrap();
         let mut command = Command::new(NODESEAL);
         command.args(["dev", "--json", "--backend", backend, "--dir"]).arg(home.path().join("n"));
+        if !fragment.is_empty() {
+            std::fs::write(home.path().join("fragment.toml"), fragment).unwrap();
+            command.arg("--config").arg(home.path().join("fragment.toml"));
+        }
         let mut child = command.env_remove("NODESEAL_CONFIG").stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = channel();

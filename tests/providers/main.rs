@@ -43,3 +43,5 @@ mod proxy;
 mod rooted;
 #[cfg(feature = "vault")]
 mod vault;
+#[cfg(all(feature = "tpm2", feature = "pkcs11"))]
+mod wired;

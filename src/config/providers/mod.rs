@@ -5,17 +5,21 @@
 mod aws;
 #[cfg(feature = "azure")]
 mod azure;
+mod kms_plugin;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 pub(super) mod raw;
 mod table;
 #[cfg(feature = "vault")]
 mod vault;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::raw::{Decrypt, Write};
 use self::table::Table;
+use super::Seal;
 use super::check::Problems;
 use crate::keyring::rooted::{OnOutage, Rules};
 use crate::provider::ProviderKind;
@@ -73,6 +77,11 @@ pub enum Settings {
     /// Azure Key Vault or Managed HSM.
     #[cfg(feature = "azure")]
     Azure(Box<crate::provider::azure::AzureSettings>),
+    /// A key in a token that nodes share.
+    #[cfg(feature = "pkcs11")]
+    Pkcs11(Box<crate::provider::pkcs11::Pkcs11KekSettings>),
+    /// Another KMS plugin.
+    KmsPlugin(Box<crate::provider::kms_plugin::KmsPluginSettings>),
 }
 
 /// `None` if there is a mistake; `Some(None)` if there are no providers.
@@ -139,6 +148,9 @@ fn one(table: &mut Table<'_>, names: &mut BTreeSet<String>) -> Option<Provider> 
         "aws" => aws::check(table),
         #[cfg(feature = "azure")]
         "azure" => azure::check(table),
+        #[cfg(feature = "pkcs11")]
+        "pkcs11" => pkcs11::check(table),
+        "kms-plugin" => kms_plugin::check(table),
         other => {
             let known = [
                 ProviderKind::Vault,
@@ -156,6 +168,45 @@ fn one(table: &mut Table<'_>, names: &mut BTreeSet<String>) -> Option<Provider> 
     }?;
     let Found { settings, credentials, files } = found;
     Some(Provider { name: name?, role, settings, credentials, files, written })
+}
+
+/// What providers need of the rest of the file.
+pub(super) fn check_beside(
+    problems: &mut Problems,
+    warnings: &mut Problems,
+    list: &[Provider],
+    seal: &Seal,
+    own_sockets: &[&Path],
+) {
+    for (index, provider) in list.iter().enumerate() {
+        match &provider.settings {
+            #[cfg(feature = "vault")]
+            Settings::Vault(_) => {}
+            #[cfg(feature = "aws")]
+            Settings::Aws(_) => {}
+            #[cfg(feature = "azure")]
+            Settings::Azure(_) => {}
+            #[cfg(feature = "pkcs11")]
+            Settings::Pkcs11(settings) => {
+                let key = format!("provider[{index}].key_label");
+                match &seal.pkcs11 {
+                    None => problems
+                        .add(&key, "kind \"pkcs11\" needs [seal.pkcs11], which says which module, token and PIN"),
+                    Some(token) if token.key_label == settings.key.label() => {
+                        problems.add(&key, "is the label of the key that seals the node root: give this key its own");
+                    }
+                    Some(_) if seal.socket.is_none() => {
+                        warnings.add("seal.socket", "without it every question to the token logs in anew");
+                    }
+                    Some(_) => {}
+                }
+            }
+            Settings::KmsPlugin(settings) if own_sockets.contains(&settings.socket.as_path()) => {
+                problems.add(&format!("provider[{index}].socket"), "is our own: name that of the other plugin");
+            }
+            Settings::KmsPlugin(_) => {}
+        }
+    }
 }
 
 /// What a kind makes of its table.

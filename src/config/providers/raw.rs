@@ -94,3 +94,23 @@ pub(super) struct AzureAuth {
     pub(super) token_file: Option<String>,
     pub(super) endpoint: Option<String>,
 }
+
+#[cfg(feature = "pkcs11")]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pkcs11 {
+    pub(super) key_label: String,
+    pub(super) key_id: Option<String>,
+    pub(super) make_key: Option<bool>,
+    pub(super) timeout: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KmsPlugin {
+    pub(super) socket: String,
+    pub(super) api: Option<String>,
+    pub(super) key: String,
+    pub(super) allow_users: Option<Vec<toml::Value>>,
+    pub(super) timeout: Option<String>,
+}

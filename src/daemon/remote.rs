@@ -30,6 +30,10 @@ use crate::types::{CredentialName, Key, Secret};
 /// Opens providers.
 pub(super) struct Remote {
     runtime: OnceLock<Handle>,
+    #[cfg_attr(
+        not(any(feature = "vault", feature = "aws", feature = "azure")),
+        expect(dead_code, reason = "no provider of this build logs in")
+    )]
     credentials: Arc<dyn Credentials>,
     /// The way to the token, for a key in it.
     #[cfg(feature = "pkcs11")]

@@ -171,6 +171,7 @@ fn one(table: &mut Table<'_>, names: &mut BTreeSet<String>) -> Option<Provider> 
 }
 
 /// What providers need of the rest of the file.
+#[cfg_attr(not(feature = "pkcs11"), expect(unused_variables, reason = "only a key in a token needs a token"))]
 pub(super) fn check_beside(
     problems: &mut Problems,
     warnings: &mut Problems,

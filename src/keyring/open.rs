@@ -1,5 +1,6 @@
 //! From disk to memory: opening the keys of a node. And the one way in which a KEK gets onto the disk.
 
+use super::epoch::Reported;
 use super::error::KeeperError;
 use super::guard::{self, Stand};
 use super::kek_file::{self, KekFileError, KekLabel};
@@ -94,6 +95,11 @@ pub(super) fn open<D: Disk>(
     for (entry, kek_state) in state.ring.entries().filter(|(_, kek_state)| *kek_state != KekState::Destroyed) {
         match load_kek(dir, cluster, &root.id(), &wrapping_key, &entry.id) {
             Ok((_, key)) => keks.push((entry.id, key)),
+            // Providers have wrapped it: a new one takes its place, and texts of this one bring their copies along.
+            Err(error) if kek_state == KekState::Active && state.roots.reported != Reported::LocalKek => {
+                report(OPEN_KEK, &error);
+                fell_back = true;
+            }
             Err(error) if kek_state == KekState::Active => return Err(error),
             // The others go on; what only this KEK opens is NOT_FOUND until its file is restored.
             Err(error) => report(OPEN_KEK, &error),

@@ -17,7 +17,8 @@ const KEPT_MAX: usize = 4096;
 impl<D: Disk + Clone> Keeper<'_, D> {
     /// A KEK of another node that a text has shown to be right.
     pub(super) fn keep(&mut self, kek: Arc<LiveKek>) -> bool {
-        let known = self.state.ring.entries().any(|(entry, _)| entry.id == kek.id);
+        // One of our own comes this way when its sealed copy is damaged: it gets a new one.
+        let known = self.keks.contains_key(&kek.id) || self.to_keep.iter().any(|waiting| waiting.id == kek.id);
         if !known && self.state.ring.entries().count() + self.to_keep.len() < KEPT_MAX {
             self.to_keep.push(kek);
         }
@@ -44,10 +45,16 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             let mut ring = self.state.ring.clone();
             for kek in keks {
                 let key = kek.copy_key().ok_or(KeeperError::Locked)?;
-                let label = kek_file::KekLabel { id: kek.id, created: now };
+                let own = ring.entries().find(|(entry, _)| entry.id == kek.id).map(|(entry, _)| entry.created);
+                let label = kek_file::KekLabel { id: kek.id, created: own.unwrap_or(now) };
                 open::save_kek(&self.dir, &self.settings.cluster, &root, &label, &key)?;
-                ring = ring.with_found(open::foreign_entry(&label), now);
-                self.keks.insert(kek.id, kek);
+                match own {
+                    Some(_) => self.take_in(kek.id, key)?,
+                    None => {
+                        ring = ring.with_found(open::foreign_entry(&label), now);
+                        self.keks.insert(kek.id, kek);
+                    }
+                }
             }
             self.change(ring)
         });

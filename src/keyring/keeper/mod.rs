@@ -247,7 +247,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             false => keeper.state.ring.with_reservation(used + RESERVED_BLOCK_USES),
         };
         // Before anybody sees a key_id: one that is due, or may have been left, is not reported once more.
-        if fell_back && !ring.active().shared {
+        if fell_back && (!ring.active().shared || !keeper.keks.contains_key(&ring.active().id)) {
             keeper.leave_active(&root, &ring)?;
         } else {
             keeper.commit(ring)?;

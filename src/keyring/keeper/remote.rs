@@ -23,9 +23,9 @@ use crate::keyring::rooted::Rooted;
 use crate::keyring::state_file::State;
 use crate::keyring::uses::RESERVED_BLOCK_USES;
 use crate::keyring::wraps_file::WrapSet;
-use crate::provider::KeyState;
 use crate::provider::observed::{Observation, Observed};
 use crate::provider::set::{Member, Owned, WrapOutcome};
+use crate::provider::{KeyState, ProviderKind, Wrapped};
 use crate::store::Disk;
 use crate::types::{KekId, Key};
 
@@ -147,8 +147,25 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         }
         let all_known = rooted.providers.writers().all(|member| known.contains(member.name()));
         let all_heard = rooted.providers.writers().all(|member| self.remote.heard.contains(member.name()));
-        let decided = all_known || (all_heard && rooted.suffices(|name| known.contains(name)));
+        // Somebody unknown may be somebody who was renamed, and who has to answer before that is known.
+        let may_be_renamed =
+            |member: &Member| !known.contains(member.name()) && self.has_orphan(&rooted, member.kind());
+        let is_settled = all_heard && !rooted.providers.writers().any(may_be_renamed);
+        let decided = all_known || (is_settled && rooted.suffices(|name| known.contains(name)));
         (decided && !parts.is_empty()).then_some(Reported::Epoch(Epoch { number: rooted.rules.epoch, parts }))
+    }
+
+    /// A key of this kind that the key_id names, and that no configured provider is known to have.
+    fn has_orphan(&self, rooted: &Rooted, kind: ProviderKind) -> bool {
+        let Reported::Epoch(epoch) = &self.state.roots.reported else { return false };
+        let is_had = |part: &Part| {
+            let mut members = rooted.providers.members().iter();
+            members.any(|member| {
+                let record = self.state.roots.record(member.name(), member.kind());
+                record.is_some_and(|record| record.observed.current().identity == part.identity)
+            })
+        };
+        epoch.parts.iter().any(|part| part.kind == kind && !is_had(part))
     }
 
     /// Why the key_id is not what it should be, for people.
@@ -188,7 +205,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         }
         let step = match self.next_kek(&wanted) {
             Some(kek) => self.turn_or_wrap(wanted, kek),
-            None => self.run_errand(Purpose::Epoch),
+            None => self.give_up_pending().and_then(|()| self.run_errand(Purpose::Epoch)),
         };
         if let Err(error) = step {
             self.epoch_failed(&error);
@@ -202,7 +219,27 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         if self.is_unused() || (is_direct && *wanted != Reported::LocalKek) {
             return Some(active.id);
         }
-        self.state.ring.pending().map(|pending| pending.id).filter(|id| self.keks.contains_key(id))
+        let pending = self.state.ring.pending().map(|pending| pending.id);
+        pending.filter(|id| self.keks.contains_key(id) && !self.was_wrapped_before(id))
+    }
+
+    /// A KEK in pre-activation that cannot be the next one decrypts only, so that there is room for another.
+    fn give_up_pending(&mut self) -> Result<(), KeeperError> {
+        match self.state.ring.pending() {
+            Some(_) => self.change(self.state.ring.without_pending((self.settings.now)())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a version that was left since has wrapped this KEK.
+    fn was_wrapped_before(&self, kek: &KekId) -> bool {
+        let Some(set) = self.wraps.get(kek) else { return false };
+        let was_left = |wrap: &Wrapped| {
+            let pair = (wrap.identity.as_str(), wrap.version.as_str());
+            let mut left = self.state.roots.records.iter().flat_map(|record| record.observed.left());
+            left.any(|(identity, version)| (identity.as_str(), version.as_str()) == pair)
+        };
+        set.wraps.iter().any(was_left)
     }
 
     /// Made by `init` or `recover`, and not a single text is under it.

@@ -83,3 +83,17 @@ fn a_set_of_keys_that_was_left_is_reported_again_only_in_another_epoch() {
     assert!(status["key_id"] != moved["key_id"] && status["key_id"] != json!(alone.stored.key_id));
     alone.assert_opens(&client);
 }
+
+#[test]
+fn a_kek_that_an_older_version_has_wrapped_is_not_the_one_that_a_rotation_turns_to() {
+    let vault = Mine::new();
+    let node = start(&[("vault", &vault, "")], FAST);
+    let before = status(&node)["key_id"].clone();
+    let pending = node.ask(&["keys", "rotate"])["key"]["id"].as_str().unwrap().to_owned();
+    vault.rotate();
+    until_status(&node, "the key_id moves", |status| status["key_id"] != before);
+    let keys = node.ask(&["keys", "list"]);
+    let active = keys["keys"].as_array().unwrap().iter().find(|row| row["state"] == "active").unwrap();
+    assert_ne!(active["id"], json!(pending));
+    assert_eq!(active["wraps"], 1);
+}

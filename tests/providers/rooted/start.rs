@@ -65,3 +65,55 @@ fn a_node_without_providers_gets_one_by_a_reload_and_reads_what_it_wrote_before(
     before.assert_opens(&client);
     after.assert_opens(&client);
 }
+
+#[test]
+fn a_kek_whose_sealed_copy_is_damaged_comes_back_from_the_provider_and_is_sealed_again() {
+    let vault = Mine::new();
+    let mut node = start(&[("vault", &vault, "")], FAST);
+    let before = Text::new(&node.client());
+    let id = node.ask(&["keys", "list"])["keys"][0]["id"].as_str().unwrap().to_owned();
+    let files = [".kek", ".kek.prev"].map(|end| node.state().join(format!("keyring/{id}{end}")));
+    node.cut();
+    files.iter().for_each(|file| fs::write(file, b"NODESEAL torn").unwrap());
+    node.up();
+    let client = node.client();
+    let after = Text::new(&client);
+    assert_eq!(after.stored.key_id, before.stored.key_id, "the keys at the provider are the same");
+    until(SOON, "the new KEK is wrapped", || (Text::new(&client).wraps() == 1).then_some(()));
+    before.assert_opens(&client);
+    until(SOON, "it is sealed again", || fs::read(&files[0]).unwrap().starts_with(b"NODESEAL\x03").then_some(()));
+    // And from then on it is there without the provider.
+    node.cut();
+    vault.proxy().set(Mode::Reset);
+    node.up();
+    let client = node.client();
+    [&before, &after].iter().for_each(|text| text.assert_opens(&client));
+}
+
+#[test]
+fn a_provider_that_is_renamed_while_it_is_away_moves_no_key_id() {
+    let (a, b) = (Mine::new(), Mine::new());
+    let mut node = start(&[("a", &a, ""), ("b", &b, "required = false")], FAST);
+    let both = until_status(&node, "both are named", |status| {
+        status["providers"].as_array().unwrap().iter().all(|row| row["version"] == "1") && status["waits"].is_null()
+    });
+    let text = Text::new(&node.client());
+    assert_eq!(text.wraps(), 2);
+    node.stop();
+    b.proxy().set(Mode::Reset);
+    let renamed: &[(&str, &Mine, &str)] = &[("a", &a, ""), ("z", &b, "required = false")];
+    let tables: String = renamed.iter().map(|(name, vault, more)| table(name, vault, more)).collect();
+    // Read at the next start.
+    fs::write(node.dir().with_file_name("fragment.toml"), format!("{FAST}{tables}")).unwrap();
+    let lines = node.begin();
+    lines.recv_timeout(SOON).unwrap();
+    seal(&node.config(), "z-login", &b.login());
+    until_status(&node, "z is seen to be away", |status| status["providers"][1]["class"] == "unavailable");
+    assert_eq!(status(&node)["key_id"], both["key_id"]);
+    b.proxy().set(Mode::Pass);
+    until_status(&node, "z has answered", |status| {
+        status["providers"][1]["version"] == "1" && status["waits"].is_null() && status["wraps_owed"] == 0
+    });
+    assert_eq!(status(&node)["key_id"], both["key_id"]);
+    text.assert_opens(&node.client());
+}

@@ -2,11 +2,12 @@
 //! (docs/formats.md, "Wraps").
 //!
 //! ```text
-//! algorithm u8 (1 = HMAC-SHA256) | root id | cluster: u16 length, bytes | KEK id | short u64 |
+//! algorithm u8 (1 = HMAC-SHA256) | root id | cluster: u16 length, bytes | KEK id | short u64 | born u16 |
 //! wraps: u16 count, each u16 length, bytes | MAC, 32 bytes
 //! ```
 //!
-//! `short`: how many texts may have been given out with fewer copies than these. A file that is lost costs nothing but asking the
+//! `born`: how many of the copies, from the first on, every text of this KEK carries. `short`: how many texts may have been given
+//! out with no more than those. A file that is lost costs nothing but asking the
 //! providers once more.
 
 use crate::keyring::state_file::{HMAC_SHA256, MAC_BYTES, mac};
@@ -29,26 +30,37 @@ pub(super) fn file_name(id: &KekId) -> String {
 pub struct WrapSet {
     /// At most one for each key.
     pub wraps: Vec<Wrapped>,
-    /// Texts that were given out with fewer; an upper bound.
+    /// The first so many are those that every text carries.
+    pub born: usize,
+    /// Texts that were given out with fewer than all; an upper bound.
     pub short: u64,
 }
 
 impl WrapSet {
     /// Whether a key has made one of them.
     pub fn has(&self, kind: ProviderKind, identity: &KeyIdentity) -> bool {
-        self.wraps.iter().any(|wrap| wrap.kind == kind && wrap.identity == *identity)
+        self.wraps.iter().any(|wrap| wrap.is_by(kind, identity))
     }
 
     /// Adds a copy, in place of an older one by the same key.
     pub fn add(&mut self, wrap: Wrapped) {
-        self.wraps.retain(|old| old.kind != wrap.kind || old.identity != wrap.identity);
-        self.wraps.push(wrap);
+        match self.wraps.iter_mut().find(|old| old.is_by(wrap.kind, &wrap.identity)) {
+            Some(old) => *old = wrap,
+            None => self.wraps.push(wrap),
+        }
+    }
+
+    /// The copies by which every text of this KEK can be opened elsewhere.
+    pub fn of_every_text(&self) -> &[Wrapped] {
+        if self.short == 0 { &self.wraps } else { &self.wraps[..self.born] }
     }
 
     /// The payload of the file.
     pub fn encode(&self, id: &KekId, cluster: &ClusterId, root: &RootId, mac_key: &Key) -> Vec<u8> {
         let mut w = head(id, cluster, root);
-        w.u64(self.short).u16(u16::try_from(self.wraps.len()).unwrap_or(u16::MAX));
+        w.u64(self.short)
+            .u16(u16::try_from(self.born).unwrap_or(u16::MAX))
+            .u16(u16::try_from(self.wraps.len()).unwrap_or(u16::MAX));
         for wrap in &self.wraps {
             w.bytes16(&wrap.encode());
         }
@@ -70,10 +82,14 @@ impl WrapSet {
         }
         let head = head(id, cluster, root).finish();
         let mut r = Reader::new(body.strip_prefix(&head[..]).ok_or(WireError::BadValue("KEK"))?);
-        let short = r.u64("short")?;
-        let wraps = (0..r.u16("wraps")?).map(|_| Wrapped::decode(r.bytes16("wrap")?)).collect::<Result<_, _>>()?;
+        let (short, born) = (r.u64("short")?, usize::from(r.u16("born")?));
+        let wraps: Vec<_> =
+            (0..r.u16("wraps")?).map(|_| Wrapped::decode(r.bytes16("wrap")?)).collect::<Result<_, _>>()?;
         r.end()?;
-        Ok(Self { wraps, short })
+        if born > wraps.len() {
+            return Err(WireError::BadValue("born"));
+        }
+        Ok(Self { wraps, born, short })
     }
 }
 
@@ -99,15 +115,15 @@ mod tests {
 
     #[test]
     fn frozen_vector_of_version_1_and_no_other_place_takes_it() {
-        let set = WrapSet { wraps: vec![wrap("k", b"t")], short: 7 };
+        let set = WrapSet { wraps: vec![wrap("k", b"t")], born: 1, short: 7 };
         let (id, root) = (KekId::from_bytes([2; 16]), RootId::from_bytes([3; 16]));
         let (c1, c2) = ("c1".parse().unwrap(), "c2".parse().unwrap());
         let bytes = set.encode(&id, &c1, &root, &key(4));
         assert_eq!(
             hex::encode(&bytes),
             "0103030303030303030303030303030303000263310202020202020202020202020202020200000000000000070001\
-             000f4e535752010200016b0001330001745b980bb74a23ad5c535c70f2a7e65091c062c0ec9d0f40e29e6be999c513\
-             7b5b"
+             0001000f4e535752010200016b000133000174adf081bbce155fd0543ff34f4e6da9604c662f9492b7f585af1d4f86\
+             7317a581"
         );
         assert_eq!(WrapSet::decode(&bytes, &id, &c1, &root, &key(4)), Ok(set));
         assert!(WrapSet::decode(&bytes, &KekId::from_bytes([9; 16]), &c1, &root, &key(4)).is_err());

@@ -89,6 +89,11 @@ impl Wrapped {
         &self.text
     }
 
+    /// Whether this key has made it.
+    pub fn is_by(&self, kind: ProviderKind, identity: &KeyIdentity) -> bool {
+        self.kind == kind && self.identity == *identity
+    }
+
     /// Key and version.
     pub fn key_state(&self) -> KeyState {
         KeyState { identity: self.identity.clone(), version: self.version.clone() }

@@ -35,8 +35,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let mut set = self.wraps.get(kek).cloned().unwrap_or_default();
         wraps.into_iter().for_each(|wrap| set.add(wrap));
         // Texts that are out carry the copies they were born with.
-        if *kek == self.state.ring.active().id && !self.is_unused() {
-            set.short = self.keks.get(kek).map_or(0, |live| live.uses.used());
+        let is_pending = self.state.ring.pending().is_some_and(|pending| pending.id == *kek);
+        match is_pending || (*kek == self.state.ring.active().id && self.is_unused()) {
+            true => set.born = set.wraps.len(),
+            false => set.short = self.keks.get(kek).map_or(0, |live| live.uses.used()),
         }
         let mac_key = super::change::copy(&self.mac_key).ok_or(KeeperError::Locked)?;
         let bytes = set.encode(kek, &self.settings.cluster, &self.root_id, &mac_key);

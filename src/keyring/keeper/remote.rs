@@ -388,7 +388,8 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 let record = self.state.roots.record(member.name(), member.kind());
                 let identity = record.map(|record| record.observed.current().identity.clone());
                 let known = [identity, member.identity()];
-                known.iter().flatten().any(|identity| set.has(member.kind(), identity))
+                let made = |identity| set.of_every_text().iter().any(|wrap| wrap.is_by(member.kind(), identity));
+                known.iter().flatten().any(made)
             })
         };
         for (entry, state) in self.state.ring.entries() {

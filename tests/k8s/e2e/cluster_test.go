@@ -8,17 +8,21 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	kmstypes "k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2/v2"
 
 	"nodeseal.internal/tests/k8s/internal/cluster"
+	"nodeseal.internal/tests/k8s/internal/process"
 	"nodeseal.internal/tests/k8s/internal/product"
+	"nodeseal.internal/tests/k8s/internal/provider"
 )
 
 // world is one control plane: plugin, etcd and kube-apiserver.
 type world struct {
 	api    api
+	roots  []*provider.Root // that the plugin has beside its own hardware
 	plugin *product.Plugin
 	etcd   *cluster.Etcd
 	server *cluster.APIServer
@@ -80,14 +84,59 @@ func names(text []byte, key product.Key) error {
 }
 
 // begin starts everything on the EncryptionConfiguration that the tool prints.
-func begin(t *testing.T, a api) *world {
+func begin(t *testing.T, a api, roots ...*provider.Root) *world {
 	t.Helper()
-	w := &world{api: a, plugin: product.Start(t), etcd: cluster.StartEtcd(t)}
+	w := &world{api: a, roots: roots, etcd: cluster.StartEtcd(t)}
+	if len(roots) == 0 {
+		w.plugin = product.Start(t)
+	} else {
+		w.plugin = product.StartWith(t, provider.Node("fastest", roots...))
+	}
 	configuration := w.plugin.EncryptionConfiguration(a.arguments...)
 	w.server = cluster.StartAPIServer(t, w.etcd, configuration, a.flags...)
 	w.server.CreateNamespace()
 	t.Logf("kube-apiserver was ready after %v", w.server.Started)
 	return w
+}
+
+// rotate moves the key_id: with providers by a new version of each one's key, without them by a new KEK.
+func (w *world) rotate(t *testing.T) {
+	t.Helper()
+	if len(w.roots) == 0 {
+		w.plugin.Rotate()
+		return
+	}
+	before := w.plugin.Status().KeyID
+	for _, root := range w.roots {
+		root.Rotate()
+	}
+	moved(t, before, w.plugin)
+}
+
+// moved waits until no node reports the key_id from before any more and each has settled.
+func moved(t *testing.T, before string, plugins ...*product.Plugin) {
+	t.Helper()
+	for _, plugin := range plugins {
+		err := process.Until(60*time.Second, 100*time.Millisecond, func() error {
+			if now := plugin.Settled().KeyID; now == before {
+				return fmt.Errorf("key_id is %s as before", now)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// renew makes a new KEK and turns to it.
+func (w *world) renew(t *testing.T) {
+	t.Helper()
+	if len(w.roots) == 0 {
+		w.plugin.Rotate()
+	} else if before, after := w.plugin.Renew(); before != after {
+		t.Fatalf("a new KEK moved key_id from %s to %s, which names the keys of providers", before, after)
+	}
 }
 
 // unwrap takes the prefix off a value of etcd.

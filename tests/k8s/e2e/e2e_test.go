@@ -7,24 +7,32 @@ import (
 
 	"nodeseal.internal/tests/k8s/internal/process"
 	"nodeseal.internal/tests/k8s/internal/product"
+	"nodeseal.internal/tests/k8s/internal/provider"
 )
 
-func TestSecretsUnderKMSv2SurviveRestartRotationAndCrashes(t *testing.T) { survive(t, kmsV2) }
+func TestSecretsUnderKMSv2SurviveRestartRotationAndCrashes(t *testing.T) {
+	survive(t, life{secrets: 1000, crashes: 5}, kmsV2)
+}
 
-func TestSecretsUnderKMSv1SurviveRestartRotationAndCrashes(t *testing.T) { survive(t, kmsV1) }
+func TestSecretsUnderKMSv1SurviveRestartRotationAndCrashes(t *testing.T) {
+	survive(t, life{secrets: 1000, crashes: 5}, kmsV1)
+}
+
+// life is how much happens to a control plane.
+type life struct{ secrets, crashes int }
 
 // survive leads one control plane through everything that happens to it in its life, each step on what the last left.
-func survive(t *testing.T, a api) {
-	w := begin(t, a)
+func survive(t *testing.T, much life, a api, roots ...*provider.Root) {
+	w := begin(t, a, roots...)
 	l := newLedger()
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T, *world, *ledger)
 	}{
-		{"a thousand Secrets are stored sealed", storedSealed},
+		{"Secrets are stored sealed", much.storedSealed},
 		{"all are read back after a restart of plugin and API server", restarted},
 		{"a rotation under traffic reaches writes without a restart", rotated},
-		{"a crash of the plugin loses nothing that was acknowledged", crashed},
+		{"a crash of the plugin loses nothing that was acknowledged", much.crashed},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { step.run(t, w, l) }) {
 			return // What follows would only repeat it.
@@ -32,22 +40,14 @@ func survive(t *testing.T, a api) {
 	}
 }
 
-func storedSealed(t *testing.T, w *world, l *ledger) {
-	const count = 1000
-	names := make([]string, count)
-	for n := range names {
-		names[n] = fmt.Sprintf("first-%d", n)
-	}
-	begin := time.Now()
-	each(t, "writing", names, func(name string) error { return l.write(w.server, name) })
-	t.Logf("%d Secrets written in %v", count, time.Since(begin))
-
+func (much life) storedSealed(t *testing.T, w *world, l *ledger) {
+	l.writeMany(t, w.server, "first", much.secrets)
 	stored, err := w.sealedUnder(t, w.plugin.Active())
 	if err != nil {
 		t.Error(err)
 	}
-	if stored != count {
-		t.Errorf("etcd holds %d Secrets, want %d", stored, count)
+	if stored != much.secrets {
+		t.Errorf("etcd holds %d Secrets, want %d", stored, much.secrets)
 	}
 	noPlaintext(t, w, l)
 }
@@ -73,15 +73,7 @@ func restarted(t *testing.T, w *world, l *ledger) {
 	t.Logf("the plugin was ready after %v", time.Since(begin))
 	w.server.Start()
 	t.Logf("kube-apiserver was ready after %v", w.server.Started)
-	readAll(t, w, l)
-}
-
-func readAll(t *testing.T, w *world, l *ledger) {
-	t.Helper()
-	names := l.names()
-	begin := time.Now()
-	each(t, "reading", names, func(name string) error { return l.check(w.server, name) })
-	t.Logf("%d Secrets read back and compared in %v", len(names), time.Since(begin))
+	l.readAll(t, w.server)
 }
 
 func rotated(t *testing.T, w *world, l *ledger) {
@@ -90,7 +82,7 @@ func rotated(t *testing.T, w *world, l *ledger) {
 	f.flows(t)
 	old := w.plugin.Active()
 	begin := time.Now()
-	w.plugin.Rotate()
+	w.rotate(t)
 	active := w.plugin.Active()
 	if active.ID == old.ID {
 		t.Errorf("the active key is %s as before", old.ID)
@@ -118,7 +110,7 @@ func rotated(t *testing.T, w *world, l *ledger) {
 		t.Errorf("%d calls failed, the first: %v", f.failed.Load(), err)
 	}
 	t.Logf("meanwhile %d Secrets were read and %d written", f.reads.Load(), f.writes.Load())
-	readAll(t, w, l)
+	l.readAll(t, w.server)
 	migrated(t, w, l, old, active)
 }
 
@@ -151,18 +143,17 @@ func migrated(t *testing.T, w *world, l *ledger, old, active product.Key) {
 	if stored != len(names) {
 		t.Errorf("etcd holds %d Secrets, %d were acknowledged", stored, len(names))
 	}
-	readAll(t, w, l)
+	l.readAll(t, w.server)
 }
 
-func crashed(t *testing.T, w *world, l *ledger) {
-	const crashes = 5
+func (much life) crashed(t *testing.T, w *world, l *ledger) {
 	before := len(l.names())
 	f := l.start(w.server, "crash")
 	defer f.halt()
-	for n := range crashes {
+	for n := range much.crashes {
 		f.flows(t)
 		// A key that is a moment old is the one that a crash could lose.
-		w.plugin.Rotate()
+		w.renew(t)
 		begin := time.Now()
 		pid := w.plugin.Kill()
 		revived := w.plugin.Revived(pid)
@@ -181,7 +172,7 @@ func crashed(t *testing.T, w *world, l *ledger) {
 	if w.api.rewrites && wrong != nil {
 		t.Errorf("with v2 a crash must not be noticed, but %d calls failed, the first: %v", f.failed.Load(), wrong)
 	}
-	t.Logf("through %d crashes %d Secrets were written, %d calls failed", crashes, len(l.names())-before, f.failed.Load())
+	t.Logf("through %d crashes %d Secrets were written, %d calls failed", much.crashes, len(l.names())-before, f.failed.Load())
 	if wrong != nil {
 		t.Logf("the first: %v", wrong)
 	}
@@ -189,9 +180,9 @@ func crashed(t *testing.T, w *world, l *ledger) {
 		t.Fatalf("kube-apiserver is not ready after the crashes: %v", err)
 	}
 	// In two ways: with what this API server still knows, and by one that must ask the plugin for every key.
-	readAll(t, w, l)
+	l.readAll(t, w.server)
 	w.server.Stop()
 	w.server.Start()
-	readAll(t, w, l)
+	l.readAll(t, w.server)
 	noPlaintext(t, w, l)
 }

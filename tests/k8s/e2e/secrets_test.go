@@ -40,6 +40,27 @@ func (l *ledger) write(server *cluster.APIServer, name string) error {
 	return nil
 }
 
+// writeMany creates that many Secrets, with names that begin with prefix.
+func (l *ledger) writeMany(t *testing.T, server *cluster.APIServer, prefix string, count int) {
+	t.Helper()
+	names := make([]string, count)
+	for n := range names {
+		names[n] = fmt.Sprintf("%s-%d", prefix, n)
+	}
+	begin := time.Now()
+	each(t, "writing", names, func(name string) error { return l.write(server, name) })
+	t.Logf("%d Secrets written in %v", count, time.Since(begin))
+}
+
+// readAll reads every Secret.
+func (l *ledger) readAll(t *testing.T, server *cluster.APIServer) {
+	t.Helper()
+	names := l.names()
+	begin := time.Now()
+	each(t, "reading", names, func(name string) error { return l.check(server, name) })
+	t.Logf("%d Secrets read back and compared in %v", len(names), time.Since(begin))
+}
+
 // names returns the Secrets entered so far.
 func (l *ledger) names() []string {
 	l.lock.Lock()

@@ -4,6 +4,7 @@ package product
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -27,8 +29,15 @@ type Plugin struct {
 	Socket string
 	Config string
 
-	t   testing.TB
-	dev *process.Process
+	t     testing.TB
+	setup Setup
+	dev   *process.Process
+}
+
+// Setup is what a node has beside its own hardware.
+type Setup struct {
+	Fragment    string            // laid over the generated configuration, TOML
+	Credentials map[string][]byte // to be sealed while it starts for the first time, by name
 }
 
 // event is the line that `nodeseal dev --json` prints.
@@ -41,19 +50,91 @@ type event struct {
 // Start makes a node of its own and waits until it answers.
 func Start(t testing.TB) *Plugin {
 	t.Helper()
-	p := &Plugin{Dir: filepath.Join(process.Dir(t), "n"), t: t}
-	p.Start()
+	return StartWith(t, Setup{})
+}
+
+// StartWith makes a node with providers, gives it their credentials, and waits until its key_id names the keys of all of them and
+// each has a copy of its KEK.
+func StartWith(t testing.TB, setup Setup) *Plugin {
+	t.Helper()
+	p := &Plugin{Dir: filepath.Join(process.Dir(t), "n"), t: t, setup: setup}
+	p.Config = filepath.Join(p.Dir, "nodeseal.toml")
+	t.Cleanup(func() {
+		if t.Failed() {
+			text, _ := os.ReadFile(filepath.Join(p.Dir, "log", "nodeseald.log"))
+			lines := strings.SplitAfter(string(text), "\n")
+			t.Logf("end of the log of nodeseald:\n%s", strings.Join(lines[max(0, len(lines)-60):], ""))
+		}
+	})
+	p.start(p.sealCredentials)
+	p.Settled()
 	return p
+}
+
+// sealCredentials seals them as soon as there is a node root.
+func (p *Plugin) sealCredentials() {
+	p.t.Helper()
+	for name, secret := range p.setup.Credentials {
+		err := process.Until(ready, 50*time.Millisecond, func() error {
+			select {
+			case <-p.dev.Done():
+				p.t.Fatal("`nodeseal dev` ended before a credential was sealed")
+			default:
+			}
+			if _, err := os.Stat(filepath.Join(p.Dir, "state", "state")); err != nil {
+				return err
+			}
+			_, err := p.output(secret, "credentials", "seal", name)
+			return err
+		})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+// Settled waits until nothing is owed and nothing is waited for.
+func (p *Plugin) Settled() Status {
+	p.t.Helper()
+	var s Status
+	err := process.Until(90*time.Second, 100*time.Millisecond, func() error {
+		s = Status{}
+		if err := p.try(&s, "status"); err != nil {
+			return err
+		}
+		if !s.Healthy || s.Waits != nil || s.WrapsOwed > 0 {
+			return fmt.Errorf("status says %+v", s)
+		}
+		return nil
+	})
+	if err != nil {
+		p.t.Fatalf("the node does not settle: %v", err)
+	}
+	return s
 }
 
 // Start starts the node again, after Stop, on what it left behind.
 func (p *Plugin) Start() {
 	p.t.Helper()
+	p.start(func() {})
+}
+
+// start starts the node and waits until it answers; meanwhile it is given what it waits for.
+func (p *Plugin) start(give func()) {
+	p.t.Helper()
 	output, input, err := os.Pipe()
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	cmd := exec.Command(process.Binary(p.t, "NODESEAL_BIN", "nodeseal"), "dev", "--dir", p.Dir, "--json", "--backend", backend())
+	arguments := []string{"dev", "--dir", p.Dir, "--json", "--backend", backend()}
+	if p.setup.Fragment != "" {
+		fragment := filepath.Join(filepath.Dir(p.Dir), "fragment.toml")
+		if err := os.WriteFile(fragment, []byte(p.setup.Fragment), 0o600); err != nil {
+			p.t.Fatal(err)
+		}
+		arguments = append(arguments, "--config", fragment)
+	}
+	cmd := exec.Command(process.Binary(p.t, "NODESEAL_BIN", "nodeseal"), arguments...)
 	cmd.Stdout = input
 	p.dev = process.Start(p.t, filepath.Dir(p.Dir), "nodeseal-dev", cmd)
 	input.Close()
@@ -71,6 +152,7 @@ func (p *Plugin) Start() {
 		}
 		io.Copy(io.Discard, output)
 	}()
+	give()
 	select {
 	case e := <-line:
 		p.Socket, p.Config = e.Socket, e.Config
@@ -126,9 +208,14 @@ func (p *Plugin) Revived(pid int) time.Duration {
 
 // Status is what these tests read from `nodeseal status --json`.
 type Status struct {
-	PID     int    `json:"pid"`
-	KeyID   string `json:"key_id"`
-	Healthy bool   `json:"healthy"`
+	PID       int     `json:"pid"`
+	KeyID     string  `json:"key_id"`
+	Healthy   bool    `json:"healthy"`
+	Mode      string  `json:"mode"`
+	Waits     *string `json:"waits"`
+	WrapsOwed int     `json:"wraps_owed"`
+	// ShortTexts is how many texts were given out without all copies of their KEK.
+	ShortTexts int `json:"texts_short_of_wraps"`
 }
 
 // Status asks nodeseald how it is.
@@ -146,27 +233,45 @@ type Key struct {
 	KeyID string `json:"key_id"`
 }
 
-// Active returns the one key that encrypts.
-func (p *Plugin) Active() Key {
+// Keys returns all keys that the node has, those of other nodes among them.
+func (p *Plugin) Keys() []Key {
 	p.t.Helper()
 	var list struct {
 		Keys []Key `json:"keys"`
 	}
 	p.run(&list, "keys", "list")
+	return list.Keys
+}
+
+// Active returns the one key that encrypts.
+func (p *Plugin) Active() Key {
+	p.t.Helper()
+	list := p.Keys()
 	var active []Key
-	for _, key := range list.Keys {
+	for _, key := range list {
 		if key.State == "active" {
 			active = append(active, key)
 		}
 	}
 	if len(active) != 1 {
-		p.t.Fatalf("%d keys are active, want exactly one: %+v", len(active), list.Keys)
+		p.t.Fatalf("%d keys are active, want exactly one: %+v", len(active), list)
 	}
 	return active[0]
 }
 
-// Rotate makes a new key and turns to it. It returns the key_id before and after.
+// Rotate makes a new key and turns to it, which moves the key_id. It returns the one before and after.
 func (p *Plugin) Rotate() (before, after string) {
+	p.t.Helper()
+	before, after = p.Renew()
+	if after == before || after == "" {
+		p.t.Fatalf("key_id is %q after activation and was %q before", after, before)
+	}
+	return before, after
+}
+
+// Renew makes a new key and turns to it. With providers the key_id names their keys and not this one. It returns the key_id before
+// and after.
+func (p *Plugin) Renew() (before, after string) {
 	p.t.Helper()
 	before = p.Status().KeyID
 	var made struct {
@@ -180,17 +285,13 @@ func (p *Plugin) Rotate() (before, after string) {
 		p.t.Fatalf("`keys rotate` alone moved key_id from %q to %q; only activation may", before, now)
 	}
 	p.run(nil, "keys", "activate", made.Key.ID)
-	after = p.Status().KeyID
-	if after == before || after == "" {
-		p.t.Fatalf("key_id is %q after activation and was %q before", after, before)
-	}
-	return before, after
+	return before, p.Status().KeyID
 }
 
 // EncryptionConfiguration returns what the tool prints for the API server; arguments go behind the verb.
 func (p *Plugin) EncryptionConfiguration(arguments ...string) []byte {
 	p.t.Helper()
-	out, err := p.output(append([]string{"encryption-config"}, arguments...)...)
+	out, err := p.output(nil, append([]string{"encryption-config"}, arguments...)...)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -205,7 +306,7 @@ func (p *Plugin) run(result any, verb ...string) {
 }
 
 func (p *Plugin) try(result any, verb ...string) error {
-	out, err := p.output(append(verb, "--json")...)
+	out, err := p.output(nil, append(verb, "--json")...)
 	if err != nil || result == nil {
 		return err
 	}
@@ -215,10 +316,12 @@ func (p *Plugin) try(result any, verb ...string) error {
 	return nil
 }
 
-func (p *Plugin) output(verb ...string) ([]byte, error) {
+// output runs a verb with that on its standard input.
+func (p *Plugin) output(input []byte, verb ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, process.Binary(p.t, "NODESEAL_BIN", "nodeseal"), append(verb, "--config", p.Config)...)
+	cmd.Stdin = bytes.NewReader(input)
 	out, err := cmd.Output()
 	if exit, ok := err.(*exec.ExitError); ok {
 		return nil, fmt.Errorf("`nodeseal %v`: %w\n%s", verb, err, exit.Stderr)

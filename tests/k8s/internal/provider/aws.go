@@ -1,0 +1,93 @@
+package provider
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"nodeseal.internal/tests/k8s/internal/process"
+)
+
+const region = "eu-central-1"
+
+// target is the prefix of the operations of KMS in X-Amz-Target.
+const target = "TrentService."
+
+// AWS starts a KMS that runs on this machine (moto, see tests/aws) with one key.
+func AWS(t testing.TB, name string) *Root {
+	t.Helper()
+	python, script := os.Getenv("NODESEAL_MOTO"), os.Getenv("NODESEAL_MOTO_SERVER")
+	if python == "" || script == "" {
+		t.Fatal("NODESEAL_MOTO is not set: run `make e2e`, which makes what these tests start and tells them where it is")
+	}
+	port := fmt.Sprint(process.Port(t))
+	command := exec.Command(python, script, "--host", "127.0.0.1", "--port", port)
+	command.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "MOTO_PORT="+port)
+	server := process.Start(t, process.Dir(t), name, command)
+	address := "127.0.0.1:" + port
+	err := process.Until(60*time.Second, 50*time.Millisecond, func() error {
+		select {
+		case <-server.Done():
+			t.Fatal("moto ended before it was ready")
+		default:
+		}
+		connection, err := net.Dial("tcp", address)
+		if err != nil {
+			return err
+		}
+		return connection.Close()
+	})
+	if err != nil {
+		t.Fatalf("moto does not answer: %v", err)
+	}
+
+	kms := func(operation string, input any) []byte {
+		body, err := json.Marshal(input)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request, err := http.NewRequest(http.MethodPost, "http://"+address, bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", "application/x-amz-json-1.1")
+		request.Header.Set("X-Amz-Target", target+operation)
+		// moto takes region and service from it, and believes it.
+		request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=admin/20260101/"+region+
+			"/kms/aws4_request, SignedHeaders=host, Signature=0")
+		answer, err := send(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer
+	}
+	var made struct {
+		KeyMetadata struct{ Arn string }
+	}
+	answer := kms("CreateKey", map[string]any{"KeySpec": "SYMMETRIC_DEFAULT", "KeyUsage": "ENCRYPT_DECRYPT"})
+	if err := json.Unmarshal(answer, &made); err != nil {
+		t.Fatal(err)
+	}
+	arn := made.KeyMetadata.Arn
+
+	proxy := startProxy(t, "http://"+address, func(r *http.Request) string {
+		return strings.TrimPrefix(r.Header.Get("X-Amz-Target"), target)
+	})
+	return &Root{
+		Link: proxy,
+		Name: name,
+		table: fmt.Sprintf("kind = \"aws\"\nkey_arn = %q\nregion = %q\nendpoint = %q\n"+
+			"auth = { method = \"static\", credential = %q }", arn, region, proxy.url(), name),
+		secret: func() []byte { return []byte(`{"access_key_id": "AKIAEXAMPLE", "secret_access_key": "an example"}`) },
+		rotate: func() { kms("RotateKeyOnDemand", map[string]any{"KeyId": arn}) },
+		wrap:   "Encrypt",
+		unwrap: "Decrypt",
+	}
+}

@@ -1,0 +1,69 @@
+// Package provider runs what nodes take for their roots of trust, for the length of a test: a server, its key, a login for each
+// node, and a proxy before it by which it is taken away and its calls are counted.
+package provider
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"nodeseal.internal/tests/k8s/internal/product"
+)
+
+// Kinds are all providers that there is a server for. Another one is a line here and a function that starts it.
+var Kinds = []Kind{
+	{"vault", Vault},
+	{"aws", AWS},
+}
+
+// Kind is one kind of provider.
+type Kind struct {
+	Name  string
+	Start func(t testing.TB, name string) *Root
+}
+
+// Link is the way to a provider.
+type Link interface {
+	// Off takes the provider away; On brings it back.
+	Off()
+	On()
+	// Calls returns how often each thing was asked of it since it was started.
+	Calls() map[string]int
+}
+
+// Root is a running provider.
+type Root struct {
+	Link
+	// Name is what the configuration calls it.
+	Name string
+
+	table  string        // what else is in its [[provider]], TOML
+	secret func() []byte // makes another login, as it is sealed; nil if it needs none
+	rotate func()
+	// What wrapping and unwrapping are among its calls.
+	wrap, unwrap string
+}
+
+// Rotate gives the provider's key a new version.
+func (r *Root) Rotate() { r.rotate() }
+
+// Wraps and Unwraps tell how many KEKs it has wrapped and opened. Some providers open what they have wrapped once at birth.
+func (r *Root) Wraps() int   { return r.Calls()[r.wrap] }
+func (r *Root) Unwraps() int { return r.Calls()[r.unwrap] }
+
+// Node is how a node with these roots is set up. The strategy is that of decrypting. One root alone is required; of several any
+// one is enough.
+func Node(strategy string, roots ...*Root) product.Setup {
+	setup := product.Setup{Credentials: make(map[string][]byte)}
+	var text strings.Builder
+	// As soon as can be configured: tests wait for what these say.
+	fmt.Fprintf(&text, "[write]\nprobe_every = \"1s\"\nactivation_delay = \"2s\"\n[decrypt]\nstrategy = %q\n", strategy)
+	for _, root := range roots {
+		fmt.Fprintf(&text, "[[provider]]\nname = %q\nrequired = %t\n%s\n", root.Name, len(roots) == 1, root.table)
+		if root.secret != nil {
+			setup.Credentials[root.Name] = root.secret()
+		}
+	}
+	setup.Fragment = text.String()
+	return setup
+}

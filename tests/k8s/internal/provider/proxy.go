@@ -1,0 +1,134 @@
+package provider
+
+import (
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"testing"
+)
+
+// proxy stands before one server: it counts what is asked, and while it is off it resets every connection.
+type proxy struct {
+	net.Listener
+
+	lock  sync.Mutex
+	off   bool
+	open  map[*connection]bool
+	calls map[string]int
+}
+
+// connection is one that the proxy has taken.
+type connection struct {
+	*net.TCPConn
+	of *proxy
+}
+
+// startProxy forwards HTTP to target until the test ends. Calls are counted under what name gives them.
+func startProxy(t testing.TB, target string, name func(*http.Request) string) *proxy {
+	t.Helper()
+	to, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{Listener: listener, open: make(map[*connection]bool), calls: make(map[string]int)}
+	quiet := log.New(io.Discard, "", 0)
+	forward := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(to)
+			// Signatures cover the name that the client knows.
+			r.Out.Host = r.In.Host
+		},
+		Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 16},
+		ErrorLog:  quiet,
+	}
+	server := &http.Server{ErrorLog: quiet, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.lock.Lock()
+		p.calls[name(r)]++
+		p.lock.Unlock()
+		forward.ServeHTTP(w, r)
+	})}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(p) }()
+	t.Cleanup(func() {
+		server.Close()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("the proxy before %s has ended: %v", target, err)
+		}
+	})
+	return p
+}
+
+// url is where clients find it.
+func (p *proxy) url() string { return "http://" + p.Addr().String() }
+
+// Accept gives the next connection of those that come while it is on.
+func (p *proxy) Accept() (net.Conn, error) {
+	for {
+		taken, err := p.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := &connection{TCPConn: taken.(*net.TCPConn), of: p}
+		p.lock.Lock()
+		off := p.off
+		if !off {
+			p.open[c] = true
+		}
+		p.lock.Unlock()
+		if !off {
+			return c, nil
+		}
+		c.reset()
+	}
+}
+
+// Close forgets the connection too.
+func (c *connection) Close() error {
+	c.of.lock.Lock()
+	delete(c.of.open, c)
+	c.of.lock.Unlock()
+	return c.TCPConn.Close()
+}
+
+// reset ends the connection as a host does that knows nothing of it.
+func (c *connection) reset() {
+	c.SetLinger(0)
+	c.TCPConn.Close()
+}
+
+// Off takes the provider away, in the middle of whatever it does.
+func (p *proxy) Off() {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	p.off = true
+	for c := range p.open {
+		c.reset()
+	}
+}
+
+// On brings it back.
+func (p *proxy) On() {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	p.off = false
+}
+
+// Calls returns how often each thing was asked.
+func (p *proxy) Calls() map[string]int {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	calls := make(map[string]int, len(p.calls))
+	for name, count := range p.calls {
+		calls[name] = count
+	}
+	return calls
+}

@@ -11,13 +11,14 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test lint advisories bench e2e hsm-test fuzz fuzz-keep torture
+.PHONY: help quickstart test lint advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, Vault, kube-apiserver'
 	@echo 'make lint         format, clippy, dependencies'
 	@echo 'make advisories   known vulnerabilities of dependencies (needs the network)'
 	@echo 'make e2e          only the tests with kube-apiserver and etcd'
+	@echo 'make e2e-full     those with Vault, AWS and Azure in full length: 10,000 Secrets, both APIs'
 	@echo 'make fuzz         run every fuzz target for SECONDS=60; make fuzz-keep puts what it found into the corpora'
 	@echo 'make hsm-test     try a real device: MODULE=/path TOKEN=label PIN_FILE=/path, or DEVICE=/dev/tpmrm0'
 	@echo 'make bench        speed and memory beside a bare tonic echo server'
@@ -52,6 +53,11 @@ e2e:
 	scripts/need.sh test
 	cargo build --bins
 	NODESEAL_BIN=$(TARGET)/debug tests/k8s/run.sh e2e
+
+e2e-full:
+	scripts/need.sh test
+	cargo build --bins
+	NODESEAL_E2E=full NODESEAL_BIN=$(TARGET)/debug tests/k8s/run.sh e2e -timeout 60m -run '^TestProvider'
 
 SECONDS ?= 60
 fuzz:

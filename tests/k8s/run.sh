@@ -5,7 +5,8 @@
 #
 # NODESEAL_BIN      folder with nodeseal, nodeseald and nodeseal-sealer (default: target/release of this checkout)
 # NODESEAL_BACKEND  what seals: tpm2 (default) or pkcs11; `all` runs the tests of e2e with both unless it is set
-# NODESEAL_SERVERS  folder for kube-apiserver and etcd, built when missing (default: nodeseal/servers in the user's cache)
+# NODESEAL_SERVERS  folder for kube-apiserver, etcd and Vault, built when missing (default: nodeseal/servers in the user's cache)
+# NODESEAL_E2E      full: the tests with providers in full length, which takes a quarter of an hour
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -33,7 +34,16 @@ NODESEAL_BIN=$(cd "$NODESEAL_BIN" 2>/dev/null && pwd) || {
 CGO_ENABLED=0
 export NODESEAL_BIN NODESEAL_SERVERS CGO_ENABLED
 
-case $what in e2e | all) "$here/build-servers.sh" "$NODESEAL_SERVERS" ;; esac
+case $what in
+e2e | all)
+    "$here/build-servers.sh" "$NODESEAL_SERVERS"
+    "$here/../providers/build-vault.sh" "$NODESEAL_SERVERS"
+    # What runs an AWS and an Azure: an interpreter and its script.
+    NODESEAL_AWS="$("$here/../aws/moto.sh") $here/../aws/server.py"
+    NODESEAL_AZURE="$("$here/../azure/venv.sh") $here/../azure/server.py"
+    export NODESEAL_AWS NODESEAL_AZURE
+    ;;
+esac
 
 cd "$here"
 go vet ./...
@@ -43,9 +53,11 @@ started=$(date +%s)
 with_token() {
     [ "$what" = all ] && [ -z "${NODESEAL_BACKEND:-}" ] || return 0
     echo "tests/k8s e2e once more, with a token in place of the TPM"
-    NODESEAL_BACKEND=pkcs11 go test -count=1 -p 1 -timeout 15m -v "$@" ./e2e
+    # Providers are the same to both.
+    NODESEAL_BACKEND=pkcs11 go test -count=1 -p 1 -timeout 15m -v -skip '^TestProvider' "$@" ./e2e
 }
-if go test -count=1 -p 1 -timeout 15m -v "$@" $packages && with_token "$@"; then
+# Those that go side by side spend most of their time waiting for kube-apiserver to look at its plugin.
+if go test -count=1 -p 1 -parallel 4 -timeout 15m -v "$@" $packages && with_token "$@"; then
     echo "tests/k8s $what: all passed in $(($(date +%s) - started)) s"
 else
     echo "tests/k8s $what: FAILED after $(($(date +%s) - started)) s; the lines that begin with --- FAIL say where" >&2

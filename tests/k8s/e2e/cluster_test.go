@@ -30,6 +30,7 @@ type world struct {
 
 // api is what differs between the two versions of the KMS API.
 type api struct {
+	name      string
 	arguments []string // of `nodeseal encryption-config`
 	flags     []string // of kube-apiserver
 	prefix    string   // of each value in etcd; the provider's name and a colon follow
@@ -41,6 +42,7 @@ type api struct {
 }
 
 var kmsV2 = api{
+	name:     "KMSv2",
 	prefix:   "k8s:enc:kms:v2:",
 	rewrites: true,
 	sealed: func(payload []byte, key product.Key) error {
@@ -56,6 +58,7 @@ var kmsV2 = api{
 }
 
 var kmsV1 = api{
+	name:      "KMSv1",
 	arguments: []string{"--api", "v1beta1"},
 	flags:     []string{"--feature-gates=KMSv1=true"},
 	prefix:    "k8s:enc:kms:v1:",

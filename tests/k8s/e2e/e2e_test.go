@@ -10,16 +10,18 @@ import (
 	"nodeseal.internal/tests/k8s/internal/provider"
 )
 
-func TestSecretsUnderKMSv2SurviveRestartRotationAndCrashes(t *testing.T) {
-	survive(t, life{secrets: 1000, crashes: 5}, kmsV2)
-}
+func TestSecretsUnderKMSv2SurviveRestartRotationAndCrashes(t *testing.T) { survive(t, full, kmsV2) }
 
-func TestSecretsUnderKMSv1SurviveRestartRotationAndCrashes(t *testing.T) {
-	survive(t, life{secrets: 1000, crashes: 5}, kmsV1)
-}
+func TestSecretsUnderKMSv1SurviveRestartRotationAndCrashes(t *testing.T) { survive(t, full, kmsV1) }
 
 // life is how much happens to a control plane.
-type life struct{ secrets, crashes int }
+type life struct {
+	secrets, crashes int
+	pace             time.Duration // between two writes of one writer
+}
+
+// full is all of it. Unpaced, the later steps would have ten times the Secrets to read.
+var full = life{secrets: 1000, crashes: 5, pace: 20 * time.Millisecond}
 
 // survive leads one control plane through everything that happens to it in its life, each step on what the last left.
 func survive(t *testing.T, much life, a api, roots ...*provider.Root) {
@@ -31,7 +33,7 @@ func survive(t *testing.T, much life, a api, roots ...*provider.Root) {
 	}{
 		{"Secrets are stored sealed", much.storedSealed},
 		{"all are read back after a restart of plugin and API server", restarted},
-		{"a rotation under traffic reaches writes without a restart", rotated},
+		{"a rotation under traffic reaches writes without a restart", much.rotated},
 		{"a crash of the plugin loses nothing that was acknowledged", much.crashed},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { step.run(t, w, l) }) {
@@ -76,8 +78,8 @@ func restarted(t *testing.T, w *world, l *ledger) {
 	l.readAll(t, w.server)
 }
 
-func rotated(t *testing.T, w *world, l *ledger) {
-	f := l.start(w.server, "rotation")
+func (much life) rotated(t *testing.T, w *world, l *ledger) {
+	f := l.start(w.server, "rotation", much.pace)
 	defer f.halt()
 	f.flows(t)
 	old := w.plugin.Active()
@@ -148,7 +150,7 @@ func migrated(t *testing.T, w *world, l *ledger, old, active product.Key) {
 
 func (much life) crashed(t *testing.T, w *world, l *ledger) {
 	before := len(l.names())
-	f := l.start(w.server, "crash")
+	f := l.start(w.server, "crash", much.pace)
 	defer f.halt()
 	for n := range much.crashes {
 		f.flows(t)

@@ -32,16 +32,16 @@ type sizes struct {
 // size is what a run of all tests has time for, or, with NODESEAL_E2E=full, everything.
 func size() sizes {
 	if os.Getenv("NODESEAL_E2E") == "full" {
-		return sizes{life{secrets: 1000, crashes: 5}, []api{kmsV2, kmsV1}, 10000, 20, 4}
+		return sizes{full, []api{kmsV2, kmsV1}, 10000, 20, 4}
 	}
-	return sizes{life{secrets: 300, crashes: 1}, []api{kmsV2}, 1000, 3, 2}
+	return sizes{life{secrets: 300, crashes: 1, pace: 100 * time.Millisecond}, []api{kmsV2}, 1000, 3, 2}
 }
 
 // Side by side: kube-apiserver spends most of the time waiting before it asks for the key_id anew.
 func TestProviderAloneSurvivesRestartRotationAndCrashes(t *testing.T) {
 	for _, kind := range provider.Kinds {
 		for _, a := range size().apis {
-			t.Run(kind.Name+" "+a.prefix, func(t *testing.T) {
+			t.Run(kind.Name+" "+a.name, func(t *testing.T) {
 				t.Parallel()
 				survive(t, size().alone, a, kind.Start(t, kind.Name))
 			})
@@ -265,7 +265,7 @@ func twoAway(t *testing.T, p *pair, l *ledger) {
 	for _, root := range away {
 		root.Off()
 	}
-	f := l.start(p.b.server, "two-away")
+	f := l.start(p.b.server, "two-away", p.alone.pace)
 	defer f.halt()
 	f.flows(t)
 	// A KEK that only one provider has a copy of, and a seed under it.
@@ -304,7 +304,7 @@ func twoAway(t *testing.T, p *pair, l *ledger) {
 func rotatedInTurn(t *testing.T, p *pair, l *ledger) {
 	var flow []*traffic
 	for _, n := range p.nodes() {
-		f := l.start(n.server, "rotation-"+n.name)
+		f := l.start(n.server, "rotation-"+n.name, p.alone.pace)
 		defer f.halt()
 		flow = append(flow, f)
 	}

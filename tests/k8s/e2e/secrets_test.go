@@ -123,11 +123,8 @@ type traffic struct {
 	first   atomic.Pointer[error]
 }
 
-// pace is the time between two writes of one writer. Unpaced, the later steps would have ten times the Secrets to read.
-const pace = 20 * time.Millisecond
-
-// start runs two readers and two writers. Names of new Secrets begin with prefix.
-func (l *ledger) start(server *cluster.APIServer, prefix string) *traffic {
+// start runs two readers and two writers, each of which waits for pace between two writes. Names of new Secrets begin with prefix.
+func (l *ledger) start(server *cluster.APIServer, prefix string, pace time.Duration) *traffic {
 	f := &traffic{stop: make(chan struct{})}
 	known := l.names()
 	loop := func(count *atomic.Int64, pace time.Duration, act func(n int) error) {
@@ -159,7 +156,7 @@ func (l *ledger) start(server *cluster.APIServer, prefix string) *traffic {
 // flows waits until there was more of both.
 func (f *traffic) flows(t *testing.T) {
 	t.Helper()
-	reads, writes := f.reads.Load()+50, f.writes.Load()+50
+	reads, writes := f.reads.Load()+20, f.writes.Load()+20
 	err := process.Until(60*time.Second, 10*time.Millisecond, func() error {
 		if f.reads.Load() < reads || f.writes.Load() < writes {
 			return fmt.Errorf("%d reads and %d writes so far, want %d and %d", f.reads.Load(), f.writes.Load(), reads, writes)

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -23,14 +21,8 @@ const target = "TrentService."
 // AWS starts a KMS that runs on this machine (moto, see tests/aws) with one key.
 func AWS(t testing.TB, name string) *Root {
 	t.Helper()
-	python, script := os.Getenv("NODESEAL_MOTO"), os.Getenv("NODESEAL_MOTO_SERVER")
-	if python == "" || script == "" {
-		t.Fatal("NODESEAL_MOTO is not set: run `make e2e`, which makes what these tests start and tells them where it is")
-	}
 	port := fmt.Sprint(process.Port(t))
-	command := exec.Command(python, script, "--host", "127.0.0.1", "--port", port)
-	command.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "MOTO_PORT="+port)
-	server := process.Start(t, process.Dir(t), name, command)
+	server := process.Start(t, process.Dir(t), name, python(t, "aws", "--host", "127.0.0.1", "--port", port))
 	address := "127.0.0.1:" + port
 	err := process.Until(60*time.Second, 50*time.Millisecond, func() error {
 		select {

@@ -4,6 +4,8 @@ package provider
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -14,6 +16,7 @@ import (
 var Kinds = []Kind{
 	{"vault", Vault},
 	{"aws", AWS},
+	{"azure", Azure},
 }
 
 // Kind is one kind of provider.
@@ -66,4 +69,18 @@ func Node(strategy string, roots ...*Root) product.Setup {
 	}
 	setup.Fragment = text.String()
 	return setup
+}
+
+// python is a server of tests/aws or tests/azure with its arguments.
+func python(t testing.TB, kind string, arguments ...string) *exec.Cmd {
+	t.Helper()
+	variable := "NODESEAL_" + strings.ToUpper(kind)
+	// Interpreter and script, as run.sh finds them.
+	command := strings.Fields(os.Getenv(variable))
+	if len(command) != 2 {
+		t.Fatalf("%s is not set: run `make e2e`, which makes what these tests start and tells them where it is", variable)
+	}
+	server := exec.Command(command[0], append(command[1:], arguments...)...)
+	server.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
+	return server
 }

@@ -6,7 +6,7 @@
 # NODESEAL_BIN      folder with nodeseal, nodeseald and nodeseal-sealer (default: target/release of this checkout)
 # NODESEAL_BACKEND  what seals: tpm2 (default) or pkcs11; `all` runs the tests of e2e with both unless it is set
 # NODESEAL_SERVERS  folder for kube-apiserver, etcd and Vault, built when missing (default: nodeseal/servers in the user's cache)
-# NODESEAL_E2E      full: the tests with providers in full length, which takes a quarter of an hour
+# NODESEAL_E2E      full: the tests with providers in full length, which takes some minutes
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -38,10 +38,11 @@ case $what in
 e2e | all)
     "$here/build-servers.sh" "$NODESEAL_SERVERS"
     "$here/../providers/build-vault.sh" "$NODESEAL_SERVERS"
-    # What runs an AWS and an Azure: an interpreter and its script.
-    NODESEAL_AWS="$("$here/../aws/moto.sh") $here/../aws/server.py"
-    NODESEAL_AZURE="$("$here/../azure/venv.sh") $here/../azure/server.py"
-    export NODESEAL_AWS NODESEAL_AZURE
+    # The interpreters of tests/aws/server.py and tests/azure/server.py.
+    NODESEAL_TESTS=$(dirname "$here")
+    NODESEAL_AWS=$("$here/../aws/moto.sh")
+    NODESEAL_AZURE=$("$here/../azure/venv.sh")
+    export NODESEAL_TESTS NODESEAL_AWS NODESEAL_AZURE
     ;;
 esac
 

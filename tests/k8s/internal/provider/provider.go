@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -71,16 +72,15 @@ func Node(strategy string, roots ...*Root) product.Setup {
 	return setup
 }
 
-// python is a server of tests/aws or tests/azure with its arguments.
+// python is the server of tests/aws or tests/azure with its arguments.
 func python(t testing.TB, kind string, arguments ...string) *exec.Cmd {
 	t.Helper()
 	variable := "NODESEAL_" + strings.ToUpper(kind)
-	// Interpreter and script, as run.sh finds them.
-	command := strings.Fields(os.Getenv(variable))
-	if len(command) != 2 {
+	interpreter, tests := os.Getenv(variable), os.Getenv("NODESEAL_TESTS")
+	if interpreter == "" || tests == "" {
 		t.Fatalf("%s is not set: run `make e2e`, which makes what these tests start and tells them where it is", variable)
 	}
-	server := exec.Command(command[0], append(command[1:], arguments...)...)
+	server := exec.Command(interpreter, append([]string{filepath.Join(tests, kind, "server.py")}, arguments...)...)
 	server.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
 	return server
 }

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log"
@@ -24,11 +25,11 @@ type proxy struct {
 
 // connection is one that the proxy has taken.
 type connection struct {
-	*net.TCPConn
+	net.Conn
 	of *proxy
 }
 
-// startProxy forwards HTTP to target until the test ends. Calls are counted under what name gives them.
+// startProxy forwards HTTP/1.1 to an http address until the test ends. Calls are counted under what name gives them.
 func startProxy(t testing.TB, target string, name func(*http.Request) string) *proxy {
 	t.Helper()
 	to, err := url.Parse(target)
@@ -39,6 +40,29 @@ func startProxy(t testing.TB, target string, name func(*http.Request) string) *p
 	if err != nil {
 		t.Fatal(err)
 	}
+	return forward(t, listener, to, &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 16}, name)
+}
+
+// startSocketProxy forwards HTTP/2 from one unix socket to another, and counts calls by their path.
+func startSocketProxy(t testing.TB, socket, target string) *proxy {
+	t.Helper()
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{
+		DisableCompression: true,
+		Protocols:          new(http.Protocols),
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", target)
+		},
+	}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	to := &url.URL{Scheme: "http", Host: "localhost"}
+	return forward(t, listener, to, transport, func(r *http.Request) string { return r.URL.Path })
+}
+
+func forward(t testing.TB, listener net.Listener, to *url.URL, transport *http.Transport, name func(*http.Request) string) *proxy {
 	p := &proxy{Listener: listener, open: make(map[*connection]bool), calls: make(map[string]int)}
 	quiet := log.New(io.Discard, "", 0)
 	forward := &httputil.ReverseProxy{
@@ -47,21 +71,24 @@ func startProxy(t testing.TB, target string, name func(*http.Request) string) *p
 			// Signatures cover the name that the client knows.
 			r.Out.Host = r.In.Host
 		},
-		Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 16},
+		Transport: transport,
 		ErrorLog:  quiet,
 	}
-	server := &http.Server{ErrorLog: quiet, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := &http.Server{ErrorLog: quiet, Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.lock.Lock()
 		p.calls[name(r)]++
 		p.lock.Unlock()
 		forward.ServeHTTP(w, r)
 	})}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(p) }()
 	t.Cleanup(func() {
 		server.Close()
+		transport.CloseIdleConnections()
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-			t.Errorf("the proxy before %s has ended: %v", target, err)
+			t.Errorf("the proxy before %s has ended: %v", to, err)
 		}
 	})
 	return p
@@ -77,7 +104,7 @@ func (p *proxy) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &connection{TCPConn: taken.(*net.TCPConn), of: p}
+		c := &connection{Conn: taken, of: p}
 		p.lock.Lock()
 		off := p.off
 		if !off {
@@ -96,13 +123,15 @@ func (c *connection) Close() error {
 	c.of.lock.Lock()
 	delete(c.of.open, c)
 	c.of.lock.Unlock()
-	return c.TCPConn.Close()
+	return c.Conn.Close()
 }
 
 // reset ends the connection as a host does that knows nothing of it.
 func (c *connection) reset() {
-	c.SetLinger(0)
-	c.TCPConn.Close()
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
+	}
+	c.Conn.Close()
 }
 
 // Off takes the provider away, in the middle of whatever it does.

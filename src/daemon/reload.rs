@@ -244,7 +244,7 @@ fn prove(opened: &Opened, cluster: &ClusterId) -> Result<(), ReloadError> {
             // The first call logs in as well, and may take longer than an attempt for a text.
             member.probe(end).await?;
             match member.role() {
-                Role::Required | Role::Optional => member.wrap_and_prove(&key, &of, end).await.map(drop),
+                Role::Required | Role::Optional => member.wrap_and_prove(&key, &of, PROOF_TIMEOUT, end).await.map(drop),
                 Role::DecryptOnly => Ok(()),
             }
         };

@@ -26,6 +26,9 @@ use crate::types::{Key, random};
 pub const BUDGET: Duration = Duration::from_millis(2500);
 /// For one attempt.
 pub const ATTEMPT: Duration = Duration::from_millis(800);
+/// For a copy of a local KEK, which no call waits for, and for one attempt at it: a provider that takes seconds is slow, and not away.
+const COPY_BUDGET: Duration = Duration::from_secs(10);
+const COPY_ATTEMPT: Duration = Duration::from_secs(5);
 /// First pause between two rounds; full jitter, doubled from there on.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -92,21 +95,32 @@ impl Providers {
         self.members.iter().filter(|member| member.writes())
     }
 
-    /// Asks all that write at once, each with the whole budget, and lets each prove what it gave.
+    /// Asks all that write at once, each with the whole budget, and lets each prove what it gave: for a text that is waited for.
     pub async fn wrap(&self, key: &Key, of: &Owned) -> WrapOutcome {
-        self.wrap_by(key, of, |_| true).await
+        self.wrap_within(key, of, |_| true, ATTEMPT, BUDGET).await
     }
 
-    /// The same by those that write and are `wanted`: for copies that are owed.
+    /// The same by those that write and are `wanted`: for copies of a local KEK, which nobody waits for.
     pub async fn wrap_by(&self, key: &Key, of: &Owned, wanted: impl Fn(&Member) -> bool) -> WrapOutcome {
-        let end = Instant::now() + BUDGET;
+        self.wrap_within(key, of, wanted, COPY_ATTEMPT, COPY_BUDGET).await
+    }
+
+    async fn wrap_within(
+        &self,
+        key: &Key,
+        of: &Owned,
+        wanted: impl Fn(&Member) -> bool,
+        attempt: Duration,
+        budget: Duration,
+    ) -> WrapOutcome {
+        let end = Instant::now() + budget;
         let writers: Vec<&Member> = self.writers().filter(|member| wanted(member)).collect();
         let mut asked = JoinSet::new();
         for (index, member) in writers.iter().enumerate() {
             let member = Member::clone(member);
             let of = of.clone();
             let Some(key) = Key::copy_of(key.expose()) else { continue };
-            asked.spawn(async move { (index, member.wrap_and_prove(&key, &of, end).await) });
+            asked.spawn(async move { (index, member.wrap_and_prove(&key, &of, attempt, end).await) });
         }
         let mut answers = Vec::new();
         while let Some(answer) = asked.join_next().await {

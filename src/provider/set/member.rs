@@ -165,13 +165,20 @@ impl Member {
         self.0.kek.kind() == wrap.kind && self.known().identity.as_ref().is_none_or(|own| *own == wrap.identity)
     }
 
-    /// Wraps, opens what came, and compares.
-    pub async fn wrap_and_prove(&self, key: &Key, of: &Owned, end: Instant) -> Result<Wrapped, ProviderError> {
-        let wrapped = self.call(end, Instant::now() + ATTEMPT, self.0.kek.wrap_key(key, context(of))).await?;
+    /// Wraps, opens what came, and compares. Each of both takes `attempt` at most.
+    pub async fn wrap_and_prove(
+        &self,
+        key: &Key,
+        of: &Owned,
+        attempt: Duration,
+        end: Instant,
+    ) -> Result<Wrapped, ProviderError> {
+        let wrapped = self.call(end, Instant::now() + attempt, self.0.kek.wrap_key(key, context(of))).await?;
         if wrapped.kind != self.0.kek.kind() {
             return Err(self.lied("the wrap is of another kind"));
         }
-        let back = self.unwrap(&wrapped, of, end).await.map_err(|error| match error.class().is_retried() {
+        let opened = self.call(end, Instant::now() + attempt, self.0.kek.unwrap_key(&wrapped, context(of))).await;
+        let back = opened.map_err(|error| match error.class().is_retried() {
             true => error,
             false => self.lied("its own wrap does not open").because(error),
         })?;

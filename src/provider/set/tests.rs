@@ -127,6 +127,18 @@ impl Set {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_provider_that_takes_seconds_is_too_slow_for_a_text_and_not_for_a_copy_of_a_kek() {
+    let set = set(Strategy::Ordered, &[("a", Mood::Slow(Duration::from_secs(2))), ("b", Mood::Hangs)]);
+    let owed = set.providers.wrap(&key(), &of()).await.owed;
+    assert_eq!(owed.len(), 2);
+    let started = Instant::now();
+    let outcome = set.providers.wrap_by(&key(), &of(), |_| true).await;
+    assert_eq!(outcome.wraps, [("a".to_owned(), wrap_of("a"))]);
+    assert_eq!(outcome.owed[0].provider, "b");
+    assert!(started.elapsed() <= COPY_BUDGET);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_kek_is_wrapped_by_all_and_what_is_missing_is_a_debt_with_a_name() {
     let moods = [("a", Mood::Fine), ("b", Mood::Refuses(ErrorKind::Down)), ("c", Mood::Hangs), ("d", Mood::Fine)];
     let set = set(Strategy::Ordered, &moods);

@@ -18,7 +18,7 @@ help:
 	@echo 'make lint         format, clippy, dependencies'
 	@echo 'make advisories   known vulnerabilities of dependencies (needs the network)'
 	@echo 'make e2e          only the tests with kube-apiserver and etcd'
-	@echo 'make e2e-full     those with Vault, AWS and Azure in full length: 10,000 Secrets, both APIs'
+	@echo 'make e2e-full     those with providers in full length: 10,000 Secrets, both APIs'
 	@echo 'make fuzz         run every fuzz target for SECONDS=60; make fuzz-keep puts what it found into the corpora'
 	@echo 'make hsm-test     try a real device: MODULE=/path TOKEN=label PIN_FILE=/path, or DEVICE=/dev/tpmrm0'
 	@echo 'make bench        speed and memory beside a bare tonic echo server'

@@ -58,7 +58,7 @@ with_token() {
     NODESEAL_BACKEND=pkcs11 go test -count=1 -p 1 -timeout 15m -v -skip '^TestProvider' "$@" ./e2e
 }
 # Those that go side by side spend most of their time waiting for kube-apiserver to look at its plugin.
-if go test -count=1 -p 1 -parallel 4 -timeout 15m -v "$@" $packages && with_token "$@"; then
+if go test -count=1 -p 1 -parallel 5 -timeout 15m -v "$@" $packages && with_token "$@"; then
     echo "tests/k8s $what: all passed in $(($(date +%s) - started)) s"
 else
     echo "tests/k8s $what: FAILED after $(($(date +%s) - started)) s; the lines that begin with --- FAIL say where" >&2

@@ -94,6 +94,9 @@ func begin(t *testing.T, a api, roots ...*provider.Root) *world {
 		w.plugin = product.Start(t)
 	} else {
 		w.plugin = product.StartWith(t, provider.Node("fastest", roots...))
+		if mode := w.plugin.Status().Mode; mode != "rooted" {
+			t.Fatalf("the mode is %q", mode)
+		}
 	}
 	configuration := w.plugin.EncryptionConfiguration(a.arguments...)
 	w.server = cluster.StartAPIServer(t, w.etcd, configuration, a.flags...)
@@ -102,7 +105,8 @@ func begin(t *testing.T, a api, roots ...*provider.Root) *world {
 	return w
 }
 
-// rotate moves the key_id: with providers by a new version of each one's key, without them by a new KEK.
+// rotate moves the key_id: with providers by a new version of each one's key, or by another epoch of the operator's where keys have
+// no versions; without providers by a new KEK.
 func (w *world) rotate(t *testing.T) {
 	t.Helper()
 	if len(w.roots) == 0 {
@@ -111,7 +115,11 @@ func (w *world) rotate(t *testing.T) {
 	}
 	before := w.plugin.Status().KeyID
 	for _, root := range w.roots {
-		root.Rotate()
+		if root.Rotates() {
+			root.Rotate()
+		} else {
+			w.plugin.Reconfigure("epoch = 0", "epoch = 1")
+		}
 	}
 	moved(t, before, w.plugin)
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"nodeseal.internal/tests/k8s/internal/cluster"
 	"nodeseal.internal/tests/k8s/internal/process"
 	"nodeseal.internal/tests/k8s/internal/product"
 	"nodeseal.internal/tests/k8s/internal/provider"
@@ -27,15 +28,20 @@ var full = life{secrets: 1000, crashes: 5, pace: 20 * time.Millisecond}
 func survive(t *testing.T, much life, a api, roots ...*provider.Root) {
 	w := begin(t, a, roots...)
 	l := newLedger()
-	for _, step := range []struct {
+	type step struct {
 		name string
 		run  func(*testing.T, *world, *ledger)
-	}{
+	}
+	steps := []step{
 		{"Secrets are stored sealed", much.storedSealed},
 		{"all are read back after a restart of plugin and API server", restarted},
 		{"a rotation under traffic reaches writes without a restart", much.rotated},
 		{"a crash of the plugin loses nothing that was acknowledged", much.crashed},
-	} {
+	}
+	if len(roots) > 0 {
+		steps = append(steps, step{"another node reads everything with the providers alone", elsewhere})
+	}
+	for _, step := range steps {
 		if !t.Run(step.name, func(t *testing.T) { step.run(t, w, l) }) {
 			return // What follows would only repeat it.
 		}
@@ -187,4 +193,22 @@ func (much life) crashed(t *testing.T, w *world, l *ledger) {
 	w.server.Start()
 	l.readAll(t, w.server)
 	noPlaintext(t, w, l)
+}
+
+// elsewhere lets a node that has nothing but the providers take over from the first one.
+func elsewhere(t *testing.T, w *world, l *ledger) {
+	keyID := w.plugin.Status().KeyID
+	w.server.Stop()
+	w.plugin.Stop()
+	plugin := product.StartWith(t, provider.Node("fastest", w.roots...))
+	for _, root := range w.roots {
+		if now := plugin.Status().KeyID; root.Rotates() && now != keyID {
+			t.Errorf("key_id is %s, and was %s on the first node", now, keyID)
+		}
+	}
+	server := cluster.StartAPIServer(t, w.etcd, plugin.EncryptionConfiguration(w.api.arguments...), w.api.flags...)
+	t.Logf("kube-apiserver of another node was ready after %v", server.Started)
+	l.readAll(t, server)
+	l.writeMany(t, server, "elsewhere", 10)
+	l.readAll(t, server)
 }

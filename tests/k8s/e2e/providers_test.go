@@ -68,11 +68,8 @@ type pair struct {
 
 func TestProvidersTogetherRootTwoNodes(t *testing.T) {
 	p := &pair{sizes: size(), t: t, etcd: cluster.StartEtcd(t)}
-	for _, kind := range provider.Kinds {
+	for _, kind := range provider.Kinds[:3] {
 		p.roots = append(p.roots, kind.Start(t, kind.Name))
-	}
-	for len(p.roots) < 3 {
-		p.roots = append(p.roots, provider.Vault(t, fmt.Sprintf("vault-%d", len(p.roots))))
 	}
 	p.a, p.b = p.join("a"), p.join("b")
 	l := newLedger()
@@ -84,7 +81,7 @@ func TestProvidersTogetherRootTwoNodes(t *testing.T) {
 		{"a cold start with sealed copies asks no provider", coldWithCopies},
 		{"a cold start without asks once for each KEK at most, and the next one does not", coldWithout},
 		{"each node reads what the other writes", readCrosswise},
-		{"with two providers away everything goes on, and debts are paid when they are back", twoAway},
+		{"with two of three providers away everything goes on, and debts are paid when they are back", twoAway},
 		{"a rotation of each provider's key moves the key_id of both nodes once", rotatedInTurn},
 		{"with all providers away both nodes reboot, read everything and write", allAway},
 	} {

@@ -38,6 +38,7 @@ type Plugin struct {
 type Setup struct {
 	Fragment    string            // laid over the generated configuration, TOML
 	Credentials map[string][]byte // to be sealed while it starts for the first time, by name
+	Token       string            // folder of a token that it shares with other nodes, as `nodeseal dev` keeps one
 }
 
 // event is the line that `nodeseal dev --json` prints.
@@ -66,6 +67,14 @@ func StartWith(t testing.TB, setup Setup) *Plugin {
 			t.Logf("end of the log of nodeseald:\n%s", strings.Join(lines[max(0, len(lines)-60):], ""))
 		}
 	})
+	if setup.Token != "" {
+		if err := os.Mkdir(p.Dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(setup.Token, filepath.Join(p.Dir, "token")); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p.start(p.sealCredentials)
 	p.Settled()
 	return p
@@ -292,6 +301,27 @@ func (p *Plugin) Renew() (before, after string) {
 		p.t.Fatal(err)
 	}
 	return before, p.Status().KeyID
+}
+
+// Reconfigure replaces a line of the configuration, now and for later starts, and lets nodeseald read it anew.
+func (p *Plugin) Reconfigure(before, after string) {
+	p.t.Helper()
+	text, err := os.ReadFile(p.Config)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if !strings.Contains(string(text), before) || !strings.Contains(p.setup.Fragment, before) {
+		p.t.Fatalf("%q is not in the configuration", before)
+	}
+	p.setup.Fragment = strings.Replace(p.setup.Fragment, before, after, 1)
+	changed := p.Config + ".new"
+	if err := os.WriteFile(changed, []byte(strings.Replace(string(text), before, after, 1)), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.Rename(changed, p.Config); err != nil {
+		p.t.Fatal(err)
+	}
+	p.run(nil, "reload")
 }
 
 // EncryptionConfiguration returns what the tool prints for the API server; arguments go behind the verb.

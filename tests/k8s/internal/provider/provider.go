@@ -18,6 +18,8 @@ var Kinds = []Kind{
 	{"vault", Vault},
 	{"aws", AWS},
 	{"azure", Azure},
+	{"kms-plugin", Plugin},
+	{"pkcs11", Token},
 }
 
 // Kind is one kind of provider.
@@ -37,19 +39,21 @@ type Link interface {
 
 // Root is a running provider.
 type Root struct {
-	Link
+	Link // nil if it is no server
 	// Name is what the configuration calls it.
 	Name string
 
 	table  string        // what else is in its [[provider]], TOML
 	secret func() []byte // makes another login, as it is sealed; nil if it needs none
-	rotate func()
+	token  string        // folder of the token that it is, if it is one
+	rotate func()        // nil if its key has no versions
 	// What wrapping and unwrapping are among its calls.
 	wrap, unwrap string
 }
 
-// Rotate gives the provider's key a new version.
-func (r *Root) Rotate() { r.rotate() }
+// Rotates tells whether its key can have a new version, and Rotate makes one.
+func (r *Root) Rotates() bool { return r.rotate != nil }
+func (r *Root) Rotate()       { r.rotate() }
 
 // Wraps and Unwraps tell how many KEKs it has wrapped and opened. Some providers open what they have wrapped once at birth.
 func (r *Root) Wraps() int   { return r.Calls()[r.wrap] }
@@ -61,11 +65,14 @@ func Node(strategy string, roots ...*Root) product.Setup {
 	setup := product.Setup{Credentials: make(map[string][]byte)}
 	var text strings.Builder
 	// As soon as can be configured: tests wait for what these say.
-	fmt.Fprintf(&text, "[write]\nprobe_every = \"1s\"\nactivation_delay = \"2s\"\n[decrypt]\nstrategy = %q\n", strategy)
+	fmt.Fprintf(&text, "[write]\nepoch = 0\nprobe_every = \"1s\"\nactivation_delay = \"2s\"\n[decrypt]\nstrategy = %q\n", strategy)
 	for _, root := range roots {
 		fmt.Fprintf(&text, "[[provider]]\nname = %q\nrequired = %t\n%s\n", root.Name, len(roots) == 1, root.table)
 		if root.secret != nil {
 			setup.Credentials[root.Name] = root.secret()
+		}
+		if root.token != "" {
+			setup.Token = root.token
 		}
 	}
 	setup.Fragment = text.String()

@@ -62,10 +62,11 @@ func startSocketProxy(t testing.TB, socket, target string) *proxy {
 	return forward(t, listener, to, transport, func(r *http.Request) string { return r.URL.Path })
 }
 
+// forward serves the listener until the test ends.
 func forward(t testing.TB, listener net.Listener, to *url.URL, transport *http.Transport, name func(*http.Request) string) *proxy {
 	p := &proxy{Listener: listener, open: make(map[*connection]bool), calls: make(map[string]int)}
 	quiet := log.New(io.Discard, "", 0)
-	forward := &httputil.ReverseProxy{
+	reverse := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
 			// Signatures cover the name that the client knows.
@@ -78,7 +79,7 @@ func forward(t testing.TB, listener net.Listener, to *url.URL, transport *http.T
 		p.lock.Lock()
 		p.calls[name(r)]++
 		p.lock.Unlock()
-		forward.ServeHTTP(w, r)
+		reverse.ServeHTTP(w, r)
 	})}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)

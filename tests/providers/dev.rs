@@ -69,6 +69,10 @@ impl Dev {
             if line.contains("nodeseal-sealer") && line.contains(&own) {
                 let pid = entry.file_name().to_str().unwrap().parse().unwrap();
                 kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+                // Until it is gone it may take one more question, whose answer would be lost with it. Of a zombie this file is empty.
+                while std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| !line.is_empty()) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
             }
         }
     }

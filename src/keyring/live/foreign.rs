@@ -89,7 +89,7 @@ impl Foreign {
         let (providers, cluster, this) = (rooted.providers.clone(), cluster.clone(), self.clone());
         rooted.runtime.spawn(async move {
             // Also when this task is dropped in the middle: those who wait learn it by the closed channel, and the next one asks anew.
-            let _slot = Asked { this: &this, kek: (id, brought.check) };
+            let slot = Asked { this: &this, kek: (id, brought.check) };
             let of = Owned { cluster, kek: id };
             let is_right = |key: &Key| Check::of(&id, key.expose()) == brought.check;
             let found = match providers.unwrap(&brought.wraps, &of, is_right).await {
@@ -101,6 +101,8 @@ impl Foreign {
             if let (Ok(kek), true) = (&found, keep) {
                 this.keep((id, brought.check), Arc::clone(kek));
             }
+            // First, or whoever comes after the answer would still have it: where nothing is kept, each one asks.
+            drop(slot);
             // Nobody may wait any more.
             let _ = tell.send(Some(found));
         });

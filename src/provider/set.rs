@@ -42,7 +42,7 @@ pub enum Strategy {
     Ordered,
     /// Another one begins each time.
     RoundRobin,
-    /// In order, and the next one already when the one before takes longer than it usually does.
+    /// Whoever is usually fastest, and the next one already when the one before takes longer than it usually does.
     Fastest,
 }
 
@@ -176,9 +176,16 @@ impl Providers {
                 plan.push((member.clone(), wraps));
             }
         }
-        if self.strategy == Strategy::RoundRobin && !plan.is_empty() {
-            let first = self.next.fetch_add(1, Ordering::Relaxed) % plan.len();
-            plan.rotate_left(first);
+        match self.strategy {
+            Strategy::Ordered => {}
+            Strategy::RoundRobin if plan.is_empty() => {}
+            Strategy::RoundRobin => {
+                let first = self.next.fetch_add(1, Ordering::Relaxed) % plan.len();
+                plan.rotate_left(first);
+            }
+            Strategy::Fastest if plan.len() < 2 => {}
+            // Equal ones stay in the order of the configuration.
+            Strategy::Fastest => plan.sort_by_cached_key(|(member, _)| member.pace()),
         }
         plan
     }

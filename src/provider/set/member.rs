@@ -215,12 +215,21 @@ impl Member {
 
     /// The 95th percentile of its last answers.
     pub(super) fn usual(&self) -> Duration {
+        self.percentile(95).min(ATTEMPT)
+    }
+
+    /// The middle of its last answers: single late ones do not make a provider a slow one.
+    pub(super) fn pace(&self) -> Duration {
+        self.percentile(50)
+    }
+
+    fn percentile(&self, percent: usize) -> Duration {
         let mut latencies = self.known().latencies.clone();
         if latencies.len() < ENOUGH {
             return USUAL_AT_FIRST;
         }
         latencies.sort();
-        latencies[latencies.len() * 95 / 100].min(ATTEMPT)
+        latencies[latencies.len() * percent / 100]
     }
 
     /// One attempt: past breaker and cap, within its own limit and the end of the budget.
@@ -239,10 +248,12 @@ impl Member {
             return Err(held_back("too many calls of ours are under way"));
         };
         let started = Instant::now();
+        let mut watched = Watched { member: self, started, ended: false };
         let answer = match timeout_at(limit, attempt).await {
             Ok(answer) => answer,
             Err(_) => Err(ProviderError::new(ErrorKind::Away, "no answer in time")),
         };
+        watched.ended = true;
         match &answer {
             Ok(_) => {
                 let mut known = self.known();
@@ -290,6 +301,24 @@ impl Known {
         } else {
             self.latencies[self.at % LATENCIES] = latency;
             self.at = (self.at + 1) % LATENCIES;
+        }
+    }
+}
+
+/// An attempt under way. One that is dropped because another provider was faster has told that it takes at least this long: if
+/// that counted for nothing, a provider that became slow would be asked first for ever.
+struct Watched<'a> {
+    member: &'a Member,
+    started: Instant,
+    ended: bool,
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        let took = self.started.elapsed();
+        // A shorter time says nothing: it might have been the fastest answer ever.
+        if !self.ended && took > self.member.usual() {
+            self.member.known().remember(took);
         }
     }
 }

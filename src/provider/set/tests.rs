@@ -201,6 +201,19 @@ async fn hedged_the_next_is_asked_as_soon_as_the_first_is_slower_than_usual() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn hedged_one_that_is_always_slow_is_no_longer_asked_first_wherever_it_stands() {
+    let (slow, fast) = (Mood::Slow(Duration::from_millis(500)), Mood::Slow(Duration::from_millis(10)));
+    let set = set(Strategy::Fastest, &[("slow", slow), ("fast", fast)]).probed().await;
+    for _ in 0..10 {
+        set.unwrap().await.0.unwrap();
+    }
+    for _ in 0..100 {
+        let (opened, took) = set.unwrap().await;
+        assert!(opened.is_ok() && took <= Duration::from_millis(12), "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hanging_provider_costs_one_attempt_and_then_its_circuit_opens() {
     let set = set(Strategy::Ordered, &[("hangs", Mood::Hangs), ("b", Mood::Fine)]).probed().await;
     for _ in 0..5 {

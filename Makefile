@@ -21,7 +21,7 @@ help:
 	@echo 'make e2e-full     those with providers in full length: 10,000 Secrets, both APIs'
 	@echo 'make fuzz         run every fuzz target for SECONDS=60; make fuzz-keep puts what it found into the corpora'
 	@echo 'make hsm-test     try a real device: MODULE=/path TOKEN=label PIN_FILE=/path, or DEVICE=/dev/tpmrm0'
-	@echo 'make bench        speed and memory beside a bare tonic echo server'
+	@echo 'make bench        speed and memory beside a bare tonic echo server, and with a provider beside bare calls to it'
 	@echo 'make torture      1,000 times kill -9 of both daemons in the middle of rotations and writes'
 
 # With the software TPM alone: what talks to clouds takes minutes to build.
@@ -72,7 +72,9 @@ bench:
 	scripts/need.sh test
 	cargo build --release --bins
 	cargo build --release -p bare-echo
+	tests/providers/build-vault.sh "$(NODESEAL_SERVERS)"
 	scripts/bench.sh $(TARGET)/release
+	scripts/bench-providers.sh $(TARGET)/release
 
 torture:
 	scripts/need.sh test

@@ -56,11 +56,26 @@ func call(client kms.Client, op string) (func(context.Context) error, error) {
 
 // Run performs the plan and returns when its last call was answered.
 func Run(client kms.Client, plan Plan) (Result, error) {
-	if plan.Concurrency < 1 || (plan.Duration <= 0) == (plan.Calls <= 0) {
-		return Result{}, errors.New("a plan needs a concurrency and either a duration or a number of calls")
+	if err := plan.check(); err != nil {
+		return Result{}, err
 	}
 	one, err := call(client, plan.Op)
 	if err != nil {
+		return Result{}, err
+	}
+	return Drive(plan, func(ctx context.Context, _ int) error { return one(ctx) })
+}
+
+func (p Plan) check() error {
+	if p.Concurrency < 1 || (p.Duration <= 0) == (p.Calls <= 0) {
+		return errors.New("a plan needs a concurrency and either a duration or a number of calls")
+	}
+	return nil
+}
+
+// Drive performs any operation as the plan says, whose Op it does not read. one is told which of the workers calls it.
+func Drive(plan Plan, one func(ctx context.Context, worker int) error) (Result, error) {
+	if err := plan.check(); err != nil {
 		return Result{}, err
 	}
 
@@ -86,7 +101,7 @@ func Run(client kms.Client, plan Plan) (Result, error) {
 				}
 				// kube-apiserver's default timeout; it sends its deadline with every call.
 				ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-				err := one(ctx)
+				err := one(ctx, w)
 				cancel()
 				after := time.Now()
 				latencies[w] = append(latencies[w], after.Sub(before))

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Measures what a Vault adds to a node, mode by mode, beside bare calls to the same Vault.
+#
+# usage: bench-providers.sh FOLDER_WITH_THE_PROGRAMS [FLAG OF bench-providers ...]
+#
+# NODESEAL_SERVERS  folder with Vault, which tests/providers/build-vault.sh builds (default: nodeseal/servers in the user's cache)
+set -eu
+
+[ $# -ge 1 ] || { echo "usage: $0 FOLDER_WITH_THE_PROGRAMS [FLAG ...]" >&2; exit 64; }
+bin=$(cd "$1" && pwd)
+shift
+here=$(cd "$(dirname "$0")/.." && pwd)
+: "${NODESEAL_SERVERS:=${XDG_CACHE_HOME:-$HOME/.cache}/nodeseal/servers}"
+[ -x "$NODESEAL_SERVERS/vault" ] || {
+    echo "error: Vault is missing" >&2
+    echo "hint: tests/providers/build-vault.sh $NODESEAL_SERVERS" >&2
+    exit 69
+}
+dir=$(mktemp -d "${TMPDIR:-/tmp}/nodeseal-bench.XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 130' INT TERM
+(cd "$here/tests/k8s" && CGO_ENABLED=0 go build -o "$dir/" ./cmd/bench-providers)
+mkdir "$dir/run"
+"$dir/bench-providers" -bin "$bin" -vault "$NODESEAL_SERVERS/vault" -dir "$dir/run" "$@"

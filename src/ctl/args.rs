@@ -29,7 +29,7 @@ pub(super) struct Common {
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
-    /// Give the keys to another node, such that only its TPM opens them
+    /// Give the keys to another node, for its TPM alone
     #[command(subcommand)]
     Bundle(BundleVerb),
     /// Check the configuration
@@ -49,7 +49,7 @@ pub(super) enum Verb {
     Keys(KeysVerb),
     /// Rebuild the keys from a recovery file, or prove it would do
     Recover(RecoverArgs),
-    /// Let nodeseald read its configuration anew; anything wrong keeps what runs
+    /// Let nodeseald take up its changed configuration
     Reload(ReloadArgs),
     /// Seal the node root anew: device, policy, PCRs, recipients
     Reseal(ResealArgs),

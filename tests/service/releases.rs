@@ -47,7 +47,7 @@ fn what_release_0_1_wrote_is_read_and_carried_on() {
     let texts: Vec<Value> = serde_json::from_str(&fs::read_to_string(fixture.join("texts.json")).unwrap()).unwrap();
     for _ in 0..2 {
         node.up();
-        assert_eq!(version(&node), 2, "written anew at the first reservation");
+        assert_eq!(version(&node), 3, "written anew at the first reservation");
         for text in &texts {
             let key_id = text["key_id"].as_str().unwrap().to_owned();
             node.client().assert_opens(&Stored {

@@ -36,10 +36,9 @@ pub struct Interposer {
 impl Interposer {
     /// `script` gets each command's code and bytes and the TPM behind, and gives the answer.
     pub fn before(tpm: &Swtpm, mut script: impl FnMut(u32, &[u8], Tpm<'_>) -> Vec<u8> + Send + 'static) -> Self {
-        let (target, port) = (tpm.port(), free_port_pair());
+        let target = tpm.port();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let commands = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
-        let control = TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).unwrap();
+        let (port, commands, control) = listeners();
         let log = Arc::clone(&seen);
         // One client after the other, as swtpm has it: it queues no more than one connection, and a second would wait for the
         // kernel's retransmission.
@@ -70,6 +69,13 @@ impl Interposer {
     pub fn count(&self, command: u32) -> usize {
         self.seen.lock().unwrap().iter().filter(|code| **code == command).count()
     }
+}
+
+/// Another process may take a port between the look at it and the bind.
+fn listeners() -> (u16, TcpListener, TcpListener) {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let pair = |port| Some((port, bind(port).ok()?, bind(port + 1).ok()?));
+    (0..100).find_map(|_| pair(free_port_pair())).expect("two ports that are free beside each other")
 }
 
 /// An answer that is a response code and nothing else.

@@ -101,6 +101,8 @@ impl Token {
             key_id: self.key_id.clone().map(|digits| digits.0),
             make_key: !self.no_make_key,
             mechanism: self.mechanism,
+            allow_paths: Vec::new(),
+            allow_ports: Vec::new(),
         })
     }
 }

@@ -89,6 +89,11 @@ pub fn from_supervisor() -> Result<Option<UnixListener>, ListenError> {
 
 /// Makes the socket with `mode`. Call before other threads exist: the umask is the process's.
 pub fn bind(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+    bind_for(path, mode, None)
+}
+
+/// The same for another owner, whom root becomes next.
+pub fn bind_for(path: &Path, mode: u32, owner: Option<u32>) -> Result<UnixListener, ListenError> {
     let fail = |what, at: &Path, source| ListenError::Io { what, path: at.to_owned(), source };
     let folder = path.parent().unwrap_or(Path::new("/"));
     check_folder(folder)?;
@@ -102,6 +107,9 @@ pub fn bind(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
     let bound = UnixListener::bind(&temporary);
     umask(old);
     let listener = bound.map_err(|source| fail("bind", &temporary, source))?;
+    if owner.is_some() {
+        std::os::unix::fs::chown(&temporary, owner, None).map_err(|source| fail("give away", &temporary, source))?;
+    }
     fs::rename(&temporary, path).map_err(|source| fail("rename to", path, source))?;
     Ok(listener)
 }

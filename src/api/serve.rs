@@ -33,6 +33,7 @@ use super::v2::V2;
 use crate::audit::{Event, emit};
 use crate::envelope::Api;
 use crate::keyring::Keyring;
+use crate::sandbox::Confined;
 
 /// After accept(2) failed (no descriptors, no memory): long enough for something to be closed, short enough to go unnoticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -60,8 +61,8 @@ struct Services {
 }
 
 impl Server {
-    /// `descriptors` is the limit of open files of this process.
-    pub fn new(settings: &Settings, keyring: &Arc<Keyring>, descriptors: u64) -> Self {
+    /// `descriptors` is the limit of open files of this process. The proof is asked for and not looked at.
+    pub fn new(settings: &Settings, keyring: &Arc<Keyring>, descriptors: u64, _confined: &Confined) -> Self {
         let capacity = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(CONNECTIONS_MAX);
         let serves = |api| settings.apis.contains(&api);
         let v2 = V2 { keyring: Arc::clone(keyring), version: settings.v2_version };

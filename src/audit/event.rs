@@ -151,6 +151,23 @@ pub enum Event<'a> {
         /// The whole chain.
         error: &'a str,
     },
+    /// The process has confined itself for good.
+    SandboxApplied {
+        /// `nodeseald` or `nodeseal-sealer`.
+        program: &'static str,
+        /// Effective.
+        uid: u32,
+        /// No capability is left.
+        no_capabilities: bool,
+        /// `full`, `partial`, `none` or `off`.
+        landlock: &'a str,
+        /// The kernel's.
+        landlock_abi: u8,
+        /// The policy's name, `none` or `off`.
+        seccomp: &'a str,
+        /// Nothing is missing.
+        is_whole: bool,
+    },
     /// The node root was opened and all local KEKs are in memory.
     SealOpened {
         /// How many.
@@ -267,6 +284,21 @@ pub fn emit(event: &Event<'_>) {
         ),
         Event::RequestRefused { op, uid, class, error } => {
             warn!(event = "request.refused", op, uid, class = class.label(), error);
+        }
+        Event::SandboxApplied { program, uid, no_capabilities, landlock, landlock_abi, seccomp, is_whole: true } => {
+            info!(event = "sandbox.applied", program, uid, no_capabilities, landlock, landlock_abi, seccomp);
+        }
+        Event::SandboxApplied { program, uid, no_capabilities, landlock, landlock_abi, seccomp, is_whole: false } => {
+            warn!(
+                event = "sandbox.applied",
+                program,
+                uid,
+                no_capabilities,
+                landlock,
+                landlock_abi,
+                seccomp,
+                hint = "this kernel confines the process in part only: docs/operations/hardening.md"
+            )
         }
         Event::SealOpened { keys, took } => {
             info!(event = "seal.opened", keys, took_ms = millis(*took));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::pcr_lint::lint;
-use super::{Config, Problem, Seal, pkcs11, providers, raw};
+use super::{Config, Problem, Seal, pkcs11, providers, raw, sandbox};
 use crate::api::{self, V2Version};
 use crate::envelope::Api;
 use crate::keyring::MaxAge;
@@ -41,7 +41,7 @@ impl Problems {
 }
 
 pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>> {
-    let raw::File { version, cluster, state_dir, listen, control, seal, local_kek, log, watch, .. } = file;
+    let raw::File { version, cluster, state_dir, listen, control, seal, local_kek, log, sandbox, watch, .. } = file;
     let (provider, write, decrypt) = (file.provider, file.write, file.decrypt);
     let mut problems = Problems::default();
     let mut warnings = Problems::default();
@@ -65,6 +65,7 @@ pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>
     let seal = check_seal(&mut problems, &mut warnings, seal);
     let has_local_kek = local_kek.enabled.unwrap_or(true);
     let max_age = check_local_kek(&mut problems, local_kek);
+    let sandbox = sandbox::check(&mut problems, &mut warnings, sandbox);
     let providers = providers::check(&mut problems, &mut warnings, provider, write, decrypt, has_local_kek);
     if let (Some(seal), Some(listen), Some(control), Some(Some(providers))) =
         (&seal, &listen, &control_socket, &providers)
@@ -72,7 +73,7 @@ pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>
         let own = [listen.socket.as_path(), control];
         providers::check_beside(&mut problems, &mut warnings, &providers.list, seal, &own);
     }
-    match (cluster, state_dir, listen, control_socket, seal, max_age, providers) {
+    match (cluster, state_dir, listen, control_socket, seal, max_age, providers, sandbox) {
         (
             Some(cluster),
             Some(state_dir),
@@ -81,6 +82,7 @@ pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>
             Some(seal),
             Some(max_age),
             Some(providers),
+            Some(sandbox),
         ) if problems.0.is_empty() => Ok(Config {
             path: path.to_owned(),
             warnings: warnings.0,
@@ -91,6 +93,7 @@ pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>
             seal,
             max_age,
             providers,
+            sandbox,
             watch: watch.unwrap_or(false),
             log_format: log.format.unwrap_or_default(),
             log_level: log.level.unwrap_or_default(),

@@ -9,6 +9,7 @@ mod pcr_lint;
 mod pkcs11;
 pub mod providers;
 mod raw;
+mod sandbox;
 
 use std::path::PathBuf;
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub max_age: MaxAge,
     /// Keys that live elsewhere, if any are to wrap local KEKs.
     pub providers: Option<providers::Providers>,
+    /// What the daemons keep themselves from.
+    pub sandbox: crate::sandbox::Settings,
     /// A changed file is read anew without being told.
     pub watch: bool,
     /// Lines.

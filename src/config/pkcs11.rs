@@ -1,7 +1,7 @@
 //! `[seal.pkcs11]`, checked. Knows the file alone: whether module, token and key are there, the sealer finds out.
 
 use super::check::{Problems, absolute};
-use super::raw;
+use super::{raw, sandbox};
 use crate::sealer::settings::{Pkcs11Mechanism, Pkcs11Settings};
 use crate::types::Backend;
 
@@ -31,7 +31,7 @@ pub(super) fn check(
              flags alone",
         );
     }
-    let raw::Pkcs11 { module, token_label, token_serial, pin_file, key_label, key_id, make_key, mechanism } = table;
+    let raw::Pkcs11 { module, token_label, token_serial, pin_file, key_label, key_id, make_key, mechanism, .. } = table;
     let module = path(problems, "seal.pkcs11.module", module, "the absolute path of the PKCS#11 library");
     let token_label = match token_label {
         Some(label) => text(problems, "seal.pkcs11.token_label", label, Pkcs11Settings::TOKEN_LABEL_MAX),
@@ -63,6 +63,8 @@ pub(super) fn check(
             }
         },
     };
+    let allow_paths = sandbox::paths(problems, "seal.pkcs11.allow_paths", table.allow_paths);
+    let allow_ports = sandbox::ports(problems, "seal.pkcs11.allow_ports", table.allow_ports);
     Some(Some(Pkcs11Settings {
         module: module?,
         token_label: token_label?,
@@ -72,6 +74,8 @@ pub(super) fn check(
         key_id: key_id?,
         make_key: make_key.unwrap_or(true),
         mechanism: mechanism?,
+        allow_paths: allow_paths?,
+        allow_ports: allow_ports?,
     }))
 }
 

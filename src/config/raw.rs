@@ -20,6 +20,8 @@ pub(super) struct File {
     pub(super) local_kek: LocalKek,
     #[serde(default)]
     pub(super) log: Log,
+    #[serde(default)]
+    pub(super) sandbox: Sandbox,
     pub(super) watch: Option<bool>,
     /// Read by kind, in `providers`.
     pub(super) provider: Option<Vec<toml::Table>>,
@@ -78,6 +80,8 @@ pub(super) struct Pkcs11 {
     pub(super) key_id: Option<String>,
     pub(super) make_key: Option<bool>,
     pub(super) mechanism: Option<String>,
+    pub(super) allow_paths: Option<Vec<String>>,
+    pub(super) allow_ports: Option<Vec<i64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -92,4 +96,13 @@ pub(super) struct LocalKek {
 pub(super) struct Log {
     pub(super) format: Option<crate::audit::log::Format>,
     pub(super) level: Option<crate::audit::log::Level>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sandbox {
+    pub(super) mode: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) allow_paths: Option<Vec<String>>,
+    pub(super) allow_ports: Option<Vec<i64>>,
 }

@@ -5,6 +5,7 @@ use std::error::Error;
 use serde::{Deserialize, Serialize};
 
 use crate::keyring::keeper::{KekRow, KeyTable};
+use crate::sandbox::Enforced;
 use crate::types::{Chain, Class};
 
 /// What the daemon answers.
@@ -110,6 +111,9 @@ pub struct Status {
     /// kube-apiserver is told not to write, by `write.on_outage`.
     #[serde(default)]
     pub stops_writes: bool,
+    /// What the daemon has kept itself from; unknown in an older one.
+    #[serde(default)]
+    pub sandbox: Option<Enforced>,
     /// Warnings of the configuration.
     pub warnings: Vec<String>,
 }

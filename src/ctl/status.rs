@@ -112,6 +112,7 @@ fn render(report: &Report<'_>) -> String {
         lines.push(("owed", owed));
     }
     lines.extend(status.waits.iter().map(|why| ("waits", why.clone())));
+    lines.extend(status.sandbox.iter().map(|sandbox| ("sandbox", sandbox.to_string())));
     if status.outage_seconds > 0 {
         lines.push(("outage", format!("{} s", status.outage_seconds)));
     }

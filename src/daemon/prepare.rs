@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Arg, Command, value_parser};
 
-use crate::audit::log;
+use crate::audit::{Event, emit, log};
 use crate::config::{self, Config, DEFAULT_PATH};
 use crate::control::say;
-use crate::sandbox::process;
+use crate::sandbox::{self, Confined, Needs, Policy, Settings, process};
 use crate::types::Class;
 
 /// A checked configuration, with the log started and the process hardened; or the exit code after the reason was said.
@@ -20,6 +20,31 @@ pub(super) fn prepare(program: &'static str, about: &'static str) -> Result<Conf
         say::error(program, &error, Class::Internal, "the kernel refused what every kernel allows: see its log")
     })?;
     Ok(config)
+}
+
+/// Irrevocable; tells what was reached, or gives the exit code after the reason was said.
+pub(super) fn confine(
+    program: &'static str,
+    settings: &Settings,
+    needs: &Needs,
+    policy: Policy,
+) -> Result<Confined, ExitCode> {
+    sandbox::confine(settings, needs, policy)
+        .map_err(|error| say::error(program, &error, Class::Misconfigured, error.hint()))
+}
+
+/// For the log, once a process that serves is confined.
+pub(super) fn tell(program: &'static str, confined: &Confined) {
+    let enforced = confined.enforced();
+    emit(&Event::SandboxApplied {
+        program,
+        uid: enforced.uid,
+        no_capabilities: enforced.no_capabilities,
+        landlock: &enforced.landlock,
+        landlock_abi: enforced.landlock_abi,
+        seccomp: &enforced.seccomp,
+        is_whole: enforced.is_whole(),
+    });
 }
 
 /// The configuration's path, or the exit code after help, version or a mistake was printed.

@@ -21,6 +21,8 @@ use crate::keyring::keeper::KeeperHandle;
 use crate::keyring::rooted::Rooted;
 use crate::provider::ProviderError;
 use crate::provider::set::{Owned, Role};
+use crate::sandbox::{Confined, Lack};
+use crate::seal::client::SealerClient;
 use crate::seal::credential;
 use crate::types::random::RandomError;
 use crate::types::{Chain, Class, ClusterId, KekId, Key, random};
@@ -35,6 +37,8 @@ const PROOF_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) enum ReloadError {
     #[error("the configuration cannot be used")]
     Config(#[source] ConfigError),
+    #[error("it needs what this process has given up for good")]
+    Confined(#[source] Lack),
     #[error("the keys do not allow it")]
     Keeper(#[source] KeeperError),
     #[error("provider `{provider}` did not prove itself")]
@@ -55,6 +59,7 @@ impl ReloadError {
     pub(super) fn class(&self) -> Class {
         match self {
             Self::Config(error) => error.class(),
+            Self::Confined(_) => Class::Misconfigured,
             Self::Keeper(error) => error.class(),
             Self::Proof { source, .. } => source.class(),
             Self::Late { .. } | Self::Random(_) | Self::Runtime(_) => Class::Unavailable,
@@ -64,6 +69,9 @@ impl ReloadError {
     pub(super) fn hint(&self) -> &'static str {
         match self {
             Self::Config(error) => error.hint(),
+            Self::Confined(_) => {
+                "restart nodeseald; to add such a provider by a reload, allow it before: `sandbox.allow_ports`, `sandbox.allow_paths`"
+            }
             Self::Keeper(error) => error.hint(),
             Self::Proof { source, .. } => source.hint(),
             Self::Late { .. } => "see network and login of the provider, then reload once more",
@@ -77,6 +85,7 @@ impl ReloadError {
 pub(super) struct Reloader {
     keeper: KeeperHandle,
     remote: Remote,
+    confined: Confined,
     /// Two reloads go one after the other.
     turn: Mutex<()>,
     runs: Mutex<Runs>,
@@ -89,15 +98,24 @@ struct Runs {
 
 impl Reloader {
     /// Opens the providers of the first configuration, without asking them anything.
-    pub(super) fn new(config: Config, keeper: KeeperHandle) -> io::Result<Self> {
-        let remote = Remote::new(keeper.clone(), &config);
+    pub(super) fn new(
+        config: Config,
+        keeper: KeeperHandle,
+        sealer: SealerClient,
+        confined: Confined,
+    ) -> io::Result<Self> {
+        let remote = Remote::new(keeper.clone(), &config, sealer);
         let wanted = config.providers.as_ref();
         let opened = wanted.map(|wanted| remote.open(wanted, None, &HashSet::new())).transpose()?.map(Arc::new);
-        Ok(Self { keeper, remote, turn: Mutex::default(), runs: Mutex::new(Runs { config, opened }) })
+        Ok(Self { keeper, remote, confined, turn: Mutex::default(), runs: Mutex::new(Runs { config, opened }) })
     }
 
     pub(super) fn config(&self) -> Config {
         self.runs().config.clone()
+    }
+
+    pub(super) fn confined(&self) -> &Confined {
+        &self.confined
     }
 
     pub(super) fn rooted(&self) -> Option<Arc<Rooted>> {
@@ -138,6 +156,11 @@ impl Reloader {
         }
         for key in needs_restart(&running, &config) {
             emit(&Event::ConfigWarned { key, text: "takes effect with the next start of nodeseald" });
+        }
+        // Of the new file only the providers take effect.
+        let next = Config { providers: config.providers.clone(), ..running.clone() };
+        if let Some(lack) = self.confined.lacks(&next.daemon_needs()) {
+            return Err(ReloadError::Confined(lack));
         }
         let open = |wanted| self.remote.open(wanted, before.as_deref(), touched).map_err(ReloadError::Runtime);
         let opened = config.providers.as_ref().map(open).transpose()?.map(Arc::new);
@@ -225,6 +248,7 @@ fn needs_restart(runs: &Config, next: &Config) -> Vec<&'static str> {
         ("control", runs.control_socket != next.control_socket),
         ("seal", differ(&runs.seal, &next.seal)),
         ("local_kek.max_age", runs.max_age != next.max_age),
+        ("sandbox", runs.sandbox != next.sandbox),
         ("log", differ(&(runs.log_format, runs.log_level), &(next.log_format, next.log_level))),
     ]
     .into_iter()

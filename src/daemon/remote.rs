@@ -23,7 +23,6 @@ use crate::provider::{
     Answer, Context, CredentialAnswer, CredentialError, Credentials, Kek, KeyState, ProviderError, ProviderKind,
     Wrapped,
 };
-#[cfg(feature = "pkcs11")]
 use crate::seal::client::SealerClient;
 use crate::types::{CredentialName, Key, Secret};
 
@@ -52,12 +51,13 @@ pub(super) struct Opened {
 
 impl Remote {
     /// Sealer and sockets are those of the start: they change with no reload.
-    pub(super) fn new(keeper: KeeperHandle, config: &Config) -> Self {
+    #[cfg_attr(not(feature = "pkcs11"), expect(unused_variables, reason = "only a token is reached by the sealer"))]
+    pub(super) fn new(keeper: KeeperHandle, config: &Config, sealer: SealerClient) -> Self {
         Self {
             runtime: OnceLock::new(),
             credentials: Arc::new(Kept(keeper)),
             #[cfg(feature = "pkcs11")]
-            sealer: config.sealer(),
+            sealer,
             own_sockets: vec![config.listen.socket.clone(), config.control_socket.clone()],
         }
     }

@@ -2,18 +2,21 @@
 //! standard input when `nodeseald` started it for one question.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 
-use super::prepare::prepare;
+use super::notify::Supervisor;
+use super::prepare::{confine, prepare, tell};
 use crate::api::listen::{self, ListenError};
 use crate::audit::{Event, emit};
 use crate::config::Config;
 use crate::control::say;
+use crate::sandbox::Policy;
+use crate::seal::starter;
 use crate::sealer::{Devices, server};
 #[cfg(any(feature = "tpm2", feature = "pkcs11"))]
 use crate::types::Backend;
@@ -21,7 +24,7 @@ use crate::types::Class;
 
 const PROGRAM: &str = "nodeseal-sealer";
 
-/// Our own user and root: nodeseald and the operator's tool.
+/// Its owner, which is `sandbox.user` or ours, and root: nodeseald and the operator's tool.
 const SOCKET_MODE: u32 = 0o600;
 
 /// `nodeseal-sealer`.
@@ -30,15 +33,45 @@ pub fn main() -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let question = question_on_stdin();
-    let mut devices = engines(&config, question.is_some());
-    if let Some(stream) = question {
-        return finish(server::answer(stream, &mut devices));
+    match stdin() {
+        Stdin::Question(stream) => one_question(&config, stream),
+        Stdin::Asker(way) => start_others(&config, &way),
+        Stdin::Other => listen(&config),
     }
+}
+
+fn one_question(config: &Config, stream: UnixStream) -> ExitCode {
+    let (needs, policy) = config.sealer_needs();
+    match confine(PROGRAM, &config.sandbox, &needs, policy) {
+        Ok(confined) => finish(server::answer(stream, &mut engines(config, true), &confined)),
+        Err(code) => code,
+    }
+}
+
+/// Never asks a device itself. What each sealer needs is in the configuration as it is when it is started.
+fn start_others(config: &Config, way: &OwnedFd) -> ExitCode {
+    let program = std::env::current_exe().unwrap_or_else(|_| PROGRAM.into());
+    match confine(PROGRAM, &config.sandbox, &config.sealer_needs().0, Policy::Starter) {
+        Ok(_) => finish(starter::serve(way, &program, &config.path)),
+        Err(code) => code,
+    }
+}
+
+fn listen(config: &Config) -> ExitCode {
     emit(&Event::ServiceStarted { program: PROGRAM });
-    match listener(&config) {
-        Ok((listener, socket)) => finish(server::serve(&listener, &socket, &mut devices)),
-        Err(error) => say::error(PROGRAM, &error, error.class(), error.hint()),
+    let (listener, socket) = match listener(config) {
+        Ok(listener) => listener,
+        Err(error) => return say::error(PROGRAM, &error, error.class(), error.hint()),
+    };
+    let (needs, policy) = config.sealer_needs();
+    let supervisor = Supervisor::from_env();
+    match confine(PROGRAM, &config.sandbox, &needs, policy) {
+        Ok(confined) => {
+            tell(PROGRAM, &confined);
+            supervisor.ready("waiting for questions");
+            finish(server::serve(&listener, &socket, &mut engines(config, false), &confined, &needs))
+        }
+        Err(code) => code,
     }
 }
 
@@ -60,21 +93,30 @@ fn engines(config: &Config, only_one_question: bool) -> Devices {
     devices
 }
 
-/// A connected stream socket on descriptor 0, as `seal::client` sets it up.
-fn question_on_stdin() -> Option<UnixStream> {
+/// What descriptor 0 is.
+enum Stdin {
+    /// A stream: one question, as `seal::client` asks it.
+    Question(UnixStream),
+    /// Whole messages: questions for others, as `seal::starter` hands them on.
+    Asker(OwnedFd),
+    /// Nothing of ours.
+    Other,
+}
+
+fn stdin() -> Stdin {
     let stdin = io::stdin();
-    let kind = getsockopt(&stdin.as_fd(), sockopt::SockType).ok()?;
-    if kind != SockType::Stream {
-        return None;
+    match (getsockopt(&stdin.as_fd(), sockopt::SockType), stdin.as_fd().try_clone_to_owned()) {
+        (Ok(SockType::Stream), Ok(fd)) => Stdin::Question(fd.into()),
+        (Ok(SockType::SeqPacket), Ok(fd)) => Stdin::Asker(fd),
+        _ => Stdin::Other,
     }
-    stdin.as_fd().try_clone_to_owned().ok().map(UnixStream::from)
 }
 
 fn listener(config: &Config) -> Result<(std::os::unix::net::UnixListener, PathBuf), ListenError> {
     let socket = config.seal.socket.clone().unwrap_or_else(|| Path::new(DEFAULT_SOCKET).to_owned());
     let listener = match listen::from_supervisor()? {
         Some(listener) => listener,
-        None => listen::bind(&socket, SOCKET_MODE)?,
+        None => listen::bind_for(&socket, SOCKET_MODE, config.sandbox.user.as_ref().map(|user| user.uid))?,
     };
     Ok((listener, socket))
 }

@@ -7,7 +7,6 @@ use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
@@ -16,6 +15,7 @@ use nix::sys::time::TimeVal;
 use super::fault::Fault;
 use super::frame;
 use super::protocol::{Auth, CounterStep, DeviceBlob, DeviceInfo, Request, Response};
+use super::starter::{self, Starter};
 use super::token_key::TokenKey;
 use crate::types::wire::WireError;
 use crate::types::{Backend, Class, Key, SealTo};
@@ -35,6 +35,8 @@ pub enum SealerClient {
         /// What it reads.
         config: PathBuf,
     },
+    /// No supervisor, and we may start no program ourselves.
+    Started(Starter),
 }
 
 /// Why there is no answer.
@@ -82,6 +84,14 @@ impl SealerClient {
     pub fn spawning(config: PathBuf) -> Self {
         let program = std::env::current_exe().unwrap_or_default().with_file_name("nodeseal-sealer");
         Self::Spawn { program, config }
+    }
+
+    /// For a process that confines itself next: what it could start a program for afterwards is started now.
+    pub fn before_confinement(self) -> io::Result<Self> {
+        match self {
+            Self::Spawn { program, config } => Starter::start(&program, &config).map(Self::Started),
+            Self::Socket(_) | Self::Started(_) => Ok(self),
+        }
     }
 
     /// See [`Request::Seal`].
@@ -170,6 +180,7 @@ impl SealerClient {
         let message = match self {
             Self::Socket(path) => connected(path, within).and_then(|stream| exchange(stream, request, within)),
             Self::Spawn { program, config } => spawn_and_exchange(program, config, request, within),
+            Self::Started(starter) => starter.connect(within).and_then(|stream| exchange(stream, request, within)),
         };
         let message = message.map_err(|source| match source.kind() {
             // Longer than any answer: somebody else listens there.
@@ -189,6 +200,7 @@ impl std::fmt::Display for SealerClient {
         match self {
             Self::Socket(path) => write!(f, "socket {}", path.display()),
             Self::Spawn { program, .. } => write!(f, "program {}", program.display()),
+            Self::Started(_) => f.write_str("a program for each question"),
         }
     }
 }
@@ -216,9 +228,6 @@ fn exchange(mut stream: UnixStream, request: &Request, within: Duration) -> io::
     frame::read(&mut stream)?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
 }
 
-/// The TPM library logs whole buffers at its finest level; nobody's environment may turn that on.
-const TSS2_QUIET: (&str, &str) = ("TSS2_LOG", "all+NONE");
-
 fn spawn_and_exchange(
     program: &Path,
     config: &Path,
@@ -226,14 +235,7 @@ fn spawn_and_exchange(
     within: Duration,
 ) -> io::Result<crate::types::Secret> {
     let (ours, theirs) = UnixStream::pair()?;
-    let mut child = Command::new(program)
-        .arg("--config")
-        .arg(config)
-        .env_clear()
-        .env(TSS2_QUIET.0, TSS2_QUIET.1)
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .spawn()?;
+    let mut child = starter::sealer(program, config, theirs.into()).spawn()?;
     let answer = exchange(ours, request, within);
     if answer.is_err() {
         child.kill()?;

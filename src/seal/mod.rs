@@ -11,4 +11,5 @@ pub mod frame;
 pub mod host_secret;
 pub mod protocol;
 pub mod root;
+pub mod starter;
 pub mod token_key;

@@ -12,6 +12,7 @@ use nix::unistd::geteuid;
 
 use super::Devices;
 use crate::audit::{Event, emit};
+use crate::sandbox::{Confined, Needs};
 use crate::seal::frame;
 use crate::seal::protocol::Request;
 use crate::types::Secret;
@@ -19,19 +20,29 @@ use crate::types::Secret;
 /// A client has its question ready when it connects.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves until the listener fails.
-pub fn serve(listener: &UnixListener, socket: &Path, devices: &mut Devices) -> io::Result<()> {
+/// Serves until the listener fails, or until something is there that the confinement would have been given had it been there before:
+/// a device that came late. The supervisor then starts the next one.
+pub fn serve(
+    listener: &UnixListener,
+    socket: &Path,
+    devices: &mut Devices,
+    confined: &Confined,
+    needs: &Needs,
+) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept()?;
         if is_allowed(&stream, socket) {
             // A client that went away in the middle is its own affair.
-            let _ = answer(stream, devices);
+            let _ = answer(stream, devices, confined);
+        }
+        if confined.lacks(needs).is_some() {
+            return Ok(());
         }
     }
 }
 
-/// Answers the question of one connection.
-pub fn answer(mut stream: UnixStream, devices: &mut Devices) -> io::Result<()> {
+/// Answers the question of one connection. The proof is asked for and not looked at.
+pub fn answer(mut stream: UnixStream, devices: &mut Devices, _confined: &Confined) -> io::Result<()> {
     stream.set_read_timeout(Some(QUESTION_TIMEOUT))?;
     stream.set_write_timeout(Some(QUESTION_TIMEOUT))?;
     let Some(message) = frame::read(&mut stream)? else { return Ok(()) };

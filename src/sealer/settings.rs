@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::sandbox::{Access, Needs};
 use crate::seal::token_key::TokenKey;
 
 /// Handle of the shared storage root key: TCG TPM v2.0 Provisioning Guidance §7.8, table 2.
@@ -30,6 +31,21 @@ pub struct TpmSettings {
     pub parent_handle: u32,
     /// Without it a TPM made of software is refused: it protects nothing.
     pub allow_software_tpm: bool,
+}
+
+impl TpmSettings {
+    /// The device; its library, which loads the transport when it is first used; and what the library's own cryptography reads.
+    pub fn needs(&self) -> Needs {
+        let needs = Needs::default()
+            .libraries()
+            .path("/etc/ssl".as_ref(), Access::Read, "configuration of the TPM library's cryptography")
+            .path("/dev/urandom".as_ref(), Access::Read, "randomness for the TPM library's cryptography");
+        match &self.device {
+            TpmDevice::Path(device) => needs.path(device, Access::Device, "the TPM"),
+            // Commands, and the control channel on the next port; 65534 is the last one that parses.
+            TpmDevice::Swtpm { port } => needs.port(*port).port(port.saturating_add(1)),
+        }
+    }
 }
 
 /// A way to a TPM.
@@ -92,6 +108,10 @@ pub struct Pkcs11Settings {
     pub make_key: bool,
     /// The one to use; absent: the first that passes its trial.
     pub mechanism: Option<Pkcs11Mechanism>,
+    /// Files, folders and devices that the module works with.
+    pub allow_paths: Vec<PathBuf>,
+    /// TCP ports that the module connects to.
+    pub allow_ports: Vec<u16>,
 }
 
 impl Pkcs11Settings {
@@ -103,6 +123,22 @@ impl Pkcs11Settings {
     pub const TOKEN_SERIAL_MAX: usize = 16;
     /// Bytes of CKA_LABEL and CKA_ID.
     pub const KEY_NAME_MAX: usize = TokenKey::NAME_MAX_BYTES;
+
+    /// The module with what lies beside it, the PIN, and what the operator says that the module works with. `/etc` is read, since each
+    /// vendor's configuration has another place in it.
+    pub fn needs(&self) -> Needs {
+        let needs = Needs::default()
+            .libraries()
+            .replaced_file(&self.module, "the PKCS#11 module")
+            .replaced_file(&self.pin_file, "the PIN")
+            .path("/etc".as_ref(), Access::Read, "configuration of the PKCS#11 module");
+        let needs = self.allow_paths.iter().fold(needs, |needs, path| {
+            // A folder that the module keeps, or a device of its.
+            let access = if path.is_dir() { Access::Keep } else { Access::Device };
+            needs.path(path, access, "seal.pkcs11.allow_paths")
+        });
+        self.allow_ports.iter().fold(needs, |needs, port| needs.port(*port))
+    }
 }
 
 /// How a token encrypts 64 bytes for us. The number is its place in the blob and never changes.

@@ -28,6 +28,7 @@ mod process;
 mod raw;
 mod reboot;
 mod releases;
+mod sandbox;
 mod seal;
 mod sockets;
 #[path = "../tpm/swtpm.rs"]

@@ -24,6 +24,7 @@ use super::check::Problems;
 use crate::keyring::rooted::{OnOutage, Rules};
 use crate::provider::ProviderKind;
 use crate::provider::set::{Role, Strategy};
+use crate::sandbox::Needs;
 use crate::types::CredentialName;
 
 /// All annotations of a text have 32 KiB, a wrap up to 5 (`envelope::WRAPS_MAX_BYTES`, `provider::wrapped`).
@@ -63,6 +64,25 @@ pub struct Provider {
     pub files: Vec<PathBuf>,
     /// The table as it was written: equal text, equal provider.
     pub written: String,
+}
+
+impl Provider {
+    /// Of the machine, for as long as it is used.
+    pub fn needs(&self) -> Needs {
+        let own = match &self.settings {
+            #[cfg(feature = "vault")]
+            Settings::Vault(settings) => settings.needs(),
+            #[cfg(feature = "aws")]
+            Settings::Aws(settings) => settings.needs(),
+            #[cfg(feature = "azure")]
+            Settings::Azure(settings) => settings.needs(),
+            // The sealer reaches the token. A connection to a unix socket by its path is nothing that Landlock restricts up to ABI 8.
+            #[cfg(feature = "pkcs11")]
+            Settings::Pkcs11(_) => Needs::default(),
+            Settings::KmsPlugin(_) => Needs::default(),
+        };
+        self.files.iter().fold(own, |needs, file| needs.replaced_file(file, "a file of a provider"))
+    }
 }
 
 /// What a kind needs to be opened. Holds no secret.

@@ -90,6 +90,8 @@ impl SoftHsm {
         table.insert("module".into(), text(self.module));
         table.insert("token_label".into(), Value::String(LABEL.into()));
         table.insert("pin_file".into(), text(&self.home.join("pin")));
+        // The module writes its objects there, and finds its configuration.
+        table.insert("allow_paths".into(), Value::Array(vec![text(&self.home)]));
         table
     }
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::provider::KeyIdentity;
+use crate::sandbox::{Access, Needs};
 
 /// Why a text is not what its place needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +39,34 @@ pub struct AwsSettings {
 impl AwsSettings {
     /// One attempt within the budget of a request of kube-apiserver.
     pub const TIMEOUT: Duration = Duration::from_millis(800);
+}
+
+impl AwsSettings {
+    /// Ports of the services, names of machines, and what the default chain of logins may look at.
+    pub fn needs(&self) -> Needs {
+        let Self { endpoint, sts_endpoint, auth, ca_file, .. } = self;
+        let ports = [endpoint, sts_endpoint].into_iter().map(|at| at.as_ref().map_or(443, Endpoint::port));
+        let needs = ports.fold(Needs::default().name_service(), Needs::port);
+        let needs = if ca_file.is_none() { needs.system_roots() } else { needs };
+        match auth {
+            AwsAuth::DefaultChain | AwsAuth::AssumeRole { base: AwsBase::DefaultChain, .. } => default_chain(needs),
+            AwsAuth::Static { .. } | AwsAuth::AssumeRole { .. } | AwsAuth::WebIdentity { .. } => needs,
+        }
+    }
+}
+
+/// The metadata services of instance and container on port 80, and files where the SDK looks for them.
+fn default_chain(needs: Needs) -> Needs {
+    const VARIABLES: [&str; 4] = [
+        "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    ];
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".aws"));
+    let needs = home.into_iter().fold(needs.port(80), |needs, home| needs.path(&home, Access::Read, "AWS profiles"));
+    let files = VARIABLES.iter().filter_map(std::env::var_os).map(PathBuf::from);
+    files.fold(needs, |needs, file| needs.replaced_file(&file, "the default chain of AWS"))
 }
 
 /// How to log in. A credential is the name of a sealed one.
@@ -176,6 +205,13 @@ impl Endpoint {
     /// The text itself.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// As it is written, or that of the scheme.
+    pub fn port(&self) -> u16 {
+        let of_scheme = if self.0.starts_with("http://") { 80 } else { 443 };
+        let written = self.0.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        written.unwrap_or(of_scheme)
     }
 }
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::super::http::{Address, Roots};
+use crate::sandbox::Needs;
 
 /// Why a text is not what its place needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +41,22 @@ pub struct AzureSettings {
 impl AzureSettings {
     /// One attempt within the budget of a request of kube-apiserver.
     pub const TIMEOUT: Duration = Duration::from_millis(800);
+
+    /// Ports of vault and login, and names of machines.
+    pub fn needs(&self) -> Needs {
+        let login = match &self.auth {
+            // 169.254.169.254, which has no name and no TLS.
+            AzureAuth::ManagedIdentity { endpoint, .. } => {
+                endpoint.as_ref().map_or(Needs::default().port(80), Address::needs)
+            }
+            AzureAuth::ClientSecret { .. }
+            | AzureAuth::ClientCertificate { .. }
+            | AzureAuth::WorkloadIdentity { .. } => {
+                self.authority().map_or_else(|_| Needs::default(), |authority| authority.needs())
+            }
+        };
+        self.vault.needs().and(login).and(self.roots.needs())
+    }
 
     /// As it was set, or as the vault's host says.
     pub(super) fn resource(&self) -> Option<Resource> {

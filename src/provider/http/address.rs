@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use rustls::pki_types::ServerName;
 
+use crate::sandbox::Needs;
+
 /// Why a text is not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
@@ -45,6 +47,12 @@ impl Address {
 
     pub(super) const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port, and the name service where the host is a name.
+    pub(in super::super) fn needs(&self) -> Needs {
+        let needs = Needs::default().port(self.port);
+        if self.host.parse::<IpAddr>().is_ok() { needs } else { needs.name_service() }
     }
 
     pub(super) const fn is_tls(&self) -> bool {

@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
 
 use super::super::{ErrorKind, ProviderError};
+use crate::sandbox::Needs;
 use crate::types::Secret;
 
 /// Where systems keep their roots in one file: Debian and most others, Red Hat, SUSE, Alpine. The environment is not asked.
@@ -26,6 +27,16 @@ pub enum Roots {
     System,
     /// Those in this file (PEM), and no other.
     File(PathBuf),
+}
+
+impl Roots {
+    /// Those of the system; a file is listed by whoever configures it.
+    pub(in super::super) fn needs(&self) -> Needs {
+        match self {
+            Self::System => Needs::default().system_roots(),
+            Self::File(_) => Needs::default(),
+        }
+    }
 }
 
 /// Certificate and key that prove who we are.

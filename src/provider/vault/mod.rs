@@ -21,6 +21,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
+use crate::sandbox::Needs;
 use crate::types::Key;
 use crate::types::wire::Writer;
 use answer::{Failed, Said};
@@ -56,6 +57,13 @@ pub struct VaultSettings {
     pub roots: Roots,
     /// Of one request, and of one call with all its requests.
     pub timeout: Duration,
+}
+
+impl VaultSettings {
+    /// Of the machine; files of certificates and tokens apart, which the configuration lists.
+    pub fn needs(&self) -> Needs {
+        self.address.needs().and(self.roots.needs())
+    }
 }
 
 /// One transit key, with a login to it.

@@ -126,6 +126,8 @@ pub(super) mod tests {
             key_id: None,
             make_key: true,
             mechanism: None,
+            allow_paths: Vec::new(),
+            allow_ports: Vec::new(),
         }
     }
 

@@ -1,0 +1,84 @@
+//! Landlock: files by path, TCP by port, signals and abstract sockets by process. What is not declared is refused by the kernel.
+//!
+//! Restricts the calling thread and those that it starts later, so it comes before any other thread. A kernel that knows only a part
+//! of it enforces that part; whether that is enough is the caller's affair.
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort, PathBeneath,
+    PathFd, RulesetStatus, Scope,
+};
+use landlock::{Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError};
+
+use super::needs::{Access, Granted, Needs};
+
+/// Linux 6.12: files, truncation, TCP ports, ioctls of devices, scope of signals and abstract sockets. Later ones add the log of
+/// refusals (7) and connections to unix sockets by path (9), which needs a kernel to try it on.
+const WANTED: ABI = ABI::V6;
+
+/// How far the kernel went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    Full,
+    Part,
+    None,
+}
+
+pub(super) struct Outcome {
+    pub(super) level: Level,
+    /// That of the kernel as far as it is known here; 0 without Landlock.
+    pub(super) abi: u8,
+    pub(super) granted: Option<Granted>,
+}
+
+/// See the module.
+pub(super) fn restrict(needs: &Needs) -> Result<Outcome, RulesetError> {
+    let mut rules = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(WANTED))?
+        .handle_access(AccessNet::from_all(WANTED))?
+        .scope(Scope::from_all(WANTED))?
+        .create()?;
+    let mut granted = Granted { paths: Vec::new(), ports: Some(needs.ports.clone()) };
+    for need in &needs.paths {
+        // What is not there cannot be given, and is said by whoever wants to use it.
+        let Ok(at) = PathFd::new(&need.path) else { continue };
+        let access =
+            if need.path.is_dir() { rights(need.access) } else { rights(need.access) & AccessFs::from_file(WANTED) };
+        rules = rules.add_rule(PathBeneath::new(at, access))?;
+        granted.paths.push(need.clone());
+    }
+    for port in &needs.ports {
+        rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
+    }
+    let status = rules.restrict_self()?;
+    let abi = match status.landlock {
+        LandlockStatus::Available { effective_abi, .. } => effective_abi as u8,
+        LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => 0,
+    };
+    let level = match status.ruleset {
+        RulesetStatus::FullyEnforced => Level::Full,
+        RulesetStatus::PartiallyEnforced => Level::Part,
+        RulesetStatus::NotEnforced => Level::None,
+    };
+    if abi < ABI::V4 as u8 {
+        granted.ports = None;
+    }
+    Ok(Outcome { level, abi, granted: (level != Level::None).then_some(granted) })
+}
+
+fn rights(access: Access) -> BitFlags<AccessFs> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    match access {
+        Access::Read => read,
+        Access::Device => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev,
+        Access::Keep => {
+            read | AccessFs::WriteFile
+                | AccessFs::Truncate
+                | AccessFs::MakeReg
+                | AccessFs::MakeDir
+                | AccessFs::RemoveFile
+                | AccessFs::RemoveDir
+                | AccessFs::Refer
+        }
+    }
+}

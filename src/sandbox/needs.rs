@@ -1,0 +1,229 @@
+//! What a component needs of the machine once it runs, as data: paths with a kind of access, ports that it connects to, and why.
+//!
+//! A component declares, [`super::landlock`] enforces, a reload asks [`Granted::lacks`] whether what it wants fits in. Declares
+//! nothing that was opened before the confinement: sockets that listen, the log, the way to the sealer.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What may be done below a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read files and list folders.
+    Read,
+    /// Read and write one device file, with its ioctls.
+    Device,
+    /// Read, write, make, rename and remove files and folders. Never a device, a socket or a program.
+    Keep,
+}
+
+impl Access {
+    const fn includes(self, other: Self) -> bool {
+        matches!(
+            (self, other),
+            (_, Self::Read) | (Self::Device, Self::Device) | (Self::Keep, Self::Device) | (Self::Keep, Self::Keep)
+        )
+    }
+}
+
+/// A path and what is done below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathNeed {
+    /// A file or the root of a hierarchy.
+    pub path: PathBuf,
+    /// See [`Access`].
+    pub access: Access,
+    /// For the reader of the code and of the log.
+    pub why: &'static str,
+}
+
+/// Everything that a process needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Those that do not exist are left out when it comes to it.
+    pub paths: Vec<PathNeed>,
+    /// TCP ports to connect to. Nobody listens on TCP.
+    pub ports: BTreeSet<u16>,
+}
+
+impl Needs {
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.paths.extend(other.paths);
+        self.ports.extend(other.ports);
+        self
+    }
+
+    /// This path, and where its links lead.
+    #[must_use]
+    pub fn path(mut self, path: &Path, access: Access, why: &'static str) -> Self {
+        let real = path.canonicalize().ok().filter(|real| real != path);
+        for path in std::iter::once(path.to_owned()).chain(real) {
+            self.paths.push(PathNeed { path, access, why });
+        }
+        self
+    }
+
+    /// A file that others replace by a rename, or by a link that is swapped above it: that is a new file each time, so a grant must
+    /// be on its folder. For a file directly below `/` it is on the file alone.
+    #[must_use]
+    pub fn replaced_file(self, file: &Path, why: &'static str) -> Self {
+        let folder = |file: &Path| match file.parent() {
+            Some(parent) if parent.parent().is_some() => parent.to_owned(),
+            _ => file.to_owned(),
+        };
+        let real = file.canonicalize().ok();
+        let needs = self.path(&folder(file), Access::Read, why);
+        match real {
+            Some(real) => needs.path(&folder(&real), Access::Read, why),
+            None => needs,
+        }
+    }
+
+    /// A port to connect to.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.ports.insert(port);
+        self
+    }
+
+    /// Shared libraries: glibc loads those of the name service, the TPM library its transport, when they are first used.
+    #[must_use]
+    pub fn libraries(self) -> Self {
+        const FOLDERS: [&str; 5] = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64"];
+        let needs = self.path(Path::new("/etc/ld.so.cache"), Access::Read, "where libraries are");
+        FOLDERS.iter().fold(needs, |needs, folder| needs.path(Path::new(folder), Access::Read, "shared libraries"))
+    }
+
+    /// Names of users, which a reload looks up anew.
+    #[must_use]
+    pub fn users(self) -> Self {
+        const FILES: [&str; 3] = ["/etc/nsswitch.conf", "/etc/passwd", "/etc/group"];
+        FILES.iter().fold(self.libraries(), |needs, file| needs.path(Path::new(file), Access::Read, "names of users"))
+    }
+
+    /// Names of machines. The whole of `/etc`, since programs replace `resolv.conf` and `hosts` by a rename, and a resolver that cannot
+    /// read the new one asks 127.0.0.1 instead: an outage that nobody would look for here.
+    #[must_use]
+    pub fn name_service(self) -> Self {
+        const FOLDERS: [&str; 4] = ["/etc", "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager"];
+        let needs = FOLDERS
+            .iter()
+            .fold(self.libraries(), |needs, folder| needs.path(Path::new(folder), Access::Read, "names of machines"));
+        needs.port(DNS_OVER_TCP)
+    }
+
+    /// Certificate authorities of the machine.
+    #[must_use]
+    pub fn system_roots(self) -> Self {
+        const FOLDERS: [&str; 6] = [
+            "/etc/ssl",
+            "/etc/pki",
+            "/etc/ca-certificates",
+            "/usr/lib/ssl",
+            "/usr/share/ca-certificates",
+            "/usr/local/share/ca-certificates",
+        ];
+        FOLDERS
+            .iter()
+            .fold(self, |needs, folder| needs.path(Path::new(folder), Access::Read, "certificate authorities"))
+    }
+}
+
+/// RFC 7766: for answers that a datagram has no room for.
+const DNS_OVER_TCP: u16 = 53;
+
+/// What was given to the process for good.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    pub(super) paths: Vec<PathNeed>,
+    /// None: ports are not restricted by this kernel.
+    pub(super) ports: Option<BTreeSet<u16>>,
+}
+
+/// A need that the confinement has no room for.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lack {
+    /// By Landlock.
+    #[error("the sandbox was not given {path} ({why}) at the start", path = path.display())]
+    Path {
+        /// What.
+        path: PathBuf,
+        /// See [`PathNeed::why`].
+        why: &'static str,
+    },
+    /// By Landlock.
+    #[error("the sandbox was not given TCP port {0} at the start")]
+    Port(u16),
+}
+
+impl Granted {
+    /// The first of these needs that is there on the machine and was not given.
+    pub fn lacks(&self, needs: &Needs) -> Option<Lack> {
+        let given = |need: &PathNeed| {
+            let holds = |given: &PathNeed| need.path.starts_with(&given.path) && given.access.includes(need.access);
+            self.paths.iter().any(holds)
+        };
+        let path = needs.paths.iter().find(|need| !given(need) && need.path.exists());
+        let port = needs.ports.iter().find(|port| self.ports.as_ref().is_some_and(|ports| !ports.contains(port)));
+        path.map(|need| Lack::Path { path: need.path.clone(), why: need.why }).or(port.map(|port| Lack::Port(*port)))
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Device => "device",
+            Self::Keep => "keep",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn granted(needs: &Needs) -> Granted {
+        Granted { paths: needs.paths.clone(), ports: Some(needs.ports.clone()) }
+    }
+
+    #[test]
+    fn what_lies_below_a_grant_is_given_and_what_is_wider_or_beside_it_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        for name in ["a", "a/b", "ab"] {
+            std::fs::create_dir(dir.join(name)).unwrap();
+        }
+        let has = granted(&Needs::default().path(&dir.join("a"), Access::Read, "x").port(443));
+        let lacks = |path: &Path, access| has.lacks(&Needs::default().path(path, access, "y"));
+        assert_eq!(lacks(&dir.join("a"), Access::Read), None);
+        assert_eq!(lacks(&dir.join("a/b"), Access::Read), None);
+        assert_eq!(lacks(&dir.join("absent"), Access::Read), None, "nothing is there to be given");
+        for (path, access) in [("a", Access::Keep), ("a", Access::Device), ("ab", Access::Read), ("", Access::Read)] {
+            assert!(matches!(lacks(&dir.join(path), access), Some(Lack::Path { .. })), "{path} {access}");
+        }
+        assert_eq!(has.lacks(&Needs::default().port(443)), None);
+        assert_eq!(has.lacks(&Needs::default().port(8200)), Some(Lack::Port(8200)));
+        let any = Granted { ports: None, ..has };
+        assert_eq!(any.lacks(&Needs::default().port(8200)), None);
+    }
+
+    #[test]
+    fn a_replaced_file_is_granted_by_its_folder_and_by_the_folder_that_its_links_lead_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(dir.join("real/1")).unwrap();
+        std::fs::create_dir(dir.join("seen")).unwrap();
+        std::fs::write(dir.join("real/1/token"), "x").unwrap();
+        std::os::unix::fs::symlink(dir.join("real/1/token"), dir.join("seen/token")).unwrap();
+        let needs = Needs::default().replaced_file(&dir.join("seen/token"), "token");
+        let paths: Vec<_> = needs.paths.iter().map(|need| need.path.clone()).collect();
+        assert_eq!(paths, [dir.join("seen"), dir.join("real/1")]);
+        // Never the whole machine.
+        let needs = Needs::default().replaced_file(Path::new("/token"), "token");
+        assert_eq!(needs.paths[0].path, Path::new("/token"));
+    }
+}

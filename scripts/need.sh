@@ -75,7 +75,7 @@ test)
     toolchain go "Go 1.26 or later (https://go.dev/dl)"
     at_least 1.26 "$(go env GOVERSION | sed 's/^go//')" go
     # shellcheck disable=SC2086
-    packages $build age swtpm-tools tpm2-tools opensc libp11-kit0 libnss3 libnss3-tools binutils util-linux procps python3-venv
+    packages $build age swtpm-tools tpm2-tools opensc libp11-kit0 libnss3 libnss3-tools binutils systemd util-linux procps python3-venv
     cargo_deny
     "$(dirname "$0")/../tests/aws/moto.sh" >/dev/null
     "$(dirname "$0")/../tests/azure/venv.sh" >/dev/null

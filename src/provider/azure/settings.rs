@@ -47,15 +47,15 @@ impl AzureSettings {
         let login = match &self.auth {
             // 169.254.169.254, which has no name and no TLS.
             AzureAuth::ManagedIdentity { endpoint, .. } => {
-                endpoint.as_ref().map_or(Needs::default().port(80), Address::needs)
+                endpoint.as_ref().map_or(Needs::default().port(80), |endpoint| endpoint.needs(&self.roots))
             }
             AzureAuth::ClientSecret { .. }
             | AzureAuth::ClientCertificate { .. }
             | AzureAuth::WorkloadIdentity { .. } => {
-                self.authority().map_or_else(|_| Needs::default(), |authority| authority.needs())
+                self.authority().map_or_else(|_| Needs::default(), |authority| authority.needs(&self.roots))
             }
         };
-        self.vault.needs().and(login).and(self.roots.needs())
+        self.vault.needs(&self.roots).and(login)
     }
 
     /// As it was set, or as the vault's host says.

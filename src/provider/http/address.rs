@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use rustls::pki_types::ServerName;
 
+use super::tls::Roots;
 use crate::sandbox::Needs;
 
 /// Why a text is not an address.
@@ -49,9 +50,9 @@ impl Address {
         self.port
     }
 
-    /// The port, and the name service where the host is a name.
-    pub(in super::super) fn needs(&self) -> Needs {
-        let needs = Needs::default().port(self.port);
+    /// The port, the name service where the host is a name, and what the roots are read from, which is done without TLS too.
+    pub(in super::super) fn needs(&self, roots: &Roots) -> Needs {
+        let needs = roots.needs().port(self.port);
         if self.host.parse::<IpAddr>().is_ok() { needs } else { needs.name_service() }
     }
 

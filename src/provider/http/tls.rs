@@ -31,7 +31,7 @@ pub enum Roots {
 
 impl Roots {
     /// Those of the system; a file is listed by whoever configures it.
-    pub(in super::super) fn needs(&self) -> Needs {
+    pub(super) fn needs(&self) -> Needs {
         match self {
             Self::System => Needs::default().system_roots(),
             Self::File(_) => Needs::default(),

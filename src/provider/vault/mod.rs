@@ -62,7 +62,7 @@ pub struct VaultSettings {
 impl VaultSettings {
     /// Of the machine; files of certificates and tokens apart, which the configuration lists.
     pub fn needs(&self) -> Needs {
-        self.address.needs().and(self.roots.needs())
+        self.address.needs(&self.roots)
     }
 }
 

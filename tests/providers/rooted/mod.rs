@@ -26,6 +26,14 @@ use crate::vault::Mine;
 /// Fast enough for tests; the service warns that it is too fast for a provider.
 const FAST: &str = "[write]\nprobe_every = \"1s\"\nactivation_delay = \"2s\"\n";
 
+/// Rules of a node that may be told of these Vaults by a reload: its sandbox holds it to the ports and files that it was given at the start.
+fn with_room_for(others: &[&Mine], rules: &str) -> String {
+    let ports: Vec<u16> = others.iter().map(|vault| vault.url().rsplit_once(':').unwrap().1.parse().unwrap()).collect();
+    let roots: Vec<_> =
+        nodeseal::sandbox::Needs::default().system_roots().paths.into_iter().map(|need| need.path).collect();
+    format!("sandbox = {{ allow_ports = {ports:?}, allow_paths = {roots:?} }}\n{rules}")
+}
+
 /// A debug build with a TPM of software, on a machine that runs other tests.
 const SOON: Duration = Duration::from_secs(60);
 

@@ -9,7 +9,7 @@ use crate::proxy::Mode;
 #[test]
 fn anything_wrong_keeps_what_runs_and_says_why() {
     let vault = Mine::new();
-    let node = start(&[("vault", &vault, "")], FAST);
+    let node = start(&[("vault", &vault, "")], &format!("sandbox.allow_ports = [1]\n{FAST}"));
     let client = node.client();
     seal(&node.config(), "other-login", &vault.login());
     let before = status(&node)["key_id"].clone();
@@ -46,7 +46,7 @@ fn anything_wrong_keeps_what_runs_and_says_why() {
 #[test]
 fn providers_are_added_renamed_and_reordered_without_a_word_from_kube_apiserver() {
     let (a, b) = (Mine::new(), Mine::new());
-    let node = start(&[("a", &a, "")], FAST);
+    let node = start(&[("a", &a, "")], &with_room_for(&[&b], FAST));
     let client = node.client();
     let first = Text::new(&client);
     ["b-login", "z-login"].iter().for_each(|name| seal(&node.config(), name, &b.login()));
@@ -71,7 +71,7 @@ fn providers_are_added_renamed_and_reordered_without_a_word_from_kube_apiserver(
 #[test]
 fn the_last_provider_that_opens_a_kek_is_given_up_only_when_told_so() {
     let (a, b) = (Mine::new(), Mine::new());
-    let node = start(&[("a", &a, "")], FAST);
+    let node = start(&[("a", &a, "")], &with_room_for(&[&b], FAST));
     let client = node.client();
     let first = Text::new(&client);
     seal(&node.config(), "b-login", &b.login());

@@ -60,7 +60,7 @@ fn a_key_made_anew_under_its_name_has_another_key_id_and_what_is_sealed_here_sti
 #[test]
 fn a_set_of_keys_that_was_left_is_reported_again_only_in_another_epoch() {
     let (a, b) = (Mine::new(), Mine::new());
-    let node = start(&[("a", &a, "")], FAST);
+    let node = start(&[("a", &a, "")], &with_room_for(&[&b], FAST));
     let client = node.client();
     let alone = Text::new(&client);
     seal(&node.config(), "b-login", &b.login());

@@ -46,12 +46,12 @@ fn a_fresh_node_waits_for_its_provider_and_says_so() {
 
 #[test]
 fn a_node_without_providers_gets_one_by_a_reload_and_reads_what_it_wrote_before() {
-    let mut node = Node::prepare("", "");
+    let vault = Mine::new();
+    let mut node = Node::prepare("", &with_room_for(&[&vault], ""));
     node.up();
     let client = node.client();
     let before = Text::new(&client);
     assert!(before.stored.annotations.is_empty());
-    let vault = Mine::new();
     seal(&node.config(), "vault-login", &vault.login());
     rewrite(&node, |file| {
         file.insert("provider".into(), tables(&[("vault", &vault, "")]));

@@ -119,7 +119,18 @@ fn root_becomes_the_configured_user_with_no_group_that_it_does_not_need() {
     }
     alone.extra = "sandbox = { user = \"daemon\", mode = \"require\" }".into();
     alone.write_config(&tpm);
-    let stored = alone.start().store().unwrap();
+    // The user must be able to reach the programs, which a build folder below root's home does not let it.
+    let programs = alone.home().join("bin");
+    fs::create_dir(&programs).unwrap();
+    for program in [NODESEALD, env!("CARGO_BIN_EXE_nodeseal-sealer")] {
+        fs::copy(program, programs.join(Path::new(program).file_name().unwrap())).unwrap();
+    }
+    let start = |alone: &mut Alone| {
+        let config = alone.config();
+        alone.spawn(Command::new(programs.join("nodeseald")).arg("--config").arg(config));
+        alone.wait_until_ready()
+    };
+    let stored = start(&mut alone).store().unwrap();
     let uids = |pid| of_threads(pid, "Uid");
     let uid = user.uid.as_raw();
     for pid in find("nodeseal-sealer", &alone.home().display().to_string()).into_iter().chain([alone.pid()]) {
@@ -130,7 +141,7 @@ fn root_becomes_the_configured_user_with_no_group_that_it_does_not_need() {
     }
     assert_eq!(alone.tool(&["keys", "rotate"]).code, 0);
     alone.kill();
-    alone.start().assert_opens(&stored);
+    start(&mut alone).assert_opens(&stored);
     // One that runs as a third user is not what was asked for.
     alone.kill();
     alone.extra = "sandbox.user = \"nobody-of-this-name\"".into();

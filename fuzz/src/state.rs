@@ -6,6 +6,7 @@ use nodeseal::keyring::bundle::OpenRequest;
 use nodeseal::keyring::export::Export;
 use nodeseal::keyring::recovery::{self, Identity};
 use nodeseal::keyring::state_file::State;
+use nodeseal::keyring::wraps_file::WrapSet;
 use nodeseal::keyring::{Marker, kek_file};
 use nodeseal::seal::credential::{self, CredentialError};
 use nodeseal::seal::root::SealedRoot;
@@ -16,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{cluster, key, summed};
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::HostSecret,
     Kind::NodeRoot,
     Kind::LocalKek,
@@ -25,9 +26,12 @@ const KINDS: [Kind; 8] = [
     Kind::Recovery,
     Kind::BundleRequest,
     Kind::Credential,
+    Kind::Wraps,
 ];
 const DIGEST_BYTES: usize = 32;
 
+/// The version of `state` that is written.
+const NEWEST_STATE: u8 = 3;
 /// The node root of the frozen states.
 const STATE_ROOT: RootId = RootId::from_bytes([9; 16]);
 /// The node root of the frozen local KEK and the frozen credential.
@@ -58,6 +62,8 @@ pub fn state(data: &[u8]) {
         13 => identity(rest),
         14 => sealed_credential(rest),
         15 => wrapped_credential(rest),
+        16 => wraps_file(rest),
+        17 => state_file(NEWEST_STATE, rest),
         _ => {}
     }
 }
@@ -82,8 +88,18 @@ fn state_file(version: u8, body: &[u8]) {
     let bytes = [body, &mac.finalize().into_bytes()].concat();
     let Ok(state) = State::decode(version, &bytes, &cluster, &STATE_ROOT, &mac_key) else { return };
     let again = state.encode(&cluster, &STATE_ROOT, &mac_key);
-    assert_eq!(State::decode(2, &again, &cluster, &STATE_ROOT, &mac_key).as_ref(), Ok(&state));
-    assert!(version == 1 || again == bytes, "a state has a second encoding");
+    assert_eq!(State::decode(NEWEST_STATE, &again, &cluster, &STATE_ROOT, &mac_key).as_ref(), Ok(&state));
+    assert!(version < NEWEST_STATE || again == bytes, "a state has a second encoding");
+}
+
+fn wraps_file(body: &[u8]) {
+    let (cluster, mac_key, kek) = (cluster(), key(4), nodeseal::types::KekId::from_bytes([2; 16]));
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(mac_key.expose()).expect("a key of any length");
+    mac.update(b"nodeseal wraps v1\0");
+    mac.update(body);
+    let bytes = [body, &mac.finalize().into_bytes()].concat();
+    let Ok(set) = WrapSet::decode(&bytes, &kek, &cluster, &KEK_ROOT, &mac_key) else { return };
+    assert_eq!(set.encode(&kek, &cluster, &KEK_ROOT, &mac_key), bytes, "a list of wraps has a second encoding");
 }
 
 fn sealed_kek(bytes: &[u8]) {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -123,13 +124,25 @@ func Dir(t testing.TB) string {
 // Port returns a TCP port of the loopback interface that was free a moment ago.
 func Port(t testing.TB) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range portCount {
+		port := portFirst + (os.Getpid()*97+int(portNext.Add(1)))%portCount
+		if listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			listener.Close()
+			return port
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
+
+// Below the kernel's range for outgoing connections, and never the same twice in one process: a port that is only free at the
+// moment can be another server's by the time that ours listens.
+const (
+	portFirst = 20_000
+	portCount = 12_000
+)
+
+var portNext atomic.Int64
 
 // Until calls condition every interval until it returns nil. When limit has passed it returns what was wrong last.
 func Until(limit, interval time.Duration, condition func() error) error {

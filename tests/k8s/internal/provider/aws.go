@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -21,23 +20,13 @@ const target = "TrentService."
 // AWS starts a KMS that runs on this machine (moto, see tests/aws) with one key.
 func AWS(t testing.TB, name string) *Root {
 	t.Helper()
-	port := fmt.Sprint(process.Port(t))
-	server := process.Start(t, process.Dir(t), name, python(t, "aws", "--host", "127.0.0.1", "--port", port))
-	address := "127.0.0.1:" + port
-	err := process.Until(60*time.Second, 50*time.Millisecond, func() error {
-		select {
-		case <-server.Done():
-			t.Fatal("moto ended before it was ready")
-		default:
+	address := ""
+	// Somebody else may take the port between the look at it and moto's bind: then moto ends, and another port is tried.
+	for attempt := 0; address == ""; attempt++ {
+		if attempt == 3 {
+			t.Fatal("moto ends before it is ready")
 		}
-		connection, err := net.Dial("tcp", address)
-		if err != nil {
-			return err
-		}
-		return connection.Close()
-	})
-	if err != nil {
-		t.Fatalf("moto does not answer: %v", err)
+		address = startMoto(t, name)
 	}
 
 	kms := func(operation string, input any) []byte {
@@ -82,4 +71,37 @@ func AWS(t testing.TB, name string) *Root {
 		wrap:   "Encrypt",
 		unwrap: "Decrypt",
 	}
+}
+
+// startMoto gives the address of a moto that answers as moto does, or nothing if it has ended.
+func startMoto(t testing.TB, name string) string {
+	t.Helper()
+	port := fmt.Sprint(process.Port(t))
+	address := "127.0.0.1:" + port
+	server := process.Start(t, process.Dir(t), name, python(t, "aws", "--host", "127.0.0.1", "--port", port))
+	ended := false
+	err := process.Until(60*time.Second, 50*time.Millisecond, func() error {
+		select {
+		case <-server.Done():
+			ended = true
+			return nil
+		default:
+		}
+		answer, err := http.Get("http://" + address + "/moto-api/data.json")
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			return fmt.Errorf("moto answers %s", answer.Status)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("moto does not answer: %v", err)
+	}
+	if ended {
+		return ""
+	}
+	return address
 }

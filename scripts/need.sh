@@ -77,8 +77,8 @@ test)
     # shellcheck disable=SC2086
     packages $build age swtpm-tools tpm2-tools opensc libp11-kit0 libnss3 libnss3-tools binutils systemd util-linux procps python3-venv
     cargo_deny
-    "$(dirname "$0")/../tests/aws/moto.sh" >/dev/null
-    "$(dirname "$0")/../tests/azure/venv.sh" >/dev/null
+    "$(dirname "$0")/../tests/venv.sh" aws >/dev/null
+    "$(dirname "$0")/../tests/venv.sh" azure >/dev/null
     ;;
 fuzz)
     # libFuzzer is C++.

@@ -203,7 +203,11 @@ impl Reloader {
             if !touched.is_empty() || (config.watch && differs(&config.path)) {
                 self.reload_and_tell(&touched, "a file has changed");
             }
+            // What has changed during the reload differs from what was seen before it, and is taken up at the next look.
             known = self.look();
+            for (path, seen) in now {
+                known.entry(path).and_modify(|look| *look = seen);
+            }
         }
     }
 

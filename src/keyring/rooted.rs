@@ -1,11 +1,10 @@
 //! The providers of the configuration that runs, and the operator's rules for them. Replaced as a whole by a reload.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::provider::set::{NotOpened, Providers, Role};
+use crate::provider::set::{Member, NotOpened, Providers, Role};
 use crate::types::Class;
 
 /// What Status says while providers are away.
@@ -42,14 +41,12 @@ pub struct Rooted {
     pub providers: Providers,
     /// Of the operator.
     pub rules: Rules,
-    /// When the rules could last be kept.
-    kept: Mutex<Instant>,
 }
 
 impl Rooted {
-    /// Until the first answers, all is taken to be well.
-    pub fn new(runtime: Handle, providers: Providers, rules: Rules) -> Self {
-        Self { runtime, providers, rules, kept: Mutex::new(Instant::now()) }
+    /// All three together.
+    pub const fn new(runtime: Handle, providers: Providers, rules: Rules) -> Self {
+        Self { runtime, providers, rules }
     }
 
     /// Whether wraps by these providers are enough for a KEK to become active.
@@ -62,14 +59,14 @@ impl Rooted {
 
     /// For how long the providers that are well have not been enough to wrap a new KEK.
     pub fn outage(&self) -> Duration {
-        let is_well = |name: &str| {
-            self.providers.members().iter().any(|member| member.name() == name && member.health().failure.is_none())
-        };
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.suffices(is_well) {
-            *kept = Instant::now();
-        }
-        kept.elapsed()
+        let failing = |member: &Member| member.health().failing_for;
+        let required = self.providers.writers().filter(|member| member.role() == Role::Required);
+        let required = required.filter_map(failing).max();
+        // Too few are left since the one failed that could not be spared any more.
+        let mut all: Vec<Duration> = self.providers.writers().filter_map(failing).collect();
+        all.sort_by(|a, b| b.cmp(a));
+        let to_spare = self.providers.writers().count().saturating_sub(self.rules.min_wraps);
+        required.max(all.get(to_spare).copied()).unwrap_or_default()
     }
 
     /// Whether Status has to say so.

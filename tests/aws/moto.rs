@@ -167,8 +167,8 @@ impl Drop for Moto {
 fn python() -> &'static str {
     static PYTHON: OnceLock<String> = OnceLock::new();
     PYTHON.get_or_init(|| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/aws/moto.sh");
-        let made = Command::new(script).stderr(Stdio::inherit()).output().unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/venv.sh");
+        let made = Command::new(script).arg("aws").stderr(Stdio::inherit()).output().unwrap();
         assert!(made.status.success(), "{script} failed");
         String::from_utf8(made.stdout).unwrap().trim().to_owned()
     })

@@ -40,8 +40,8 @@ e2e | all)
     "$here/../providers/build-vault.sh" "$NODESEAL_SERVERS"
     # The interpreters of tests/aws/server.py and tests/azure/server.py.
     NODESEAL_TESTS=$(dirname "$here")
-    NODESEAL_AWS=$("$here/../aws/moto.sh")
-    NODESEAL_AZURE=$("$here/../azure/venv.sh")
+    NODESEAL_AWS=$("$here/../venv.sh" aws)
+    NODESEAL_AZURE=$("$here/../venv.sh" azure)
     export NODESEAL_TESTS NODESEAL_AWS NODESEAL_AZURE
     ;;
 esac

@@ -4,6 +4,7 @@
 //! they were born with: they are counted, and nothing but a new KEK and a migration of the cluster's storage replaces them.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use super::handle::Purpose;
 use super::{Keeper, trouble};
@@ -29,14 +30,15 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     }
 
     pub(super) fn add_wraps(&mut self, kek: &KekId, wraps: Vec<Wrapped>) -> Result<(), KeeperError> {
-        if wraps.is_empty() {
+        // What was destroyed while the providers were asked stays so: no copy of it may come back to the disk.
+        if wraps.is_empty() || !self.keks.contains_key(kek) {
             return Ok(());
         }
         let mut set = self.wraps.get(kek).cloned().unwrap_or_default();
         wraps.into_iter().for_each(|wrap| set.add(wrap));
         // Texts that are out carry the copies they were born with.
         let is_pending = self.state.ring.pending().is_some_and(|pending| pending.id == *kek);
-        match is_pending || (*kek == self.state.ring.active().id && self.is_unused()) {
+        match is_pending || (*kek == self.state.ring.active().id && self.has_no_text()) {
             true => set.born = set.wraps.len(),
             false => set.short = self.keks.get(kek).map_or(0, |live| live.uses.used()),
         }
@@ -87,6 +89,9 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     /// One KEK, and only with providers that seem to be well.
     pub(super) fn pay_a_debt(&mut self) {
         let Some(rooted) = self.keyring.rooted() else { return };
+        if self.remote.debts_wait_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
         let is_well = |name: &String| {
             let member = rooted.providers.members().iter().find(|member| member.name() == name);
             member.is_some_and(|member| member.health().failure.is_none() && self.remote.heard.contains(name))

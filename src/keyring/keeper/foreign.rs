@@ -1,6 +1,7 @@
 //! KEKs of other nodes that a provider has opened get a sealed copy here, so that the next start needs nobody for them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::handle::Purpose;
 use super::{Keeper, trouble};
@@ -13,6 +14,8 @@ use crate::store::Disk;
 const KEEP: &str = "seal a copy of another node's local KEK";
 /// KEKs on disk, own and foreign: sixteen nodes at four rotations a year for 64 years.
 const KEPT_MAX: usize = 4096;
+/// After the device has failed.
+const RETRY: Duration = Duration::from_secs(60);
 
 impl<D: Disk + Clone> Keeper<'_, D> {
     /// A KEK of another node that a text has shown to be right.
@@ -28,7 +31,8 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     /// Asks the device for the root, if there is something to seal.
     pub(super) fn keep_foreign(&mut self) {
-        if self.to_keep.is_empty() || self.device_is_asked {
+        let waits = self.keep_retry.is_some_and(|at| Instant::now() < at);
+        if self.to_keep.is_empty() || self.device_is_asked || waits {
             return;
         }
         if let Err(error) = self.run_errand(Purpose::Keep) {
@@ -38,9 +42,16 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     /// The device has answered.
     pub(super) fn kept(&mut self, root: Result<NodeRoot, KeeperError>) {
+        let root = match root.and_then(|root| self.check_root(&root).map(|()| root)) {
+            Ok(root) => root,
+            Err(error) => {
+                self.keep_retry = Some(Instant::now() + RETRY);
+                return trouble(KEEP, &error);
+            }
+        };
+        self.keep_retry = None;
         let keks = std::mem::take(&mut self.to_keep);
-        let kept = root.and_then(|root| {
-            self.check_root(&root)?;
+        let keep_all = || {
             let now = (self.settings.now)();
             let mut ring = self.state.ring.clone();
             for kek in keks {
@@ -57,8 +68,8 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 }
             }
             self.change(ring)
-        });
-        match kept {
+        };
+        match keep_all() {
             Ok(()) => self.publish(),
             // Each stays in memory, and is opened by a provider after the next start.
             Err(error) => trouble(KEEP, &error),

@@ -162,8 +162,9 @@ struct Keeper<'a, D: Disk> {
     /// Copies by providers of KEKs that this node has made.
     wraps: HashMap<KekId, WrapSet>,
     remote: Remote,
-    /// KEKs of other nodes without a sealed copy here.
+    /// KEKs of other nodes without a sealed copy here, and after the device has failed over them: when to ask it again.
     to_keep: Vec<Arc<LiveKek>>,
+    keep_retry: Option<Instant>,
     /// What times of probes are counted from.
     started: Instant,
     /// A question to the device is under way.
@@ -217,6 +218,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             wraps: HashMap::new(),
             remote: Remote::default(),
             to_keep: Vec::new(),
+            keep_retry: None,
             started: Instant::now(),
             device_is_asked: false,
             guard_owed: owed,
@@ -241,7 +243,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             }
         }
         // The first KEK of a node with providers is used by nobody before they have wrapped it.
-        let waits = keyring.rooted().is_some() && keeper.is_unused();
+        let waits = keyring.rooted().is_some() && keeper.has_no_text();
         let ring = match waits {
             true => keeper.state.ring.clone(),
             false => keeper.state.ring.with_reservation(used + RESERVED_BLOCK_USES),
@@ -310,6 +312,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             RetireTo::Destroyed => {
                 self.undestroyed.insert(*id);
                 self.keks.remove(id);
+                self.wraps.remove(id);
                 self.publish();
                 self.destroy_files(id)?;
                 self.undestroyed.remove(id);

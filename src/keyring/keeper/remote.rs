@@ -32,6 +32,8 @@ use crate::types::{KekId, Key};
 /// First and last pause between attempts to turn to another key_id.
 const RETRY_MIN: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(5) };
 const RETRY_MAX: Duration = Duration::from_secs(300);
+/// Between two attempts at copies that are owed.
+const DEBT_PAUSE: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(10) };
 /// What a probe may take, login included. Nobody waits for it.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// First pause after a probe that failed before any has succeeded: a node that has just started waits for its first KEK.
@@ -48,6 +50,8 @@ pub(super) struct Remote {
     waiting: Vec<(KekId, Purpose)>,
     /// After a change of the key_id has failed: when to try again, and the pause before it.
     retry: Option<(Instant, Duration)>,
+    /// After a copy that is owed was not made: when to ask for it again.
+    pub(super) debts_wait_until: Option<Instant>,
     /// Keys whose version went back, and key_ids that were left and are wanted again: told once.
     told: HashSet<String>,
     probes: Vec<AbortHandle>,
@@ -244,7 +248,12 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     /// Made by `init` or `recover`, and not a single text is under it.
     pub(super) fn is_unused(&self) -> bool {
-        self.state.ring.active().uses_reserved == 0 && self.state.roots.reported == Reported::LocalKek
+        self.has_no_text() && self.state.roots.reported == Reported::LocalKek
+    }
+
+    /// Not a single text can be under the active KEK: so it is on a node that has known no mode but "direct".
+    pub(super) fn has_no_text(&self) -> bool {
+        self.state.ring.active().uses_reserved == 0
     }
 
     fn turn_or_wrap(&mut self, wanted: Reported, kek: KekId) -> Result<(), KeeperError> {
@@ -263,8 +272,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             false => self.state.ring.activate(&kek, now).map_err(KeeperError::Move)?,
         };
         let used = ring.active().uses_reserved;
+        let is_direct = self.keyring.rooted().is_some_and(|rooted| !rooted.rules.local_kek);
         let roots = self.state.roots.report(wanted, &self.settings.cluster);
-        let ring = ring.with_reservation(used + RESERVED_BLOCK_USES);
+        // In mode "direct" the local KEK encrypts nothing.
+        let ring = if is_direct { ring } else { ring.with_reservation(used + RESERVED_BLOCK_USES) };
         self.change_state(State { ring, roots, ..self.state.clone() })?;
         self.remote.retry = None;
         self.publish();
@@ -305,12 +316,17 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let seen: Vec<_> = wraps.iter().map(|(name, wrap)| (name.clone(), wrap.key_state())).collect();
         let stored = self.add_wraps(&kek, wraps.into_iter().map(|(_, wrap)| wrap).collect());
         seen.into_iter().for_each(|(name, state)| self.observe(&name, state));
+        let is_owed = !owed.is_empty() || stored.is_err();
         for refusal in owed {
             emit(&Event::WrapOwed { kek: &kek, provider: &refusal.provider, error: &refusal.error.to_string() });
         }
+        if let (Purpose::Debt, Err(error)) = (&purpose, &stored) {
+            trouble("complete the copies of a local KEK", error);
+        }
         let enough = stored.and_then(|()| self.check_wraps(&kek));
         match purpose {
-            Purpose::Debt => drop(enough.map_err(|error| self.epoch_failed(&error))),
+            // Whoever limits us, or lies, is not away: without a pause it would be asked again at once.
+            Purpose::Debt => self.remote.debts_wait_until = is_owed.then(|| Instant::now() + DEBT_PAUSE),
             Purpose::Epoch => {
                 let wanted = self.wanted().filter(|wanted| *wanted != self.state.roots.reported);
                 let turned = enough.and_then(|()| wanted.map_or(Ok(()), |wanted| self.turn(wanted, kek)));
@@ -354,14 +370,18 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     pub(super) fn make_active(&self) -> Option<Arc<Active>> {
         let rooted = self.keyring.rooted();
         let key_id = self.key_id();
-        match &rooted {
-            Some(_) if self.is_unused() => return None,
-            Some(rooted) if !rooted.rules.local_kek && self.state.roots.reported != Reported::LocalKek => {
-                return Some(Arc::new(Active::direct(key_id)));
-            }
-            Some(_) | None => {}
-        }
         let id = self.state.ring.active().id;
+        if let Some(rooted) = &rooted {
+            let is_reported = self.state.roots.reported != Reported::LocalKek;
+            // From mode "direct" to "rooted": until the KEK has its copies, each text goes on having a key of its own.
+            let lacks_copies = self.has_no_text() && self.check_wraps(&id).is_err();
+            match (is_reported, rooted.rules.local_kek) {
+                (false, _) if self.is_unused() => return None,
+                (true, false) => return Some(Arc::new(Active::direct(key_id))),
+                (true, true) if lacks_copies => return Some(Arc::new(Active::direct(key_id))),
+                (false | true, _) => {}
+            }
+        }
         let kek = Arc::clone(self.keks.get(&id)?);
         let wraps = self.wraps.get(&id).map_or(&[][..], |set| &set.wraps);
         let made = Active::local(&self.settings.cluster, key_id.clone(), Arc::clone(&kek), wraps);

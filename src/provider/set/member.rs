@@ -42,6 +42,8 @@ pub struct Health {
     pub answered: Option<Duration>,
     /// What it has said since; `None` when its last answer was good, or was a refusal that says nothing of its health.
     pub failure: Option<(Class, String)>,
+    /// Since the first of the failures that have followed each other until now.
+    pub failing_for: Option<Duration>,
     /// Calls are held back.
     pub is_open: bool,
 }
@@ -80,6 +82,7 @@ struct Known {
     answered: Option<Instant>,
     told: Option<Instant>,
     failure: Option<(Class, String)>,
+    failing_since: Option<Instant>,
 }
 
 impl Member {
@@ -129,7 +132,8 @@ impl Member {
     pub fn health(&self) -> Health {
         let known = self.known();
         let answered = known.answered.map(|at| at.elapsed());
-        Health { answered, failure: known.failure.clone(), is_open: known.breaker.is_open() }
+        let failing_for = known.failing_since.map(|at| at.elapsed());
+        Health { answered, failure: known.failure.clone(), failing_for, is_open: known.breaker.is_open() }
     }
 
     /// Whether it is time to ask for its version: not while it has told it within `every`, and while other calls succeed only at
@@ -260,6 +264,7 @@ impl Member {
                 known.breaker.succeeded();
                 known.remember(started.elapsed());
                 known.answered = Some(Instant::now());
+                known.failing_since = None;
                 if known.failure.take().is_some() {
                     emit(&Event::ProviderRecovered { provider: &self.0.name });
                 }
@@ -285,6 +290,7 @@ impl Member {
                 let (class, hint) = (error.class(), error.hint());
                 emit(&Event::ProviderFailed { provider: &self.0.name, class, error: &text, hint });
             }
+            known.failing_since.get_or_insert_with(Instant::now);
             known.failure = Some((error.class(), text));
         }
     }

@@ -98,8 +98,8 @@ impl Server {
 fn python(script: &str, folder: &Path) -> Command {
     static PYTHON: OnceLock<String> = OnceLock::new();
     let python = PYTHON.get_or_init(|| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/azure/venv.sh");
-        let made = Command::new(script).stderr(Stdio::inherit()).output().unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/venv.sh");
+        let made = Command::new(script).arg("azure").stderr(Stdio::inherit()).output().unwrap();
         assert!(made.status.success(), "{script} failed");
         String::from_utf8(made.stdout).unwrap().trim().to_owned()
     });

@@ -69,3 +69,24 @@ fn from_rooted_to_direct_and_back_everything_opens() {
     assert_eq!(forms, [1, 0, 1]);
     texts.iter().for_each(|text| text.assert_opens(&client));
 }
+
+#[test]
+fn a_node_that_was_never_anything_but_direct_turns_to_rooted_without_a_text_that_lacks_its_copies() {
+    let vault = Mine::new();
+    let node = direct(&vault, "");
+    let other = start(&[("vault", &vault, "")], FAST);
+    let (client, reader) = (node.client(), other.client());
+    let key_id = Text::new(&client).stored.key_id;
+    rewrite(&node, |file| drop(file.remove("local_kek")));
+    node.ask(&["reload"]);
+    let mut texts = Vec::new();
+    until(SOON, "texts are under the local KEK", || {
+        texts.push(Text::new(&client));
+        texts.last().filter(|text| text.wraps() == 1).map(drop)
+    });
+    for text in &texts {
+        assert_eq!(text.stored.key_id, key_id);
+        text.assert_opens(&client);
+        text.assert_opens(&reader);
+    }
+}

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::args::{Common, CredentialsVerb};
-use super::output::{control_error, fail, harden, load, print, time, unfit};
+use super::output::{become_owner, control_error, fail, harden, load, print, time, unfit};
 use crate::config::Config;
 use crate::control::{self, Answer, Request, say};
 use crate::seal::credential::CONTENT_MAX_BYTES;
@@ -53,6 +53,9 @@ pub(super) fn run(common: &Common, verb: &CredentialsVerb) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
+    if let Err(code) = become_owner(&config) {
+        return code;
+    }
     match verb {
         CredentialsVerb::List => show(common, &config),
         CredentialsVerb::Seal { name, fd } => match (harden(), name.parse::<CredentialName>()) {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::args::{Common, InitArgs};
-use super::output::{fail, harden, load, print};
+use super::output::{become_owner, fail, harden, load, print};
 use super::recipients::code_text;
 use crate::config::{Config, OrderError};
 use crate::keyring::recovery::Recipient;
@@ -30,6 +30,9 @@ pub(super) fn run(common: &Common, args: &InitArgs) -> ExitCode {
         Ok(None) => return fail(&Unsaid, Class::Misconfigured, UNSAID_HINT),
         Err(error) => return fail(&error, Class::Misconfigured, OrderError::HINT),
     };
+    if let Err(code) = become_owner(&config) {
+        return code;
+    }
     let kek = match set_up(&config, &recovery.recipients) {
         Ok(kek) => kek,
         Err(error) => return fail(&error, error.class(), error.hint()),

@@ -10,7 +10,7 @@ use super::args::Common;
 use crate::config::{self, Config};
 use crate::control::{self, Answer, ControlError, Request, say};
 use crate::keyring::keeper::Settings;
-use crate::sandbox::process;
+use crate::sandbox::{self, process};
 use crate::store::RealDisk;
 use crate::types::{Class, clock};
 
@@ -23,6 +23,17 @@ pub(super) fn load(common: &Common) -> Result<Config, ExitCode> {
 pub(super) fn harden() -> Result<(), ExitCode> {
     process::harden()
         .map_err(|error| fail(&error, Class::Internal, "the kernel refused what every kernel allows: see its log"))
+}
+
+/// For verbs that write to the state directory themselves: root does so as the user of the service, to whom all there belongs.
+pub(super) fn become_owner(config: &Config) -> Result<(), ExitCode> {
+    sandbox::become_owner(&config.state_dir, config.sandbox.user.as_ref()).map_err(|error| {
+        fail(
+            &error,
+            Class::Denied,
+            "give the state directory to the user of the service, mode 0700, and run this as root or as that user",
+        )
+    })
 }
 
 /// An answer of the running daemon.

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::args::{Common, RecoverArgs};
-use super::output::{fail, harden, load, print, time};
+use super::output::{become_owner, fail, harden, load, print, time};
 use super::recipients::code_text;
 use crate::config::{Config, OrderError};
 use crate::control::{self, Answer, Request, say};
@@ -86,6 +86,10 @@ pub(super) fn run(common: &Common, args: &RecoverArgs) -> ExitCode {
         // The key that has just proved itself goes on opening the file.
         None => (vec![identity.recipient()], None),
     };
+    // What was read until here may be root's own.
+    if let Err(code) = become_owner(&config) {
+        return code;
+    }
     let resume = if args.keep_active { Resume::ActiveKek } else { Resume::NewKek };
     let sealer = config.sealer();
     let founding = Founding {

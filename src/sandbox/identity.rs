@@ -4,7 +4,10 @@
 //! number is 0, which owns root's files and overrides nobody's. Whoever is unprivileged already is left as it is.
 
 use std::ffi::CString;
-use std::os::unix::fs::MetadataExt;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::path::Path;
 
 use caps::{CapSet, Capability};
 use nix::unistd::{Gid, Uid, geteuid, getgrouplist, setgroups, setresgid, setresuid};
@@ -51,6 +54,9 @@ pub enum IdentityError {
         #[source]
         source: nix::Error,
     },
+    /// Of the state directory that is to be there before root is given up.
+    #[error("cannot make the state directory")]
+    Folder(#[source] io::Error),
     /// Root could be had back.
     #[error("root can be had back after the change of user")]
     Returned,
@@ -77,11 +83,51 @@ pub(super) fn drop_privileges(user: Option<&User>, needs: &Needs) -> Result<(), 
     Ok(())
 }
 
+/// For the operator's tool: as root, becomes who owns the state directory, with all groups of that user, so that what it makes there
+/// belongs to the service. A directory that is not there is made for `configured`. Without either, or unprivileged: no change.
+pub fn become_owner(state_dir: &Path, configured: Option<&User>) -> Result<(), IdentityError> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let user = match (state_dir.metadata(), configured) {
+        (Ok(found), _) => owner(found.uid(), found.gid())?,
+        (Err(error), Some(user)) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new().mode(0o700).create(state_dir).map_err(IdentityError::Folder)?;
+            chown(state_dir, Some(user.uid), Some(user.gid)).map_err(IdentityError::Folder)?;
+            user.clone()
+        }
+        // Whoever opens the directory says what is wrong with it.
+        (Err(_), _) => return Ok(()),
+    };
+    match user.uid {
+        0 => Ok(()),
+        _ => become_user(&user, &all_groups(&user)?),
+    }
+}
+
+/// A number without a name has its first group alone.
+fn owner(uid: u32, gid: u32) -> Result<User, IdentityError> {
+    let fail = |source| IdentityError::User { what: "look up the owner of the state directory", source };
+    let known = nix::unistd::User::from_uid(Uid::from_raw(uid)).map_err(fail)?;
+    Ok(known.map_or(User { name: String::new(), uid, gid }, |user| User {
+        name: user.name,
+        uid,
+        gid: user.gid.as_raw(),
+    }))
+}
+
+fn all_groups(user: &User) -> Result<Vec<Gid>, IdentityError> {
+    let gid = Gid::from_raw(user.gid);
+    match CString::new(user.name.as_str()) {
+        Ok(name) if !name.is_empty() => getgrouplist(&name, gid)
+            .map_err(|source| IdentityError::User { what: "look up the groups of the user", source }),
+        Ok(_) | Err(_) => Ok(vec![gid]),
+    }
+}
+
 /// Of the user's groups those that own something which is declared: `tss` for the TPM, a vendor's for its token.
 fn groups(user: &User, needs: &Needs) -> Result<Vec<Gid>, IdentityError> {
-    let name = CString::new(user.name.as_str()).unwrap_or_default();
-    let all = getgrouplist(&name, Gid::from_raw(user.gid))
-        .map_err(|source| IdentityError::User { what: "look up the groups of the user", source })?;
+    let all = all_groups(user)?;
     let owners: Vec<u32> = needs.paths.iter().filter_map(|need| Some(need.path.metadata().ok()?.gid())).collect();
     Ok(all.into_iter().filter(|gid| gid.as_raw() == user.gid || owners.contains(&gid.as_raw())).collect())
 }

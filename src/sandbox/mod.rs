@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use identity::{IdentityError, User};
+pub use identity::{IdentityError, User, become_owner};
 pub use needs::{Access, Granted, Lack, Needs, PathNeed};
 pub use seccomp::{Policy, SeccompError};
 

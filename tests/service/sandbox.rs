@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::Command;
@@ -104,26 +104,29 @@ fn root_becomes_the_configured_user_with_no_group_that_it_does_not_need() {
     }
     let user = User::from_name("daemon").unwrap().expect("every Linux has a user `daemon`");
     let tpm = Swtpm::start();
-    let mut alone = Alone::set_up(&tpm);
+    let mut alone = Alone::prepare(&tpm);
     fs::set_permissions(alone.home(), fs::Permissions::from_mode(0o755)).unwrap();
-    let mut folders = vec![alone.state()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
-            if path.is_dir() {
-                folders.push(path);
-            }
-        }
-        chown(&folder, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
-    }
     alone.extra = "sandbox = { user = \"daemon\", mode = \"require\" }".into();
     alone.write_config(&tpm);
     // The user must be able to reach the programs, which a build folder below root's home does not let it.
     let programs = alone.home().join("bin");
     fs::create_dir(&programs).unwrap();
-    for program in [NODESEALD, env!("CARGO_BIN_EXE_nodeseal-sealer")] {
+    for program in [NODESEALD, env!("CARGO_BIN_EXE_nodeseal-sealer"), env!("CARGO_BIN_EXE_nodeseal")] {
         fs::copy(program, programs.join(Path::new(program).file_name().unwrap())).unwrap();
+    }
+    // The operator is root, and what the tool makes is the service's.
+    let tool = |alone: &Alone, script: &str| {
+        let status = Command::new("sh")
+            .args(["-euc", script, programs.join("nodeseal").to_str().unwrap()])
+            .env("NODESEAL_CONFIG", alone.config())
+            .status();
+        assert!(status.unwrap().success(), "{script}");
+    };
+    tool(&alone, "$0 init --no-recovery");
+    tool(&alone, "echo secret | $0 credentials seal login");
+    let owner = |path: &Path| path.metadata().map(|meta| (meta.uid(), meta.gid())).unwrap();
+    for file in ["", "state", "node/root.seal", "credentials/login.cred"] {
+        assert_eq!(owner(&alone.state().join(file)), (user.uid.as_raw(), user.gid.as_raw()), "{file}");
     }
     let start = |alone: &mut Alone| {
         let config = alone.config();

@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test lint advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture
+.PHONY: help quickstart test lint advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, Vault, kube-apiserver'
@@ -22,6 +22,7 @@ help:
 	@echo 'make fuzz         run every fuzz target for SECONDS=60; make fuzz-keep puts what it found into the corpora'
 	@echo 'make hsm-test     try a real device: MODULE=/path TOKEN=label PIN_FILE=/path, or DEVICE=/dev/tpmrm0'
 	@echo 'make bench        speed and memory beside a bare tonic echo server, and with a provider beside bare calls to it'
+	@echo 'make selinux      build the SELinux module and link it with the policy of Debian, in target/selinux'
 	@echo 'make torture      1,000 times kill -9 of both daemons in the middle of rotations and writes'
 
 # With the software TPM alone: what talks to clouds takes minutes to build.
@@ -79,6 +80,12 @@ bench:
 torture:
 	scripts/need.sh test
 	NODESEAL_KILLS=1000 cargo test --test service torture -- --nocapture
+
+# Needs nothing but the policy's headers: no compiler, no kernel with SELinux.
+selinux:
+	scripts/need.sh selinux
+	selinux/build.sh policy "$(TARGET)/selinux"
+	@echo "to install: semodule -i $(TARGET)/selinux/nodeseal.pp, then see docs/operations/selinux.md"
 
 # TSS2_LOG: the TPM's library writes a line for every refusal, and refusals are what is tried.
 hsm-test:

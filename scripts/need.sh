@@ -1,12 +1,12 @@
 #!/bin/sh
 # Makes sure that this machine has what a target of the Makefile needs, says what it does, and does nothing twice.
 #
-# usage: need.sh build|test|lint|fuzz
+# usage: need.sh build|test|lint|fuzz|selinux
 #
 # Toolchains are asked for, never installed. Debian's packages are installed with apt-get, which needs root.
 set -eu
 
-[ $# -eq 1 ] || { echo "usage: $0 build|test|lint|fuzz" >&2; exit 64; }
+[ $# -eq 1 ] || { echo "usage: $0 build|test|lint|fuzz|selinux" >&2; exit 64; }
 
 toolchain() {
     command -v "$1" >/dev/null 2>&1 && return
@@ -59,6 +59,13 @@ cargo_deny() {
 }
 
 build="gcc libc6-dev pkg-config libtss2-dev swtpm libtss2-tcti-swtpm0 softhsm2"
+# selinux-utils: selabel_lookup. policycoreutils: setfiles. setools: seinfo and sesearch.
+selinux="make m4 bzip2 selinux-policy-dev selinux-policy-default checkpolicy semodule-utils setools policycoreutils selinux-utils"
+if [ "$1" = selinux ]; then
+    # shellcheck disable=SC2086
+    packages $selinux
+    exit
+fi
 toolchain cargo "Rust 1.95 or later (https://rustup.rs)"
 at_least 1.95.0 "$(cargo --version | cut -d' ' -f2)" cargo
 case $1 in
@@ -75,7 +82,7 @@ test)
     toolchain go "Go 1.26 or later (https://go.dev/dl)"
     at_least 1.26 "$(go env GOVERSION | sed 's/^go//')" go
     # shellcheck disable=SC2086
-    packages $build age swtpm-tools tpm2-tools opensc libp11-kit0 libnss3 libnss3-tools binutils systemd util-linux procps python3-venv
+    packages $build $selinux apparmor age swtpm-tools tpm2-tools opensc libp11-kit0 libnss3 libnss3-tools binutils systemd util-linux procps python3-venv
     cargo_deny
     "$(dirname "$0")/../tests/venv.sh" aws >/dev/null
     "$(dirname "$0")/../tests/venv.sh" azure >/dev/null
@@ -87,7 +94,7 @@ fuzz)
     cargo_tool cargo-fuzz 0.13.2
     ;;
 *)
-    echo "usage: $0 build|test|lint|fuzz" >&2
+    echo "usage: $0 build|test|lint|fuzz|selinux" >&2
     exit 64
     ;;
 esac

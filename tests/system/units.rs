@@ -1,11 +1,4 @@
 //! The units, as systemd's own tools judge them without running anything: what they expose, and whether every line is understood.
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test may panic and has no users"
-)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,6 +61,25 @@ fn every_line_of_every_unit_is_understood() {
     let output = analyze(&[&["verify", "--man=no"], &paths[..]].concat());
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
+}
+
+#[test]
+fn every_line_of_every_example_is_understood() {
+    let folder = installed();
+    let mut seen = 0;
+    for beside in fs::read_dir(systemd().join("examples")).unwrap().map(|entry| entry.unwrap().path()) {
+        for example in fs::read_dir(&beside).unwrap().map(|entry| entry.unwrap().path()) {
+            let into = folder.path().join(beside.file_name().unwrap());
+            fs::create_dir_all(&into).unwrap();
+            fs::copy(&example, into.join("example.conf")).unwrap();
+            let unit = folder.path().join(beside.file_stem().unwrap());
+            let output = analyze(&["verify", "--man=no", unit.to_str().unwrap()]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && said.trim().is_empty(), "{}: {said}", example.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 2, "{seen}");
 }
 
 /// docs/operations/hardening.md says what each line is for.

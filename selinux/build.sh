@@ -1,0 +1,69 @@
+#!/bin/sh
+# Builds nodeseal.pp, and links it with all other modules of Debian's policy into a policy that setools can be asked about.
+#
+# usage: build.sh module FOLDER
+#        build.sh policy FOLDER [OTHER.te]
+#
+# FOLDER is made. It then holds nodeseal.pp, and with `policy` also policy.bin, to which another module can be added. Nothing is installed
+# or loaded, and no kernel with SELinux is needed.
+set -eu
+
+usage() {
+    echo "usage: $0 module FOLDER" >&2
+    echo "       $0 policy FOLDER [OTHER.te]" >&2
+    exit 64
+}
+
+[ $# -ge 2 ] && [ $# -le 3 ] || usage
+what=$1
+mkdir -p "$2"
+folder=$(cd "$2" && pwd)
+other=${3:-}
+here=$(cd "$(dirname "$0")" && pwd)
+headers=/usr/share/selinux/devel/Makefile
+modules=/usr/share/selinux/default
+
+need() {
+    [ -e "$1" ] && return
+    echo "error: $1 is missing" >&2
+    echo "hint: install $2" >&2
+    exit 69
+}
+
+# On Debian the policy's name in /etc/selinux/config may be missing or another; there is only this one to link with. Elsewhere the name only
+# decides between MLS and MCS.
+module() {
+    need "$headers" "selinux-policy-dev (Fedora, RHEL: selinux-policy-devel)"
+    rm -rf "$folder/tmp" "$folder"/*.pp "$folder"/*.te
+    cp "$here/nodeseal.te" "$here/nodeseal.fc" "$here/nodeseal.if" "$folder"
+    [ -z "$other" ] || cp "$other" "$folder"
+    make -s -C "$folder" -f "$headers" ${1:+NAME="$1"} all
+}
+
+# A package of the same name that is installed would be linked twice.
+policy() {
+    need "$modules/base.pp.bz2" selinux-policy-default
+    rm -rf "$folder/modules"
+    mkdir "$folder/modules"
+    for module in "$modules"/*.pp.bz2; do
+        name=$(basename "$module" .bz2)
+        [ "$name" = nodeseal.pp ] || bunzip2 -c "$module" >"$folder/modules/$name"
+    done
+    mv "$folder/modules/base.pp" "$folder/base"
+    semodule_link -o "$folder/linked.lnk" "$folder/base" "$folder"/modules/*.pp "$folder"/*.pp >"$folder/link.log" 2>&1 ||
+        { cat "$folder/link.log" >&2; exit 1; }
+    # -a: also what must never be allowed is looked for.
+    semodule_expand -a "$folder/linked.lnk" "$folder/policy.bin"
+    rm -rf "$folder/modules" "$folder/base" "$folder/linked.lnk"
+}
+
+case $what in
+module)
+    if [ -d "$modules" ]; then module default; else module; fi
+    ;;
+policy)
+    module default
+    policy
+    ;;
+*) usage ;;
+esac

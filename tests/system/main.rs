@@ -1,0 +1,13 @@
+//! What the machine around the daemons is told: systemd's units, the SELinux module, the AppArmor profiles. Judged by the tools of each, without
+//! running or loading anything.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may panic and has no users"
+)]
+
+mod apparmor;
+mod selinux;
+mod units;

@@ -14,7 +14,7 @@ usage() {
     exit 64
 }
 
-[ $# -ge 2 ] && [ $# -le 3 ] || usage
+if [ $# -lt 2 ] || [ $# -gt 3 ]; then usage; fi
 what=$1
 mkdir -p "$2"
 folder=$(cd "$2" && pwd)

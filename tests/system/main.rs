@@ -1,4 +1,4 @@
-//! What the machine around the daemons is told: systemd's units, the SELinux module, the AppArmor profiles. Judged by the tools of each, without
+//! What the machine and its operator are told: systemd's units, the SELinux module, the AppArmor profiles, the pages. Judged by the tools of each, without
 //! running or loading anything.
 #![allow(
     missing_docs,
@@ -9,5 +9,6 @@
 )]
 
 mod apparmor;
+mod pages;
 mod selinux;
 mod units;

@@ -4,7 +4,7 @@
 # usage: build.sh module FOLDER
 #        build.sh policy FOLDER [OTHER.te]
 #
-# FOLDER is made. It then holds nodeseal.pp, and with `policy` also policy.bin, to which another module can be added. Nothing is installed
+# FOLDER is made. It then holds nodeseal.pp, and with `policy` also policy.bin and file_contexts, to which another module can be added. Nothing is installed
 # or loaded, and no kernel with SELinux is needed.
 set -eu
 
@@ -54,7 +54,23 @@ policy() {
         { cat "$folder/link.log" >&2; exit 1; }
     # -a: also what must never be allowed is looked for.
     semodule_expand -a "$folder/linked.lnk" "$folder/policy.bin"
+    labels
     rm -rf "$folder/modules" "$folder/base" "$folder/linked.lnk"
+}
+
+# All rules for labels in the order in which libsemanage writes them, of which the last that fits holds: patterns before plain paths,
+# then by the length of what stands before the first mark of a pattern, then by their whole length.
+labels() {
+    for package in "$folder/base" "$folder"/modules/*.pp "$folder"/*.pp; do
+        semodule_unpackage "$package" "$folder/modules/module" "$folder/modules/labels"
+        cat "$folder/modules/labels"
+    done | awk '
+        /^\// {
+            stem = $1
+            gsub(/\\./, "x", stem)
+            plain = !match(stem, /[.^$?*+|[({]/)
+            print plain, plain ? length(stem) : RSTART - 1, length($1), $0
+        }' | sort -s -n -k 1,1 -k 2,2 -k 3,3 | cut -d ' ' -f 4- >"$folder/file_contexts"
 }
 
 case $what in

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::args::{Common, StatusArgs};
-use super::output::{ask, fail, load, print, unfit};
+use super::output::{ask, become_owner, fail, load, print, unfit};
 use crate::api::probe::{self, Probe, ProbeError};
 use crate::config::Config;
 use crate::control::report::ProviderRow;
@@ -27,6 +27,10 @@ pub(super) fn run(common: &Common, args: &StatusArgs) -> ExitCode {
         Ok(probe) => probe,
         Err(error) => return fail(&error, error.class(), error.hint()),
     };
+    // The device belongs to the service's user, who may open it by a group.
+    if let Some(code) = args.device.then(|| become_owner(&config)).and_then(Result::err) {
+        return code;
+    }
     let sealed_by = status.seal_backend.as_deref().and_then(|backend| backend.parse().ok());
     let backend = sealed_by.unwrap_or(config.seal.backend);
     let device = match args.device.then(|| config.sealer().describe(backend)).transpose() {

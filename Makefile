@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test lint advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux
+.PHONY: help quickstart test lint advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux deb rpm package-test
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, Vault, kube-apiserver'
@@ -23,6 +23,8 @@ help:
 	@echo 'make hsm-test     try a real device: MODULE=/path TOKEN=label PIN_FILE=/path, or DEVICE=/dev/tpmrm0'
 	@echo 'make bench        speed and memory beside a bare tonic echo server, and with a provider beside bare calls to it'
 	@echo 'make selinux      build the SELinux module and link it with the policy of Debian, in target/selinux'
+	@echo 'make deb          a package for Debian 12 in target/debian'
+	@echo 'make rpm          the same for Fedora and its kin in target/generate-rpm; make package-test tries both out (root)'
 	@echo 'make torture      1,000 times kill -9 of both daemons in the middle of rotations and writes'
 
 # With the software TPM alone: what talks to clouds takes minutes to build.
@@ -36,6 +38,7 @@ test: lint
 	tests/providers/build-vault.sh "$(NODESEAL_SERVERS)"
 	cargo test --no-fail-fast
 	cargo test --no-fail-fast -p hsm-tests
+	cargo test --no-fail-fast -p manuals
 	cargo test --no-fail-fast -p nodeseal-fuzz
 	NODESEAL_BIN=$(TARGET)/debug tests/k8s/run.sh all
 
@@ -86,6 +89,19 @@ selinux:
 	scripts/need.sh selinux
 	selinux/build.sh policy "$(TARGET)/selinux"
 	@echo "to install: semodule -i $(TARGET)/selinux/nodeseal.pp, then see docs/operations/selinux.md"
+
+deb:
+	scripts/need.sh package
+	scripts/package.sh deb $(TARGET)
+
+rpm:
+	scripts/need.sh package
+	scripts/package.sh rpm $(TARGET)
+
+package-test:
+	scripts/need.sh package
+	set -e; two=$$(REVISION=2 scripts/package.sh deb $(TARGET)); one=$$(scripts/package.sh deb $(TARGET)); \
+		tests/packages/run.sh "$$one" "$$two" "$$(scripts/package.sh rpm $(TARGET))"
 
 # TSS2_LOG: the TPM's library writes a line for every refusal, and refusals are what is tried.
 hsm-test:

@@ -20,7 +20,7 @@ mod status;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use self::args::{Cli, Verb};
 
@@ -28,6 +28,11 @@ pub(crate) const PROGRAM: &str = "nodeseal";
 
 /// sysexits.h, EX_USAGE.
 const EX_USAGE: u8 = 64;
+
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// `nodeseal`.
 pub fn main() -> ExitCode {

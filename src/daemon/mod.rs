@@ -39,14 +39,19 @@ use crate::store::RealDisk;
 use crate::types::{Class, clock};
 
 const PROGRAM: &str = "nodeseald";
+const ABOUT: &str = "Serves the Kubernetes KMS API with keys that only this node's hardware can open";
+
+/// The command line, for the manual page.
+pub fn command() -> clap::Command {
+    prepare::command(PROGRAM, ABOUT)
+}
 
 /// `nodeseald`.
 pub fn main() -> ExitCode {
-    let config =
-        match prepare(PROGRAM, "Serves the Kubernetes KMS API with keys that only this node's hardware can open") {
-            Ok(config) => config,
-            Err(code) => return code,
-        };
+    let config = match prepare(PROGRAM, ABOUT) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
     emit(&Event::ServiceStarted { program: PROGRAM });
     for warning in &config.warnings {
         emit(&Event::ConfigWarned { key: &warning.key, text: &warning.text });

@@ -49,15 +49,7 @@ pub(super) fn tell(program: &'static str, confined: &Confined) {
 
 /// The configuration's path, or the exit code after help, version or a mistake was printed.
 fn parse(program: &'static str, about: &'static str) -> Result<PathBuf, ExitCode> {
-    let config = Arg::new("config")
-        .long("config")
-        .value_name("FILE")
-        .env("NODESEAL_CONFIG")
-        .default_value(DEFAULT_PATH)
-        .value_parser(value_parser!(PathBuf))
-        .help("The configuration");
-    let command = Command::new(program).about(about).version(env!("CARGO_PKG_VERSION")).arg(config);
-    match command.try_get_matches() {
+    match command(program, about).try_get_matches() {
         Ok(matches) => Ok(matches.get_one::<PathBuf>("config").cloned().unwrap_or_else(|| DEFAULT_PATH.into())),
         Err(error) => {
             // Help or usage; a closed pipe leaves nobody to tell.
@@ -65,6 +57,18 @@ fn parse(program: &'static str, about: &'static str) -> Result<PathBuf, ExitCode
             Err(if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS })
         }
     }
+}
+
+/// The command line of both daemons.
+pub(super) fn command(program: &'static str, about: &'static str) -> Command {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .env("NODESEAL_CONFIG")
+        .default_value(DEFAULT_PATH)
+        .value_parser(value_parser!(PathBuf))
+        .help("The configuration");
+    Command::new(program).about(about).version(env!("CARGO_PKG_VERSION")).arg(config)
 }
 
 /// sysexits.h

@@ -23,13 +23,19 @@ use crate::types::Backend;
 use crate::types::Class;
 
 const PROGRAM: &str = "nodeseal-sealer";
+const ABOUT: &str = "Seals and opens the node root with this machine's device, for nodeseald";
 
 /// Its owner, which is `sandbox.user` or ours, and root: nodeseald and the operator's tool.
 const SOCKET_MODE: u32 = 0o600;
 
+/// The command line, for the manual page.
+pub fn command() -> clap::Command {
+    super::prepare::command(PROGRAM, ABOUT)
+}
+
 /// `nodeseal-sealer`.
 pub fn main() -> ExitCode {
-    let config = match prepare(PROGRAM, "Seals and opens the node root with this machine's device, for nodeseald") {
+    let config = match prepare(PROGRAM, ABOUT) {
         Ok(config) => config,
         Err(code) => return code,
     };

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Builds a package of what this checkout is, and prints its path last. Manual pages and completions are made first.
+#
+# usage: package.sh deb|rpm TARGET-FOLDER [TRIPLE]
+#
+# Manual pages do not depend on the processor, so they are made by a program of this one.
+set -eu
+
+[ $# -ge 2 ] || { echo "usage: $0 deb|rpm TARGET-FOLDER [TRIPLE]" >&2; exit 64; }
+kind=$1
+target=$2
+triple=${3:-}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/nodeseal
+cd "$(dirname "$0")/.."
+export CARGO_TARGET_DIR="$target"
+
+# The version of one package may be told from that of the next by its revision: tests of an upgrade need two.
+revision=${REVISION:-1}
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+cargo build --release --bins ${triple:+--target "$triple"} >&2
+built=$target${triple:+/$triple}
+cargo run --quiet -p manuals -- "$built/release/manuals" >&2
+# cargo-deb compresses them by itself only if they lie elsewhere.
+gzip -9n "$built"/release/manuals/man?/*
+case $kind in
+deb)
+    # cargo-deb empties target/debian of all other versions, so build the one that is to stay there last.
+    folder=$built/debian
+    [ "$revision" = 1 ] || folder=$built/debian-$revision
+    mkdir -p "$folder"
+    "$cache/cargo-deb/bin/cargo-deb" --quiet --no-build --no-strip ${triple:+--target "$triple"} \
+        --deb-version "$version-$revision" --output "$folder/" >&2
+    ls -t "$folder"/nodeseal_"$version-$revision"_*.deb | head -n 1
+    ;;
+rpm)
+    "$cache/cargo-generate-rpm/bin/cargo-generate-rpm" --target-dir "$target" ${triple:+--target "$triple"} \
+        --set-metadata "release = \"$revision\"" >&2
+    ls -t "$built"/generate-rpm/nodeseal-"$version-$revision".*.rpm | head -n 1
+    ;;
+*)
+    echo "usage: $0 deb|rpm TARGET-FOLDER [TRIPLE]" >&2
+    exit 64
+    ;;
+esac

@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test lint advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux deb rpm package-test
+.PHONY: help quickstart test lint advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux deb rpm package-test vm-test
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, Vault, kube-apiserver'
@@ -25,6 +25,7 @@ help:
 	@echo 'make selinux      build the SELinux module and link it with the policy of Debian, in target/selinux'
 	@echo 'make deb          a package for Debian 12 in target/debian'
 	@echo 'make rpm          the same for Fedora and its kin in target/generate-rpm; make package-test tries both out (root)'
+	@echo 'make vm-test      the .deb in a virtual machine with systemd, SELinux and a TPM: reboots, cut power, exchanged parts (root, half an hour)'
 	@echo 'make torture      1,000 times kill -9 of both daemons in the middle of rotations and writes'
 
 # With the software TPM alone: what talks to clouds takes minutes to build.
@@ -102,6 +103,12 @@ package-test:
 	scripts/need.sh package
 	set -e; two=$$(REVISION=2 scripts/package.sh deb $(TARGET)); one=$$(scripts/package.sh deb $(TARGET)); \
 		tests/packages/run.sh "$$one" "$$two" "$$(scripts/package.sh rpm $(TARGET))"
+
+# Each chapter goes on where the one before ended, so there is nothing to choose from.
+vm-test:
+	scripts/need.sh vm
+	set -e; deb=$$(scripts/package.sh deb $(TARGET)); cd tests/k8s; \
+		CGO_ENABLED=0 NODESEAL_CACHE="$(CACHE)" NODESEAL_DEB="$$deb" go test -count=1 -timeout 90m -v ./vm
 
 # TSS2_LOG: the TPM's library writes a line for every refusal, and refusals are what is tried.
 hsm-test:

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Makes sure that this machine has what a target of the Makefile needs, says what it does, and does nothing twice.
 #
-# usage: need.sh build|test|lint|fuzz|selinux|package
+# usage: need.sh build|test|lint|fuzz|selinux|package|vm
 #
 # Toolchains are asked for, never installed. Debian's packages are installed with apt-get, which needs root.
 set -eu
 
-[ $# -eq 1 ] || { echo "usage: $0 build|test|lint|fuzz|selinux|package" >&2; exit 64; }
+[ $# -eq 1 ] || { echo "usage: $0 build|test|lint|fuzz|selinux|package|vm" >&2; exit 64; }
 
 toolchain() {
     command -v "$1" >/dev/null 2>&1 && return
@@ -93,15 +93,18 @@ fuzz)
     packages $build g++
     cargo_tool cargo-fuzz 0.13.2
     ;;
-package)
+package | vm)
     # rpm: its own scripts say what a program needs. groff and mmdebstrap are for the test of the packages.
     # shellcheck disable=SC2086
-    packages $build dpkg-dev rpm groff-base mmdebstrap
+    packages $build $selinux dpkg-dev rpm groff-base mmdebstrap
     cargo_tool cargo-deb 3.7.0
     cargo_tool cargo-generate-rpm 0.21.1
+    [ "$1" = vm ] || exit 0
+    toolchain go "Go 1.26 or later (https://go.dev/dl)"
+    packages qemu-system-x86 e2fsprogs
     ;;
 *)
-    echo "usage: $0 build|test|lint|fuzz|selinux|package" >&2
+    echo "usage: $0 build|test|lint|fuzz|selinux|package|vm" >&2
     exit 64
     ;;
 esac

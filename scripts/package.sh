@@ -25,6 +25,8 @@ cargo run --quiet -p manuals -- "$built/release/manuals" >&2
 gzip -9n "$built"/release/manuals/man?/*
 case $kind in
 deb)
+    # Of this distribution's policy, which is that of the package.
+    selinux/build.sh module "$built/release/selinux" >&2
     # cargo-deb empties target/debian of all other versions, so build the one that is to stay there last.
     folder=$built/debian
     [ "$revision" = 1 ] || folder=$built/debian-$revision

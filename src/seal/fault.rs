@@ -103,8 +103,8 @@ fault_codes! {
         "if the board was replaced or the TPM cleared, `nodeseal recover`; if not, something sits between CPU and TPM: investigate before you go on; nothing was changed";
     /// No key at the handle (0x18B) and no transient one of the pinned Name.
     SrkMissing = 14, "E-SRK-MISSING", Denied,
-        "the storage root key is gone and the TPM no longer makes the same one: it was cleared",
-        "a cleared TPM cannot open what it sealed: `nodeseal recover` rebuilds the keys from the recovery file; a nodeseald that still runs goes on with the keys in its memory; nothing was changed";
+        "the storage root key is gone and the TPM no longer makes the same one: it was cleared, or is another TPM",
+        "put the disk back to the TPM that sealed it; a cleared TPM cannot open that any more: `nodeseal recover` rebuilds the keys from the recovery file; a nodeseald that still runs goes on with the keys in its memory; nothing was changed";
     /// The key at the handle cannot be a storage parent.
     SrkUnfit = 15, "E-SRK-UNFIT", Misconfigured,
         "what sits at the storage root key's handle is not a storage key that we can use",

@@ -197,7 +197,7 @@ func (n *node) otherTPM() {
 	n.Shutdown()
 	n.SwapTPM("other")
 	n.Boot()
-	n.awaitRefusal("E-SRK-CHANGED", "nodeseal recover")
+	n.awaitRefusal("E-SRK-MISSING", "nodeseal recover")
 	if after := fingerprint(); after != before {
 		n.t.Errorf("the state directory has changed:\n%s\n%s", before, after)
 	}
@@ -255,7 +255,7 @@ func (n *node) changedPCR() {
 func (n *node) clearedTPM() {
 	n.Run("tpm2_clear")
 	n.Run("systemctl", "restart", "--no-block", "nodeseal.service")
-	n.awaitRefusal("E-SRK-CHANGED", "nodeseal recover")
+	n.awaitRefusal("E-SRK-MISSING", "nodeseal recover")
 	n.Write("/run/code", n.code)
 	n.t.Log(n.Sh("nodeseal recover </run/code && rm /run/code"))
 	n.awaitHealthy()

@@ -17,7 +17,8 @@
 //! | 7 | [`control`] | what the operator tool and the daemon say to each other |
 //! | 8 | [`daemon`] [`ctl`] | the programs |
 
-#![forbid(unsafe_code)]
+// One file has leave, and says why; `tests/house.rs` finds any other.
+#![deny(unsafe_code)]
 
 pub mod api;
 pub mod audit;

@@ -165,6 +165,8 @@ pub enum Event<'a> {
         landlock_abi: u8,
         /// The policy's name, `none` or `off`.
         seccomp: &'a str,
+        /// What keeps the pages of keys from others, where keys are kept.
+        memory: Option<&'static str>,
         /// Nothing is missing.
         is_whole: bool,
     },
@@ -285,10 +287,28 @@ pub fn emit(event: &Event<'_>) {
         Event::RequestRefused { op, uid, class, error } => {
             warn!(event = "request.refused", op, uid, class = class.label(), error);
         }
-        Event::SandboxApplied { program, uid, no_capabilities, landlock, landlock_abi, seccomp, is_whole: true } => {
-            info!(event = "sandbox.applied", program, uid, no_capabilities, landlock, landlock_abi, seccomp);
+        Event::SandboxApplied {
+            program,
+            uid,
+            no_capabilities,
+            landlock,
+            landlock_abi,
+            seccomp,
+            memory,
+            is_whole: true,
+        } => {
+            info!(event = "sandbox.applied", program, uid, no_capabilities, landlock, landlock_abi, seccomp, memory);
         }
-        Event::SandboxApplied { program, uid, no_capabilities, landlock, landlock_abi, seccomp, is_whole: false } => {
+        Event::SandboxApplied {
+            program,
+            uid,
+            no_capabilities,
+            landlock,
+            landlock_abi,
+            seccomp,
+            memory,
+            is_whole: false,
+        } => {
             warn!(
                 event = "sandbox.applied",
                 program,
@@ -297,6 +317,7 @@ pub fn emit(event: &Event<'_>) {
                 landlock,
                 landlock_abi,
                 seccomp,
+                memory,
                 hint = "this kernel confines the process in part only: docs/operations/hardening.md"
             )
         }

@@ -36,6 +36,7 @@ use crate::keyring::keeper::{self, Settings};
 use crate::sandbox::{Confined, Policy, process};
 use crate::seal::client::SealerClient;
 use crate::store::RealDisk;
+use crate::types::stack::{self, IDLE_BYTES};
 use crate::types::{Class, clock};
 
 const PROGRAM: &str = "nodeseald";
@@ -172,7 +173,10 @@ struct Watched {
 
 /// The API's own runtime: one thread, which is this one.
 fn serve(server: Server, kms: UnixListener, socket: &std::path::Path, watched: &Watched) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    // Plaintexts and round keys went through its frames; each use of a cipher has overwritten the nearest already.
+    builder.enable_all().on_thread_park(stack::overwrite::<IDLE_BYTES>);
+    let runtime = builder.build()?;
     runtime.block_on(async {
         kms.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(kms)?;

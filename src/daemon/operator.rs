@@ -116,7 +116,7 @@ impl Operator {
             waits: roots.waits,
             outage_seconds: rooted.map_or(0, |rooted| rooted.outage().as_secs()),
             stops_writes,
-            sandbox: Some(self.reloader.confined().enforced().clone()),
+            sandbox: Some(self.reloader.confined().enforced_now()),
             warnings: config.warnings.iter().map(ToString::to_string).collect(),
         }
     }

@@ -43,6 +43,7 @@ pub(super) fn tell(program: &'static str, confined: &Confined) {
         landlock: &enforced.landlock,
         landlock_abi: enforced.landlock_abi,
         seccomp: &enforced.seccomp,
+        memory: enforced.memory.map(sandbox::Protection::label),
         is_whole: enforced.is_whole(),
     });
 }

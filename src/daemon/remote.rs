@@ -24,6 +24,7 @@ use crate::provider::{
     Wrapped,
 };
 use crate::seal::client::SealerClient;
+use crate::types::stack::{self, IDLE_BYTES};
 use crate::types::{CredentialName, Key, Secret};
 
 /// Opens providers.
@@ -89,7 +90,10 @@ impl Remote {
         if let Some(runtime) = self.runtime.get() {
             return Ok(runtime.clone());
         }
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let mut builder = Builder::new_current_thread();
+        // KEKs and logins went through frames of libraries.
+        builder.enable_all().on_thread_park(stack::overwrite::<IDLE_BYTES>);
+        let runtime = builder.build()?;
         let handle = runtime.handle().clone();
         thread::Builder::new()
             .name("providers".into())

@@ -1,11 +1,13 @@
 //! AES-256-GCM with a 96-bit nonce that the caller drew at random (NIST SP 800-38D §8.2.2), at most 2^32 times a key.
 //!
-//! The expanded key lives on the stack of one call and is wiped at its end (feature `zeroize` of the aes crate).
+//! The expanded key lives on the stack of one call. The aes crate wipes it at its end (feature `zeroize`) where it lies by then; the
+//! copies that moves have left are overwritten with the rest of the stack below (`types::stack`).
 
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 
+use crate::types::stack::{self, CIPHER_BYTES};
 use crate::types::{Key, Secret};
 
 /// Bytes of a nonce.
@@ -29,8 +31,10 @@ pub(super) fn seal(
     let start = out.len();
     out.resize(start + plaintext.len(), 0);
     let buffer = InOutBuf::new(plaintext, &mut out[start..]).map_err(|_| AeadError)?;
-    let tag =
-        Aes256Gcm::new(key.into()).encrypt_inout_detached(&Nonce::from(*nonce), aad, buffer).map_err(|_| AeadError)?;
+    let tag = stack::wiped::<CIPHER_BYTES, _>(|| {
+        Aes256Gcm::new(key.into()).encrypt_inout_detached(&Nonce::from(*nonce), aad, buffer)
+    });
+    let tag = tag.map_err(|_| AeadError)?;
     out.extend_from_slice(&tag);
     Ok(())
 }
@@ -45,9 +49,10 @@ pub(super) fn open(
     let (body, tag) = text.split_last_chunk::<TAG_BYTES>().ok_or(AeadError)?;
     let mut plain = vec![0; body.len()];
     let buffer = InOutBuf::new(body, &mut plain).map_err(|_| AeadError)?;
-    Aes256Gcm::new(key.into())
-        .decrypt_inout_detached(&Nonce::from(*nonce), aad, buffer, &Tag::from(*tag))
-        .map_err(|_| AeadError)?;
+    let opened = stack::wiped::<CIPHER_BYTES, _>(|| {
+        Aes256Gcm::new(key.into()).decrypt_inout_detached(&Nonce::from(*nonce), aad, buffer, &Tag::from(*tag))
+    });
+    opened.map_err(|_| AeadError)?;
     Ok(Secret::new(plain))
 }
 

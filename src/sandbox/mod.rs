@@ -19,6 +19,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use identity::{IdentityError, User, become_owner};
+pub use memory::Protection;
 pub use needs::{Access, Granted, Lack, Needs, PathNeed};
 pub use seccomp::{Policy, SeccompError};
 
@@ -61,6 +62,9 @@ pub struct Enforced {
     pub landlock_abi: u8,
     /// The name of the policy, `none` or `off`.
     pub seccomp: String,
+    /// What keeps the pages of keys from others, of the weakest; unknown where none are kept, and in an older release.
+    #[serde(default)]
+    pub memory: Option<Protection>,
 }
 
 impl Enforced {
@@ -72,9 +76,10 @@ impl Enforced {
 
 impl fmt::Display for Enforced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { uid, no_capabilities, landlock, landlock_abi, seccomp } = self;
+        let Self { uid, no_capabilities, landlock, landlock_abi, seccomp, memory } = self;
         let capabilities = if *no_capabilities { "no capabilities" } else { "with capabilities" };
-        write!(f, "uid {uid}, {capabilities}, landlock {landlock} (ABI {landlock_abi}), seccomp {seccomp}")
+        write!(f, "uid {uid}, {capabilities}, landlock {landlock} (ABI {landlock_abi}), seccomp {seccomp}")?;
+        memory.map_or(Ok(()), |memory| write!(f, ", {memory} memory for keys"))
     }
 }
 
@@ -89,6 +94,12 @@ impl Confined {
     /// What was reached.
     pub fn enforced(&self) -> &Enforced {
         &self.enforced
+    }
+
+    /// The same with the memory of keys as it is now: pages that were needed later may be weaker.
+    pub fn enforced_now(&self) -> Enforced {
+        let memory = self.enforced.memory.and_then(|_| memory::weakest());
+        Enforced { memory, ..self.enforced.clone() }
     }
 
     /// The first of these needs that there is no room for; none where Landlock is not in force.
@@ -146,8 +157,10 @@ pub fn confine(settings: &Settings, needs: &Needs, policy: Policy) -> Result<Con
         landlock: OFF.to_owned(),
         landlock_abi: 0,
         seccomp: OFF.to_owned(),
+        memory: None,
     };
     if *mode == Mode::Off {
+        enforced.memory = memory_of(policy);
         return Ok(Confined { enforced, granted: None });
     }
     // Who starts sealers has none: they inherit his rules, and read their needs from the configuration as it is by then.
@@ -172,7 +185,17 @@ pub fn confine(settings: &Settings, needs: &Needs, policy: Policy) -> Result<Con
         Err(error) if *mode == Mode::Require => return Err(SandboxError::Seccomp(error)),
         Err(_) => "none".clone_into(&mut enforced.seccomp),
     }
+    enforced.memory = memory_of(policy);
     Ok(Confined { enforced, granted })
+}
+
+/// Under the filter, which later pages are made under as well. A sealer keeps no key longer than an answer takes.
+fn memory_of(policy: Policy) -> Option<Protection> {
+    match policy {
+        // No page now is none later either: the keeper says so.
+        Policy::Daemon => memory::reserve().ok(),
+        Policy::TpmSealer | Policy::ModuleSealer | Policy::Starter => None,
+    }
 }
 
 const OFF: &str = "off";

@@ -24,7 +24,8 @@ const ALGORITHM: u8 = 1;
 /// Keys of the node, for as long as one operation takes.
 pub struct NodeRoot {
     id: RootId,
-    hkdf: Hkdf<Sha256>,
+    /// Boxed, so that a move leaves none of it behind.
+    hkdf: Box<Hkdf<Sha256>>,
 }
 
 /// `node/root.seal`: which root, and what the device needs to open it.
@@ -151,7 +152,7 @@ impl NodeRoot {
         let mut ikm = Zeroizing::new([0; 2 * Key::LEN]);
         ikm[..Key::LEN].copy_from_slice(device_secret.expose());
         ikm[Key::LEN..].copy_from_slice(host.expose());
-        Self { id, hkdf: Hkdf::new(Some(id.as_bytes()), &*ikm) }
+        Self { id, hkdf: Box::new(Hkdf::new(Some(id.as_bytes()), &*ikm)) }
     }
 
     fn purpose(&self, label: &[u8], cluster: &ClusterId) -> Key {

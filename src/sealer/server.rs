@@ -16,6 +16,7 @@ use crate::sandbox::{Confined, Needs};
 use crate::seal::frame;
 use crate::seal::protocol::Request;
 use crate::types::Secret;
+use crate::types::stack::{self, KEEPER_BYTES};
 
 /// A client has its question ready when it connects.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,7 +47,9 @@ pub fn answer(mut stream: UnixStream, devices: &mut Devices, _confined: &Confine
     stream.set_read_timeout(Some(QUESTION_TIMEOUT))?;
     stream.set_write_timeout(Some(QUESTION_TIMEOUT))?;
     let Some(message) = frame::read(&mut stream)? else { return Ok(()) };
-    frame::write(&mut stream, &reply(&message, devices)?)
+    // What the device's library leaves on the stack goes with it.
+    let reply = stack::wiped::<KEEPER_BYTES, _>(|| reply(&message, devices))?;
+    frame::write(&mut stream, &reply)
 }
 
 fn reply(message: &Secret, devices: &mut Devices) -> io::Result<Secret> {

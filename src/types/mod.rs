@@ -10,6 +10,7 @@ mod ids;
 mod policy;
 pub mod random;
 mod secret;
+pub mod stack;
 pub mod wire;
 
 pub use backend::{Backend, BackendError, SealTo};

@@ -204,7 +204,7 @@ fn both_daemons_leave_no_core_dump_and_lock_the_memory_of_keys() {
         assert_eq!(status_field(pid, "NoNewPrivs"), 1, "{program}");
     }
     let pid = node.pid("nodeseald");
-    // Two KEKs and the state's key, a page each.
+    // A region of pages for keys.
     assert!(status_field(pid, "VmLck") >= 12, "{} KiB locked", status_field(pid, "VmLck"));
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
     let flags: Vec<_> = smaps.lines().filter(|line| line.starts_with("VmFlags:") && line.contains(" lo")).collect();

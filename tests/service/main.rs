@@ -22,6 +22,7 @@ mod credentials;
 mod floods;
 mod hostile;
 mod keys;
+mod memory;
 mod node;
 mod peers;
 mod process;
@@ -29,6 +30,7 @@ mod raw;
 mod reboot;
 mod releases;
 mod sandbox;
+mod scan;
 mod seal;
 mod sockets;
 #[path = "../tpm/swtpm.rs"]

@@ -38,11 +38,13 @@ use crate::keyring::state_file::State;
 use crate::keyring::uses::{RESERVED_BLOCK_USES, UseCounter};
 use crate::keyring::wraps_file::{self, WrapSet};
 use crate::keyring::{kek_file, uses};
+use crate::sandbox::Protection;
 use crate::sandbox::memory::LockedKey;
 use crate::seal::client::SealerClient;
 use crate::seal::credential;
 use crate::store::{Disk, Kind, RealDisk, StateDir};
 use crate::types::clock::UnixSeconds;
+use crate::types::stack::{self, KEEPER_BYTES};
 use crate::types::{Chain, ClusterId, KekId, Key, RootId};
 
 /// Between two looks at age and uses.
@@ -98,15 +100,17 @@ fn run<D: Disk + Clone>(
     loop {
         match commands.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
             Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return keeper.finish(commands),
-            Ok(command) => keeper.answer(command),
+            Ok(command) => stack::wiped::<KEEPER_BYTES, _>(|| keeper.answer(command)),
             Err(RecvTimeoutError::Timeout) => {
                 next_tick = Instant::now() + TICK;
                 keeper.pay_guard();
             }
         }
-        keeper.keep_foreign();
-        keeper.rotate_if_due();
-        keeper.pursue();
+        stack::wiped::<KEEPER_BYTES, _>(|| {
+            keeper.keep_foreign();
+            keeper.rotate_if_due();
+            keeper.pursue();
+        });
     }
 }
 
@@ -120,7 +124,8 @@ fn unlock<'a, D: Disk + Clone>(
     let started = Instant::now();
     let mut pause = RETRY_MIN;
     loop {
-        let error = match Keeper::open(settings, keyring, own, Trust::Guarded) {
+        let opened = stack::wiped::<KEEPER_BYTES, _>(|| Keeper::open(settings, keyring, own, Trust::Guarded));
+        let error = match opened {
             Ok(mut keeper) => {
                 emit(&Event::SealOpened { keys: keeper.keks.len(), took: started.elapsed() });
                 keeper.meet_providers();
@@ -385,7 +390,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
 
     fn take_in(&mut self, id: KekId, key: Key) -> Result<(), KeeperError> {
         let key = LockedKey::new(key).map_err(KeeperError::Memory)?;
-        if !key.is_locked() {
+        if key.protection() == Protection::Unlocked {
             emit(&Event::MemoryUnlocked);
         }
         let entry = self.state.ring.entries().find(|(entry, _)| entry.id == id).map(|(entry, _)| entry);

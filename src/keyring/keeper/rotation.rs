@@ -18,6 +18,7 @@ use crate::seal::client::SealerClient;
 use crate::seal::root::{NodeRoot, Question, RootError};
 use crate::store::Disk;
 use crate::types::KekId;
+use crate::types::stack::{self, KEEPER_BYTES};
 
 /// First and last pause between attempts at a rotation that is due and fails; each one asks the device.
 const RETRY_MIN: Duration = Duration::from_secs(60);
@@ -206,7 +207,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let (sealer, own): (SealerClient, Sender<Command>) = (self.settings.sealer.clone(), self.own.clone());
         let spawned = thread::Builder::new().name("device".into()).spawn(move || {
             // Fails only when the keeper has stopped.
-            let _ = own.send(ask(&sealer));
+            let _ = own.send(stack::wiped::<KEEPER_BYTES, _>(|| ask(&sealer)));
         });
         spawned.map_err(|_| KeeperError::Busy)?;
         self.device_is_asked = true;

@@ -8,7 +8,13 @@ use super::recipients::RecoveryArgs;
 use crate::config::DEFAULT_PATH;
 
 #[derive(Parser)]
-#[command(name = super::PROGRAM, version, about = "Operates a Kubernetes KMS plugin that is rooted in this node's hardware")]
+#[command(
+    name = super::PROGRAM,
+    version,
+    about = "Operates a Kubernetes KMS plugin that is rooted in this node's hardware",
+    // So that the list of verbs fits a screen; `nodeseal VERB --help` says the same.
+    disable_help_subcommand = true
+)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) common: Common,
@@ -47,6 +53,8 @@ pub(super) enum Verb {
     /// List, rotate, activate and retire local KEKs
     #[command(subcommand)]
     Keys(KeysVerb),
+    /// Print the status as Prometheus text, for node_exporter
+    Metrics,
     /// Rebuild the keys from a recovery file, or prove it would do
     Recover(RecoverArgs),
     /// Let nodeseald take up its changed configuration

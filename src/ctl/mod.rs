@@ -11,6 +11,7 @@ mod dev;
 mod encryption_config;
 mod init;
 mod keys;
+mod metrics;
 mod output;
 mod recipients;
 mod recover;
@@ -53,6 +54,7 @@ pub fn main() -> ExitCode {
         Verb::EncryptionConfig(args) => encryption_config::run(&common, &args),
         Verb::Init(args) => init::run(&common, &args),
         Verb::Keys(verb) => keys::run(&common, verb),
+        Verb::Metrics => metrics::run(&common),
         Verb::Recover(args) => recover::run(&common, &args),
         Verb::Reload(args) => reload::run(&common, &args),
         Verb::Reseal(args) => reseal::run(&common, &args),

@@ -202,7 +202,7 @@ fn screen_rows(text: &str) -> usize {
 #[test]
 fn the_help_of_every_verb_fits_a_screen() {
     let file = File::new(GOOD);
-    let verbs: [&[&str]; 22] = [
+    let verbs: [&[&str]; 23] = [
         &[],
         &["bundle"],
         &["bundle", "accept"],
@@ -221,6 +221,7 @@ fn the_help_of_every_verb_fits_a_screen() {
         &["keys", "rotate"],
         &["keys", "activate"],
         &["keys", "retire"],
+        &["metrics"],
         &["recover"],
         &["reload"],
         &["reseal"],

@@ -23,6 +23,7 @@ mod floods;
 mod hostile;
 mod keys;
 mod memory;
+mod metrics;
 mod node;
 mod peers;
 mod process;

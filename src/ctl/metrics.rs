@@ -1,0 +1,251 @@
+//! `nodeseal metrics`: the status of the running daemon as Prometheus text, for the textfile collector of node_exporter.
+//!
+//! Nothing listens and nothing is counted here: each value is one of `nodeseal status`. That the daemon is away is a value too
+//! (`nodeseal_up 0`, exit code 0), so that a file made from this is never an old one that looks well. A daemon that cannot be asked for
+//! another reason (configuration, rights) is an error. No label holds anything that `nodeseal status` would not show.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::args::Common;
+use super::output::{control_error, load, print, unfit};
+use crate::control::report::ProviderRow;
+use crate::control::{self, Answer, ControlError, Request, Status};
+use crate::sandbox::{Enforced, Protection};
+
+pub(super) fn run(common: &Common) -> ExitCode {
+    let config = match load(common) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let families = match control::ask(&config.control_socket, &Request::Status {}) {
+        Ok(Answer::Status(status)) => up(&status),
+        Ok(_) => return unfit(),
+        Err(error) if error.is_unreachable() && !is_denied(&error) => vec![up_family(false)],
+        Err(error) => return control_error(&error),
+    };
+    print(common, &families, || render(&families))
+}
+
+/// Whoever may not ask does not know whether it is there.
+fn is_denied(error: &ControlError) -> bool {
+    error.class() == crate::types::Class::Denied
+}
+
+/// All samples of one name. All are gauges: each can fall, uses of the active KEK with every rotation.
+#[derive(Debug, Serialize)]
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    samples: Vec<Sample>,
+}
+
+#[derive(Debug, Serialize)]
+struct Sample {
+    labels: BTreeMap<&'static str, String>,
+    value: u64,
+}
+
+impl Family {
+    const fn new(name: &'static str, help: &'static str) -> Self {
+        Self { name, help, samples: Vec::new() }
+    }
+
+    fn is(name: &'static str, help: &'static str, value: impl Into<u64>) -> Self {
+        Self::new(name, help).with(&[], value)
+    }
+
+    fn with(mut self, labels: &[(&'static str, &str)], value: impl Into<u64>) -> Self {
+        let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        self.samples.push(Sample { labels, value: value.into() });
+        self
+    }
+}
+
+fn up_family(is_up: bool) -> Family {
+    Family::is("nodeseal_up", "Whether nodeseald answers on its control socket.", is_up)
+}
+
+fn up(status: &Status) -> Vec<Family> {
+    let mut all = vec![
+        up_family(true),
+        Family::new("nodeseal_build_info", "Release of nodeseald.").with(&[("version", &status.version)], true),
+        Family::is("nodeseal_healthy", "Whether an Encrypt would be answered.", status.healthy),
+        Family::is("nodeseal_uptime_seconds", "Since nodeseald started.", status.uptime_seconds),
+        Family::is("nodeseal_keys", "Local KEKs that are not destroyed.", count(status.keys)),
+        Family::is("nodeseal_keys_usable", "Local KEKs that decrypt.", count(status.keys_usable)),
+        Family::is(
+            "nodeseal_wraps_owed",
+            "Copies of KEKs by providers that are still to be made.",
+            count(status.wraps_owed),
+        ),
+        Family::is(
+            "nodeseal_texts_short_of_wraps",
+            "Texts that were given out with fewer copies of their KEK than there should be; an upper bound.",
+            status.texts_short_of_wraps,
+        ),
+        Family::is(
+            "nodeseal_outage_seconds",
+            "For how long the providers that are well have not been enough to wrap a new KEK.",
+            status.outage_seconds,
+        ),
+        Family::is("nodeseal_stops_writes", "Whether kube-apiserver is told not to write.", status.stops_writes),
+        Family::is(
+            "nodeseal_key_id_waits",
+            "Whether the key_id does not name the providers' keys as they are.",
+            status.waits.is_some(),
+        ),
+        Family::is("nodeseal_rollback_guarded", "Whether an old state directory would be recognised.", status.guarded),
+        Family::is(
+            "nodeseal_recovery_recipients",
+            "Whom the recovery file is encrypted to.",
+            count(status.recovery_recipients.len()),
+        ),
+        Family::is("nodeseal_config_warnings", "Warnings of the configuration.", count(status.warnings.len())),
+        Family::new("nodeseal_mode_info", "How DEKs are encrypted.").with(&[("mode", &status.mode)], true),
+    ];
+    if let Some(uses) = status.uses {
+        all.push(Family::is(
+            "nodeseal_active_kek_uses",
+            "Encryptions with the active local KEK; an upper bound.",
+            uses,
+        ));
+    }
+    if let Some(hash) = &status.key_id_hash {
+        let help = "The reported key_id, hashed as kube-apiserver's own metrics do.";
+        all.push(Family::new("nodeseal_key_id_info", help).with(&[("key_id_hash", hash)], true));
+    }
+    if let (Some(backend), Some(policy)) = (&status.seal_backend, &status.seal_policy) {
+        let seal = Family::new("nodeseal_seal_info", "What the node root is sealed by, and bound to.");
+        all.push(seal.with(&[("backend", backend), ("policy", policy)], true));
+    }
+    all.extend(status.sandbox.iter().flat_map(sandbox));
+    all.extend(providers(&status.providers));
+    all
+}
+
+fn sandbox(enforced: &Enforced) -> Vec<Family> {
+    let is_filtered = !["none", "off"].contains(&enforced.seccomp.as_str());
+    let layers =
+        Family::new("nodeseal_sandbox_enforced", "Whether this layer of the confinement is in force as a whole.")
+            .with(&[("layer", "capabilities")], enforced.no_capabilities)
+            .with(&[("layer", "landlock")], enforced.landlock == "full")
+            .with(&[("layer", "seccomp")], is_filtered);
+    let memory = enforced.memory.map(|held| {
+        let family =
+            Family::new("nodeseal_secret_memory", "What keeps the pages of keys from others, of the weakest page.");
+        Protection::ALL.iter().fold(family, |family, kind| family.with(&[("kind", kind.label())], *kind == held))
+    });
+    [layers].into_iter().chain(memory).collect()
+}
+
+fn providers(rows: &[ProviderRow]) -> Vec<Family> {
+    let mut up = Family::new(
+        "nodeseal_provider_up",
+        "Whether the provider did what it was last asked; absent before it was asked.",
+    );
+    let mut failing = Family::new(
+        "nodeseal_provider_failing",
+        "The class of the provider's last failure, if it has failed since it last answered.",
+    );
+    let mut held_back =
+        Family::new("nodeseal_provider_held_back", "Whether no call is made to the provider for a while.");
+    let mut age = Family::new("nodeseal_provider_answer_age_seconds", "Since the provider last did what was asked.");
+    for row in rows {
+        let labels = [("provider", row.name.as_str()), ("kind", &row.kind), ("role", &row.role)];
+        if row.class.is_some() || row.answered_seconds_ago.is_some() {
+            up = up.with(&labels, row.class.is_none());
+        }
+        if let Some(class) = &row.class {
+            failing = failing.with(&[("provider", &row.name), ("class", class)], true);
+        }
+        held_back = held_back.with(&[("provider", &row.name)], row.held_back);
+        if let Some(seconds) = row.answered_seconds_ago {
+            age = age.with(&[("provider", &row.name)], seconds);
+        }
+    }
+    [up, failing, held_back, age].into_iter().filter(|family| !family.samples.is_empty()).collect()
+}
+
+fn count(number: usize) -> u64 {
+    number.try_into().unwrap_or(u64::MAX)
+}
+
+/// The text format, version 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
+fn render(families: &[Family]) -> String {
+    let mut text = String::new();
+    for Family { name, help, samples } in families {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for Sample { labels, value } in samples {
+            let _ = writeln!(text, "{name}{} {value}", Labels(labels));
+        }
+    }
+    text
+}
+
+struct Labels<'a>(&'a BTreeMap<&'static str, String>);
+
+impl fmt::Display for Labels<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (name, value)) in self.0.iter().enumerate() {
+            f.write_char(if at == 0 { '{' } else { ',' })?;
+            write!(f, "{name}=\"")?;
+            for c in value.chars() {
+                match c {
+                    '\\' => f.write_str("\\\\")?,
+                    '"' => f.write_str("\\\"")?,
+                    '\n' => f.write_str("\\n")?,
+                    c => f.write_char(c)?,
+                }
+            }
+            f.write_char('"')?;
+        }
+        if self.0.is_empty() { Ok(()) } else { f.write_char('}') }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_end_a_label_or_a_line_is_escaped() {
+        let family = Family::new("x", "h").with(&[("a", "q\"b\\n\nü"), ("b", "")], 2_u64);
+        assert_eq!(render(&[family]), "# HELP x h\n# TYPE x gauge\nx{a=\"q\\\"b\\\\n\\nü\",b=\"\"} 2\n");
+    }
+
+    #[test]
+    fn a_daemon_that_is_away_is_one_sample() {
+        assert!(render(&[up_family(false)]).ends_with("\nnodeseal_up 0\n"));
+    }
+
+    #[test]
+    fn a_provider_that_was_not_asked_is_neither_up_nor_down_and_one_that_fails_says_how() {
+        let row = |name: &str, class: Option<&str>, answered| ProviderRow {
+            name: name.to_owned(),
+            kind: "vault".to_owned(),
+            role: "required".to_owned(),
+            key: None,
+            version: None,
+            answered_seconds_ago: answered,
+            class: class.map(ToOwned::to_owned),
+            error: Some("what a server said belongs into no label".to_owned()),
+            held_back: class.is_some(),
+        };
+        let text = render(&providers(&[
+            row("new", None, None),
+            row("bad", Some("denied"), Some(9)),
+            row("good", None, Some(3)),
+        ]));
+        let up: Vec<_> = text.lines().filter(|line| line.starts_with("nodeseal_provider_up{")).collect();
+        assert!(up.len() == 2 && up[0].contains("\"bad\"") && up[0].ends_with(" 0") && up[1].ends_with(" 1"), "{up:?}");
+        assert!(text.contains("nodeseal_provider_failing{class=\"denied\",provider=\"bad\"} 1\n"), "{text}");
+        assert!(text.contains("nodeseal_provider_answer_age_seconds{provider=\"bad\"} 9\n"), "{text}");
+        assert!(!text.contains("server said"), "{text}");
+        assert!(render(&providers(&[])).is_empty());
+    }
+}

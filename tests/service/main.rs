@@ -19,6 +19,7 @@ mod cli;
 mod client;
 mod contract;
 mod credentials;
+mod flash;
 mod floods;
 mod hostile;
 mod keys;

@@ -20,7 +20,7 @@ use nodeseal::types::Key;
 
 use crate::alone::{Alone, NODESEALD};
 use crate::client::Client;
-use crate::process::until;
+use crate::process::{descriptors, until};
 use crate::scan::{Mapping, Needles, Seen, search, summary};
 use crate::swtpm::Swtpm;
 
@@ -180,6 +180,34 @@ fn no_key_is_in_any_memory_of_the_daemons_that_root_can_read() {
         !target.to_string_lossy().contains("secretmem")
     }));
     assert_kept_from_swap_and_dumps(pid, "/secretmem");
+}
+
+/// While a connection is open its buffers may hold what went through it last: those are HTTP/2's, and wiped when they are freed.
+#[test]
+fn a_seed_that_was_encrypted_and_decrypted_is_nowhere_once_its_connection_is_closed() {
+    if !is_root() {
+        return;
+    }
+    let tpm = Swtpm::start();
+    let mut alone = Alone::set_up(&tpm);
+    alone.start();
+    let pid = alone.pid();
+    let open = descriptors(pid);
+    let client = alone.client();
+    let stored = client.store().unwrap();
+    let mut needles = Needles::default();
+    needles.add("seed", &stored.plaintext);
+    // How each text begins stays, so that the search is known to look into this process.
+    needles.add("control", &stored.text[..16]);
+    for _ in 0..100 {
+        client.assert_opens(&stored);
+        client.encrypt(&stored.plaintext).unwrap();
+        assert_eq!(client.decrypt_v1(&client.encrypt_v1(&stored.plaintext).unwrap()).unwrap(), stored.plaintext);
+    }
+    drop(client);
+    until(Duration::from_secs(10), "the connection is closed", || (descriptors(pid) <= open).then_some(()));
+    let seen = search(pid, &needles);
+    assert_eq!(seen.names(), ["control[0]"], "{}", summary(&seen.found));
 }
 
 /// Starts it as a kernel without memfd_secret would see it. The filter holds for this thread, and for what it starts.

@@ -41,6 +41,10 @@ mod process;
 mod proxy;
 #[cfg(all(feature = "tpm2", feature = "vault"))]
 mod rooted;
+#[cfg(all(feature = "tpm2", feature = "vault"))]
+#[path = "../service/scan.rs"]
+#[expect(dead_code, reason = "these tests need less of it than tests/service")]
+mod scan;
 #[cfg(feature = "vault")]
 mod vault;
 #[cfg(all(feature = "tpm2", feature = "pkcs11"))]

@@ -15,7 +15,7 @@ import (
 
 // orderTime bounds what a program in the guest may take where the test says nothing else. Emulation makes all about ten
 // times slower.
-const orderTime = 5 * time.Minute
+const orderTime = 10 * time.Minute
 
 // agent is the host's end of the port.
 type agent struct {

@@ -139,11 +139,27 @@ func (b *bench) near(bare *vault) error {
 	if err != nil {
 		return err
 	}
+	open, err := b.startNode("open", bare.token, modeDirect+sandboxOff, provider{name: "vault", url: bare.url, mount: "first"})
+	if err != nil {
+		return err
+	}
+	opened, err := open.texts(workers)
+	if err != nil {
+		return err
+	}
 	ours, err := rooted.texts(workers)
 	if err != nil {
 		return err
 	}
 	g.title = "Vault on this machine"
+	for _, t := range []*track{open.decrypts("direct Decrypt, no sandbox", opened), open.encrypts("direct Encrypt, no sandbox")} {
+		for _, other := range g.tracks {
+			if other.name+", no sandbox" == t.name {
+				other.against = append(other.against, t.name)
+			}
+		}
+		g.tracks = append(g.tracks, t)
+	}
 	g.tracks = append(g.tracks, direct.asksStatus("direct Status, which asks nobody"),
 		rooted.encrypts("rooted Encrypt", "bare encrypt"), rooted.decrypts("rooted Decrypt", ours, "bare decrypt"))
 	return b.measure(g, 500)

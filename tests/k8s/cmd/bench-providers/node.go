@@ -31,7 +31,10 @@ type node struct {
 	pid  int // of nodeseald
 }
 
-const modeDirect = "[local_kek]\nenabled = false\n"
+const (
+	modeDirect = "[local_kek]\nenabled = false\n"
+	sandboxOff = "[sandbox]\nmode = \"off\"\n"
+)
 
 // startNode makes a node with these providers. rules stand before their tables.
 func (s *stage) startNode(name, token, rules string, providers ...provider) (*node, error) {

@@ -1,5 +1,5 @@
-// Command bench compares nodeseald with a bare gRPC echo server that answers the same calls with constants. Rounds of
-// both are interleaved, so that whatever else the machine does meets both alike. It reports and never judges.
+// Command bench compares nodeseald with a bare gRPC echo server that answers the same calls with constants, and with itself without
+// its sandbox. Rounds of all are interleaved, so that whatever else the machine does meets all alike. It reports and never judges.
 package main
 
 import (
@@ -27,6 +27,16 @@ type Row struct {
 	P99Difference float64 `json:"p99_difference_us"` // median of the rounds' differences
 	CPURatio      float64 `json:"cpu_ratio"`
 	Errors        int     `json:"errors"`
+
+	Sandbox *Cost `json:"sandbox,omitempty"`
+}
+
+// Cost is nodeseald over nodeseald without its sandbox: medians of the rounds' ratios, but for the processor.
+type Cost struct {
+	Rate float64 `json:"rate_ratio"`
+	P50  float64 `json:"p50_ratio"`
+	P99  float64 `json:"p99_ratio"`
+	CPU  float64 `json:"cpu_ratio"` // over all rounds
 }
 
 // Residue is what nodeseald holds after many calls, against what it held before the first.
@@ -44,23 +54,33 @@ type Report struct {
 	Rounds  int     `json:"rounds"`
 	Rows    []Row   `json:"rows"`
 	Residue Residue `json:"residue"`
+	// Of nodeseald without its sandbox.
+	Unconfined *Residue `json:"unconfined_residue,omitempty"`
 }
 
 func main() {
-	var subject, echo side
+	var subject, echo, unconfined side
 	flag.StringVar(&subject.socket, "nodeseald-socket", "", "`path` of nodeseald's KMS socket")
 	flag.IntVar(&subject.pid, "nodeseald-pid", 0, "process id of nodeseald")
 	flag.StringVar(&echo.socket, "echo-socket", "", "`path` of the echo server's socket")
 	flag.IntVar(&echo.pid, "echo-pid", 0, "process id of the echo server")
+	flag.StringVar(&unconfined.socket, "unconfined-socket", "", "`path` of the KMS socket of one without its sandbox, if any")
+	flag.IntVar(&unconfined.pid, "unconfined-pid", 0, "its process id")
 	rounds := flag.Int("rounds", 5, "rounds of each server for each row")
 	length := flag.Duration("round", time.Second, "length of a round")
 	soak := flag.Int("soak", 100_000, "calls before memory and descriptors are read")
 	bare := flag.Bool("no-authority", false, "leave :authority to grpc-go, which sends the encoded path of the socket")
 	asJSON := flag.Bool("json", false, "print JSON instead of a table")
 	flag.Parse()
-	subject.bare, echo.bare = *bare, *bare
+	servers := []*side{&subject, &echo}
+	if unconfined.socket != "" {
+		servers = append(servers, &unconfined)
+	}
+	for _, server := range servers {
+		server.bare = *bare
+	}
 
-	report, err := run(&subject, &echo, *rounds, *length, *soak)
+	report, err := run(servers, *rounds, *length, *soak)
 	if err == nil {
 		if *asJSON {
 			encoder := json.NewEncoder(os.Stdout)
@@ -87,8 +107,21 @@ func print(report Report) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	s := report.Residue
-	_, err := fmt.Printf("\nafter %d more calls (%d errors): resident %.1f MiB, at most %.1f MiB; descriptors %d before, %d after\n",
-		s.Calls, s.Errors, float64(s.RSS)/1024, float64(s.PeakRSS)/1024, s.FDsBefore, s.FDsAfter)
-	return err
+	printResidue("", report.Residue)
+	if report.Unconfined == nil {
+		return nil
+	}
+	printResidue("without the sandbox, ", *report.Unconfined)
+	fmt.Printf("\nthe sandbox: nodeseald with it over nodeseald without it, medians of %d rounds\n", report.Rounds)
+	fmt.Fprintln(table, "api\tcall\tat once\trate\tp50\tp99\tcpu\t")
+	for _, r := range report.Rows {
+		c := r.Sandbox
+		fmt.Fprintf(table, "%s\t%s\t%d\t%.3f\t%.3f\t%.3f\t%.3f\t\n", r.API, r.Op, r.Concurrency, c.Rate, c.P50, c.P99, c.CPU)
+	}
+	return table.Flush()
+}
+
+func printResidue(which string, s Residue) {
+	fmt.Printf("\n%safter %d more calls (%d errors): resident %.1f MiB, at most %.1f MiB; descriptors %d before, %d after\n",
+		which, s.Calls, s.Errors, float64(s.RSS)/1024, float64(s.PeakRSS)/1024, s.FDsBefore, s.FDsAfter)
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
@@ -15,6 +15,7 @@ use crate::{Ground, Probe, Tried};
 pub(crate) const ALL: &[(&str, Probe)] = &[
     ("files-of-the-state-directory", files),
     ("a-port-that-is-declared", port),
+    ("a-port-of-an-address-of-version-6", port_of_version_6),
     ("a-datagram-to-a-name-server", datagram),
     ("threads-and-time", threads),
     ("randomness-and-locked-pages", pages),
@@ -50,6 +51,14 @@ fn port(ground: &Ground) -> Tried {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
     Ok(stream.write_all(b"x")?)
+}
+
+/// Nobody listens there, and a machine may have no such addresses: whatever comes of it, the call is there.
+fn port_of_version_6(ground: &Ground) -> Tried {
+    match TcpStream::connect((Ipv6Addr::LOCALHOST, ground.port)) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOSYS) => Err(error.into()),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// As libc's resolver does it: nothing is bound.

@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test lint advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux deb rpm package-test vm-test
+.PHONY: help quickstart test lint advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux seccomp deb rpm package-test vm-test
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, Vault, kube-apiserver'
@@ -21,7 +21,8 @@ help:
 	@echo 'make e2e-full     those with providers in full length: 10,000 Secrets, both APIs'
 	@echo 'make fuzz         run every fuzz target for SECONDS=60; make fuzz-keep puts what it found into the corpora'
 	@echo 'make hsm-test     try a real device: MODULE=/path TOKEN=label PIN_FILE=/path, or DEVICE=/dev/tpmrm0'
-	@echo 'make bench        speed and memory beside a bare tonic echo server, and with a provider beside bare calls to it'
+	@echo 'make bench        speed and memory beside a bare tonic echo server, without the sandbox, and with a provider beside bare calls to it'
+	@echo 'make seccomp      run tests under strace: which line of the seccomp policies do they execute (some minutes)'
 	@echo 'make selinux      build the SELinux module and link it with the policy of Debian, in target/selinux'
 	@echo 'make deb          a package for Debian 12 in target/debian'
 	@echo 'make rpm          the same for Fedora and its kin in target/generate-rpm; make package-test tries both out (root)'
@@ -80,6 +81,13 @@ bench:
 	tests/providers/build-vault.sh "$(NODESEAL_SERVERS)"
 	scripts/bench.sh $(TARGET)/release
 	scripts/bench-providers.sh $(TARGET)/release
+
+# The programs that the tests were built with.
+seccomp:
+	scripts/need.sh seccomp
+	tests/providers/build-vault.sh "$(NODESEAL_SERVERS)"
+	cargo test --no-run
+	scripts/seccomp.sh $(TARGET)/debug
 
 torture:
 	scripts/need.sh test

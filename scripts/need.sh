@@ -1,12 +1,12 @@
 #!/bin/sh
 # Makes sure that this machine has what a target of the Makefile needs, says what it does, and does nothing twice.
 #
-# usage: need.sh build|test|lint|fuzz|selinux|package|vm
+# usage: need.sh build|test|seccomp|lint|fuzz|selinux|package|vm
 #
 # Toolchains are asked for, never installed. Debian's packages are installed with apt-get, which needs root.
 set -eu
 
-[ $# -eq 1 ] || { echo "usage: $0 build|test|lint|fuzz|selinux|package|vm" >&2; exit 64; }
+[ $# -eq 1 ] || { echo "usage: $0 build|test|seccomp|lint|fuzz|selinux|package|vm" >&2; exit 64; }
 
 toolchain() {
     command -v "$1" >/dev/null 2>&1 && return
@@ -78,7 +78,7 @@ lint)
     packages $build
     cargo_deny
     ;;
-test)
+test | seccomp)
     toolchain go "Go 1.26 or later (https://go.dev/dl)"
     at_least 1.26 "$(go env GOVERSION | sed 's/^go//')" go
     # shellcheck disable=SC2086
@@ -86,6 +86,7 @@ test)
     cargo_deny
     "$(dirname "$0")/../tests/venv.sh" aws >/dev/null
     "$(dirname "$0")/../tests/venv.sh" azure >/dev/null
+    [ "$1" = test ] || packages strace
     ;;
 fuzz)
     # libFuzzer is C++.
@@ -104,7 +105,7 @@ package | vm)
     packages qemu-system-x86 e2fsprogs
     ;;
 *)
-    echo "usage: $0 build|test|lint|fuzz|selinux|package|vm" >&2
+    echo "usage: $0 build|test|seccomp|lint|fuzz|selinux|package|vm" >&2
     exit 64
     ;;
 esac

@@ -10,6 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::process::program;
+
 const NODESEAL: &str = env!("CARGO_BIN_EXE_nodeseal");
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -27,7 +29,7 @@ impl Dev {
     pub fn start_with(backend: &str, fragment: &str) -> Self {
         let home = tempfile::Builder::new().prefix("nodeseal-").tempdir().unwrap();
         let stderr = std::fs::File::create(home.path().join("stderr")).unwrap();
-        let mut command = Command::new(NODESEAL);
+        let mut command = Command::new(program(NODESEAL));
         command.args(["dev", "--json", "--backend", backend, "--dir"]).arg(home.path().join("n"));
         if !fragment.is_empty() {
             std::fs::write(home.path().join("fragment.toml"), fragment).unwrap();

@@ -34,7 +34,7 @@ mod kms_plugin;
 mod node;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
-#[cfg(all(feature = "tpm2", feature = "vault"))]
+#[cfg(any(feature = "tpm2", feature = "pkcs11"))]
 #[path = "../service/process.rs"]
 #[expect(dead_code, reason = "these tests need less of it than tests/service")]
 mod process;

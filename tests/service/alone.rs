@@ -104,7 +104,7 @@ impl Alone {
 
     /// Starts `nodeseald`.
     pub fn begin(&mut self) {
-        let mut command = Command::new(NODESEALD);
+        let mut command = Command::new(process::program(NODESEALD));
         self.spawn(command.arg("--config").arg(self.home.path().join("nodeseal.toml")));
     }
 
@@ -122,7 +122,7 @@ impl Alone {
 
     /// A second `nodeseald` on this configuration, to its end.
     pub fn run_another(&self, config: &Path) -> Output {
-        run(Command::new("timeout").args(["20", NODESEALD, "--config"]).arg(config))
+        run(Command::new("timeout").arg("20").arg(process::program(NODESEALD)).arg("--config").arg(config))
     }
 
     pub fn wait_until_ready(&self) -> Client {

@@ -106,7 +106,10 @@ impl Node {
         assert!(self.dev.is_none(), "it runs");
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("{} exec \"$@\"", self.shell)).arg("sh");
-        command.args([NODESEAL, "dev", "--json", "--backend", self.backend, "--dir"]).arg(self.dir());
+        command
+            .arg(process::program(NODESEAL))
+            .args(["dev", "--json", "--backend", self.backend, "--dir"])
+            .arg(self.dir());
         if self.fragment {
             command.arg("--config").arg(self.home.path().join("fragment.toml"));
         }

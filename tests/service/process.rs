@@ -1,7 +1,7 @@
 //! What the kernel says of a process, and patience.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,16 @@ pub fn until<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>
         }
         assert!(Instant::now() < give_up, "within {limit:?} it did not come that {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What to start for this program of the build. NODESEAL_PROGRAMS names a folder with others in their places: the recorders of
+/// `make seccomp`.
+pub fn program(built: &str) -> PathBuf {
+    let built = Path::new(built);
+    match std::env::var_os("NODESEAL_PROGRAMS") {
+        Some(folder) => Path::new(&folder).join(built.file_name().unwrap()),
+        None => built.to_owned(),
     }
 }
 

@@ -13,7 +13,7 @@ use nix::unistd::{User, geteuid};
 
 use crate::alone::{Alone, NODESEALD};
 use crate::node::Node;
-use crate::process::{find, signal, until};
+use crate::process::{find, program, signal, until};
 use crate::swtpm::Swtpm;
 
 /// Fields of /proc/PID/task/*/status, of every thread.
@@ -222,7 +222,7 @@ fn a_supervisor_is_told_when_the_keys_are_open_and_of_life_reload_and_stop() {
         };
         // With the TPM away the keys stay closed, and nobody says that it is ready.
         tpm.cut_power();
-        let mut command = Command::new(NODESEALD);
+        let mut command = Command::new(program(NODESEALD));
         command.arg("--config").arg(alone.config());
         command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "200000");
         alone.spawn(&mut command);

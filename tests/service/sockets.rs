@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use crate::alone::{Alone, NODESEALD};
 use crate::client::{Client, finish, framed, limited, runtime};
 use crate::node::Node;
-use crate::process::{StopOnDrop, signal, until};
+use crate::process::{StopOnDrop, program, signal, until};
 use crate::swtpm::Swtpm;
 
 #[test]
@@ -55,7 +55,7 @@ fn a_socket_never_has_a_mode_that_lets_others_in() {
     }
     // Whatever the caller's umask is.
     let mut command = Command::new("sh");
-    command.args(["-c", "umask 0; exec \"$@\"", "sh", NODESEALD, "--config"]).arg(alone.config());
+    command.args(["-c", "umask 0; exec \"$@\"", "sh"]).arg(program(NODESEALD)).arg("--config").arg(alone.config());
     alone.spawn(&mut command);
     alone.wait_until_ready();
     assert_eq!(fs::metadata(alone.socket()).unwrap().mode() & 0o7777, 0o600);
@@ -112,7 +112,7 @@ fn two_daemons_on_one_state_directory_never_both_serve() {
     let config = alone.home().join("second.toml");
     fs::write(&config, text).unwrap();
     let log = fs::File::create(alone.home().join("second.log")).unwrap();
-    let mut second = Command::new(NODESEALD).arg("--config").arg(&config).stderr(log).spawn().unwrap();
+    let mut second = Command::new(program(NODESEALD)).arg("--config").arg(&config).stderr(log).spawn().unwrap();
     let socket = alone.home().join("run2/kms.sock");
     let second_client = until(Duration::from_secs(10), "the second answers", || Client::try_connect(&socket).ok());
     let refused = second_client.status();

@@ -35,10 +35,13 @@ quickstart:
 	cargo build --release --bins --no-default-features --features tpm2
 	scripts/quickstart.sh $(TARGET)/release
 
+# tests/providers waits for probes, logins and servers most of the time: more of it goes side by side.
 test: lint
 	scripts/need.sh test
 	tests/providers/build-vault.sh "$(NODESEAL_SERVERS)"
-	cargo test --no-fail-fast
+	cargo test --no-fail-fast --lib --bins --test '[!p]*'
+	RUST_TEST_THREADS=$$(($$(nproc) * 2)) cargo test --no-fail-fast --test 'p*'
+	cargo test --doc
 	cargo test --no-fail-fast -p hsm-tests
 	cargo test --no-fail-fast -p manuals
 	cargo test --no-fail-fast -p nodeseal-fuzz

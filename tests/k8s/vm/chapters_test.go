@@ -224,8 +224,8 @@ func (n *node) awaitRefusal(fault, remedy string) {
 		n.t.Errorf("nobody is told %q:\n%s", remedy, log)
 	}
 	n.t.Log(strings.TrimSpace(line))
-	if n.status().Healthy {
-		n.t.Errorf("it claims to be well")
+	if said, _, code := n.Try("nodeseal", "status", "--json"); code != 69 || !strings.Contains(said, `"healthy":false`) {
+		n.t.Errorf("status: exit code %d: %s", code, said)
 	}
 	if _, _, code := n.Try("/mnt/payload/texts", "-count", "1"); code == 0 {
 		n.t.Errorf("it encrypts")

@@ -72,6 +72,7 @@ fn datagram(_: &Ground) -> Tried {
 fn threads(_: &Ground) -> Tried {
     let started = Instant::now();
     let threads: Vec<_> = (0..4).map(|_| thread::spawn(|| thread::sleep(Duration::from_millis(1)))).collect();
+    thread::yield_now();
     for thread in threads {
         thread.join().map_err(|_| "a thread failed")?;
     }

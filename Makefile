@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test lint advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux seccomp deb rpm package-test vm-test
+.PHONY: help quickstart test lint advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux seccomp deb rpm package-test small features aarch64 vm-test
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, Vault, kube-apiserver'
@@ -27,6 +27,9 @@ help:
 	@echo 'make deb          a package for Debian 12 in target/debian'
 	@echo 'make rpm          the same for Fedora and its kin in target/generate-rpm; make package-test tries both out (root)'
 	@echo 'make vm-test      the .deb in a virtual machine with systemd, SELinux and a TPM: reboots, cut power, exchanged parts (root, half an hour)'
+	@echo 'make small        the smallest nodeseald (hardware only) and the largest, and whether they keep within their sizes'
+	@echo 'make features     each feature alone: no warning, its own tests'
+	@echo 'make aarch64      tests for aarch64 under qemu-user (root), and a package in target/aarch64-unknown-linux-gnu/debian'
 	@echo 'make torture      1,000 times kill -9 of both daemons in the middle of rotations and writes'
 
 # With the software TPM alone: what talks to clouds takes minutes to build.
@@ -101,6 +104,26 @@ selinux:
 	scripts/need.sh selinux
 	selinux/build.sh policy "$(TARGET)/selinux"
 	@echo "to install: semodule -i $(TARGET)/selinux/nodeseal.pp, then see docs/operations/selinux.md"
+
+# Megabytes are 10^6 bytes.
+small:
+	scripts/need.sh build
+	cargo build --profile small --bins --no-default-features --features tpm2
+	cargo build --release --bins
+	scripts/sizes.sh $(TARGET)/small/nodeseald 4000000 $(TARGET)/release/nodeseald 20000000
+
+features:
+	scripts/need.sh build
+	scripts/features.sh
+
+# qemu-user knows neither Landlock nor seccomp, so what tests these is left out; so is what stops an operation at every step, which
+# takes very long there and has nothing of a processor in it.
+ARM := --target aarch64-unknown-linux-gnu --no-default-features --features tpm2
+aarch64:
+	scripts/need.sh aarch64
+	scripts/aarch64.sh test scripts/binfmt.sh cargo test $(ARM) --lib --bins --test tpm -- --skip crash:: --skip sandbox::
+	scripts/aarch64.sh test scripts/binfmt.sh cargo test $(ARM) --test service -- contract::
+	scripts/aarch64.sh release scripts/package.sh deb $(TARGET) aarch64-unknown-linux-gnu
 
 deb:
 	scripts/need.sh package

@@ -9,14 +9,9 @@ set -eu
 archive=${XDG_CACHE_HOME:-$HOME/.cache}/nodeseal/bookworm.tar
 if [ ! -e "$archive" ]; then
     echo "building $archive (once, a minute or two)" >&2
-    # Debian's own sources alone: those of others have keys that a bare system lacks.
-    sources=
-    for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
-        [ ! -e "$file" ] || sources="$sources $file"
-    done
-    # shellcheck disable=SC2086 # a list of words
+    # shellcheck disable=SC2046 # a list of words
     mmdebstrap --quiet --format=tar --variant=minbase --include=systemd,debconf,tpm-udev,libtss2-esys-3.0.2-0,libtss2-mu0,libtss2-tctildr0,libtss2-tcti-device0 \
-        bookworm "$archive.new" $sources >&2
+        bookworm "$archive.new" $("$(dirname "$0")/debian-sources.sh") >&2
     mv "$archive.new" "$archive"
 fi
 mkdir -p "$1"

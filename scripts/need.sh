@@ -1,12 +1,12 @@
 #!/bin/sh
 # Makes sure that this machine has what a target of the Makefile needs, says what it does, and does nothing twice.
 #
-# usage: need.sh build|test|seccomp|lint|fuzz|selinux|package|vm
+# usage: need.sh build|test|seccomp|lint|fuzz|selinux|package|vm|aarch64
 #
 # Toolchains are asked for, never installed. Debian's packages are installed with apt-get, which needs root.
 set -eu
 
-[ $# -eq 1 ] || { echo "usage: $0 build|test|seccomp|lint|fuzz|selinux|package|vm" >&2; exit 64; }
+[ $# -eq 1 ] || { echo "usage: $0 build|test|seccomp|lint|fuzz|selinux|package|vm|aarch64" >&2; exit 64; }
 
 toolchain() {
     command -v "$1" >/dev/null 2>&1 && return
@@ -104,8 +104,15 @@ package | vm)
     toolchain go "Go 1.26 or later (https://go.dev/dl)"
     packages qemu-system-x86 e2fsprogs
     ;;
+aarch64)
+    # shellcheck disable=SC2086
+    packages $build $selinux dpkg-dev mmdebstrap gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user util-linux
+    cargo_tool cargo-deb 3.7.0
+    toolchain rustup "the target aarch64-unknown-linux-gnu (https://rustup.rs)"
+    rustup --quiet target add aarch64-unknown-linux-gnu
+    ;;
 *)
-    echo "usage: $0 build|test|seccomp|lint|fuzz|selinux|package|vm" >&2
+    echo "usage: $0 build|test|seccomp|lint|fuzz|selinux|package|vm|aarch64" >&2
     exit 64
     ;;
 esac

@@ -18,6 +18,22 @@ export CARGO_TARGET_DIR="$target"
 revision=${REVISION:-1}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
+# dpkg-shlibdeps knows only packages that are installed. The programs of another processor are linked with the same libraries of the same
+# Debian, so it is asked about this processor's.
+if [ -n "$triple" ] && [ "$kind" = deb ]; then
+    cargo build --release --bins >&2
+    shim=$(mktemp -d)
+    trap 'rm -rf "$shim"' EXIT
+    cat >"$shim/dpkg-shlibdeps" <<EOF
+#!/bin/sh
+for program; do :; done
+unset DEB_HOST_ARCH
+exec $(command -v dpkg-shlibdeps) -xlibgcc -O "$target/release/\$(basename "\$program")"
+EOF
+    chmod +x "$shim/dpkg-shlibdeps"
+    PATH=$shim:$PATH
+fi
+
 cargo build --release --bins ${triple:+--target "$triple"} >&2
 built=$target${triple:+/$triple}
 cargo run --quiet -p manuals -- "$built/release/manuals" >&2

@@ -275,6 +275,7 @@ fn every_source_file_can_be_read_in_one_go() {
 }
 
 /// The libraries that an ELF file needs (System V ABI, "Dynamic Section"; 64 bit, little-endian).
+#[cfg(feature = "tpm2")]
 fn needed(path: &str) -> Vec<String> {
     const PT_LOAD: u32 = 1;
     const PT_DYNAMIC: u32 = 2;

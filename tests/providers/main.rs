@@ -19,6 +19,7 @@ mod azure;
 #[path = "../service/client.rs"]
 #[expect(dead_code, reason = "these tests need less of it than tests/service")]
 mod client;
+#[cfg(any(feature = "aws", feature = "azure", feature = "pkcs11", feature = "tpm2", feature = "vault"))]
 mod conformance;
 #[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
 mod credentials;

@@ -46,11 +46,14 @@ impl Mine {
         Self { server, name, proxy: Proxy::before(server.plain()), role_id, secret_id }
     }
 
+    /// For a whole node, which `rooted` alone makes.
+    #[cfg(feature = "tpm2")]
     pub fn url(&self) -> String {
         self.proxy.url()
     }
 
     /// Another secret id; the first is of no use any more, nor is any login that was made with it.
+    #[cfg(feature = "tpm2")]
     pub fn replace_secret_id(&self) -> String {
         let role = format!("auth/approle/role/{}", self.name);
         let made = self.server.post(&format!("{role}/secret-id"), json!({}));

@@ -39,16 +39,18 @@ quickstart:
 	scripts/quickstart.sh $(TARGET)/release
 
 # tests/providers waits for probes, logins and servers most of the time: more of it goes side by side.
+# TSS2_LOG: the TPM's library writes a line for every refusal, and refusals are what is tried.
+test: export TSS2_LOG := all+NONE
 test: lint
 	scripts/need.sh test
 	tests/providers/build-vault.sh "$(NODESEAL_SERVERS)"
-	cargo test --no-fail-fast --lib --bins --test '[!p]*'
-	RUST_TEST_THREADS=$$(($$(nproc) * 2)) cargo test --no-fail-fast --test 'p*'
-	cargo test --doc
-	cargo test --no-fail-fast -p hsm-tests
-	cargo test --no-fail-fast -p manuals
-	cargo test --no-fail-fast -p nodeseal-fuzz
-	NODESEAL_BIN=$(TARGET)/debug tests/k8s/run.sh all
+	scripts/tests.sh cargo test --no-fail-fast --lib --bins --test '[!p]*'
+	RUST_TEST_THREADS=$$(($$(nproc) * 2)) scripts/tests.sh cargo test --no-fail-fast --test 'p*'
+	scripts/tests.sh cargo test --doc
+	scripts/tests.sh cargo test --no-fail-fast -p hsm-tests
+	scripts/tests.sh cargo test --no-fail-fast -p manuals
+	scripts/tests.sh cargo test --no-fail-fast -p nodeseal-fuzz
+	NODESEAL_BIN=$(TARGET)/debug scripts/tests.sh tests/k8s/run.sh all
 
 lint:
 	scripts/need.sh lint
@@ -144,7 +146,7 @@ vm-test:
 	set -e; deb=$$(scripts/package.sh deb $(TARGET)); cd tests/k8s; \
 		CGO_ENABLED=0 NODESEAL_CACHE="$(CACHE)" NODESEAL_DEB="$$deb" go test -count=1 -timeout 90m -v ./vm
 
-# TSS2_LOG: the TPM's library writes a line for every refusal, and refusals are what is tried.
+# TSS2_LOG: as above.
 hsm-test:
 	scripts/need.sh build
 	cargo build -p hsm-tests

@@ -102,7 +102,7 @@ package | vm)
     cargo_tool cargo-generate-rpm 0.21.1
     [ "$1" = vm ] || exit 0
     toolchain go "Go 1.26 or later (https://go.dev/dl)"
-    packages qemu-system-x86 e2fsprogs
+    packages qemu-system-x86 e2fsprogs age
     ;;
 aarch64)
     # shellcheck disable=SC2086

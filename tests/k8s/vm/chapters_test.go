@@ -71,18 +71,6 @@ func (n *node) confined() {
 	}
 }
 
-func (n *node) others() {
-	_, said, code := n.Try("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "/mnt/payload/texts", "-count", "1")
-	if code == 0 || !strings.Contains(said, "permission denied") {
-		n.t.Errorf("nobody was not refused: %d %s", code, said)
-	}
-	for _, path := range []string{"/var/lib/nodeseal", "/run/nodeseal-sealer/sealer.sock"} {
-		if mode := strings.TrimSpace(n.Run("stat", "-c", "%a %U", path)); !strings.HasSuffix(mode, "00 nodeseal") {
-			n.t.Errorf("%s: %s", path, mode)
-		}
-	}
-}
-
 func (n *node) reboot() {
 	took := n.Reboot()
 	n.Until(soon, "the service is up by itself", func(state string) bool {

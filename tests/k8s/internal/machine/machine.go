@@ -30,10 +30,17 @@ type Parts struct {
 	Kernel, Initrd string
 	Disk           string // raw ext4; changed by whoever boots from it
 	Payload        string // raw ext4; read-only, at /mnt/payload in the guest
+	Swap           string // raw, for the guest to make what it likes of
 }
+
+// secretMemory has Debian's kernel offer memfd_secret(2), which it has and does not.
+const secretMemory = "secretmem.enable=1"
 
 // Machine is a machine that may be on or off.
 type Machine struct {
+	// NoSecretMemory takes effect when it is turned on.
+	NoSecretMemory bool
+
 	t     testing.TB
 	dir   string
 	parts Parts
@@ -78,14 +85,19 @@ func (m *Machine) Boot() time.Duration {
 	m.startTPM()
 	port := filepath.Join(m.dir, "agent.sock")
 	os.Remove(port)
+	words := "root=/dev/vda rw console=ttyS0 security=selinux selinux=1 enforcing=1 audit=1 panic=-1 quiet"
+	if !m.NoSecretMemory {
+		words += " " + secretMemory
+	}
 	m.qemu = exec.Command("qemu-system-x86_64",
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", m.parts.Kernel, "-initrd", m.parts.Initrd,
-		"-append", "root=/dev/vda rw console=ttyS0 security=selinux selinux=1 enforcing=1 audit=1 secretmem.enable=1 panic=-1 quiet",
+		"-append", words,
 		"-serial", "file:"+m.Console(),
 		"-drive", "if=virtio,format=raw,cache=writeback,file="+m.parts.Disk,
 		"-drive", "if=virtio,format=raw,readonly=on,file="+m.parts.Payload,
+		"-drive", "if=virtio,format=raw,cache=writeback,file="+m.parts.Swap,
 		"-device", "virtio-rng-pci",
 		"-chardev", "socket,id=tpm,path="+m.tpmSocket(), "-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm",
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=agent,server=on,wait=off,path="+port,

@@ -39,7 +39,7 @@ try() {
   $*"; grep -E '^test .*FAILED|^---- |panicked at|^--- FAIL' "$dir/output" || tail -n 20 "$dir/output"; }
 }
 # Tests that need a daemon's full speed, or copy the programs to a place of their own.
-slow="--skip torture:: --skip floods:: --skip a_tpm_that_hangs --skip root_becomes_the_configured_user"
+slow="--skip torture:: --skip floods:: --skip a_tpm_that_hangs --skip two_thousand_idle --skip root_becomes_the_configured_user"
 # shellcheck disable=SC2086 # a list of words
 {
     try scripts/quickstart.sh "$dir/programs"

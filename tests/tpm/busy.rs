@@ -14,19 +14,22 @@ use crate::support::{
 };
 use crate::swtpm::Swtpm;
 
-/// Ten seconds of waiting and one operation.
+/// Of one operation: so many attempts, so much waiting, and after it the last attempt.
+const TRIES: usize = 30;
+const WAITING: Duration = Duration::from_secs(9);
 const BOUND: Duration = Duration::from_secs(12);
 
 #[test]
 fn passing_codes_at_any_step_are_waited_out() {
     let tpm = Swtpm::start();
     let blob = seal(&tpm, &SealPolicy::None);
-    for rc in [0x922, 0x908, 0x90A, 0x920, 0x902, 0x903, 0x901] {
+    // The library itself asks again five times after these three, so more than that; an attempt of ours is longer.
+    let codes = [(0x922, 7), (0x908, 7), (0x90A, 7), (0x920, 2), (0x902, 2), (0x903, 2), (0x901, 2)];
+    for (rc, times) in codes {
         for step in [READ_PUBLIC, START_AUTH_SESSION, LOAD, UNSEAL] {
-            // The library itself asks again five times after 0x922, 0x908 and 0x90A, so more than that.
-            let busy = Interposer::answering(&tpm, step, rc, 7);
+            let busy = Interposer::answering(&tpm, step, rc, times);
             assert_opens_at(busy.port(), &blob);
-            assert!(busy.count(step) > 7, "{rc:#x} at {step:#x}");
+            assert!(busy.count(step) > times, "{rc:#x} at {step:#x}");
         }
     }
     assert_nothing_left(&tpm);
@@ -133,8 +136,10 @@ fn registers_that_never_stand_still_end_as_a_race() {
     let restless = Interposer::answering(&tpm, UNSEAL, 0x128, usize::MAX);
     let start = Instant::now();
     assert_fault_at(restless.port(), &blob, FaultCode::PcrRace);
-    assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
-    assert!(restless.count(UNSEAL) >= 20, "{}", restless.count(UNSEAL));
+    let (tries, took) = (restless.count(UNSEAL), start.elapsed());
+    assert!(took < BOUND, "{took:?}");
+    // All tries, or on a slow machine all the time.
+    assert!(tries == TRIES || (tries > 1 && took > WAITING), "{tries} tries in {took:?}");
     assert_nothing_left(&tpm);
 }
 

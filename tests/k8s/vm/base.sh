@@ -17,8 +17,8 @@ echo "making a Debian 12 machine in $home (once, about three minutes)" >&2
 rm -rf "$home"
 mkdir -p "$home"
 
-# systemd, a kernel, SELinux with its reference policy, the audit daemon that writes its denials down, and what Nodeseal stands on.
-packages="systemd systemd-sysv dbus udev kmod linux-image-amd64 initramfs-tools selinux-policy-default policycoreutils auditd
+# systemd, a kernel, SELinux with its reference policy, AppArmor for the machine that has that instead, the audit daemon that writes its denials down, and what Nodeseal stands on.
+packages="systemd systemd-sysv dbus udev kmod linux-image-amd64 initramfs-tools selinux-policy-default policycoreutils apparmor auditd
 libtss2-esys-3.0.2-0 libtss2-mu0 libtss2-tctildr0 libtss2-tcti-device0 tpm2-tools tpm-udev adduser debconf init-system-helpers procps iproute2"
 
 # Only what this machine boots from goes into its initrd: software emulation unpacks it slowly.

@@ -38,8 +38,9 @@ const secretMemory = "secretmem.enable=1"
 
 // Machine is a machine that may be on or off.
 type Machine struct {
-	// NoSecretMemory takes effect when it is turned on.
+	// NoSecretMemory and AppArmor, which is there instead of SELinux, take effect when it is turned on.
 	NoSecretMemory bool
+	AppArmor       bool
 
 	t     testing.TB
 	dir   string
@@ -85,9 +86,14 @@ func (m *Machine) Boot() time.Duration {
 	m.startTPM()
 	port := filepath.Join(m.dir, "agent.sock")
 	os.Remove(port)
-	words := "root=/dev/vda rw console=ttyS0 security=selinux selinux=1 enforcing=1 audit=1 panic=-1 quiet"
+	words := "root=/dev/vda rw console=ttyS0 audit=1 panic=-1 quiet"
 	if !m.NoSecretMemory {
 		words += " " + secretMemory
+	}
+	if m.AppArmor {
+		words += " security=apparmor apparmor=1"
+	} else {
+		words += " security=selinux selinux=1 enforcing=1"
 	}
 	m.qemu = exec.Command("qemu-system-x86_64",
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",

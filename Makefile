@@ -114,8 +114,10 @@ small:
 	cargo build --release --bins
 	scripts/sizes.sh $(TARGET)/small/nodeseald 4000000 $(TARGET)/release/nodeseald 20000000
 
+features: export TSS2_LOG := all+NONE
 features:
-	scripts/need.sh build
+	scripts/need.sh test
+	tests/providers/build-vault.sh "$(NODESEAL_SERVERS)"
 	scripts/features.sh
 
 # qemu-user knows neither Landlock nor seccomp, so what tests these is left out; so is what stops an operation at every step, which

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Each feature alone, and none: builds without a warning, and passes the library's tests. What combines features is `make test`.
+# Each feature alone, and none: builds without a warning, and passes all tests that there are for it. What combines features is
+# `make test`.
 #
 # The tests that stop an operation of the state directory at every step are the same in each, and are left to `make test`.
 #
@@ -11,5 +12,6 @@ cd "$(dirname "$0")/.."
 for feature; do
     echo "== ${feature:-none}"
     cargo clippy --quiet --all-targets --no-default-features --features "$feature" -- -D warnings
-    cargo test --quiet --lib --bins --no-default-features --features "$feature" -- --skip crash::
+    scripts/tests.sh cargo test --quiet --no-fail-fast --lib --bins --test aws --test providers --test sandbox --test service --test tpm \
+        --no-default-features --features "$feature" -- --skip crash::
 done

@@ -12,6 +12,7 @@
     clippy::disallowed_methods,
     reason = "a test may panic, has no users, and damages files on purpose"
 )]
+#![cfg_attr(not(feature = "pkcs11"), allow(dead_code, reason = "a build without tokens needs less of `node`"))]
 
 mod alone;
 mod canary;
@@ -37,6 +38,7 @@ mod seal;
 mod sockets;
 #[path = "../tpm/swtpm.rs"]
 mod swtpm;
+#[cfg(feature = "pkcs11")]
 mod token;
 mod torture;
 mod walks;

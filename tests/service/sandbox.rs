@@ -153,6 +153,7 @@ fn root_becomes_the_configured_user_with_no_group_that_it_does_not_need() {
 }
 
 #[test]
+#[cfg(feature = "vault")]
 fn a_reload_that_the_sandbox_has_no_room_for_is_refused_and_says_what_to_do() {
     let tpm = Swtpm::start();
     let mut alone = Alone::set_up(&tpm);

@@ -279,6 +279,7 @@ fn keys_for_another_node() {
 }
 
 #[test]
+#[cfg(feature = "pkcs11")]
 fn a_lost_token() {
     let ground = Ground::new();
     let safe = ground.safe.path();
@@ -300,6 +301,7 @@ fn a_lost_token() {
 }
 
 #[test]
+#[cfg(feature = "pkcs11")]
 fn from_a_tpm_to_a_token_and_back_while_kube_apiserver_looks_on() {
     let ground = Ground::new();
     let mut node = Node::start();

@@ -2,7 +2,7 @@
 //!
 //! # Layers
 //!
-//! A module may use only those in the rows above its own; modules of one row do not know each other. `tests/house.rs`
+//! A module may use only those in the rows above its own; modules of one row do not know each other. `tests/house`
 //! reads every `use crate::` and fails on an upward or sideways one.
 //!
 //! | row | modules | what they are |
@@ -17,7 +17,7 @@
 //! | 7 | [`control`] | what the operator tool and the daemon say to each other |
 //! | 8 | [`daemon`] [`ctl`] | the programs |
 
-// One file has leave, and says why; `tests/house.rs` finds any other.
+// One file has leave, and says why; `tests/house` finds any other.
 #![deny(unsafe_code)]
 
 pub mod api;

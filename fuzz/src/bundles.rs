@@ -1,12 +1,15 @@
-//! What comes from another node: requests, bundles, and what they carry (docs/formats.md, "Bundle", "Duplicate").
+//! What comes from another node: requests, bundles, and what they carry (docs/formats.md, "Bundle", "Members",
+//! "Duplicate").
 
 use nodeseal::keyring::bundle::{self, Bundle, BundleRequest, Drawn, OpenRequest};
+use nodeseal::keyring::epoch::Roots;
 use nodeseal::keyring::export::Export;
+use nodeseal::keyring::member::{Identity, Known, MemberKeys, Receipt, Standing};
 use nodeseal::keyring::ring::{Entry, Ring};
 use nodeseal::seal::agree::{self, HALF_BYTES};
 use nodeseal::seal::duplicate::{Duplicate, ParentPublic, Randomness, duplicate};
 
-use nodeseal::types::{KekId, Key};
+use nodeseal::types::{KekId, Key, RootId};
 
 use crate::{cluster, key, summed};
 
@@ -22,6 +25,8 @@ pub fn bundles(data: &[u8]) {
         5 => round_trip(rest),
         6 => half(rest),
         7 => fingerprint(rest),
+        8 => of_members(rest),
+        9 => an_identity(rest),
         _ => {}
     }
 }
@@ -38,6 +43,33 @@ fn bundle(file: &[u8]) {
     let _ = bundle.check(&cluster(), &[0; 32], 0);
     let Ok(export) = bundle.open(&key(7), &open_request()) else { return };
     assert_eq!(export.cluster, bundle.cluster);
+}
+
+/// Nothing of this is signed by a key that we know.
+fn of_members(file: &[u8]) {
+    if let Ok(identity) = Identity::decode(file) {
+        let _ = identity.check(&cluster());
+    }
+    if let Ok(standing) = Standing::decode(file) {
+        assert!(Standing::is_one(file));
+        let _ = standing.open(&key(7), &member());
+    }
+    let _ = Receipt::decode(file);
+    let _ = Known::decode(file, &cluster(), &RootId::from_bytes([1; 16]), &key(7));
+}
+
+fn member() -> MemberKeys {
+    MemberKeys::new(&key(9)).expect("a private key of the curve")
+}
+
+/// Whatever a TPM calls its storage key.
+fn an_identity(parent: &[u8]) {
+    let Ok(name) = "cp-2".parse() else { return };
+    let file = member().identity(&cluster(), name, parent.to_vec()).expect("a private key of the curve");
+    let Ok(identity) = Identity::decode(&file) else { return };
+    assert_eq!(identity.parent, parent);
+    assert_eq!(identity.check(&cluster()).is_ok(), ParentPublic::parse(parent).is_ok());
+    assert_eq!(Known::new(&file, &cluster()).is_ok(), identity.check(&cluster()).is_ok());
 }
 
 fn a_duplicate(file: &[u8]) {
@@ -65,7 +97,7 @@ fn open_request() -> OpenRequest {
 }
 
 fn round_trip(export: &[u8]) {
-    let Ok(export) = Export::decode(export) else { return };
+    let Ok((export, _)) = Export::decode(export) else { return };
     adopt(&export);
     let drawn = Drawn { transport: key(7), secret: key(10), nonce: [8; 12] };
     let digest = bundle::digest(&our_request().encode());
@@ -73,7 +105,8 @@ fn round_trip(export: &[u8]) {
     let read = Bundle::decode(&sealed.encode()).expect("what was written is read");
     assert_eq!(read, sealed);
     let opened = read.open(&key(7), &open_request()).expect("what was sealed opens");
-    assert!(opened.encode().same_as(export.encode().expose()));
+    assert!(opened.encode_unsigned().same_as(export.encode_unsigned().expose()));
+    assert!(opened.roots == Roots::default() && opened.copies.is_empty(), "a memory of providers has travelled");
     assert!(read.open(&key(8), &open_request()).is_err());
 }
 
@@ -92,8 +125,9 @@ fn adopt(export: &Export) {
             own.entries().all(|(ours, _)| ring.entries().any(|(entry, _)| entry.id == ours.id)),
             "one was given up"
         );
-        let taken = Export { cluster: cluster(), written: 6, ring, keys: Vec::new() };
-        let again = Export::decode(taken.encode().expose()).expect("what was written is read");
+        let (roots, copies) = (Roots::default(), Vec::new());
+        let taken = Export { cluster: cluster(), written: 6, roots, ring, keys: Vec::new(), copies };
+        let again = Export::decode_unsigned(taken.encode_unsigned().expose()).expect("what was written is read");
         assert_eq!(again.ring, taken.ring);
     }
 }

@@ -1,9 +1,12 @@
 //! Every file of the state directory, and what a sealing device made (docs/formats.md, from "Container" to "Recovery file").
 
+use ed25519_dalek::{Signer, SigningKey};
 use hmac::{Hmac, KeyInit, Mac};
 use nodeseal::envelope::{KekCipher, NONCE_BYTES};
 use nodeseal::keyring::bundle::OpenRequest;
 use nodeseal::keyring::export::Export;
+use nodeseal::keyring::home::Current;
+use nodeseal::keyring::maker::{MAKER_BYTES, MakerKey, SIGNATURE_BYTES};
 use nodeseal::keyring::recovery::{self, Identity};
 use nodeseal::keyring::state_file::State;
 use nodeseal::keyring::wraps_file::WrapSet;
@@ -17,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{cluster, key, summed};
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 11] = [
     Kind::HostSecret,
     Kind::NodeRoot,
     Kind::LocalKek,
@@ -27,11 +30,13 @@ const KINDS: [Kind; 9] = [
     Kind::BundleRequest,
     Kind::Credential,
     Kind::Wraps,
+    Kind::Current,
+    Kind::Member,
 ];
 const DIGEST_BYTES: usize = 32;
 
 /// The version of `state` that is written.
-const NEWEST_STATE: u8 = 3;
+const NEWEST_STATE: u8 = 4;
 /// The node root of the frozen states.
 const STATE_ROOT: RootId = RootId::from_bytes([9; 16]);
 /// The node root of the frozen local KEK and the frozen credential.
@@ -63,7 +68,10 @@ pub fn state(data: &[u8]) {
         14 => sealed_credential(rest),
         15 => wrapped_credential(rest),
         16 => wraps_file(rest),
-        17 => state_file(NEWEST_STATE, rest),
+        17 => state_file(3, rest),
+        18 => export(&signed(rest)),
+        19 => state_file(NEWEST_STATE, rest),
+        20 => current(rest),
         _ => {}
     }
 }
@@ -84,12 +92,21 @@ fn whole_file(bytes: &[u8]) {
 fn state_file(version: u8, body: &[u8]) {
     let (cluster, mac_key) = (cluster(), key(7));
     let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(mac_key.expose()).expect("a key of any length");
+    if version >= 4 {
+        mac.update(b"nodeseal state\0");
+        mac.update(&[version]);
+    }
     mac.update(body);
     let bytes = [body, &mac.finalize().into_bytes()].concat();
     let Ok(state) = State::decode(version, &bytes, &cluster, &STATE_ROOT, &mac_key) else { return };
     let again = state.encode(&cluster, &STATE_ROOT, &mac_key);
     assert_eq!(State::decode(NEWEST_STATE, &again, &cluster, &STATE_ROOT, &mac_key).as_ref(), Ok(&state));
     assert!(version < NEWEST_STATE || again == bytes, "a state has a second encoding");
+}
+
+fn current(bytes: &[u8]) {
+    let Ok(current) = Current::decode(bytes) else { return };
+    assert_eq!(current.encode(), bytes, "what counts has a second encoding");
 }
 
 fn wraps_file(body: &[u8]) {
@@ -199,9 +216,29 @@ fn with_policy_digest(body: &[u8]) -> Vec<u8> {
     body
 }
 
+/// With the public key and the signature that end a keyring export of version 2.
+fn signed(body: &[u8]) -> Vec<u8> {
+    let key = SigningKey::from_bytes(key(9).expose());
+    let text = [body, key.verifying_key().as_bytes()].concat();
+    let signature = key.sign(&text).to_bytes();
+    [&text[..], &signature].concat()
+}
+
 fn export(bytes: &[u8]) {
-    let Ok(export) = Export::decode(bytes) else { return };
-    assert!(export.encode().same_as(bytes), "an export has a second encoding");
+    let Ok((export, maker)) = Export::decode(bytes) else { return };
+    match maker {
+        None => assert!(export.encode_unsigned().same_as(bytes), "an export has a second encoding"),
+        // Its key is not ours: all but the maker and the signature is the same.
+        Some(_) => {
+            let again = export.encode_signed(&MakerKey::new(&key(9)));
+            let end = bytes.len() - MAKER_BYTES - SIGNATURE_BYTES;
+            assert_eq!(again.expose().len(), bytes.len());
+            assert_eq!(again.expose()[..end], bytes[..end], "an export has a second encoding");
+        }
+    }
+    let again = export.encode_signed(&MakerKey::new(&key(9)));
+    let (back, _) = Export::decode(again.expose()).expect("what was written is read");
+    assert_eq!((&back.ring, &back.roots, &back.copies), (&export.ring, &export.roots, &export.copies));
     let lacking = export.lacking();
     assert!(export.keys.iter().all(|(id, _)| !lacking.contains(id)));
 }
@@ -222,8 +259,8 @@ fn open_request(bytes: &[u8]) {
 
 fn recovery_file(bytes: &[u8]) {
     let identity = Identity::parse(&Secret::copy_of(IDENTITY.as_bytes())).expect("an identity");
-    let Ok(export) = recovery::decrypt(&identity, bytes) else { return };
-    assert!(Export::decode(export.encode().expose()).is_ok());
+    let Ok((export, _)) = recovery::decrypt(&identity, bytes) else { return };
+    assert!(Export::decode(export.encode_signed(&MakerKey::new(&key(9))).expose()).is_ok());
 }
 
 fn identity(text: &[u8]) {

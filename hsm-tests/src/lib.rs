@@ -185,7 +185,7 @@ impl Trial<'_> {
 
     fn unoffered(&mut self) {
         let (policy, code) = self.ground.unoffered;
-        let outcome = match self.sealer.seal(&secret(), &auth(AUTH), &policy) {
+        let outcome = match self.sealer.seal(&secret(), &auth(AUTH), &policy, None) {
             Ok(_) => Err("it was sealed".to_owned()),
             Err(fault) if fault.code == code => {
                 self.faults.push(fault);
@@ -267,7 +267,7 @@ impl Trial<'_> {
     }
 
     fn seal(&mut self) -> Result<DeviceBlob, String> {
-        self.sealer.seal(&secret(), &auth(AUTH), &SealPolicy::None).map_err(|fault| {
+        self.sealer.seal(&secret(), &auth(AUTH), &SealPolicy::None, None).map_err(|fault| {
             self.faults.push(fault.clone());
             fault.to_string()
         })
@@ -353,7 +353,13 @@ mod tests {
     struct Careless;
 
     impl Sealer for Careless {
-        fn seal(&mut self, secret: &Key, _: &Auth, _: &SealPolicy) -> Result<DeviceBlob, Fault> {
+        fn seal(
+            &mut self,
+            secret: &Key,
+            _: &Auth,
+            _: &SealPolicy,
+            _: Option<&DeviceBlob>,
+        ) -> Result<DeviceBlob, Fault> {
             DeviceBlob::new(secret.expose().repeat(2)).ok_or_else(|| Fault::new(FaultCode::Internal, ""))
         }
 

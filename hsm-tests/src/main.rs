@@ -9,7 +9,7 @@ use hsm_tests::{Ground, Report, pkcs11, right_auth, run, secret, tpm2};
 use nodeseal::seal::fault::FaultCode;
 use nodeseal::seal::protocol::DeviceBlob;
 use nodeseal::sealer::Sealer;
-use nodeseal::sealer::pkcs11::Pkcs11;
+use nodeseal::sealer::pkcs11::{Pkcs11, TriesFile};
 use nodeseal::sealer::settings::{DEFAULT_PARENT_HANDLE, Pkcs11Mechanism, Pkcs11Settings, TpmDevice, TpmSettings};
 use nodeseal::sealer::tpm2::Tpm2;
 use nodeseal::types::{PcrBank, PcrSet, SealPolicy};
@@ -76,6 +76,9 @@ struct Token {
     /// As a process that ends after one question
     #[arg(long, hide = true)]
     one_question: bool,
+    /// Which PIN the token may have counted is remembered there
+    #[arg(long, hide = true)]
+    tries: Option<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -100,6 +103,7 @@ impl Token {
             key_label: self.key_label.clone().map_or_else(pkcs11::throwaway_label, Ok)?,
             key_id: self.key_id.clone().map(|digits| digits.0),
             make_key: !self.no_make_key,
+            trust_key: false,
             mechanism: self.mechanism,
             allow_paths: Vec::new(),
             allow_ports: Vec::new(),
@@ -115,7 +119,11 @@ fn main() -> ExitCode {
         }
         Device::Answer(token) => token.settings().and_then(|settings| {
             let one = token.one_question;
-            answer(if one { Pkcs11::for_one_question(settings) } else { Pkcs11::new(settings) })
+            let engine = if one { Pkcs11::for_one_question(settings) } else { Pkcs11::new(settings) };
+            answer(match token.tries.as_deref().and_then(TriesFile::open) {
+                Some(file) => engine.remembering_in(&file),
+                None => engine,
+            })
         }),
     };
     match result {
@@ -216,7 +224,7 @@ fn answer(mut engine: Pkcs11) -> Result<usize, String> {
         let (verb, file) = line.split_once(' ').unwrap_or((&line, ""));
         let read = || std::fs::read(file).ok().and_then(DeviceBlob::new).ok_or_else(|| format!("no blob in {file}"));
         let told = match verb {
-            "seal" => match engine.seal(&secret(), &right_auth(), &SealPolicy::None) {
+            "seal" => match engine.seal(&secret(), &right_auth(), &SealPolicy::None, None) {
                 Ok(blob) => std::fs::write(file, blob.as_bytes())
                     .map(|()| "ok".to_owned())
                     .map_err(|error| error.to_string())?,

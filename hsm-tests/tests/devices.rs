@@ -1,6 +1,7 @@
 //! The suite on real devices of software: swtpm, SoftHSM with two of the mechanisms, NSS's softoken with the third. And every
 //! fault of a token, had for real.
 #![allow(
+    dead_code,
     missing_docs,
     unreachable_pub,
     clippy::unwrap_used,

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use http::Response;
+use http::{HeaderMap, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
@@ -30,16 +31,37 @@ impl Admission {
 
 type Call = Pin<Box<dyn Future<Output = Result<Response<Body>, std::convert::Infallible>> + Send>>;
 
+/// What the client says that it waits for (gRPC over HTTP/2, "Timeout": up to eight digits and a unit).
+pub(super) fn limit_of(headers: &HeaderMap) -> Option<Duration> {
+    const DIGITS_MAX: usize = 8;
+    let (unit, digits) = headers.get("grpc-timeout")?.as_bytes().split_last()?;
+    let is_number = (1..=DIGITS_MAX).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    let count: u64 = std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(count * 3600)),
+        b'M' => Some(Duration::from_secs(count * 60)),
+        b'S' => Some(Duration::from_secs(count)),
+        b'm' => Some(Duration::from_millis(count)),
+        b'u' => Some(Duration::from_micros(count)),
+        b'n' => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
 /// A call that was admitted. Most are answered at the first poll and never see a timer.
 pub(super) struct Admitted {
     call: Call,
+    /// Of the client, if it is below ours.
+    limit: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Admitted {
-    pub(super) fn new(call: Call, permit: OwnedSemaphorePermit) -> Self {
-        Self { call, deadline: None, _permit: permit }
+    /// With the client's own limit, if it has said one.
+    pub(super) fn new(call: Call, permit: OwnedSemaphorePermit, limit: Option<Duration>) -> Self {
+        let limit = limit.map_or(CALL_TIMEOUT, |limit| limit.min(CALL_TIMEOUT));
+        Self { call, limit, deadline: None, _permit: permit }
     }
 }
 
@@ -52,7 +74,35 @@ impl Future for Admitted {
             status::mend(&mut response);
             return Poll::Ready(response);
         }
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(CALL_TIMEOUT)));
-        deadline.as_mut().poll(cx).map(|()| status::too_slow().into_http())
+        let limit = self.limit;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(limit)));
+        deadline.as_mut().poll(cx).map(|()| {
+            let late = if limit < CALL_TIMEOUT { status::past_deadline() } else { status::too_slow() };
+            late.into_http()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_limit_is_what_grpc_calls_one_and_anything_else_is_none() {
+        let of = |text: &'static str| {
+            limit_of(&HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-timeout"),
+                HeaderValue::from_static(text),
+            )]))
+        };
+        assert_eq!(of("3S"), Some(Duration::from_secs(3)));
+        assert_eq!(of("2999871u"), Some(Duration::from_micros(2_999_871)));
+        assert_eq!(of("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for none in ["", "S", "3", "3s", "-3S", "+3S", "999999999S", "3 S"] {
+            assert_eq!(of(none), None, "{none:?}");
+        }
+        assert_eq!(limit_of(&HeaderMap::new()), None);
     }
 }

@@ -11,6 +11,16 @@ use tonic_prost::{ProstCodec, ProstEncoder};
 
 use super::status;
 
+/// Bytes that are taken for each message before it is known how long it is: those of most. tonic takes 8 KiB, which an answer keeps for
+/// as long as nobody takes it.
+const USUAL_BYTES: usize = 512;
+/// tonic's own.
+const YIELD_BYTES: usize = 32 * 1024;
+
+fn buffers() -> BufferSettings {
+    BufferSettings::new(USUAL_BYTES, YIELD_BYTES)
+}
+
 /// Named by the generated code.
 pub(crate) struct KmsCodec<T, U>(PhantomData<(T, U)>);
 
@@ -31,7 +41,7 @@ where
     type Decoder = KmsDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(BufferSettings::default())
+        ProstCodec::<T, U>::raw_encoder(buffers())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -45,6 +55,10 @@ pub(crate) struct KmsDecoder<U>(PhantomData<U>);
 impl<U: Message + Default> Decoder for KmsDecoder<U> {
     type Item = U;
     type Error = Status;
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
+    }
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         U::decode(buffer).map(Some).map_err(|_| status::not_a_message())

@@ -13,11 +13,21 @@ use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, umask};
 
-use crate::types::Class;
+use crate::types::{Class, Owner};
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
+    /// Its owner could replace the socket.
+    #[error("the folder {path} belongs to {owner}, and this runs as {own}", path = path.display())]
+    ForeignFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: Owner,
+        /// As whom we run.
+        own: Owner,
+    },
     /// The supervisor's descriptor is not one.
     #[error("the supervisor handed over something else than one listening unix socket")]
     Activation(#[source] io::Error),
@@ -57,7 +67,9 @@ impl ListenError {
     pub fn class(&self) -> Class {
         match self {
             Self::InUse { .. } | Self::Io { .. } => Class::Unavailable,
-            Self::Activation(_) | Self::OpenFolder { .. } | Self::Occupied { .. } => Class::Misconfigured,
+            Self::Activation(_) | Self::ForeignFolder { .. } | Self::OpenFolder { .. } | Self::Occupied { .. } => {
+                Class::Misconfigured
+            }
         }
     }
 
@@ -65,6 +77,9 @@ impl ListenError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Activation(_) => "give the socket unit exactly one ListenStream= with a path",
+            Self::ForeignFolder { .. } => {
+                "start this as the folder's owner (`setpriv --reuid`, `User=` of the unit), or name a socket in another folder: only root and the own user are trusted with one"
+            }
             Self::InUse { .. } => "stop the other process, or give each a socket of its own",
             Self::Io { .. } => {
                 "look at the folder: does it exist, may our user write to it, is the path shorter than 108 bytes"
@@ -89,11 +104,28 @@ pub fn from_supervisor() -> Result<Option<UnixListener>, ListenError> {
 
 /// Makes the socket with `mode`. Call before other threads exist: the umask is the process's.
 pub fn bind(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
-    bind_for(path, mode, None)
+    bind_for(path, mode, Owners::default())
 }
 
-/// The same for another owner, whom root becomes next.
-pub fn bind_for(path: &Path, mode: u32, owner: Option<u32>) -> Result<UnixListener, ListenError> {
+/// The same in a folder that is its owner's alone, if it has to be made.
+pub fn bind_apart(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+    let made = path.parent().map(|folder| DirBuilder::new().mode(0o700).create(folder));
+    // Whatever kept it from being made is found once more, and said.
+    drop(made);
+    bind(path, mode)
+}
+
+/// To whom a socket is given; absent: as the kernel makes it, by our own user and group and by those of a folder with a set group.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Owners {
+    /// Whom root becomes next.
+    pub user: Option<u32>,
+    /// Who may connect, by the mode.
+    pub group: Option<u32>,
+}
+
+/// The same for others.
+pub fn bind_for(path: &Path, mode: u32, owners: Owners) -> Result<UnixListener, ListenError> {
     let fail = |what, at: &Path, source| ListenError::Io { what, path: at.to_owned(), source };
     let folder = path.parent().unwrap_or(Path::new("/"));
     check_folder(folder)?;
@@ -107,8 +139,9 @@ pub fn bind_for(path: &Path, mode: u32, owner: Option<u32>) -> Result<UnixListen
     let bound = UnixListener::bind(&temporary);
     umask(old);
     let listener = bound.map_err(|source| fail("bind", &temporary, source))?;
-    if owner.is_some() {
-        std::os::unix::fs::chown(&temporary, owner, None).map_err(|source| fail("give away", &temporary, source))?;
+    let Owners { user, group } = owners;
+    if user.is_some() || group.is_some() {
+        std::os::unix::fs::chown(&temporary, user, group).map_err(|source| fail("give away", &temporary, source))?;
     }
     fs::rename(&temporary, path).map_err(|source| fail("rename to", path, source))?;
     Ok(listener)
@@ -121,8 +154,12 @@ fn check_folder(folder: &Path) -> Result<(), ListenError> {
         _ => {}
     }
     let meta = fs::metadata(folder).map_err(|source| fail("look at", source))?;
-    let owned = meta.uid() == 0 || meta.uid() == nix::unistd::geteuid().as_raw();
-    if owned && meta.mode() & 0o022 == 0 { Ok(()) } else { Err(ListenError::OpenFolder { path: folder.to_owned() }) }
+    let (owner, own, path) = (Owner::of(&meta), Owner::own(), folder.to_owned());
+    match (owner.is_root() || owner.is(own), meta.mode() & 0o022) {
+        (_, mode) if mode != 0 => Err(ListenError::OpenFolder { path }),
+        (false, _) => Err(ListenError::ForeignFolder { path, owner, own }),
+        (true, _) => Ok(()),
+    }
 }
 
 /// A process that was killed while it started a child is survived, until the child's exec, by a copy of its descriptors.
@@ -181,5 +218,18 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(bind(&path, 0o660), Err(ListenError::OpenFolder { .. })));
+    }
+
+    #[test]
+    fn a_folder_of_another_user_is_refused_with_both_names() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can give a folder away");
+            return;
+        }
+        let folder = folder();
+        std::os::unix::fs::chown(folder.path(), Some(1), Some(1)).unwrap();
+        let error = bind(&folder.path().join("kms.sock"), 0o660).unwrap_err();
+        assert!(error.to_string().ends_with(", and this runs as root"), "{error}");
+        assert!(!error.to_string().contains("can be written to by other users"), "{error}");
     }
 }

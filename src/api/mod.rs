@@ -1,17 +1,19 @@
 //! The KMS API: v2 and v1beta1 on one unix socket. Alone names tonic and HTTP servers; the messages are those of `kms`.
 //!
 //! ```text
-//! listen ▶ peer check ▶ authority fix ▶ HTTP/2 (hyper) ▶ admission ▶ v1 | v2 adapter ▶ keyring
+//! listen ▶ peer check ▶ paced reads ▶ authority fix ▶ HTTP/2 (hyper) ▶ admission ▶ v1 | v2 adapter ▶ keyring
 //! ```
 //!
 //! Everything runs on one thread: a call is microseconds of work in memory. The only wait is for a block of uses (`keyring::uses`).
 
 mod admission;
+mod answer;
 pub mod authority;
 pub(crate) mod codec;
 mod connections;
 pub mod limits;
 pub mod listen;
+mod paced;
 mod pb;
 pub mod probe;
 mod serve;

@@ -1,6 +1,7 @@
 //! The accept loop and what happens on one connection.
 
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +15,18 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
-use tonic::body::Body;
 use tower_service::Service;
 
 use super::Settings;
-use super::admission::{Admission, Admitted};
+use super::admission::{Admission, Admitted, limit_of};
+use super::answer::Answer;
 use super::authority::AuthorityFix;
 use super::connections::{Connections, Heard, Registered, Slot};
 use super::limits::{
-    CONNECTIONS_MAX, DESCRIPTORS_RESERVED, DRAIN_TIMEOUT, HEADER_LIST_MAX_BYTES, MESSAGE_MAX_BYTES,
-    STREAMS_PER_CONNECTION_MAX,
+    CALLS_IN_FLIGHT_MAX, CONNECTIONS_MAX, DESCRIPTORS_RESERVED, DRAIN_TIMEOUT, HEADER_LIST_MAX_BYTES,
+    MESSAGE_MAX_BYTES, STREAMS_PER_CONNECTION_MAX,
 };
+use super::paced::Paced;
 use super::pb::v1beta1::key_management_service_server::KeyManagementServiceServer as V1Server;
 use super::pb::v2::key_management_service_server::KeyManagementServiceServer as V2Server;
 use super::status;
@@ -90,7 +92,8 @@ impl Server {
                 Ok((stream, _)) if self.is_allowed(&stream) => {
                     let (registered, evicted) = self.connections.add();
                     if let Some(slot) = evicted {
-                        emit(&Event::ConnectionEvicted { open: self.connections.count() });
+                        let open = self.connections.count();
+                        emit(&Event::ConnectionEvicted { open, reason: "too many connections" });
                         slot.close.notify_one();
                     }
                     tasks.spawn(serve_connection(stream, registered, self.services.clone(), shutdown.clone()));
@@ -120,7 +123,7 @@ impl Server {
 
 async fn serve_connection(stream: UnixStream, registered: Registered, services: Services, mut shutdown: Shutdown) {
     let slot = Arc::clone(&registered.0);
-    let io = TokioIo::new(AuthorityFix::new(Heard::new(stream, Arc::clone(&slot))));
+    let io = TokioIo::new(AuthorityFix::new(Paced::new(Heard::new(stream, Arc::clone(&slot)), Arc::clone(&slot))));
     let calls = Arc::clone(&slot);
     let service = service_fn(move |request| call(services.clone(), Arc::clone(&calls), request));
     let mut connection = std::pin::pin!(
@@ -130,31 +133,46 @@ async fn serve_connection(stream: UnixStream, registered: Registered, services: 
             .max_header_list_size(HEADER_LIST_MAX_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            // h2 counts what an honest client does in a slow moment as an attack: 20 calls that were cancelled before they were begun,
+            // and 1,024 resets of ours in the life of a connection, which is weeks. `Paced` bounds the memory of both, and what
+            // remains is less work than a call.
+            .max_pending_accept_reset_streams(CALLS_IN_FLIGHT_MAX)
+            .max_local_error_reset_streams(None)
             .serve_connection(io, service)
     );
+    let turns = poll_fn(|cx| {
+        slot.begin_turn();
+        connection.as_mut().poll(cx)
+    });
     tokio::select! {
         // The peer's own end of the connection: nothing that anybody has to act on.
-        _ = connection.as_mut() => return,
+        _ = turns => return,
         () = slot.close.notified() => return,
         _ = shutdown.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
     }
-    let _ = connection.await;
+    let turns = poll_fn(|cx| {
+        slot.begin_turn();
+        connection.as_mut().poll(cx)
+    });
+    let _ = turns.await;
 }
 
 async fn call(
     mut services: Services,
     slot: Arc<Slot>,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> Result<Response<Answer>, Infallible> {
     slot.note_call();
+    let answer = |response| Ok(Answer::of(response, &slot));
     let Some(permit) = services.admission.admit() else {
-        return Ok(status::too_many_calls().into_http());
+        return answer(status::too_many_calls().into_http());
     };
+    let limit = limit_of(request.headers());
     let path = request.uri().path();
     let call = match (&mut services.v2, &mut services.v1) {
         (Some(v2), _) if path.starts_with("/v2.KeyManagementService/") => v2.call(request),
         (_, Some(v1)) if path.starts_with("/v1beta1.KeyManagementService/") => v1.call(request),
-        _ => return Ok(status::unknown_method().into_http()),
+        _ => return answer(status::unknown_method().into_http()),
     };
-    Ok(Admitted::new(call, permit).await)
+    answer(Admitted::new(call, permit, limit).await)
 }

@@ -58,6 +58,9 @@ const fn sentence(error: &KeyringError) -> &'static str {
                 "nodeseal: corrupt: no provider opens the wraps of the ciphertext; see the log of nodeseald"
             }
         },
+        KeyringError::AwaitsBundle => {
+            "nodeseal: unavailable: this node waits for the keys of another node; see `nodeseal status`"
+        }
         KeyringError::Waiting => {
             "nodeseal: unavailable: no provider has wrapped a key of this node yet; see the log of nodeseald"
         }
@@ -71,13 +74,13 @@ const fn sentence(error: &KeyringError) -> &'static str {
 /// Logs the failure of a call and gives what its caller may know.
 pub(super) fn refuse(op: &'static str, uid: &str, error: &KeyringError) -> Status {
     let class = error.class();
-    emit(&Event::RequestRefused { op, uid, class, error: &Chain(error).to_string() });
+    emit(&Event::RequestRefused { op, uid, class, error: &Chain(error) });
     Status::new(code(class), sentence(error))
 }
 
 /// A field of the request breaks the contract.
 pub(super) fn bad_field(op: &'static str, uid: &str, sentence: &'static str) -> Status {
-    emit(&Event::RequestRefused { op, uid, class: Class::Corrupt, error: sentence });
+    emit(&Event::RequestRefused { op, uid, class: Class::Corrupt, error: &sentence });
     Status::invalid_argument(sentence)
 }
 
@@ -89,6 +92,11 @@ pub(super) fn not_a_message() -> Status {
 /// The call did not arrive whole in time.
 pub(super) fn too_slow() -> Status {
     Status::deadline_exceeded("nodeseal: unavailable: the request did not arrive in time")
+}
+
+/// The client's own limit has passed; it has most likely gone.
+pub(super) fn past_deadline() -> Status {
+    Status::deadline_exceeded("nodeseal: unavailable: the call was not finished within the client's deadline")
 }
 
 /// More calls at once than `limits::CALLS_IN_FLIGHT_MAX`.

@@ -1,11 +1,10 @@
 //! The closed list of events (docs/audit-events.md says the same). Names are `noun.verb_past`; fields carry their unit.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
-use tracing::{debug, error, info, warn};
-
-use crate::types::{Class, CredentialName, KekId, KeyId};
+use crate::types::{Class, CredentialName, KekId, KeyId, RootId};
 
 /// Something that happened, and that an operator or auditor may ask for.
 pub enum Event<'a> {
@@ -30,10 +29,12 @@ pub enum Event<'a> {
         /// What and why.
         text: &'a str,
     },
-    /// The longest idle connection was closed to make room.
+    /// A connection was closed to make room.
     ConnectionEvicted {
         /// How many are open.
         open: usize,
+        /// Why.
+        reason: &'static str,
     },
     /// A credential was stored, in place of an older one if there was one.
     CredentialSealed {
@@ -53,6 +54,64 @@ pub enum Event<'a> {
     EpochRefused {
         /// Which one.
         key_id: &'a KeyId,
+    },
+    /// A stored time lies in the future: the clock was wrong then, or is now.
+    ClockDoubted {
+        /// Seconds since 1970, of the active KEK.
+        activated: u64,
+        /// Seconds since 1970, by the clock now.
+        now: u64,
+    },
+    /// The device did not answer in time, and the sealer ended, so that its supervisor starts it anew.
+    DeviceStuck {
+        /// What was asked.
+        question: &'static str,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// Another program's key is where the storage root key was, and ours was made for the moment. Told once a start.
+    HandleTaken {
+        /// Where.
+        handle: u32,
+        /// The Name of what is there.
+        found: &'a str,
+    },
+    /// A bound was reached, and what is above it is left out. Told once a start.
+    LimitReached {
+        /// Of what.
+        what: &'static str,
+        /// The bound.
+        limit: usize,
+    },
+    /// Everything lies under another node root from now on.
+    RootRenewed {
+        /// The one that was left.
+        old: &'a RootId,
+        /// The one that counts.
+        new: &'a RootId,
+    },
+    /// The device would not open the node root at the next start, or its counter does not fit.
+    SealWouldNotOpen {
+        /// Of the failure.
+        class: Class,
+        /// The whole chain.
+        error: &'a str,
+        /// What to do.
+        hint: &'a str,
+    },
+    /// Another seal of the node root lies on the disk than the one that was made last.
+    SealOther {
+        /// As the file says.
+        generation: u64,
+        /// As the state says.
+        expected: u64,
+    },
+    /// The disk is full, and room that was kept for this was used.
+    StateDiskFull,
+    /// A file was damaged or lost, and was written anew from its other generation or from memory.
+    StateRepaired {
+        /// Which file.
+        file: &'a str,
     },
     /// A new key_id is reported from now on.
     KeyActivated {
@@ -98,6 +157,23 @@ pub enum Event<'a> {
         keys: usize,
         /// As the other node calls itself.
         node: &'a str,
+    },
+    /// The identity of another node was compared and is trusted from now on.
+    MemberAdded {
+        /// As the other node calls itself.
+        node: &'a str,
+        /// What the operator has compared.
+        fingerprint: &'a str,
+    },
+    /// A node is given no keys any more, and none are taken from it.
+    MemberRemoved {
+        /// As it called itself.
+        node: &'a str,
+    },
+    /// Nobody read the log for a while.
+    LogDropped {
+        /// How many are missing before this one.
+        lines: u64,
     },
     /// A key page could not be locked.
     MemoryUnlocked,
@@ -149,7 +225,7 @@ pub enum Event<'a> {
         /// Of the failure.
         class: Class,
         /// The whole chain.
-        error: &'a str,
+        error: &'a dyn Display,
     },
     /// The process has confined itself for good.
     SandboxApplied {
@@ -235,124 +311,4 @@ pub enum Event<'a> {
         /// What to do.
         hint: &'a str,
     },
-}
-
-/// Writes the event to the log.
-pub fn emit(event: &Event<'_>) {
-    match event {
-        Event::ConfigRefused { reason, error, hint } => error!(event = "config.refused", reason, error, hint),
-        Event::ConfigReloaded { reason } => info!(event = "config.reloaded", reason),
-        Event::ConfigWarned { key, text } => warn!(event = "config.warned", key, text),
-        Event::ConnectionEvicted { open } => warn!(event = "connection.evicted", open),
-        Event::CredentialSealed { name } => info!(event = "credential.sealed", %name),
-        Event::DekServed { op, uid, key_id } => {
-            debug!(event = "dek.served", op, uid, key_id = key_id.metric_hash());
-        }
-        Event::EpochRefused { key_id } => error!(
-            event = "epoch.refused",
-            %key_id,
-            hint = "this set of keys was left before: raise write.epoch on all nodes"
-        ),
-        Event::KeyActivated { kek, key_id } => {
-            info!(event = "key.activated", %kek, %key_id, key_id_hash = key_id.metric_hash());
-        }
-        Event::KeyCreated { kek } => info!(event = "key.created", %kek),
-        Event::KeyRetired { kek, state } => warn!(event = "key.retired", %kek, state),
-        Event::KeyOverdue { kek } => warn!(
-            event = "key.overdue",
-            %kek,
-            hint = "other nodes have this KEK too: `nodeseal keys rotate` on one, a bundle to each of the others, then `nodeseal keys activate` on all"
-        ),
-        Event::KeysAccepted { keys, kek } => warn!(event = "keys.accepted", keys, %kek),
-        Event::KeysGiven { keys, node } => warn!(event = "keys.given", keys, node),
-        Event::KeysRecovered { keys, kek } => warn!(event = "keys.recovered", keys, %kek),
-        Event::MemoryUnlocked => warn!(
-            event = "memory.unlocked",
-            hint = "raise the limit of locked memory (LimitMEMLOCK=8M): keys could reach swap"
-        ),
-        Event::PeerRefused { peer_uid, peer_pid, socket } => {
-            warn!(event = "peer.refused", peer_uid, peer_pid, socket = %socket.display());
-        }
-        Event::ProviderFailed { provider, class, error, hint } => {
-            warn!(event = "provider.failed", provider, class = class.label(), error, hint);
-        }
-        Event::ProviderKeySeen { provider, version } => info!(event = "provider.key_seen", provider, version),
-        Event::ProviderRecovered { provider } => info!(event = "provider.recovered", provider),
-        Event::ProviderWentBack { provider, version } => warn!(
-            event = "provider.went_back",
-            provider,
-            version,
-            hint = "see whether an old backup or replica of the provider answers; what it wraps now is not counted on"
-        ),
-        Event::RequestRefused { op, uid, class, error } => {
-            warn!(event = "request.refused", op, uid, class = class.label(), error);
-        }
-        Event::SandboxApplied {
-            program,
-            uid,
-            no_capabilities,
-            landlock,
-            landlock_abi,
-            seccomp,
-            memory,
-            is_whole: true,
-        } => {
-            info!(event = "sandbox.applied", program, uid, no_capabilities, landlock, landlock_abi, seccomp, memory);
-        }
-        Event::SandboxApplied {
-            program,
-            uid,
-            no_capabilities,
-            landlock,
-            landlock_abi,
-            seccomp,
-            memory,
-            is_whole: false,
-        } => {
-            warn!(
-                event = "sandbox.applied",
-                program,
-                uid,
-                no_capabilities,
-                landlock,
-                landlock_abi,
-                seccomp,
-                memory,
-                hint = "this kernel confines the process in part only: docs/operations/hardening.md"
-            )
-        }
-        Event::SealOpened { keys, took } => {
-            info!(event = "seal.opened", keys, took_ms = millis(*took));
-        }
-        Event::SealRefused { class, error, hint, retry_in } => {
-            error!(event = "seal.refused", class = class.label(), error, hint, retry_in_ms = millis(*retry_in));
-        }
-        Event::SealRenewed { backend, policy } => info!(event = "seal.renewed", backend, policy),
-        Event::ServiceReady { socket } => info!(event = "service.ready", socket = %socket.display()),
-        Event::ServiceStarted { program } => {
-            info!(event = "service.started", program, version = env!("CARGO_PKG_VERSION"), pid = std::process::id());
-        }
-        Event::ServiceStopping { reason } => info!(event = "service.stopping", reason),
-        Event::StateFellBack { file } => warn!(
-            event = "state.fell_back",
-            file,
-            hint = "the newest generation is damaged: look at the disk, and keep a backup"
-        ),
-        Event::StateUnguarded => warn!(
-            event = "state.unguarded",
-            hint = "rollback = \"tpm-counter\" takes effect with the next `nodeseal reseal`"
-        ),
-        Event::WrapOwed { kek, provider, error } => warn!(
-            event = "wrap.owed",
-            %kek,
-            provider,
-            error,
-            hint = "it is made as soon as the provider answers; `nodeseal status` shows what is owed"
-        ),
-        Event::StateTroubled { what, error, hint } => error!(event = "state.troubled", what, error, hint),
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,8 +1,20 @@
-//! Sets tracing up: text or JSON lines on standard error, which systemd and every other supervisor collects.
+//! Sets tracing up: text or JSON lines on standard error, which systemd and every other supervisor collects. A reader that stands
+//! still costs lines, which are counted, and stops nobody.
+
+use std::io;
+use std::time::Duration;
 
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt;
+
+use super::ring::Ring;
+use super::{Event, emit, repeat};
+
+static RING: Ring = Ring::new();
+
+/// For what is still to be written at the end of a process.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -46,10 +58,40 @@ impl From<Level> for LevelFilter {
 
 /// For the whole process, once; a second call (in tests) changes nothing.
 pub fn start(format: Format, level: Level) {
-    let builder = fmt().with_writer(std::io::stderr).with_max_level(LevelFilter::from(level)).with_target(false);
+    let builder = fmt().with_writer(|| Line).with_max_level(LevelFilter::from(level)).with_target(false);
     let started = match format {
         Format::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
         Format::Text => builder.with_ansi(false).try_init(),
     };
     drop(started);
+}
+
+/// From now on lines are written by a thread of their own. Once the process is confined: threads before are not.
+pub fn write_beside() {
+    RING.write_beside(|lines| emit(&Event::LogDropped { lines }), || repeat::tell(false));
+}
+
+/// Lines that were dropped since the start, because nobody read them.
+pub fn dropped() -> u64 {
+    RING.dropped()
+}
+
+/// Before the process ends: what was logged is written, unless nobody reads it.
+pub fn flush() {
+    repeat::tell(true);
+    RING.flush(FLUSH_TIMEOUT);
+}
+
+/// Takes whole lines, as tracing writes them.
+struct Line;
+
+impl io::Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        RING.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -4,24 +4,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::pcr_lint::lint;
-use super::{Config, Problem, Seal, pkcs11, providers, raw, sandbox};
+use super::{Config, Problem, Seal, pkcs11, providers, raw, sandbox, sockets};
 use crate::api::{self, V2Version};
 use crate::envelope::Api;
 use crate::keyring::MaxAge;
 use crate::sealer::settings::{
     DEFAULT_COUNTER_INDEX, DEFAULT_PARENT_HANDLE, OWNER_NV_INDICES, OWNER_PERSISTENT_HANDLES, TpmDevice, TpmSettings,
 };
-use crate::types::{Backend, PcrBank, PcrSet, SealPolicy};
+use crate::types::{Backend, OVERFLOW_UID, PcrBank, PcrSet, SealPolicy};
 
 /// The only version of the file so far.
 const VERSION: i64 = 1;
 /// FHS: variable state of a service.
 const STATE_DIR: &str = "/var/lib/nodeseal";
-/// The whole directory is mounted into API-server pods, so the control socket is closed by its mode, not by its place.
+/// Its directory is mounted into API-server pods.
 const KMS_SOCKET: &str = "/run/nodeseal/kms.sock";
-const CONTROL_SOCKET: &str = "/run/nodeseal/control.sock";
 /// In-kernel resource manager; /dev/tpm0 has one user at a time.
 const TPM_DEVICE: &str = "/dev/tpmrm0";
+const TPM_DEVICES: &str = "/dev/tpmrm";
 /// Collects problems; every check goes on after one.
 #[derive(Default)]
 pub(super) struct Problems(Vec<Problem>);
@@ -29,6 +29,10 @@ pub(super) struct Problems(Vec<Problem>);
 impl Problems {
     pub(super) fn add(&mut self, key: &str, text: impl Into<String>) {
         self.0.push(Problem { key: key.to_owned(), text: text.into() });
+    }
+
+    pub(super) fn as_mut(&mut self) -> &mut Vec<Problem> {
+        &mut self.0
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -40,7 +44,8 @@ impl Problems {
     }
 }
 
-pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>> {
+/// `systemd`: the version that this machine has, as far as it is known.
+pub(super) fn check(path: &Path, file: raw::File, systemd: Option<u32>) -> Result<Config, Vec<Problem>> {
     let raw::File { version, cluster, state_dir, listen, control, seal, local_kek, log, sandbox, watch, .. } = file;
     let (provider, write, decrypt) = (file.provider, file.write, file.decrypt);
     let mut problems = Problems::default();
@@ -61,24 +66,35 @@ pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>
     };
     let state_dir = absolute(&mut problems, "state_dir", state_dir, STATE_DIR);
     let listen = check_listen(&mut problems, &mut warnings, listen);
-    let control_socket = absolute(&mut problems, "control.socket", control.socket, CONTROL_SOCKET);
-    let seal = check_seal(&mut problems, &mut warnings, seal);
+    let control = sockets::control(&mut problems, control);
+    let control_socket = control.as_ref().map(|control| control.socket.as_path());
+    let status_socket = control.as_ref().map(|control| control.status_socket.as_path());
+    let seal = check_seal(&mut problems, &mut warnings, seal, systemd);
+    let sealers = seal.as_ref().and_then(|seal| seal.socket.as_deref());
+    let all = [
+        ("listen.socket", listen.as_ref().map(|listen| listen.socket.as_path())),
+        ("control.socket", control_socket),
+        ("control.status_socket", status_socket),
+        ("seal.socket", sealers),
+    ];
+    let all: Vec<_> = all.into_iter().filter_map(|(key, path)| Some((key, path?))).collect();
+    sockets::check_apart(&mut problems, &all);
+    control_socket.iter().for_each(|socket| sockets::warn_of_pods(warnings.as_mut(), socket));
+    state_dir.iter().for_each(|folder| sockets::warn_of_memory(warnings.as_mut(), folder));
     let has_local_kek = local_kek.enabled.unwrap_or(true);
     let max_age = check_local_kek(&mut problems, local_kek);
     let sandbox = sandbox::check(&mut problems, &mut warnings, sandbox);
     let providers = providers::check(&mut problems, &mut warnings, provider, write, decrypt, has_local_kek);
-    if let (Some(seal), Some(listen), Some(control), Some(Some(providers))) =
-        (&seal, &listen, &control_socket, &providers)
-    {
-        let own = [listen.socket.as_path(), control];
+    if let (Some(seal), Some(listen), Some(control), Some(Some(providers))) = (&seal, &listen, &control, &providers) {
+        let own = [listen.socket.as_path(), &control.socket, &control.status_socket];
         providers::check_beside(&mut problems, &mut warnings, &providers.list, seal, &own);
     }
-    match (cluster, state_dir, listen, control_socket, seal, max_age, providers, sandbox) {
+    match (cluster, state_dir, listen, control, seal, max_age, providers, sandbox) {
         (
             Some(cluster),
             Some(state_dir),
             Some(listen),
-            Some(control_socket),
+            Some(control),
             Some(seal),
             Some(max_age),
             Some(providers),
@@ -89,7 +105,9 @@ pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>
             cluster,
             state_dir,
             listen,
-            control_socket,
+            control_socket: control.socket,
+            status_socket: control.status_socket,
+            status_group: control.status_group,
             seal,
             max_age,
             providers,
@@ -104,7 +122,7 @@ pub(super) fn check(path: &Path, file: raw::File) -> Result<Config, Vec<Problem>
 
 fn check_listen(problems: &mut Problems, warnings: &mut Problems, listen: raw::Listen) -> Option<api::Settings> {
     let raw::Listen { socket, mode, allow_users, apis, v2_version } = listen;
-    let socket = absolute(problems, "listen.socket", socket, KMS_SOCKET);
+    let socket = sockets::own(problems, "listen.socket", socket, KMS_SOCKET);
     let mode = check_mode(problems, mode);
     let users = allow_users.unwrap_or_else(|| vec![toml::Value::String("root".into())]);
     if users.is_empty() {
@@ -113,9 +131,6 @@ fn check_listen(problems: &mut Problems, warnings: &mut Problems, listen: raw::L
     }
     let uids: Vec<u32> =
         users.iter().enumerate().filter_map(|(index, user)| check_user(problems, index, user)).collect();
-    if uids.contains(&NOBODY) {
-        problems.add("listen.allow_users", "names uid 65534, which stands for every unmapped user: remove it");
-    }
     let apis = check_apis(problems, apis);
     if apis.as_ref().is_some_and(|apis| apis.as_slice() == [Api::V1]) {
         warnings.add("listen.apis", "only v1beta1, which Kubernetes has deprecated since 1.28");
@@ -130,9 +145,6 @@ fn check_listen(problems: &mut Problems, warnings: &mut Problems, listen: raw::L
     };
     Some(api::Settings { socket: socket?, mode: mode?, allow_uids: uids, apis: apis?, v2_version: v2_version? })
 }
-
-/// The kernel's overflow uid (/proc/sys/kernel/overflowuid).
-const NOBODY: u32 = 65_534;
 
 fn check_mode(problems: &mut Problems, mode: Option<String>) -> Option<u32> {
     let Some(text) = mode else { return Some(api::Settings::DEFAULT_MODE) };
@@ -149,16 +161,25 @@ fn check_user(problems: &mut Problems, index: usize, user: &toml::Value) -> Opti
     problems.keep(&format!("listen.allow_users[{index}]"), uid_of(user))
 }
 
-/// A user's name or number.
+/// The name or number of a user who is let in.
 pub(super) fn uid_of(user: &toml::Value) -> Result<u32, String> {
-    match user {
-        toml::Value::Integer(uid) => u32::try_from(*uid).map_err(|_| "is no uid".to_owned()),
+    let uid = match user {
+        // The last one is no user: (uid_t) -1 means "none" to the kernel.
+        toml::Value::Integer(uid) => {
+            u32::try_from(*uid).ok().filter(|uid| *uid != u32::MAX).ok_or_else(|| "is no uid".to_owned())
+        }
         toml::Value::String(name) => match nix::unistd::User::from_name(name) {
             Ok(Some(user)) => Ok(user.uid.as_raw()),
             Ok(None) | Err(_) => Err(format!("there is no user {name:?} on this machine")),
         },
         _ => Err("is a user's name or a uid".to_owned()),
+    }?;
+    if uid == OVERFLOW_UID {
+        let text = "is uid 65534, which stands for every user whom nodeseald's user namespace does not show: name the user \
+                    that it really is, and write PrivateUsers=identity (systemd 257) or =no by a drop-in";
+        return Err(text.to_owned());
     }
+    Ok(uid)
 }
 
 fn check_apis(problems: &mut Problems, apis: Option<Vec<String>>) -> Option<Vec<Api>> {
@@ -177,7 +198,7 @@ fn check_apis(problems: &mut Problems, apis: Option<Vec<String>>) -> Option<Vec<
     Some(found)
 }
 
-fn check_seal(problems: &mut Problems, warnings: &mut Problems, seal: raw::Seal) -> Option<Seal> {
+fn check_seal(problems: &mut Problems, warnings: &mut Problems, seal: raw::Seal, systemd: Option<u32>) -> Option<Seal> {
     let raw::Seal { backend, socket, tpm2, pkcs11 } = seal;
     let backend = match backend {
         None => Some(Backend::Tpm2),
@@ -185,10 +206,14 @@ fn check_seal(problems: &mut Problems, warnings: &mut Problems, seal: raw::Seal)
     };
     let pkcs11 = pkcs11::check(problems, warnings, pkcs11, backend, socket.is_some());
     let socket = match socket {
-        Some(path) => Some(absolute(problems, "seal.socket", Some(path), "")?),
+        Some(path) => Some(sockets::own(problems, "seal.socket", Some(path), "")?),
         None => None,
     };
-    let policy = check_policy(problems, warnings, &tpm2);
+    let policy = check_policy(problems, warnings, &tpm2, systemd);
+    if tpm2.device.as_deref().is_some_and(|device| device.starts_with("/dev/tpm") && !device.starts_with(TPM_DEVICES)) {
+        warnings
+            .add("seal.tpm2.device", "has one user at a time, and other programs want it too: write \"/dev/tpmrm0\"");
+    }
     let device = problems.keep("seal.tpm2.device", tpm2.device.as_deref().unwrap_or(TPM_DEVICE).parse::<TpmDevice>());
     let parent_handle = match tpm2.parent_handle {
         None => Some(DEFAULT_PARENT_HANDLE),
@@ -241,7 +266,12 @@ fn check_rollback(problems: &mut Problems, tpm2: &raw::Tpm2) -> Option<Option<u3
     }
 }
 
-fn check_policy(problems: &mut Problems, warnings: &mut Problems, tpm2: &raw::Tpm2) -> Option<SealPolicy> {
+fn check_policy(
+    problems: &mut Problems,
+    warnings: &mut Problems,
+    tpm2: &raw::Tpm2,
+    systemd: Option<u32>,
+) -> Option<SealPolicy> {
     match (tpm2.policy.as_deref().unwrap_or("none"), &tpm2.pcrs) {
         ("none", None) if tpm2.pcr_bank.is_none() => Some(SealPolicy::None),
         ("none", _) => {
@@ -263,14 +293,14 @@ fn check_policy(problems: &mut Problems, warnings: &mut Problems, tpm2: &raw::Tp
             };
             let numbers: Vec<u8> = numbers.iter().map(|number| u8::try_from(*number).unwrap_or(u8::MAX)).collect();
             let pcrs = problems.keep("seal.tpm2.pcrs", PcrSet::from_numbers(&numbers))?;
-            let lint = lint(pcrs);
+            let lint = lint(pcrs, systemd);
             for number in &lint.refused {
                 problems.add(
                     "seal.tpm2.pcrs",
                     format!("PCR {number} can be reset by software or is not measured at boot: remove it"),
                 );
             }
-            lint.warnings.iter().for_each(|why| warnings.add("seal.tpm2.pcrs", *why));
+            lint.warnings.iter().for_each(|why| warnings.add("seal.tpm2.pcrs", why.as_str()));
             lint.refused.is_empty().then_some(SealPolicy::Pcr { bank, pcrs })
         }
         ("signed-pcr", _) => {

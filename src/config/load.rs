@@ -1,11 +1,11 @@
 //! Opens the file, refuses one that others can change, and hands its text to `check`.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Config, Problem, check, raw};
+use super::{Config, Problem, check, raw, systemd};
 use crate::types::Class;
 
 /// Bytes. A configuration with a hundred providers is a tenth of it.
@@ -51,7 +51,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// Always the operator's to mend.
+    /// Always the operator's to fix.
     pub fn class(&self) -> Class {
         Class::Misconfigured
     }
@@ -61,7 +61,10 @@ impl ConfigError {
         match self {
             Self::Insecure { .. } => "chown root and chmod go-w the file",
             Self::Problems { .. } | Self::Syntax { .. } => {
-                "mend the file and run `nodeseal config check`; docs/configuration.md lists every key"
+                "fix the file and run `nodeseal config check`; docs/configuration.md lists every key"
+            }
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "let our user read it, such as by chown root:nodeseal and chmod 0640; nodeseald runs as the user of its unit"
             }
             Self::Read { .. } => "name the file with --config or NODESEAL_CONFIG",
         }
@@ -79,8 +82,13 @@ impl ConfigError {
 /// Reads and checks the file.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let read = |source| ConfigError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(read)?;
+    // O_NONBLOCK, so that a pipe in its place holds nobody up.
+    let file = OpenOptions::new().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(path);
+    let file = file.map_err(read)?;
     let meta = file.metadata().map_err(read)?;
+    if !meta.is_file() {
+        return Err(read(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+    }
     let own = nix::unistd::geteuid().as_raw();
     let insecure = |reason: String| ConfigError::Insecure { path: path.to_owned(), reason };
     if meta.uid() != 0 && meta.uid() != own {
@@ -91,12 +99,16 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     }
     let mut text = String::new();
     file.take(MAX_BYTES).read_to_string(&mut text).map_err(read)?;
-    parse(path, &text)
+    parse_on(path, &text, systemd::version())
 }
 
-/// Checks the text of a file; `path` is for the messages alone.
+/// Checks the text of a file; `path` is for the messages alone. Of the machine only its users are looked up.
 pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    parse_on(path, text, None)
+}
+
+fn parse_on(path: &Path, text: &str, systemd: Option<u32>) -> Result<Config, ConfigError> {
     let file: raw::File =
         toml::from_str(text).map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })?;
-    check::check(path, file).map_err(|problems| ConfigError::Problems { path: path.to_owned(), problems })
+    check::check(path, file, systemd).map_err(|problems| ConfigError::Problems { path: path.to_owned(), problems })
 }

@@ -10,6 +10,8 @@ mod pkcs11;
 pub mod providers;
 mod raw;
 mod sandbox;
+mod sockets;
+mod systemd;
 
 use std::path::PathBuf;
 
@@ -18,9 +20,10 @@ pub use load::{ConfigError, load, parse};
 use crate::api;
 use crate::audit::log;
 use crate::keyring::MaxAge;
-use crate::keyring::keeper::ResealOrder;
+use crate::keyring::keeper::{RenewOrder, ResealOrder};
 use crate::keyring::recovery::{RECIPIENTS_MAX, Recipient, RecipientError};
 use crate::seal::client::SealerClient;
+use crate::seal::root::Parent;
 use crate::sealer::settings::{Pkcs11Settings, TpmSettings};
 use crate::types::{Backend, BackendError, ClusterId, SealPolicy, SealTo};
 
@@ -42,6 +45,10 @@ pub struct Config {
     pub listen: api::Settings,
     /// The operator's socket.
     pub control_socket: PathBuf,
+    /// The socket where the status alone is told.
+    pub status_socket: PathBuf,
+    /// Whose group that socket belongs to; absent: what its folder says, or our own.
+    pub status_group: Option<u32>,
     /// The sealing device.
     pub seal: Seal,
     /// When a local KEK is replaced.
@@ -86,6 +93,12 @@ pub struct Seal {
 }
 
 impl Seal {
+    /// The PIN that each question gives to the token, where the sealer is started for each and remembers none that was refused.
+    pub fn own_pin_file(&self) -> Option<PathBuf> {
+        let token = self.pkcs11.as_ref().filter(|_| self.socket.is_none())?;
+        Some(token.pin_file.clone())
+    }
+
     /// Where new seals go.
     pub const fn to(&self) -> SealTo {
         self.to_backend(self.backend)
@@ -128,11 +141,21 @@ pub fn recipients(texts: &[String]) -> Result<Vec<Recipient>, OrderError> {
 }
 
 impl Seal {
-    /// What `reseal` is to do, by this configuration and the operator's words.
+    /// What `reseal` is to do, by this configuration and the operator's words. Under the same storage root key as before, and no
+    /// counter gives way, unless the caller says so.
     pub fn order(&self, to: Option<&str>, recovery: Option<Vec<String>>) -> Result<ResealOrder, OrderError> {
         let backend = to.map_or(Ok(self.backend), |to| to.parse().map_err(OrderError::To))?;
         let recipients = recovery.map(|texts| recipients(&texts)).transpose()?;
-        Ok(ResealOrder { to: self.to_backend(backend), guard: self.guard, recipients })
+        // The counter is the TPM's: another device must not need it at the next start.
+        let guard = self.guard.filter(|_| backend == Backend::Tpm2);
+        let to = self.to_backend(backend);
+        Ok(ResealOrder { to, guard, recipients, parent: Parent::Same, replace_counter: false })
+    }
+
+    /// What `rotate-root` is to do, by this configuration and the operator's words.
+    pub fn renew_order(&self, dry_run: bool, without_recovery_file: bool) -> RenewOrder {
+        let guard = self.guard.filter(|_| self.backend == Backend::Tpm2);
+        RenewOrder { to: self.to(), guard, without_recovery_file, dry_run }
     }
 }
 

@@ -73,6 +73,7 @@ pub(super) fn check(
         key_label: key_label?,
         key_id: key_id?,
         make_key: make_key.unwrap_or(true),
+        trust_key: table.trust_key.unwrap_or(false),
         mechanism: mechanism?,
         allow_paths: allow_paths?,
         allow_ports: allow_ports?,

@@ -43,6 +43,8 @@ pub(super) struct Listen {
 #[serde(deny_unknown_fields)]
 pub(super) struct Control {
     pub(super) socket: Option<String>,
+    pub(super) status_socket: Option<String>,
+    pub(super) status_group: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -79,6 +81,7 @@ pub(super) struct Pkcs11 {
     pub(super) key_label: Option<String>,
     pub(super) key_id: Option<String>,
     pub(super) make_key: Option<bool>,
+    pub(super) trust_key: Option<bool>,
     pub(super) mechanism: Option<String>,
     pub(super) allow_paths: Option<Vec<String>>,
     pub(super) allow_ports: Option<Vec<i64>>,
@@ -103,6 +106,7 @@ pub(super) struct Log {
 pub(super) struct Sandbox {
     pub(super) mode: Option<String>,
     pub(super) user: Option<String>,
+    pub(super) providers: Option<String>,
     pub(super) allow_paths: Option<Vec<String>>,
     pub(super) allow_ports: Option<Vec<i64>>,
 }

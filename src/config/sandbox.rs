@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use super::check::{Problems, absolute};
+use super::providers::any_provider;
 use super::{Config, raw};
 use crate::sandbox::{Access, Mode, Needs, Policy, Settings, User};
+use crate::types::OVERFLOW_UID;
 
 pub(super) fn check(problems: &mut Problems, warnings: &mut Problems, table: raw::Sandbox) -> Option<Settings> {
-    let raw::Sandbox { mode, user, allow_paths, allow_ports } = table;
+    let raw::Sandbox { mode, user, providers, allow_paths, allow_ports } = table;
     let mode = match mode.as_deref() {
         None | Some("best-effort") => Some(Mode::BestEffort),
         Some("require") => Some(Mode::Require),
@@ -24,14 +26,31 @@ pub(super) fn check(problems: &mut Problems, warnings: &mut Problems, table: raw
         None => Some(None),
         Some(name) => check_user(problems, &name).map(Some),
     };
+    let any_provider = match providers.as_deref() {
+        None | Some("configured") => Some(false),
+        Some("any") => Some(true),
+        Some(other) => {
+            problems.add("sandbox.providers", format!("{other:?} is neither \"configured\" nor \"any\""));
+            None
+        }
+    };
     let allow_paths = paths(problems, "sandbox.allow_paths", allow_paths);
     let allow_ports = ports(problems, "sandbox.allow_ports", allow_ports);
-    Some(Settings { mode: mode?, user: user?, allow_paths: allow_paths?, allow_ports: allow_ports? })
+    Some(Settings {
+        mode: mode?,
+        user: user?,
+        any_provider: any_provider?,
+        allow_paths: allow_paths?,
+        allow_ports: allow_ports?,
+    })
 }
 
 fn check_user(problems: &mut Problems, name: &str) -> Option<User> {
     let problem = match nix::unistd::User::from_name(name) {
         Ok(Some(user)) if user.uid.is_root() => "is root: name a user without rights, or leave it out".to_owned(),
+        Ok(Some(user)) if user.uid.as_raw() == OVERFLOW_UID => {
+            "is uid 65534, which stands for every unmapped user: make a user of its own, such as nodeseal".to_owned()
+        }
         Ok(Some(user)) => return Some(User { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
         Ok(None) | Err(_) => format!("there is no user {name:?} on this machine"),
     };
@@ -59,20 +78,22 @@ pub(super) fn ports(problems: &mut Problems, key: &str, ports: Option<Vec<i64>>)
 }
 
 impl Config {
+    /// To read this file anew.
+    pub fn own_needs(&self) -> Needs {
+        let file = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        Needs::default().users().replaced_file(&file, "the configuration")
+    }
+
     /// What `nodeseald` needs once its sockets are open.
     pub fn daemon_needs(&self) -> Needs {
-        let file = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
-        let needs = Needs::default().users().replaced_file(&file, "the configuration").path(
-            &self.state_dir,
-            Access::Keep,
-            "the state directory",
-        );
+        let needs = self.own_needs().path(&self.state_dir, Access::Keep, "the state directory");
         let needs = self
             .sandbox
             .allow_paths
             .iter()
             .fold(needs, |needs, path| needs.path(path, Access::Read, "sandbox.allow_paths"));
         let needs = self.sandbox.allow_ports.iter().fold(needs, |needs, port| needs.port(*port));
+        let needs = if self.sandbox.any_provider { needs.and(any_provider()) } else { needs };
         let providers = self.providers.iter().flat_map(|providers| &providers.list);
         providers.fold(needs, |needs, provider| needs.and(provider.needs()))
     }

@@ -1,3 +1,5 @@
+mod unworkable;
+
 use std::path::Path;
 
 use super::load::parse;
@@ -15,12 +17,35 @@ fn problems(text: &str) -> Vec<String> {
 fn two_lines_are_enough_and_every_default_is_the_safe_one() {
     let config = check("version = 1\ncluster = \"c1\"\n").unwrap();
     assert_eq!(config.listen.socket, Path::new("/run/nodeseal/kms.sock"));
+    // Not in the folder that pods of kube-apiserver mount.
+    assert_eq!(config.control_socket, Path::new("/run/nodeseal-control/control.sock"));
+    assert_eq!(config.status_socket, Path::new("/run/nodeseal-status/status.sock"));
+    let beside = check("version = 1\ncluster = \"c1\"\ncontrol.socket = \"/run/other/c.sock\"\n").unwrap();
+    assert_eq!((beside.status_socket.as_path(), beside.status_group), (Path::new("/run/other/status.sock"), None));
+    let found = problems("version = 1\ncluster = \"c1\"\ncontrol.status_group = \"no-such-group-here\"\n");
+    assert!(found.len() == 1 && found[0].starts_with("control.status_group: "), "{found:?}");
     assert_eq!((config.listen.mode, config.listen.allow_uids.as_slice()), (0o660, &[0][..]));
     assert_eq!(config.seal.tpm2.device.to_string(), "/dev/tpmrm0");
     assert!(!config.seal.tpm2.allow_software_tpm);
     assert_eq!(config.seal.policy, SealPolicy::None);
     assert_eq!(config.max_age, MaxAge::DEFAULT);
     assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn the_sandbox_gives_what_is_configured_and_for_any_provider_only_when_told_so() {
+    let needs = |sandbox: &str| check(&format!("version = 1\ncluster = \"c1\"\n{sandbox}")).unwrap().daemon_needs();
+    let tight = needs("");
+    assert!(!tight.any_port && tight.ports.is_empty());
+    assert_eq!(needs("sandbox.providers = \"configured\"\n"), tight);
+    let any = needs("sandbox.providers = \"any\"\n");
+    assert_eq!(any.any_port, cfg!(feature = "http-client"));
+    let reads = |needs: &crate::sandbox::Needs, path: &str| needs.paths.iter().any(|need| need.path == Path::new(path));
+    for path in ["/etc", "/etc/ssl", "/run"] {
+        assert_eq!((reads(&tight, path), reads(&any, path)), (false, cfg!(feature = "http-client")), "{path}");
+    }
+    let found = problems("version = 1\ncluster = \"c1\"\nsandbox.providers = \"all\"\n");
+    assert!(found.len() == 1 && found[0].starts_with("sandbox.providers: "), "{found:?}");
 }
 
 #[test]
@@ -38,7 +63,7 @@ fn all_mistakes_are_reported_at_once_with_their_path() {
         "state_dir: ",
         "listen.mode: ",
         "listen.allow_users[0]: ",
-        "listen.allow_users: ",
+        "listen.allow_users[1]: ",
         "listen.apis: ",
         "seal.pkcs11: ",
         "seal.tpm2.pcrs: PCR 16",
@@ -64,8 +89,8 @@ fn an_unknown_key_is_named_with_its_line() {
 #[test]
 fn pcrs_that_change_by_themselves_are_warned_about() {
     let config = check("version = 1\ncluster = \"c1\"\n[seal.tpm2]\npolicy = \"pcr\"\npcrs = [0, 7]\n").unwrap();
-    assert_eq!(config.warnings.len(), 1);
-    assert!(config.warnings[0].text.contains("dbx"));
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert!(config.warnings[0].text.contains("dbx") && config.warnings[1].text.contains("PCR 0, 7"));
 }
 
 #[test]
@@ -91,6 +116,7 @@ fn a_token_needs_module_label_and_pin_file_and_has_defaults_for_the_rest() {
     assert_eq!((config.seal.backend, config.seal.to()), (Backend::Pkcs11, SealTo::Pkcs11));
     let token = config.seal.pkcs11.unwrap();
     assert_eq!((token.key_label.as_str(), token.make_key, token.mechanism), ("nodeseal", true, None));
+    assert!(!token.trust_key, "a token has to tell");
     assert_eq!((token.token_serial, token.key_id), (None, None));
     // Beside a TPM, for moving from one to the other.
     assert!(check(&text.replace("backend = \"pkcs11\"", "")).unwrap().seal.pkcs11.is_some());
@@ -131,6 +157,21 @@ fn without_a_local_kek_there_must_be_a_provider_and_rules_need_one_too() {
 
 #[cfg(feature = "vault")]
 #[test]
+fn a_token_that_is_read_at_each_login_is_nothing_that_a_provider_is_made_of() {
+    let table = "[[provider]]\nname = \"vault\"\nkind = \"vault\"\naddress = \"https://vault.example\"\nmount = \"transit\"\n\
+                 key = \"k\"\nca_file = \"/etc/ca.pem\"\nauth = { method = \"jwt\", file = \"/run/token\" }\n";
+    let config = check(&format!("version = 1\ncluster = \"c1\"\n{table}")).unwrap();
+    let provider = &config.providers.unwrap().list[0];
+    let made_of = provider.made_of(Some(std::path::Path::new("/state")));
+    assert_eq!(made_of, [std::path::PathBuf::from("/etc/ca.pem")]);
+    let needs = provider.needs();
+    assert!(["/etc/ca.pem", "/run/token"].iter().all(|file| {
+        needs.paths.iter().any(|need| need.path.starts_with("/") && std::path::Path::new(file).starts_with(&need.path))
+    }));
+}
+
+#[cfg(feature = "vault")]
+#[test]
 fn a_provider_with_its_rules_is_read_and_every_mistake_in_it_has_its_path() {
     let vault = |more: &str| {
         format!(
@@ -154,7 +195,7 @@ fn a_provider_with_its_rules_is_read_and_every_mistake_in_it_has_its_path() {
             vault("auth = { method = \"token\", credential = \"x\", role = \"y\" }"),
             "provider[0].auth.role: means nothing",
         ),
-        (vault("typo = 1\nauth = { method = \"token\", credential = \"x\" }"), "provider[0]: unknown field `typo`"),
+        (vault("typo = 1\nauth = { method = \"token\", credential = \"x\" }"), "provider[0].typo: is not known here"),
         (format!("{good}[write]\nmin_wraps = 2\n"), "write.min_wraps: is 1 to 1"),
         (format!("{good}[write]\non_outage = \"panic\"\n"), "write.on_outage: "),
         (format!("{good}[decrypt]\nstrategy = \"luck\"\n"), "decrypt.strategy: "),

@@ -1,6 +1,6 @@
 //! Asks a running daemon.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +12,9 @@ use crate::types::Class;
 /// A rotation asks the sealing device twice, and each answer may take a minute (`seal::client`).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(150);
 
+/// The status waits for nobody, not even for a keeper that hangs.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Why there is no answer, or not the one that was hoped for.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -21,14 +24,40 @@ pub enum ControlError {
     /// Not an answer to what was asked.
     #[error("the daemon gave an answer that does not fit the question")]
     Protocol,
-    /// The daemon is away.
+    /// The daemon is away: nobody listens.
     #[error("cannot talk to nodeseald on {path}", path = path.display())]
     Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody may listen, and we did not get through to him.
+    #[error("cannot connect to nodeseald on {path}", path = path.display())]
+    Connect {
         /// The control socket.
         path: PathBuf,
         /// The kernel's reason.
         #[source]
         source: io::Error,
+    },
+    /// He listened, and closed.
+    #[error("nodeseald on {path} closed the connection without an answer", path = path.display())]
+    Closed {
+        /// The control socket.
+        path: PathBuf,
+        /// The kernel's reason, if the connection did not simply end.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// He listens, and says nothing.
+    #[error("nodeseald on {path} has not answered within {} s", limit.as_secs(), path = path.display())]
+    Silent {
+        /// The control socket.
+        path: PathBuf,
+        /// For as long as this verb may take.
+        limit: Duration,
     },
 }
 
@@ -38,8 +67,11 @@ impl ControlError {
         match self {
             Self::Refused(refusal) => Class::from_label(&refusal.class).unwrap_or(Class::Internal),
             Self::Protocol => Class::Internal,
-            Self::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Class::Denied,
-            Self::Unreachable { .. } => Class::Unavailable,
+            Self::Connect { source, .. } if source.kind() == ErrorKind::PermissionDenied => Class::Denied,
+            Self::Connect { source, .. } if source.kind() == ErrorKind::WouldBlock => Class::Throttled,
+            Self::Connect { .. } | Self::Unreachable { .. } | Self::Closed { .. } | Self::Silent { .. } => {
+                Class::Unavailable
+            }
         }
     }
 
@@ -47,9 +79,16 @@ impl ControlError {
     pub fn hint(&self) -> &str {
         match self {
             Self::Refused(refusal) => &refusal.hint,
-            Self::Protocol => "nodeseal and nodeseald must be of one release",
-            Self::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => "run it as root",
+            Self::Protocol => "nodeseal and nodeseald must be of one release: after an upgrade restart nodeseald",
+            Self::Connect { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                "run it as root; `status` and `metrics` also answer members of the group of control.status_socket"
+            }
+            Self::Connect { .. } => "ask again in a few seconds; if it stays so, see the log of nodeseald",
             Self::Unreachable { .. } => "start nodeseald, and see that --config names its configuration",
+            Self::Closed { .. } => {
+                "see its log: it refuses users other than root and its own, and closes when it ends; after an upgrade restart it, since nodeseal and nodeseald must be of one release"
+            }
+            Self::Silent { .. } => "it may still be at work: see its log, and ask once more",
         }
     }
 
@@ -57,12 +96,30 @@ impl ControlError {
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
+
+    /// Nobody answers, as far as can be known without asking for longer.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Silent { .. })
+    }
+}
+
+/// The status, by the control socket or, for those who may not open that one, by the status socket.
+pub fn ask_status(control: &Path, status: &Path) -> Result<Answer, ControlError> {
+    let error = match ask(control, &Request::Status {}) {
+        Err(error @ (ControlError::Unreachable { .. } | ControlError::Connect { .. })) => error,
+        other => return other,
+    };
+    match (ask(status, &Request::Status {}), error) {
+        // Whoever may look at the one and finds nobody there knows more than by the other, which is closed to him.
+        (Err(away @ ControlError::Unreachable { .. }), ControlError::Connect { .. }) => Err(away),
+        (Err(ControlError::Unreachable { .. } | ControlError::Connect { .. }), error) => Err(error),
+        (other, _) => other,
+    }
 }
 
 /// One question, one answer.
 pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ControlError> {
-    let line =
-        exchange(socket, request).map_err(|source| ControlError::Unreachable { path: socket.to_owned(), source })?;
+    let line = exchange(socket, request)?;
     match serde_json::from_str(&line) {
         Ok(Answer::Refused(refusal)) => Err(ControlError::Refused(refusal)),
         Ok(answer) => Ok(answer),
@@ -70,11 +127,26 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ControlError> {
     }
 }
 
-fn exchange(socket: &Path, request: &Request) -> io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.write_all(&super::server::to_line(request)?)?;
+fn exchange(socket: &Path, request: &Request) -> Result<String, ControlError> {
+    let path = || socket.to_owned();
+    let mut stream = UnixStream::connect(socket).map_err(|source| match source.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ControlError::Unreachable { path: path(), source },
+        _ => ControlError::Connect { path: path(), source },
+    })?;
+    let limit = if *request == (Request::Status {}) { STATUS_TIMEOUT } else { ANSWER_TIMEOUT };
+    let failed = |source: io::Error| match source.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => ControlError::Silent { path: path(), limit },
+        _ => ControlError::Closed { path: path(), source: Some(source) },
+    };
+    let question = super::server::to_line(request).map_err(failed)?;
+    let asked =
+        stream.set_read_timeout(Some(limit)).and_then(|()| stream.set_write_timeout(Some(limit))).map_err(failed);
+    // Who is busy answers before he has read, and closes.
+    let asked = asked.and_then(|()| stream.write_all(&question).map_err(failed));
     let mut line = String::new();
-    BufReader::new(stream.take(LINE_MAX_BYTES)).read_line(&mut line)?;
-    if line.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(line) }
+    match BufReader::new(stream.take(LINE_MAX_BYTES)).read_line(&mut line) {
+        Ok(_) if line.ends_with('\n') => Ok(line),
+        Ok(_) => asked.and(Err(ControlError::Closed { path: path(), source: None })),
+        Err(error) => asked.and(Err(failed(error))),
+    }
 }

@@ -1,17 +1,19 @@
 //! What the operator tool and the daemon say to each other, and how both speak to people.
 //!
-//! One line of JSON each way on the control socket (0600, root or our own user). Nothing secret ever crosses it.
+//! One line of JSON each way on the control socket (0600, root or our own user). Nothing secret ever crosses it. On the status socket (0660,
+//! its group besides) the status is told and nothing else.
 
 mod client;
+pub mod consent;
 pub mod report;
 pub mod say;
 mod server;
 
 use serde::{Deserialize, Serialize};
 
-pub use client::{ControlError, ask};
+pub use client::{ControlError, ask, ask_status};
 pub use report::{Answer, Status};
-pub use server::serve;
+pub use server::{Door, serve};
 
 /// Bytes of one line, either way.
 pub const LINE_MAX_BYTES: u64 = 1024 * 1024;
@@ -24,8 +26,14 @@ pub enum Request {
     BundleAccept {
         /// The file, in hexadecimal.
         bundle: String,
-        /// As the operator compared it.
-        fingerprint: String,
+        /// As the operator compared it; absent for a bundle of a member.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<String>,
+    },
+    /// `bundle make --member`, and for each member `keys rotate --members`
+    BundleFor {
+        /// The member.
+        name: String,
     },
     /// `bundle make`
     BundleMake {
@@ -48,8 +56,18 @@ pub enum Request {
     },
     /// `keys activate`
     KeysActivate {
-        /// Of a KEK in pre-activation.
-        id: String,
+        /// Of a KEK in pre-activation; absent: the one that there is.
+        #[serde(default)]
+        id: Option<String>,
+        /// Also if other nodes have the active one and not this one.
+        #[serde(default)]
+        not_shared: bool,
+        /// Of members, in hexadecimal. Left out when empty: older daemons know no such field.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        receipts: Vec<String>,
+        /// Only if every member has shown that it has it. Left out when false.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        when_all_have: bool,
     },
     /// `keys list`
     KeysList {},
@@ -61,9 +79,39 @@ pub enum Request {
         confirm: String,
         /// Keep decrypting with it.
         compromised: bool,
+        /// Never turn to it, and keep decrypting with it. Left out when false: older daemons know no such field.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        give_up: bool,
+        /// Destroy it, also if another node had it and might have turned to it. Left out when false.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        not_shared: bool,
     },
     /// `keys rotate`
     KeysRotate {},
+    /// `members add`
+    MembersAdd {
+        /// What `members identity` has written on the other node, in hexadecimal.
+        identity: String,
+        /// As the operator compared it.
+        fingerprint: String,
+        /// Also in place of a member of that name that had another TPM. Left out when false.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        replace: bool,
+    },
+    /// `members identity`
+    MembersIdentity {
+        /// What this node is called.
+        name: String,
+    },
+    /// `members list`
+    MembersList {},
+    /// `members remove`
+    MembersRemove {
+        /// The member.
+        name: String,
+    },
+    /// `bundle accept --receipt`
+    Receipt {},
     /// `reload`
     Reload {
         /// Also if a KEK is left that no provider opens.
@@ -75,7 +123,19 @@ pub enum Request {
         to: Option<String>,
         /// Whom the recovery file is encrypted to from now on; absent: as before, empty: nobody.
         recipients: Option<Vec<String>>,
+        /// The TPM's storage root key may be another one than before. Left out when false: older daemons know no such field.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        new_parent: bool,
+    },
+    /// `rotate-root`
+    RotateRoot {
+        /// Only say what would be done.
+        dry_run: bool,
+        /// Also if there is no recovery file.
+        without_recovery_file: bool,
     },
     /// `status`
     Status {},
+    /// `status --deep`
+    StatusDeep {},
 }

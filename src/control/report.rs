@@ -4,8 +4,9 @@ use std::error::Error;
 
 use serde::{Deserialize, Serialize};
 
-use crate::keyring::keeper::{KekRow, KeyTable};
+use crate::keyring::keeper::{CheckReport, KekRow, KeyTable, MemberRow, Renewed};
 use crate::sandbox::Enforced;
+use crate::types::clock::UnixSeconds;
 use crate::types::{Chain, Class};
 
 /// What the daemon answers.
@@ -20,10 +21,16 @@ pub enum Answer {
     Key(KekRow),
     /// To the other `keys` verbs.
     Keys(KeyTable),
+    /// To the `members` verbs.
+    Members(Vec<MemberRow>),
     /// To any.
     Refused(Refusal),
     /// To `reload`.
-    Reloaded {},
+    Reloaded {
+        /// See [`Status::pending`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pending: Vec<Pending>,
+    },
     /// To `reseal`.
     Resealed {
         /// The device that sealed the node root.
@@ -31,8 +38,34 @@ pub enum Answer {
         /// The policy that the node root is bound to now.
         policy: String,
     },
+    /// To `rotate-root`.
+    RootRotated(RootRow),
     /// To `status`.
     Status(Box<Status>),
+    /// To `status --deep`.
+    Checked(CheckReport),
+}
+
+/// What `rotate-root` has done, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootRow {
+    /// The root that was left, 32 hexadecimal digits.
+    pub old: String,
+    /// The one that counts now; absent for a dry run.
+    pub new: Option<String>,
+    /// KEKs.
+    pub keks: usize,
+    /// Credentials.
+    pub credentials: usize,
+}
+
+impl Answer {
+    /// See [`RootRow`].
+    pub fn root_rotated(renewed: &Renewed) -> Self {
+        let Renewed { old, new, keks, credentials } = renewed;
+        let new = new.as_ref().map(ToString::to_string);
+        Self::RootRotated(RootRow { old: old.to_string(), new, keks: *keks, credentials: *credentials })
+    }
 }
 
 /// Why not, and what next.
@@ -74,6 +107,24 @@ pub struct Status {
     pub key_id_hash: Option<String>,
     /// Encryptions with the active KEK; an upper bound.
     pub uses: Option<u64>,
+    /// The active KEK is due for replacement, by age or by use.
+    #[serde(default)]
+    pub overdue: bool,
+    /// When the active KEK is due by its age, in seconds since 1970; unknown while the keys are not open.
+    #[serde(default)]
+    pub due: Option<UnixSeconds>,
+    /// The node has no KEK yet, and waits for the bundle of another one.
+    #[serde(default)]
+    pub awaits_bundle: bool,
+    /// Why the last attempt to open the keys failed; absent once they are open.
+    #[serde(default)]
+    pub seal_error: Option<String>,
+    /// What the operator does next about it.
+    #[serde(default)]
+    pub seal_hint: Option<String>,
+    /// What stands below of keys, seal, rollback, recovery file and debts is known: the keys are open, and the keeper has answered.
+    #[serde(default = "known")]
+    pub keys_known: bool,
     /// KEKs, and how many of them decrypt.
     pub keys: usize,
     /// See `keys`.
@@ -83,12 +134,18 @@ pub struct Status {
     pub seal_backend: Option<String>,
     /// What the node root is bound to; unknown while the keys are not open.
     pub seal_policy: Option<String>,
+    /// The device has opened the node root when it was asked last; absent while the keys are not open.
+    #[serde(default)]
+    pub would_open: Option<bool>,
     /// An old copy of the state directory would be recognised.
     #[serde(default)]
     pub guarded: bool,
     /// Whom the recovery file is encrypted to; empty if there is none.
     #[serde(default)]
     pub recovery_recipients: Vec<String>,
+    /// Fingerprint of the key that signs this node's recovery files; unknown while the keys are not open.
+    #[serde(default)]
+    pub recovery_maker: Option<String>,
     /// `hardware only`, `rooted` or `direct`.
     #[serde(default)]
     pub mode: String,
@@ -111,11 +168,52 @@ pub struct Status {
     /// kube-apiserver is told not to write, by `write.on_outage`.
     #[serde(default)]
     pub stops_writes: bool,
+    /// Lines of the log that were dropped since the start, because nobody read them.
+    #[serde(default)]
+    pub log_lines_dropped: u64,
     /// What the daemon has kept itself from; unknown in an older one.
     #[serde(default)]
     pub sandbox: Option<Enforced>,
     /// Warnings of the configuration.
     pub warnings: Vec<String>,
+    /// What the configuration says and what does not run yet, as far as the keys are open.
+    #[serde(default)]
+    pub pending: Vec<Pending>,
+}
+
+/// [`Status::mode`] of a node without providers.
+pub const HARDWARE_ONLY: &str = "hardware only";
+
+/// A part of the configuration that waits for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// A key or a table.
+    pub key: String,
+    /// What puts it in force: `restart nodeseald` or `nodeseal reseal`.
+    pub until: String,
+}
+
+impl Pending {
+    /// A part that is read at the start alone.
+    pub fn restart(key: &str) -> Self {
+        Self { key: key.to_owned(), until: "restart nodeseald".to_owned() }
+    }
+
+    /// A part that the node root is sealed by.
+    pub fn reseal(key: &str) -> Self {
+        Self { key: key.to_owned(), until: "nodeseal reseal".to_owned() }
+    }
+}
+
+impl std::fmt::Display for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} waits for: {}", self.key, self.until)
+    }
+}
+
+/// Older daemons reported values that they did not know as if they did.
+const fn known() -> bool {
+    true
 }
 
 /// One provider for showing. Holds nothing secret.

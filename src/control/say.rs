@@ -32,6 +32,11 @@ pub fn warning(program: &str, text: &str) {
     line(&mut io::stderr(), &format!("{program}: warning: {text}"));
 }
 
+/// The next step after a [`warning`].
+pub fn hint(program: &str, text: &str) {
+    line(&mut io::stderr(), &format!("{program}: hint: {text}"));
+}
+
 /// A question to a person.
 pub fn prompt(program: &str, text: &str) {
     line(&mut io::stderr(), &format!("{program}: {text}"));

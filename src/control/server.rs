@@ -1,8 +1,10 @@
-//! The daemon's side of the control socket.
+//! The daemon's side of the control socket and of the status socket. Whoever may ask gets one line back, whatever he has sent and however busy we
+//! are.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -10,47 +12,160 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::Serialize;
 
-use super::report::Answer;
+use super::report::{Answer, Refusal};
 use super::{LINE_MAX_BYTES, Request};
 use crate::audit::{Event, emit};
+use crate::types::Class;
 
 /// The tool writes its question at once.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Questions at once: a few people and a monitor. One more is closed.
-const AT_ONCE_MAX: usize = 8;
+/// Connections at once: a few people and their monitors.
+const CONNECTIONS_MAX: usize = 16;
+
+/// Of these, questions that may wait for keys, device or providers. The others are for the status, which waits for nobody.
+const SLOW_MAX: usize = 8;
+
+/// After accept(2) failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who comes in by a socket, and what he is answered. Each has places of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Root and our own user: everything.
+    Operator,
+    /// Whomever the kernel lets connect: the status.
+    Status,
+}
+
+/// Why a question is not answered with what it asks for.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error("nodeseald is busy with other questions")]
+    Busy,
+    #[error("nodeseald is busy: the kernel gives it no thread for this question")]
+    NoThread(#[source] io::Error),
+    #[error("the status socket answers the status, and nothing that asks a device or changes something")]
+    StatusOnly,
+    #[error("the question is longer than {LINE_MAX_BYTES} bytes")]
+    Long,
+    #[error("no whole question came within {} s", QUESTION_TIMEOUT.as_secs())]
+    Late,
+    #[error("the question is not one line of JSON")]
+    NotJson(#[source] serde_json::Error),
+    #[error("nodeseald {} does not know this question", env!("CARGO_PKG_VERSION"))]
+    Unknown(#[source] serde_json::Error),
+}
+
+impl Unanswered {
+    fn refusal(&self) -> Answer {
+        let (class, hint) = match self {
+            Self::Busy => (Class::Throttled, "ask again in a few seconds; if it stays so, see its log"),
+            Self::NoThread(_) => (Class::Throttled, "ask again; if it stays so, raise TasksMax= of its unit"),
+            Self::StatusOnly => (Class::Denied, "ask on the control socket, as root or as the user of nodeseald"),
+            Self::Late => (Class::Unavailable, "use `nodeseal`, which sends its question at once"),
+            Self::Long | Self::NotJson(_) => (Class::Misconfigured, "use `nodeseal` of the same release"),
+            Self::Unknown(_) => (
+                Class::Misconfigured,
+                "nodeseal and nodeseald must be of one release: after an upgrade restart nodeseald",
+            ),
+        };
+        Answer::Refused(Refusal::new(self, class, hint))
+    }
+}
+
+/// Takes a place of some, and gives it back.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(taken: &'a AtomicUsize, max: usize) -> Option<Self> {
+        let place = Self(taken);
+        // Given back by the drop, also when it was one too many.
+        (taken.fetch_add(1, Ordering::AcqRel) < max).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// Answers until the process ends, each question on a thread of its own: one may wait for the sealing device.
-pub fn serve(listener: &UnixListener, socket: &Path, answer: impl Fn(Request) -> Answer + Sync) {
-    let at_once = AtomicUsize::new(0);
+pub fn serve(listener: &UnixListener, socket: &Path, door: Door, answer: impl Fn(Request) -> Answer + Sync) {
+    let (connections, slow) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         for stream in listener.incoming() {
-            match stream {
-                Ok(stream) if is_allowed(&stream, socket) && at_once.load(Ordering::Acquire) < AT_ONCE_MAX => {
-                    at_once.fetch_add(1, Ordering::AcqRel);
-                    scope.spawn(|| {
-                        // A tool that went away is its own affair.
-                        let _ = serve_one(stream, &answer);
-                        at_once.fetch_sub(1, Ordering::AcqRel);
-                    });
-                }
-                Ok(_) => {}
-                Err(_) => thread::sleep(ACCEPT_PAUSE),
+            let Ok(stream) = stream else {
+                thread::sleep(ACCEPT_PAUSE);
+                continue;
+            };
+            if door == Door::Operator && !is_allowed(&stream, socket) {
+                continue;
+            }
+            let stream = Arc::new(stream);
+            let Some(place) = Place::take(&connections, CONNECTIONS_MAX) else {
+                say_at_once(&stream, &Unanswered::Busy);
+                continue;
+            };
+            let (of_thread, slow, answer) = (Arc::clone(&stream), &slow, &answer);
+            let work = move || {
+                let _place = place;
+                // A tool that went away is its own affair.
+                let _ = serve_one(&of_thread, door, slow, answer);
+            };
+            if let Err(error) = thread::Builder::new().name("control".into()).spawn_scoped(scope, work) {
+                say_at_once(&stream, &Unanswered::NoThread(error));
             }
         }
     });
 }
 
-/// After accept(2) failed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// On the thread that accepts, which waits for nobody: a fresh socket takes a line.
+fn say_at_once(stream: &UnixStream, why: &Unanswered) {
+    if stream.set_nonblocking(true).is_ok() {
+        // A tool that went away is its own affair.
+        let _ = to_line(&why.refusal()).and_then(|line| (&mut &*stream).write_all(&line));
+    }
+}
 
-fn serve_one(stream: UnixStream, answer: &impl Fn(Request) -> Answer) -> io::Result<()> {
+fn serve_one(
+    stream: &UnixStream,
+    door: Door,
+    slow: &AtomicUsize,
+    answer: &impl Fn(Request) -> Answer,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(QUESTION_TIMEOUT))?;
     stream.set_write_timeout(Some(QUESTION_TIMEOUT))?;
-    let mut line = String::new();
-    BufReader::new((&stream).take(LINE_MAX_BYTES)).read_line(&mut line)?;
-    let request = serde_json::from_str(&line).map_err(io::Error::from)?;
-    (&stream).write_all(&to_line(&answer(request))?)
+    let answer = match question(stream)? {
+        Ok(request @ Request::Status {}) => answer(request),
+        Ok(_) if door == Door::Status => Unanswered::StatusOnly.refusal(),
+        Ok(request) => match Place::take(slow, SLOW_MAX) {
+            Some(_place) => answer(request),
+            None => Unanswered::Busy.refusal(),
+        },
+        Err(why) => why.refusal(),
+    };
+    (&mut &*stream).write_all(&to_line(&answer)?)
+}
+
+/// The outer error: nobody is there to be answered.
+fn question(stream: &UnixStream) -> io::Result<Result<Request, Unanswered>> {
+    let mut line = Vec::new();
+    match BufReader::new(stream.take(LINE_MAX_BYTES)).read_until(b'\n', &mut line) {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            return Ok(Err(Unanswered::Late));
+        }
+        Err(error) => return Err(error),
+        Ok(_) => {}
+    }
+    if !line.ends_with(b"\n") && line.len() as u64 >= LINE_MAX_BYTES {
+        return Ok(Err(Unanswered::Long));
+    }
+    Ok(match serde_json::from_slice::<serde_json::Value>(&line) {
+        Err(error) => Err(Unanswered::NotJson(error)),
+        Ok(value) => serde_json::from_value(value).map_err(Unanswered::Unknown),
+    })
 }
 
 pub(super) fn to_line(message: &impl Serialize) -> io::Result<Vec<u8>> {
@@ -67,5 +182,47 @@ fn is_allowed(stream: &UnixStream, socket: &Path) -> bool {
             false
         }
         Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::super::{ControlError, ask};
+    use super::*;
+
+    #[test]
+    fn while_all_slow_questions_hang_the_status_is_answered_and_the_next_slow_one_is_told_busy() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let hanging = Arc::new(Barrier::new(SLOW_MAX + 1));
+        let end = Arc::new(Barrier::new(SLOW_MAX + 1));
+        let (hangs, ends, path) = (Arc::clone(&hanging), Arc::clone(&end), socket.clone());
+        thread::spawn(move || {
+            serve(&listener, &path, Door::Operator, move |request| {
+                if request == (Request::KeysList {}) {
+                    hangs.wait();
+                    ends.wait();
+                }
+                Answer::Reloaded { pending: Vec::new() }
+            });
+        });
+        let askers: Vec<_> = (0..SLOW_MAX)
+            .map(|_| {
+                let socket = socket.clone();
+                thread::spawn(move || ask(&socket, &Request::KeysList {}))
+            })
+            .collect();
+        hanging.wait();
+        assert_eq!(ask(&socket, &Request::Status {}).unwrap(), Answer::Reloaded { pending: Vec::new() });
+        match ask(&socket, &Request::KeysRotate {}) {
+            Err(ControlError::Refused(refusal)) => assert!(refusal.error.contains("busy"), "{}", refusal.error),
+            other => panic!("{other:?}"),
+        }
+        end.wait();
+        assert!(askers.into_iter().all(|asker| asker.join().unwrap().is_ok()));
+        assert!(ask(&socket, &Request::KeysRotate {}).is_ok(), "a place that was given back");
     }
 }

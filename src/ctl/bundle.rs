@@ -1,49 +1,27 @@
 //! `nodeseal bundle request|make|accept`: the keyring on its way to another control-plane node, through both running daemons.
 //!
-//! Each file is written once and never over another. Two people, or one with two terminals, compare what is printed: the
+//! A file is made before the daemon is asked. Each file is written once and never over another. Two people, or one with two terminals, compare what is printed: the
 //! fingerprints are what tells the right node from a wrong one.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
 
 use super::args::{BundleVerb, Common};
+use super::files::{OutFile, WrongKind, read_file, read_kind};
 use super::keys::render;
-use super::output::{ask, fail, load, print, unfit};
+use super::output::{ask, consent, fail, load, print, time, unfit};
 use crate::config::Config;
-use crate::control::{Answer, Request};
-use crate::keyring::bundle::fingerprint;
+use crate::control::consent::Act;
+use crate::control::report::HARDWARE_ONLY;
+use crate::control::{Answer, Request, say};
+use crate::keyring::bundle::{Bundle, BundleRequest, fingerprint};
+use crate::keyring::exchanged::FileKind;
+use crate::keyring::keeper::{KekRow, KeyTable};
+use crate::keyring::member::{Identity, Standing};
+use crate::keyring::ring::KekState;
 use crate::types::Class;
-
-/// Bytes. A bundle of the largest keyring whose line the control socket takes (`control::LINE_MAX_BYTES`, in hexadecimal).
-const FILE_MAX_BYTES: u64 = crate::control::LINE_MAX_BYTES / 2 - 1024;
-
-#[derive(Debug, thiserror::Error)]
-enum FileError {
-    #[error("cannot read {path}", path = path.display())]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{path} is too long for a request or a bundle", path = path.display())]
-    TooLong { path: PathBuf },
-    #[error("cannot write {path}", path = path.display())]
-    Write {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl FileError {
-    const HINT: &'static str =
-        "name a file that can be read, and for --out one that does not exist in a folder that can be written to";
-}
 
 pub(super) fn run(common: &Common, verb: &BundleVerb) -> ExitCode {
     let config = match load(common) {
@@ -52,8 +30,16 @@ pub(super) fn run(common: &Common, verb: &BundleVerb) -> ExitCode {
     };
     let done = match verb {
         BundleVerb::Request { out } => request(common, &config, out),
-        BundleVerb::Make { file, fingerprint, out } => make(common, &config, file, fingerprint, out),
-        BundleVerb::Accept { file, fingerprint } => accept(common, &config, file, fingerprint),
+        BundleVerb::Make { member: Some(name), out, .. } => make_for(common, &config, name, out),
+        BundleVerb::Make { file, fingerprint, out, member: None } => match (file, fingerprint) {
+            (Some(file), Some(fingerprint)) => make(common, &config, file, fingerprint, out),
+            // The command line asks for both.
+            _ => Err(unfit()),
+        },
+        BundleVerb::Accept { file, fingerprint, receipt } => {
+            accept(common, &config, file, fingerprint.as_deref(), *receipt)
+        }
+        BundleVerb::Show { file } => show(common, file),
     };
     done.unwrap_or_else(|code| code)
 }
@@ -61,7 +47,9 @@ pub(super) fn run(common: &Common, verb: &BundleVerb) -> ExitCode {
 fn request(common: &Common, config: &Config, out: &Path) -> Result<ExitCode, ExitCode> {
     let node = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let node: String = node.chars().filter(char::is_ascii_graphic).take(255).collect();
-    let mark = write_file(out, ask(config, &Request::BundleRequest { node })?)?;
+    // The file first: a request that cannot be kept must not take the place of the one before.
+    let file = OutFile::create(out)?;
+    let mark = file.fill(ask(config, &Request::BundleRequest { node })?)?;
     let path = out.display();
     Ok(print(common, &json!({ "file": out, "fingerprint": mark }), || {
         format!(
@@ -71,9 +59,11 @@ fn request(common: &Common, config: &Config, out: &Path) -> Result<ExitCode, Exi
 }
 
 fn make(common: &Common, config: &Config, file: &Path, given: &str, out: &Path) -> Result<ExitCode, ExitCode> {
-    let request = hex::encode(read_file(file).map_err(|error| file_error(&error))?);
-    let answer = ask(config, &Request::BundleMake { request, fingerprint: given.to_owned() })?;
-    let mark = write_file(out, answer)?;
+    let request = hex::encode(read_kind(file, FileKind::Request)?);
+    let to_fill = OutFile::create(out)?;
+    let _held = consent(config, Act::Bundle(given));
+    let mark = to_fill.fill(ask(config, &Request::BundleMake { request, fingerprint: given.to_owned() })?)?;
+    warn_of_providers(config);
     let path = out.display();
     Ok(print(common, &json!({ "file": out, "fingerprint": mark }), || {
         format!(
@@ -82,32 +72,109 @@ fn make(common: &Common, config: &Config, file: &Path, given: &str, out: &Path) 
     }))
 }
 
-fn accept(common: &Common, config: &Config, file: &Path, given: &str) -> Result<ExitCode, ExitCode> {
-    let bundle = hex::encode(read_file(file).map_err(|error| file_error(&error))?);
-    match ask(config, &Request::BundleAccept { bundle, fingerprint: given.to_owned() })? {
-        Answer::Keys(table) => Ok(print(common, &table, || render(&table))),
+/// Such a node replaces its KEK without asking anybody.
+pub(super) fn warn_of_providers(config: &Config) {
+    let Ok(Answer::Status(status)) = ask(config, &Request::Status {}) else { return };
+    if status.mode != HARDWARE_ONLY {
+        say::warning(
+            super::PROGRAM,
+            "this node has providers, and replaces its KEK by itself: a node that has not the same providers cannot read what it writes then. Configure them there as well",
+        );
+    }
+}
+
+fn make_for(common: &Common, config: &Config, name: &str, out: &Path) -> Result<ExitCode, ExitCode> {
+    let to_fill = OutFile::create(out)?;
+    to_fill.fill(ask(config, &Request::BundleFor { name: name.to_owned() })?)?;
+    warn_of_providers(config);
+    let path = out.display();
+    Ok(print(common, &json!({ "file": out, "member": name }), || {
+        format!("wrote the bundle {path}: only {name} opens it\nnext, there: nodeseal bundle accept BUNDLE")
+    }))
+}
+
+fn accept(
+    common: &Common,
+    config: &Config,
+    file: &Path,
+    given: Option<&str>,
+    receipt: bool,
+) -> Result<ExitCode, ExitCode> {
+    let bundle = hex::encode(read_kind(file, FileKind::Bundle)?);
+    let _held = given.map(|given| consent(config, Act::Accept(given)));
+    let Answer::Keys(before) = ask(config, &Request::KeysList {})? else { return Err(unfit()) };
+    let table = match ask(config, &Request::BundleAccept { bundle, fingerprint: given.map(str::to_owned) })? {
+        Answer::Keys(table) => table,
+        _ => return Err(unfit()),
+    };
+    for kek in left_alone(&before, &table) {
+        say::warning(
+            super::PROGRAM,
+            &format!(
+                "local KEK {kek} has encrypted and is on this node alone: no other node reads what it has encrypted. Give the others a bundle of this node, or migrate the storage here"
+            ),
+        );
+    }
+    if !receipt {
+        return Ok(print(common, &table, || format!("{}{}", render(&table), next_steps(&table))));
+    }
+    match ask(config, &Request::Receipt {})? {
+        Answer::File(receipt) => Ok(print(common, &json!({ "receipt": receipt }), || receipt.clone())),
         _ => Err(unfit()),
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
-    let fail = |source| FileError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(fail)?.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
-    if bytes.len() as u64 > FILE_MAX_BYTES { Err(FileError::TooLong { path: path.to_owned() }) } else { Ok(bytes) }
+/// KEKs that encrypted until now, and that the other nodes lack.
+fn left_alone<'a>(before: &KeyTable, after: &'a KeyTable) -> impl Iterator<Item = &'a str> {
+    let is = |row: &KekRow, state: KekState| row.state == state.label();
+    let was: Vec<String> = before
+        .keys
+        .iter()
+        .filter(|row| is(row, KekState::Active) && !row.shared && row.uses > 0)
+        .map(|row| row.id.clone())
+        .collect();
+    let stays = move |row: &&KekRow| was.contains(&row.id) && !is(row, KekState::Active) && !row.shared;
+    after.keys.iter().filter(stays).map(|row| row.id.as_str())
 }
 
-/// Writes the file of an answer; gives its fingerprint.
-fn write_file(path: &Path, answer: Answer) -> Result<String, ExitCode> {
-    let Answer::File(hex) = answer else { return Err(unfit()) };
-    let bytes = hex::decode(hex).map_err(|_| unfit())?;
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600).open(path);
-    let written = file.and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
-    written.map_err(|source| file_error(&FileError::Write { path: path.to_owned(), source }))?;
-    Ok(fingerprint(&bytes))
+fn next_steps(table: &KeyTable) -> &'static str {
+    match table.keys.iter().any(|row| row.state == KekState::PreActivation.label()) {
+        true => {
+            "next: copy recovery.age to another place; when all nodes have accepted their bundle: nodeseal keys activate, on each node\n"
+        }
+        false => "next: copy recovery.age to another place\n",
+    }
 }
 
-fn file_error(error: &FileError) -> ExitCode {
-    fail(error, Class::Misconfigured, FileError::HINT)
+/// What both operators compare, from the file itself.
+fn show(common: &Common, path: &Path) -> Result<ExitCode, ExitCode> {
+    let bytes = read_file(path)?;
+    let mark = fingerprint(&bytes);
+    if let Ok(identity) = Identity::decode(&bytes) {
+        return Ok(super::members::show(common, &identity, &mark));
+    }
+    if let Ok(Standing { cluster, from, expires, .. }) = Standing::decode(&bytes) {
+        let from = from.fingerprint();
+        let value = json!({ "kind": "member-bundle", "cluster": cluster.as_str(), "from": from, "expires": expires });
+        return Ok(print(common, &value, || {
+            format!("a bundle for a member, cluster {cluster}, good until {}\nsigned by: {from}", time(expires))
+        }));
+    }
+    let (kind, cluster, node, expires) = match (BundleRequest::decode(&bytes), Bundle::decode(&bytes)) {
+        (Ok(BundleRequest { cluster, node, expires, .. }), _) => ("request", cluster, Some(node), expires),
+        (_, Ok(Bundle { cluster, expires, .. })) => ("bundle", cluster, None, expires),
+        (Err(error), Err(_)) => match FileKind::of(&bytes) {
+            Some(found @ (FileKind::Receipt | FileKind::Recovery)) => {
+                let error = WrongKind { found, wanted: FileKind::Bundle };
+                return Err(fail(&error, Class::Corrupt, "name a request, a bundle or the identity of a node"));
+            }
+            Some(_) | None => return Err(fail(&error, error.class(), error.hint())),
+        },
+    };
+    let value =
+        json!({ "kind": kind, "cluster": cluster.as_str(), "node": node, "expires": expires, "fingerprint": mark });
+    Ok(print(common, &value, || {
+        let whose = node.as_ref().map_or_else(String::new, |node| format!(" of node {node}"));
+        format!("a {kind}{whose}, cluster {cluster}, good until {}\nfingerprint: {mark}", time(expires))
+    }))
 }

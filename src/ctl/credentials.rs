@@ -11,9 +11,10 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::args::{Common, CredentialsVerb};
-use super::output::{become_owner, control_error, fail, harden, load, print, time, unfit};
+use super::output::{act_as_owner, control_error, fail, harden, load, print, time, unfit};
 use crate::config::Config;
 use crate::control::{self, Answer, Request, say};
+use crate::keyring::Home;
 use crate::seal::credential::CONTENT_MAX_BYTES;
 use crate::seal::credentials::{CredentialKey, CredentialsError, list};
 use crate::seal::root::{NodeRoot, RootError};
@@ -53,7 +54,7 @@ pub(super) fn run(common: &Common, verb: &CredentialsVerb) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    if let Err(code) = become_owner(&config) {
+    if let Err(code) = act_as_owner(&config) {
         return code;
     }
     match verb {
@@ -67,10 +68,11 @@ pub(super) fn run(common: &Common, verb: &CredentialsVerb) -> ExitCode {
 }
 
 fn show(common: &Common, config: &Config) -> ExitCode {
-    let labels = match StateDir::open_on(OnlyLook, &config.state_dir).and_then(|dir| list(&dir)) {
-        Ok(labels) => labels,
-        Err(error) => return fail(&error, error.class(), error.hint()),
-    };
+    let labels =
+        match StateDir::open_on(OnlyLook, &config.state_dir).and_then(Home::find).and_then(|home| list(&home.root)) {
+            Ok(labels) => labels,
+            Err(error) => return fail(&error, error.class(), error.hint()),
+        };
     let rows: Vec<_> = labels
         .iter()
         .map(|label| {
@@ -105,8 +107,8 @@ fn seal(common: &Common, config: &Config, name: &CredentialName, fd: Option<u32>
         Ok(Answer::CredentialStored {}) => {}
         Ok(_) => return unfit(),
         Err(error) if error.is_unreachable() => {
-            let dir = StateDir::open(&config.state_dir).map_err(CredentialsError::Store);
-            if let Err(error) = dir.and_then(|dir| key.store(&dir, &payload, name, &config.cluster)) {
+            let home = StateDir::open(&config.state_dir).and_then(Home::find).map_err(CredentialsError::Store);
+            if let Err(error) = home.and_then(|home| key.store(&home.root, &payload, name, &config.cluster)) {
                 return fail(&error, error.class(), error.hint());
             }
         }
@@ -120,8 +122,9 @@ fn seal_content(
     name: &CredentialName,
     content: &Secret,
 ) -> Result<(CredentialKey, Vec<u8>), SealError> {
-    let dir = StateDir::open_on(OnlyLook, &config.state_dir).map_err(RootError::Store).map_err(SealError::Root)?;
-    let (root, _) = NodeRoot::open(&dir, &config.sealer()).map_err(SealError::Root)?;
+    let home = StateDir::open_on(OnlyLook, &config.state_dir).and_then(Home::find);
+    let home = home.map_err(RootError::Store).map_err(SealError::Root)?;
+    let (root, _) = NodeRoot::open(&home.root, &config.sealer()).map_err(SealError::Root)?;
     let key = CredentialKey::of(&root, &config.cluster);
     let payload = key.seal(content, name, &config.cluster, clock::now()).map_err(SealError::Credentials)?;
     Ok((key, payload))
@@ -129,8 +132,9 @@ fn seal_content(
 
 /// One buffer that never grows: what it held is wiped with it.
 fn read(fd: Option<u32>) -> io::Result<Secret> {
-    let mut bytes = Vec::with_capacity(CONTENT_MAX_BYTES + 2);
-    let limit = CONTENT_MAX_BYTES as u64 + 1;
+    // One more than the longest with its line end, so that what is too long is seen to be.
+    let mut bytes = Vec::with_capacity(CONTENT_MAX_BYTES + 3);
+    let limit = CONTENT_MAX_BYTES as u64 + 2;
     match fd {
         // The one way to an open descriptor that takes no unsafe code (proc(5)).
         Some(number) => File::open(format!("/proc/self/fd/{number}"))?.take(limit).read_to_end(&mut bytes)?,

@@ -1,16 +1,26 @@
 //! `nodeseal keys list|rotate|activate|retire`: asks the running daemon, which alone writes to the state directory.
 
 use std::fmt::Write;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
 
 use super::args::{Common, KeysVerb};
+use super::bundle::warn_of_providers;
+use super::files::{FileError, file_error, put, read_file};
+use super::kek_ids::whole;
+use super::members;
 use super::output::{ask, fail, load, print, time, unfit};
 use crate::config::Config;
-use crate::control::{Answer, Request};
+use crate::control::{Answer, Request, say};
 use crate::keyring::KeeperError;
-use crate::keyring::keeper::KeyTable;
+use crate::keyring::keeper::{KekRow, KeyTable, MemberRow};
+use crate::keyring::member::Receipt;
+use crate::keyring::ring::{KekState, MoveError, RetireTo};
+use crate::types::{Class, IdError, KekId};
 
 pub(super) fn run(common: &Common, verb: KeysVerb) -> ExitCode {
     let config = match load(common) {
@@ -19,39 +29,218 @@ pub(super) fn run(common: &Common, verb: KeysVerb) -> ExitCode {
     };
     match verb {
         KeysVerb::List => table(common, &config, &Request::KeysList {}),
-        KeysVerb::Activate { id } => table(common, &config, &Request::KeysActivate { id }),
-        KeysVerb::Rotate => rotate(common, &config),
-        KeysVerb::Retire { id, compromised, dry_run: true, .. } => dry_run(common, &id, compromised),
-        KeysVerb::Retire { id, confirm, .. } if confirm != id => {
-            let error = KeeperError::Confirmation;
-            fail(&error, error.class(), error.hint())
+        KeysVerb::Show { id } => show(common, &config, id).unwrap_or_else(|code| code),
+        KeysVerb::Activate { id, not_shared, when_all_have } => {
+            let is_asked = when_all_have.is_some();
+            let id = match id.map(|id| whole(&config, id)).transpose() {
+                Ok(id) => id,
+                Err(code) => return code,
+            };
+            match when_all_have.map_or(Ok(Vec::new()), |folder| receipts(&folder)) {
+                Ok(receipts) => {
+                    let request = Request::KeysActivate { id, not_shared, receipts, when_all_have: is_asked };
+                    table(common, &config, &request)
+                }
+                Err(code) => code,
+            }
         }
-        KeysVerb::Retire { id, confirm, compromised, dry_run: false } => {
-            table(common, &config, &Request::KeysRetire { id, confirm, compromised })
+        KeysVerb::Rotate { members: Some(folder), .. } => {
+            rotate_for_members(common, &config, &folder).unwrap_or_else(|code| code)
+        }
+        KeysVerb::Rotate { activate, members: None } => rotate(common, &config, activate),
+        KeysVerb::Retire { id, compromised, give_up, not_shared, dry_run: true, .. } => {
+            let what = RetireTo::said(compromised, give_up, not_shared);
+            whole(&config, id).and_then(|id| dry_run(common, &config, &id, what)).unwrap_or_else(|code| code)
+        }
+        KeysVerb::Retire { id, confirm, compromised, give_up, not_shared, dry_run: false } => {
+            let id = match whole(&config, id) {
+                Ok(id) => id,
+                Err(code) => return code,
+            };
+            // Of the id that is said once more nothing may be left out.
+            if confirm != id {
+                let error = KeeperError::Confirmation;
+                return fail(&error, error.class(), error.hint());
+            }
+            table(common, &config, &Request::KeysRetire { id, confirm, compromised, give_up, not_shared })
         }
     }
 }
 
-fn rotate(common: &Common, config: &Config) -> ExitCode {
+fn rotate(common: &Common, config: &Config, activate: bool) -> ExitCode {
     match ask(config, &Request::KeysRotate {}) {
+        Ok(Answer::Key(key)) if activate => {
+            let id = Some(key.id);
+            let request = Request::KeysActivate { id, not_shared: false, receipts: Vec::new(), when_all_have: false };
+            table(common, config, &request)
+        }
         Ok(Answer::Key(key)) => print(common, &json!({ "key": key }), || {
-            format!(
-                "made local KEK {} in pre-activation; key_id is unchanged\nnext: nodeseal keys activate {}",
-                key.id, key.id
-            )
+            format!("made local KEK {} in pre-activation; key_id is unchanged\n{}", key.id, next_step(&key))
         }),
         Ok(_) => unfit(),
         Err(code) => code,
     }
 }
 
-fn dry_run(common: &Common, id: &str, compromised: bool) -> ExitCode {
-    let what = if compromised {
-        "would mark the KEK as compromised: it goes on decrypting"
-    } else {
-        "would destroy the KEK: whatever was encrypted under it and not migrated becomes unreadable for ever, backups of etcd included"
+/// A new KEK, or the one in pre-activation, for all members. What was written before for another KEK is replaced.
+fn rotate_for_members(common: &Common, config: &Config, folder: &Path) -> Result<ExitCode, ExitCode> {
+    let members = members::members(config, &Request::MembersList {})?;
+    if members.is_empty() {
+        return Err(fail(&NoMembers, Class::Misconfigured, NoMembers::HINT));
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|source| file_error(&FileError::Write { path: folder.to_owned(), source }))?;
+    let pending = match ask(config, &Request::KeysList {})? {
+        Answer::Keys(table) => table.keys.into_iter().find(|row| row.state == KekState::PreActivation.label()),
+        _ => return Err(unfit()),
     };
-    print(common, &json!({ "dry_run": true, "id": id, "compromised": compromised }), || what.to_owned())
+    let key = match pending {
+        Some(key) => key,
+        None => match ask(config, &Request::KeysRotate {})? {
+            Answer::Key(key) => key,
+            _ => return Err(unfit()),
+        },
+    };
+    for MemberRow { name, .. } in &members {
+        let Answer::File(bundle) = ask(config, &Request::BundleFor { name: name.clone() })? else {
+            return Err(unfit());
+        };
+        put(&folder.join(format!("{name}.bundle")), &hex::decode(bundle).map_err(|_| unfit())?)?;
+        // Of an earlier KEK: it would be taken for one that has come.
+        let _ = std::fs::remove_file(folder.join(format!("{name}{RECEIPT_SUFFIX}")));
+    }
+    warn_of_providers(config);
+    let names: Vec<&str> = members.iter().map(|row| row.name.as_str()).collect();
+    let value = json!({ "key": key, "folder": folder, "members": names });
+    Ok(print(common, &value, || {
+        let (id, folder, names) = (&key.id, quoted(folder), names.join(" "));
+        format!(
+            "local KEK {id} is in pre-activation; key_id is unchanged\n\
+             wrote a bundle for each member into {folder}: {names}\n\
+             next, deliver them: for n in {names}; do ssh root@$n nodeseal bundle accept --receipt - < {folder}/$n.bundle > {folder}/$n{RECEIPT_SUFFIX} || break; done\n\
+             then, turn to the KEK: nodeseal keys activate --when-all-have {folder} && for n in {names}; do ssh root@$n nodeseal keys activate; done"
+        )
+    }))
+}
+
+/// What members have answered to their bundles.
+fn receipts(folder: &Path) -> Result<Vec<String>, ExitCode> {
+    let failed = |source| file_error(&FileError::Read { path: folder.to_owned(), source });
+    let mut receipts = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.to_string_lossy().ends_with(RECEIPT_SUFFIX) {
+            let bytes = read_file(&path)?;
+            let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+            let is_one = hex::decode(&text).is_ok_and(|receipt| Receipt::decode(&receipt).is_ok());
+            // An acceptance that failed has left an empty one, and a remote shell may put more into it than the receipt. That member is
+            // named as lacking.
+            if !is_one && !text.is_empty() {
+                let text = "holds no receipt: it is left out. It must be what `nodeseal bundle accept --receipt` prints, and nothing else";
+                say::warning(super::PROGRAM, &format!("{} {text}", path.display()));
+            }
+            receipts.extend(is_one.then_some(text));
+        }
+    }
+    Ok(receipts)
+}
+
+const RECEIPT_SUFFIX: &str = ".receipt";
+
+/// As a shell reads it back.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+:@%,".contains(&byte));
+    if is_plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("this node knows no members")]
+struct NoMembers;
+
+impl NoMembers {
+    const HINT: &'static str =
+        "on each other node: `nodeseal members identity --out FILE`; then here: `nodeseal members add FILE`";
+}
+
+/// Nodes that share the active KEK read nothing that is written under one that they lack.
+fn next_step(key: &KekRow) -> &'static str {
+    match key.must_be_shared {
+        false => "next: nodeseal keys activate",
+        true => {
+            "next: other nodes have the active KEK and need this one before it is activated.\n\
+             On each of them: nodeseal bundle request --out FILE; then here: nodeseal bundle make FILE.\n\
+             When all have accepted their bundle: nodeseal keys activate, on each node"
+        }
+    }
+}
+
+/// Refuses what the daemon would refuse, in the same words.
+fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Result<ExitCode, ExitCode> {
+    let Answer::Keys(table) = ask(config, &Request::KeysList {})? else { return Err(unfit()) };
+    let id: KekId = id.parse().map_err(|error: IdError| fail(&error, Class::NotFound, LIST_HINT))?;
+    let row = table.keys.into_iter().find(|row| row.id == id.to_string());
+    let refusal = match &row {
+        None => Some(MoveError::Unknown),
+        Some(row) if row.state == KekState::Active.label() => Some(MoveError::Active),
+        Some(row) if row.state == KekState::Destroyed.label() => Some(MoveError::Destroyed),
+        Some(_) => None,
+    };
+    let pending = |row: &&KekRow| row.state == KekState::PreActivation.label();
+    let is_pending = row.as_ref().filter(pending).is_some();
+    let is_elsewhere = row.as_ref().is_some_and(|row| row.may_return) && !to.passes_over_others(is_pending);
+    let refusal = match refusal {
+        Some(refusal) => Some(KeeperError::Move(refusal)),
+        None => is_elsewhere.then_some(KeeperError::PendingElsewhere(id)),
+    };
+    if let Some(error) = refusal {
+        return Err(fail(&error, error.class(), error.hint()));
+    }
+    let compromised = to == RetireTo::Compromised;
+    let value = json!({ "dry_run": true, "id": id.to_string(), "compromised": compromised, "key": row });
+    Ok(print(common, &value, || {
+        let what = match to {
+            RetireTo::Compromised => "would mark the KEK as compromised: it goes on decrypting",
+            RetireTo::Destroyed | RetireTo::GoneEverywhere => {
+                "would destroy the KEK: whatever was encrypted under it and not migrated becomes unreadable for ever, backups of etcd included"
+            }
+            RetireTo::GivenUp => "would give up the KEK in pre-activation: it goes on decrypting",
+        };
+        row.map_or_else(|| what.to_owned(), |row| format!("{what}\n{}", describe(&row)))
+    }))
+}
+
+const LIST_HINT: &str = "list the KEKs: `nodeseal keys list`";
+
+fn describe(row: &KekRow) -> String {
+    let owner = match row.shared {
+        true => "other nodes have it too, and keep theirs",
+        false => "it is on this node alone",
+    };
+    let state = if row.may_return { state(row) } else { row.state.clone() };
+    format!("local KEK {}: {state} since {}, at most {} uses; {owner}", row.id, time(row.since), row.uses)
+}
+
+fn show(common: &Common, config: &Config, id: String) -> Result<ExitCode, ExitCode> {
+    let id = whole(config, id)?;
+    let Answer::Keys(table) = ask(config, &Request::KeysList {})? else { return Err(unfit()) };
+    let id: KekId = id.parse().map_err(|error: IdError| fail(&error, Class::NotFound, LIST_HINT))?;
+    let Some(row) = table.keys.into_iter().find(|row| row.id == id.to_string()) else {
+        let error = KeeperError::Move(MoveError::Unknown);
+        return Err(fail(&error, error.class(), error.hint()));
+    };
+    Ok(print(common, &json!({ "key": row }), || {
+        let key_id = if row.key_id.is_empty() { "those of providers' keys, at its time" } else { &row.key_id };
+        let copies = match row.wraps {
+            0 => "none by providers".to_owned(),
+            count => format!("{count} by providers"),
+        };
+        let open = if row.check.is_empty() { "not in memory" } else { "in memory" };
+        format!("{}\nmade {}, {open}; copies: {copies}\nkey_id: {key_id}", describe(&row), time(row.created))
+    }))
 }
 
 fn table(common: &Common, config: &Config, request: &Request) -> ExitCode {
@@ -62,6 +251,12 @@ fn table(common: &Common, config: &Config, request: &Request) -> ExitCode {
     }
 }
 
+fn state(row: &KekRow) -> String {
+    let is_given_up = row.may_return && row.state == KekState::Deactivated.label();
+    let state = if is_given_up { "given up" } else { &row.state };
+    if row.shared { format!("{state} shared") } else { state.to_owned() }
+}
+
 pub(super) fn render(table: &KeyTable) -> String {
     let mut text = format!("{:<32}  {:<21}  {:<20}  {:>10}  KEY_ID\n", "KEK", "STATE", "SINCE", "USES");
     for row in &table.keys {
@@ -70,11 +265,23 @@ pub(super) fn render(table: &KeyTable) -> String {
             text,
             "{:<32}  {:<21}  {:<20}  {:>10}  {}",
             row.id,
-            if row.shared { format!("{} shared", row.state) } else { row.state.clone() },
+            state(row),
             time(row.since),
             row.uses,
             row.key_id
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_one_word_of_the_printed_commands() {
+        assert_eq!(quoted(Path::new("/media/safe/r-1.2")), "/media/safe/r-1.2");
+        assert_eq!(quoted(Path::new("/media/my safe")), "'/media/my safe'");
+        assert_eq!(quoted(Path::new("/m/it's; $x")), r"'/m/it'\''s; $x'");
+    }
 }

@@ -1,8 +1,8 @@
 //! `nodeseal metrics`: the status of the running daemon as Prometheus text, for the textfile collector of node_exporter.
 //!
 //! Nothing listens and nothing is counted here: each value is one of `nodeseal status`. That the daemon is away is a value too
-//! (`nodeseal_up 0`, exit code 0), so that a file made from this is never an old one that looks well. A daemon that cannot be asked for
-//! another reason (configuration, rights) is an error. No label holds anything that `nodeseal status` would not show.
+//! (`nodeseal_up 0`, exit code 0), so that a file made from this is never an old one that looks well. A daemon that is there and cannot be
+//! asked (configuration, rights, too busy) is an error. No label holds anything that `nodeseal status` would not show.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::args::Common;
 use super::output::{control_error, load, print, unfit};
 use crate::control::report::ProviderRow;
-use crate::control::{self, Answer, ControlError, Request, Status};
+use crate::control::{self, Answer, Status};
 use crate::sandbox::{Enforced, Protection};
 
 pub(super) fn run(common: &Common) -> ExitCode {
@@ -21,18 +21,13 @@ pub(super) fn run(common: &Common) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let families = match control::ask(&config.control_socket, &Request::Status {}) {
+    let families = match control::ask_status(&config.control_socket, &config.status_socket) {
         Ok(Answer::Status(status)) => up(&status),
         Ok(_) => return unfit(),
-        Err(error) if error.is_unreachable() && !is_denied(&error) => vec![up_family(false)],
+        Err(error) if error.is_away() => vec![up_family(false)],
         Err(error) => return control_error(&error),
     };
     print(common, &families, || render(&families))
-}
-
-/// Whoever may not ask does not know whether it is there.
-fn is_denied(error: &ControlError) -> bool {
-    error.class() == crate::types::Class::Denied
 }
 
 /// All samples of one name. All are gauges: each can fall, uses of the active KEK with every rotation.
@@ -66,7 +61,7 @@ impl Family {
 }
 
 fn up_family(is_up: bool) -> Family {
-    Family::is("nodeseal_up", "Whether nodeseald answers on its control socket.", is_up)
+    Family::is("nodeseal_up", "Whether nodeseald answers on its control socket or status socket.", is_up)
 }
 
 fn up(status: &Status) -> Vec<Family> {
@@ -75,18 +70,6 @@ fn up(status: &Status) -> Vec<Family> {
         Family::new("nodeseal_build_info", "Release of nodeseald.").with(&[("version", &status.version)], true),
         Family::is("nodeseal_healthy", "Whether an Encrypt would be answered.", status.healthy),
         Family::is("nodeseal_uptime_seconds", "Since nodeseald started.", status.uptime_seconds),
-        Family::is("nodeseal_keys", "Local KEKs that are not destroyed.", count(status.keys)),
-        Family::is("nodeseal_keys_usable", "Local KEKs that decrypt.", count(status.keys_usable)),
-        Family::is(
-            "nodeseal_wraps_owed",
-            "Copies of KEKs by providers that are still to be made.",
-            count(status.wraps_owed),
-        ),
-        Family::is(
-            "nodeseal_texts_short_of_wraps",
-            "Texts that were given out with fewer copies of their KEK than there should be; an upper bound.",
-            status.texts_short_of_wraps,
-        ),
         Family::is(
             "nodeseal_outage_seconds",
             "For how long the providers that are well have not been enough to wrap a new KEK.",
@@ -98,15 +81,30 @@ fn up(status: &Status) -> Vec<Family> {
             "Whether the key_id does not name the providers' keys as they are.",
             status.waits.is_some(),
         ),
-        Family::is("nodeseal_rollback_guarded", "Whether an old state directory would be recognised.", status.guarded),
         Family::is(
-            "nodeseal_recovery_recipients",
-            "Whom the recovery file is encrypted to.",
-            count(status.recovery_recipients.len()),
+            "nodeseal_config_pending",
+            "Settings of the configuration that wait for a restart or a reseal.",
+            count(status.pending.len()),
         ),
         Family::is("nodeseal_config_warnings", "Warnings of the configuration.", count(status.warnings.len())),
+        Family::is(
+            "nodeseal_log_lines_dropped",
+            "Lines of the log that were dropped since the start, because nobody read them.",
+            status.log_lines_dropped,
+        ),
         Family::new("nodeseal_mode_info", "How DEKs are encrypted.").with(&[("mode", &status.mode)], true),
     ];
+    if status.keys_known {
+        all.extend(of_keys(status));
+    }
+    if let Some(would_open) = status.would_open {
+        let help = "Whether the sealing device opened the node root when it was asked last.";
+        all.push(Family::is("nodeseal_seal_would_open", help, would_open));
+    }
+    if status.due.is_some() {
+        let help = "Whether the active local KEK is due for replacement, by age or by use.";
+        all.push(Family::is("nodeseal_active_kek_overdue", help, status.overdue));
+    }
     if let Some(uses) = status.uses {
         all.push(Family::is(
             "nodeseal_active_kek_uses",
@@ -125,6 +123,30 @@ fn up(status: &Status) -> Vec<Family> {
     all.extend(status.sandbox.iter().flat_map(sandbox));
     all.extend(providers(&status.providers));
     all
+}
+
+/// What only open keys can tell.
+fn of_keys(status: &Status) -> Vec<Family> {
+    vec![
+        Family::is("nodeseal_keys", "Local KEKs that are not destroyed.", count(status.keys)),
+        Family::is("nodeseal_keys_usable", "Local KEKs that decrypt.", count(status.keys_usable)),
+        Family::is(
+            "nodeseal_wraps_owed",
+            "Copies of KEKs by providers that are still to be made.",
+            count(status.wraps_owed),
+        ),
+        Family::is(
+            "nodeseal_texts_short_of_wraps",
+            "Texts that were given out with fewer copies of their KEK than there should be; an upper bound.",
+            status.texts_short_of_wraps,
+        ),
+        Family::is("nodeseal_rollback_guarded", "Whether an old state directory would be recognised.", status.guarded),
+        Family::is(
+            "nodeseal_recovery_recipients",
+            "Whom the recovery file is encrypted to.",
+            count(status.recovery_recipients.len()),
+        ),
+    ]
 }
 
 fn sandbox(enforced: &Enforced) -> Vec<Family> {

@@ -5,18 +5,25 @@
 
 mod args;
 mod bundle;
+mod compared;
 mod config_check;
 mod credentials;
 mod dev;
 mod encryption_config;
+mod files;
 mod init;
+mod kek_ids;
 mod keys;
+mod members;
 mod metrics;
 mod output;
 mod recipients;
 mod recover;
+mod recovery_file;
 mod reload;
 mod reseal;
+mod restore;
+mod rotate_root;
 mod status;
 
 use std::process::ExitCode;
@@ -54,10 +61,12 @@ pub fn main() -> ExitCode {
         Verb::EncryptionConfig(args) => encryption_config::run(&common, &args),
         Verb::Init(args) => init::run(&common, &args),
         Verb::Keys(verb) => keys::run(&common, verb),
+        Verb::Members(verb) => members::run(&common, &verb),
         Verb::Metrics => metrics::run(&common),
         Verb::Recover(args) => recover::run(&common, &args),
         Verb::Reload(args) => reload::run(&common, &args),
         Verb::Reseal(args) => reseal::run(&common, &args),
+        Verb::RotateRoot(args) => rotate_root::run(&common, &args),
         Verb::Status(args) => status::run(&common, &args),
     }
 }

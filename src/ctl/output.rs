@@ -2,16 +2,22 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::PROGRAM;
 use super::args::Common;
 use crate::config::{self, Config};
+use crate::control::consent::{Act, Consent};
 use crate::control::{self, Answer, ControlError, Request, say};
+use crate::keyring::Founding;
+use crate::keyring::KeeperError;
 use crate::keyring::keeper::Settings;
+use crate::keyring::recovery::Recipient;
 use crate::sandbox::{self, process};
-use crate::store::RealDisk;
+use crate::seal::client::SealerClient;
+use crate::store::{RealDisk, StoreError};
 use crate::types::{Class, clock};
 
 /// The configuration. Its warnings are for `config check` and the log of nodeseald.
@@ -25,15 +31,75 @@ pub(super) fn harden() -> Result<(), ExitCode> {
         .map_err(|error| fail(&error, Class::Internal, "the kernel refused what every kernel allows: see its log"))
 }
 
-/// For verbs that write to the state directory themselves: root does so as the user of the service, to whom all there belongs.
-pub(super) fn become_owner(config: &Config) -> Result<(), ExitCode> {
-    sandbox::become_owner(&config.state_dir, config.sandbox.user.as_ref()).map_err(|error| {
-        fail(
-            &error,
-            Class::Denied,
-            "give the state directory to the user of the service, mode 0700, and run this as root or as that user",
-        )
-    })
+/// For verbs that read or write the state directory themselves: root does so as the user of the service, to whom all there belongs.
+pub(super) fn act_as_owner(config: &Config) -> Result<(), ExitCode> {
+    sandbox::become_owner(&config.state_dir).map_err(|error| fail(&error, Class::Denied, error.hint()))
+}
+
+/// The same for verbs that set a node up, where the directory may not be there yet.
+pub(super) fn found_as_owner(config: &Config) -> Result<(), ExitCode> {
+    sandbox::make_for_owner(&config.state_dir, config.sandbox.user.as_ref())
+        .map_err(|error| fail(&error, Class::Denied, error.hint()))
+}
+
+/// What a set-up or a recovery works with, by this configuration.
+pub(super) fn founding<'a>(
+    config: &'a Config,
+    sealer: &'a SealerClient,
+    recipients: &'a [Recipient],
+    replace_counter: bool,
+) -> Founding<'a> {
+    let (to, guard) = (config.seal.to(), config.seal.guard);
+    Founding { cluster: &config.cluster, sealer, to, guard, replace_counter, recipients }
+}
+
+/// Seconds. A nodeseald that cannot open its keys has the state directory to itself while it tries, and not between two tries.
+const IN_USE_TIMEOUT: Duration = Duration::from_secs(5);
+const IN_USE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Tries for some seconds while another process has the state directory.
+pub(super) fn once_free<T>(mut attempt: impl FnMut() -> Result<T, KeeperError>) -> Result<T, KeeperError> {
+    let give_up = Instant::now() + IN_USE_TIMEOUT;
+    loop {
+        match attempt() {
+            Err(KeeperError::Store(StoreError::InUse { .. })) if Instant::now() < give_up => {
+                std::thread::sleep(IN_USE_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("nodeseald runs, and has its keys in memory")]
+struct KeysInMemory;
+
+impl KeysInMemory {
+    const HINT: &'static str = "what it has encrypted may open under these keys alone. Prove the recovery file first: `nodeseal recover --verify`; or give its keys to another node: `nodeseal bundle make`; then stop nodeseald, and run this again";
+}
+
+/// For verbs that give a node other keys: beside a daemon with keys in memory they would not be those that it goes on with.
+pub(super) fn refuse_beside_open_keys(config: &Config) -> Result<(), ExitCode> {
+    match control::ask(&config.control_socket, &Request::Status {}) {
+        // One of an older release counts no keys once the state directory is gone.
+        Ok(Answer::Status(status)) if status.keys_usable > 0 || status.key_id.is_some() => {
+            Err(fail(&KeysInMemory, Class::Denied, KeysInMemory::HINT))
+        }
+        // Whoever may not ask may not write to the state directory either.
+        Err(error) if error.class() == Class::Denied => Err(control_error(&error)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// The operator's word for what gives keys away or takes them over, which the daemon looks for. Where it cannot be given, the daemon says
+/// what to do, and we say why: a full disk is not the wrong user.
+pub(super) fn consent(config: &Config, export: Act<'_>) -> Option<Consent> {
+    Consent::give(export, &config.state_dir)
+        .inspect_err(|error| {
+            let text = format!("cannot consent in the state directory {}: {error}", config.state_dir.display());
+            say::warning(PROGRAM, &text);
+        })
+        .ok()
 }
 
 /// An answer of the running daemon.
@@ -77,13 +143,31 @@ pub(super) fn keeper_settings(config: &Config) -> Settings {
         cluster: config.cluster.clone(),
         sealer: config.sealer(),
         max_age: config.max_age,
-        guarded: config.seal.guard.is_some(),
+        guard: config.seal.guard,
+        pin_file: None,
         now: clock::now,
     }
 }
 
-/// UTC, to the second.
+/// As in "1 KEK" and "2 KEKs".
+pub(super) fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+/// UTC, to the second. What lies behind the year 9999 is shown as its end.
 pub(super) fn time(unix_seconds: u64) -> String {
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(unix_seconds);
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(unix_seconds.min(clock::LAST));
     humantime::format_rfc3339_seconds(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_no_clock_shows_is_printed_all_the_same() {
+        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time(u64::MAX), "9999-12-31T23:59:59Z");
+    }
 }

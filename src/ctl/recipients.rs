@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::config::{OrderError, recipients};
+use crate::control::say;
 use crate::keyring::recovery::{Identity, Recipient};
 use crate::types::Secret;
 
@@ -46,4 +47,14 @@ pub(super) fn code_text(code: Option<&Secret>) -> String {
     code.map_or_else(String::new, |code| {
         format!("\nrecovery code, shown this once; write it down and keep it away from this machine:\n\n  {code}\n\nprove it: nodeseal recover --verify\n")
     })
+}
+
+/// After a failure: what could not be written at the end may be written by the next start, and this code opens it then.
+pub(super) fn keep_code(code: Option<&Secret>) {
+    if let Some(code) = code.and_then(|code| std::str::from_utf8(code.expose()).ok()) {
+        say::warning(
+            super::PROGRAM,
+            &format!("this did not end well; if the node turns out to be set up, its recovery code is:\n\n  {code}\n"),
+        );
+    }
 }

@@ -1,64 +1,33 @@
 //! `nodeseal recover`: rebuilds this node's keyring from a recovery file, on a new TPM or token; or with `--verify` only proves that
 //! the file would do.
 //!
-//! Offline. The identity comes from a file or from standard input, never from the command line. What is in the state directory is
-//! moved into a folder of it and never overwritten.
+//! Offline. The identity comes from a file or from standard input, never from the command line. What is in the state directory stays
+//! where it is, and is never overwritten.
 
-use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
 
 use super::args::{Common, RecoverArgs};
-use super::output::{become_owner, fail, harden, load, print, time};
-use super::recipients::code_text;
+use super::compared::Compared;
+use super::output::{
+    act_as_owner, counted, fail, found_as_owner, founding, harden, load, once_free, print, refuse_beside_open_keys,
+    time,
+};
+use super::recipients::{code_text, keep_code};
+use super::recovery_file::{self, Found, RecoverError, UNSIGNED, read, read_from};
+use super::restore;
 use crate::config::{Config, OrderError};
 use crate::control::{self, Answer, Request, say};
 use crate::keyring::export::Export;
-use crate::keyring::recovery::{self, FILE_MAX_BYTES, Identity, IdentityError, RecoveryError};
-use crate::keyring::{self, Founding, KeeperError, Recovered, Resume};
-use crate::store::StateDir;
+use crate::keyring::maker::Maker;
+use crate::keyring::recovery::{Identity, RecoveryError};
+use crate::keyring::{self, KeeperError, RecoverOrder, Recovered, Resume};
+use crate::store::{StateDir, StoreError};
+use crate::types::clock::UnixSeconds;
 use crate::types::{Class, KeyId, Secret, clock};
-
-#[derive(Debug, thiserror::Error)]
-enum RecoverError {
-    #[error("the identity cannot be used")]
-    Identity(#[source] IdentityError),
-    #[error(transparent)]
-    Keeper(KeeperError),
-    #[error("cannot read {path}", path = path.display())]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the recovery file cannot be used")]
-    Recovery(#[source] RecoveryError),
-}
-
-impl RecoverError {
-    fn class(&self) -> Class {
-        match self {
-            Self::Identity(_) => Class::Denied,
-            Self::Keeper(error) => error.class(),
-            Self::Read { .. } => Class::NotFound,
-            Self::Recovery(error) => error.class(),
-        }
-    }
-
-    fn hint(&self) -> &'static str {
-        match self {
-            Self::Identity(_) => {
-                "give the printed recovery code, or the key file of age, on standard input or with --identity FILE"
-            }
-            Self::Keeper(error) => error.hint(),
-            Self::Read { .. } => "name files that can be read: --file for recovery.age, --identity for the key",
-            Self::Recovery(error) => error.hint(),
-        }
-    }
-}
 
 pub(super) fn run(common: &Common, args: &RecoverArgs) -> ExitCode {
     let config = match load(common) {
@@ -68,14 +37,21 @@ pub(super) fn run(common: &Common, args: &RecoverArgs) -> ExitCode {
     if let Err(code) = harden() {
         return code;
     }
-    let recovered = open(&config, args);
-    let (identity, export) = match recovered {
+    if args.abort {
+        return abort(common, &config);
+    }
+    if let Some(code) = (!args.verify).then(|| refuse_beside_open_keys(&config)).and_then(Result::err) {
+        return code;
+    }
+    let opened = match open(&config, args) {
         Ok(opened) => opened,
         Err(error) => return fail(&error, error.class(), error.hint()),
     };
     if args.verify {
-        return verify(common, &config, &export);
+        return verify(common, &config, &opened);
     }
+    let Opened { path, identity, export, maker } = opened;
+    let written = export.written;
     let said = match args.recovery.read() {
         Ok(said) => said,
         Err(error) => return fail(&error, Class::Misconfigured, OrderError::HINT),
@@ -87,39 +63,90 @@ pub(super) fn run(common: &Common, args: &RecoverArgs) -> ExitCode {
         None => (vec![identity.recipient()], None),
     };
     // What was read until here may be root's own.
-    if let Err(code) = become_owner(&config) {
+    if let Err(code) = found_as_owner(&config) {
         return code;
     }
-    let resume = if args.keep_active { Resume::ActiveKek } else { Resume::NewKek };
-    let sealer = config.sealer();
-    let founding = Founding {
-        cluster: &config.cluster,
-        sealer: &sealer,
-        to: config.seal.to(),
-        guard: config.seal.guard,
-        recipients: &recipients,
+    let resume = match (args.keep_active, args.new_key) {
+        (true, _) => Resume::ActiveKek,
+        (false, true) => Resume::NewKek,
+        (false, false) => Resume::Unsaid,
     };
-    let dir = StateDir::create(&config.state_dir).map_err(KeeperError::Store);
-    match dir.and_then(|dir| keyring::recover(&dir, &founding, export, resume, clock::now())) {
-        Ok(recovered) => report(common, &config, &recovered, is_said, code.as_ref()),
+    let order = RecoverOrder { resume, give_up_device: args.give_up_device };
+    let sealer = config.sealer();
+    let founding = founding(&config, &sealer, &recipients, true);
+    // Once read and proved, and not a second time: it may have been a pipe, or root's own file.
+    let proved = export.encode_unsigned();
+    let dir = once_free(|| StateDir::create(&config.state_dir).map_err(KeeperError::Store));
+    match dir.and_then(|dir| keyring::recover(&dir, &founding, export, order, clock::now())) {
+        Ok(recovered) => {
+            let keep_active = args.keep_active;
+            report(common, &config, &Report { recovered, path, written, maker, is_said, keep_active, code })
+        }
+        Err(KeeperError::KeysOpen) => match Export::decode_unsigned(proved.expose()) {
+            Ok(export) => restore::run(common, &config, export),
+            Err(source) => {
+                let error = RecoverError::Recovery { path, source: RecoveryError::Format(source) };
+                fail(&error, error.class(), error.hint())
+            }
+        },
+        Err(error) => {
+            keep_code(code.as_ref());
+            fail(&error, error.class(), hint(&error, args.give_up_device))
+        }
+    }
+}
+
+fn hint(error: &KeeperError, give_up_device: bool) -> &'static str {
+    match error {
+        KeeperError::Store(StoreError::InUse { .. }) => {
+            "a nodeseald without keys holds it for the moment of each attempt: run this again; one that has its keys must go on until the file is proved: `nodeseal recover --verify`; then stop nodeseald"
+        }
+        // It is the new device that was asked.
+        KeeperError::Device(_) | KeeperError::Root(_) if give_up_device && error.class() == Class::Unavailable => {
+            "run this again once the new device is there and answers: `nodeseal status --device`; nothing was changed"
+        }
+        _ => error.hint(),
+    }
+}
+
+fn abort(common: &Common, config: &Config) -> ExitCode {
+    if let Err(code) = act_as_owner(config) {
+        return code;
+    }
+    let dir = once_free(|| StateDir::open(&config.state_dir).map_err(KeeperError::Store));
+    match dir.and_then(|dir| keyring::abort_recovery(&dir)) {
+        Ok(()) => print(common, &json!({ "aborted": true }), || {
+            "what the interrupted recovery had begun is removed; the keys that were here before are as they were"
+                .to_owned()
+        }),
         Err(error) => fail(&error, error.class(), error.hint()),
     }
 }
 
-fn open(config: &Config, args: &RecoverArgs) -> Result<(Identity, Export), RecoverError> {
-    let path = args.file.clone().unwrap_or_else(|| config.state_dir.join(recovery::FILE));
-    let file = read(&path)?;
+/// A recovery file, opened.
+struct Opened {
+    path: PathBuf,
+    identity: Identity,
+    export: Export,
+    maker: Option<Maker>,
+}
+
+fn open(config: &Config, args: &RecoverArgs) -> Result<Opened, RecoverError> {
+    recovery_file::refuse_other_kinds(config, args)?;
     let identity = read_identity(args.identity.as_deref())?;
-    let export = recovery::decrypt(&identity, file.expose()).or_else(|error| {
-        // The state directory keeps a spare copy of it.
-        let spare = args.file.is_none().then(|| read(&path.with_extension("age.prev")).ok()).flatten();
-        spare.and_then(|file| recovery::decrypt(&identity, file.expose()).ok()).ok_or(error)
-    });
-    let export = export.map_err(RecoverError::Recovery)?;
+    let Found { path, export, maker } = recovery_file::find(config, args, &identity)?;
     if export.cluster != config.cluster {
         return Err(RecoverError::Keeper(KeeperError::OtherCluster(export.cluster.to_string())));
     }
-    Ok((identity, export))
+    match (&args.made_by, maker) {
+        (Some(_), None) => Err(RecoverError::Unsigned),
+        (Some(given), Some(maker)) if !maker.is(given) => Err(RecoverError::Maker),
+        (Some(_) | None, _) => Ok(Opened { path, identity, export, maker }),
+    }
+}
+
+fn made_by(maker: Option<Maker>) -> String {
+    maker.map_or_else(|| UNSIGNED.to_owned(), |maker| format!("made by {}", maker.fingerprint()))
 }
 
 fn read_identity(path: Option<&Path>) -> Result<Identity, RecoverError> {
@@ -136,54 +163,72 @@ fn read_identity(path: Option<&Path>) -> Result<Identity, RecoverError> {
     Identity::parse(&text).map_err(RecoverError::Identity)
 }
 
-fn read(path: &Path) -> Result<Secret, RecoverError> {
-    let fail = |source| RecoverError::Read { path: path.to_owned(), source };
-    read_from(&mut File::open(path).map_err(fail)?).map_err(fail)
-}
-
-/// One buffer that never grows: what it held is wiped with it.
-fn read_from(source: &mut impl Read) -> io::Result<Secret> {
-    let limit = FILE_MAX_BYTES + 1024;
-    let mut bytes = Vec::with_capacity(limit + 1);
-    source.take(limit as u64).read_to_end(&mut bytes)?;
-    Ok(Secret::new(bytes))
-}
-
 /// Compares with the running daemon, where one runs.
-fn verify(common: &Common, config: &Config, export: &Export) -> ExitCode {
-    let running = match control::ask(&config.control_socket, &Request::KeysList {}) {
-        Ok(Answer::Keys(table)) => Some(table),
+fn verify(common: &Common, config: &Config, opened: &Opened) -> ExitCode {
+    let Opened { path, export, maker, .. } = opened;
+    let maker = *maker;
+    let compared = match control::ask(&config.control_socket, &Request::KeysList {}) {
+        Ok(Answer::Keys(table)) => Some(Compared::new(export, &table)),
         Ok(_) | Err(_) => None,
     };
-    let keys: Vec<String> = export.keys.iter().map(|(id, _)| id.to_string()).collect();
+    let own = match control::ask(&config.control_socket, &Request::Status {}) {
+        Ok(Answer::Status(status)) => status.recovery_maker,
+        Ok(_) | Err(_) => None,
+    };
+    let by_this_node = own.zip(maker).map(|(own, maker)| maker.is(&own));
     let lacking: Vec<String> = export.lacking().iter().map(ToString::to_string).collect();
-    let usable = running.iter().flat_map(|table| &table.keys).filter(|row| row.state != "destroyed");
-    let missing: Vec<String> = usable.map(|row| row.id.clone()).filter(|id| !keys.contains(id)).collect();
+    let ids = |ids: fn(&Compared) -> &Vec<String>| compared.as_ref().map(ids).cloned().unwrap_or_default();
+    let (missing, other, unknown) = (ids(|c| &c.missing), ids(|c| &c.other), ids(|c| &c.unknown));
     let value = json!({
+        "file": path,
         "cluster": export.cluster.as_str(),
         "written": export.written,
-        "keys": keys,
+        "keys": export.keys.iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>(),
         "without_key": lacking,
-        "compared_with_running_node": running.is_some(),
+        "compared_with_running_node": compared.is_some(),
         "missing": missing,
+        "other_key": other,
+        "unknown": unknown,
+        "destroyed_here": ids(|c| &c.destroyed),
+        "made_by": maker.map(|maker| maker.fingerprint()),
+        "made_by_this_node": by_this_node,
     });
     let code = print(common, &value, || {
-        let compared = match (running.is_some(), missing.len()) {
-            (false, _) => "nodeseald does not run here: not compared with this node's keys".to_owned(),
-            (true, 0) => "it has every KEK that this node has".to_owned(),
-            (true, count) => format!("it lacks {count} KEKs that this node has: {}", missing.join(" ")),
-        };
+        let compared = compared.as_ref().map_or_else(
+            || "nodeseald does not run here, or its keys are not open: not compared with this node's keys".to_owned(),
+            Compared::text,
+        );
         let lacking = match lacking.is_empty() {
             true => String::new(),
             false => format!("\nlisted without a key: {}", lacking.join(" ")),
         };
+        let whose = match by_this_node {
+            None => "",
+            Some(true) => ": this node, as it is now",
+            Some(false) => ": not this node as it is now",
+        };
         format!(
-            "the recovery file opens: cluster {}, written {}, {} KEKs{lacking}\n{compared}\nnothing was written",
+            "the recovery file {} opens: cluster {}, written {}, {}{lacking}\n{}{whose}\n{compared}\nnothing was written",
+            path.display(),
             export.cluster,
             time(export.written),
-            keys.len(),
+            counted(export.keys.len(), "KEK"),
+            made_by(maker),
         )
     });
+    if !unknown.is_empty() {
+        say::warning(
+            super::PROGRAM,
+            "it has KEKs that this node does not know: it was made by another node, or by somebody who wants them to be used",
+        );
+    }
+    if !other.is_empty() {
+        say::warning(
+            super::PROGRAM,
+            "its keys are not those of this node: do not recover from it, and find out who made it",
+        );
+        return ExitCode::from(Class::Corrupt.exit_code());
+    }
     if missing.is_empty() {
         return code;
     }
@@ -194,7 +239,22 @@ fn verify(common: &Common, config: &Config, export: &Export) -> ExitCode {
     ExitCode::from(Class::NotFound.exit_code())
 }
 
-fn report(common: &Common, config: &Config, recovered: &Recovered, said: bool, code: Option<&Secret>) -> ExitCode {
+/// What is to be told of a recovery.
+struct Report {
+    recovered: Recovered,
+    /// Of the file that was read.
+    path: PathBuf,
+    written: UnixSeconds,
+    maker: Option<Maker>,
+    /// The recipients of the new recovery file were named.
+    is_said: bool,
+    /// The file's active KEK goes on, which other nodes have too.
+    keep_active: bool,
+    code: Option<Secret>,
+}
+
+fn report(common: &Common, config: &Config, report: &Report) -> ExitCode {
+    let Report { recovered, path, written, maker, is_said, keep_active, code } = report;
     let key_id = KeyId::of_local_kek(&config.cluster, &recovered.kek);
     let value = json!({
         "kek": recovered.kek.to_string(),
@@ -202,24 +262,36 @@ fn report(common: &Common, config: &Config, recovered: &Recovered, said: bool, c
         "keys": recovered.keks,
         "without_key": recovered.lacking.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "kept_in": recovered.kept_in,
-        "recovery_code": code.and_then(|code| std::str::from_utf8(code.expose()).ok()),
+        "file": path,
+        "written": written,
+        "made_by": maker.map(|maker| maker.fingerprint()),
+        "recovery_code": code.as_ref().and_then(|code| std::str::from_utf8(code.expose()).ok()),
     });
     print(common, &value, || {
         let kept = recovered.kept_in.as_ref().map_or_else(String::new, |folder| {
             format!("\nwhat was here before is kept in {}/{folder}", config.state_dir.display())
         });
-        let recipients = match said {
+        let recipients = match is_said {
             true => "",
             false => {
-                "\nrecovery.age is for this one identity now; for others too: nodeseal reseal --recovery-recipient"
+                "\nrecovery.age is for this one identity now; for others too, name every one of them, this one's as well: nodeseal reseal --recovery-recipient AGE1… --recovery-recipient AGE1…"
             }
         };
+        let are = if recovered.keks == 1 { "is" } else { "are" };
+        let last = match keep_active {
+            true => "compare the key_id with the other nodes, and give this node a bundle if they differ",
+            false => "migrate the storage, since a new KEK encrypts (rotate.md, from step 3)",
+        };
         format!(
-            "{} KEKs are back, sealed by this node's {}; local KEK {} encrypts, key_id {key_id}{kept}{recipients}{}",
-            recovered.keks,
+            "{} {are} back, sealed by this node's {}; local KEK {} encrypts, key_id {key_id}\nread {}, written {}, {}{kept}{recipients}\n\
+             next: start nodeseald; copy recovery.age to another place; {last}{}",
+            counted(recovered.keks, "KEK"),
             config.seal.backend,
             recovered.kek,
-            code_text(code),
+            path.display(),
+            time(*written),
+            made_by(*maker),
+            code_text(code.as_ref()),
         )
     })
 }

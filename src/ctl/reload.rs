@@ -15,8 +15,14 @@ pub(super) fn run(common: &Common, args: &ReloadArgs) -> ExitCode {
         Err(code) => return code,
     };
     match ask(&config, &Request::Reload { abandon: args.abandon }) {
-        Ok(Answer::Reloaded {}) => {
-            print(common, &json!({ "reloaded": true }), || "the new configuration runs".to_owned())
+        Ok(Answer::Reloaded { pending }) => {
+            print(common, &json!({ "reloaded": true, "pending": pending }), || match pending.as_slice() {
+                [] => "the new configuration runs".to_owned(),
+                _ => {
+                    let lines: String = pending.iter().map(|pending| format!("\n  {pending}")).collect();
+                    format!("the new configuration runs, but not all of it:{lines}")
+                }
+            })
         }
         Ok(_) => unfit(),
         Err(code) => code,

@@ -9,13 +9,19 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::args::{Common, ResealArgs};
-use super::output::{control_error, fail, harden, keeper_settings, load, print, unfit};
-use super::recipients::code_text;
+use super::output::{
+    act_as_owner, consent, control_error, counted, fail, harden, keeper_settings, load, once_free, print, unfit,
+};
+use super::recipients::{Recovery, code_text};
 use crate::config::{Config, OrderError};
+use crate::control::consent::Act;
 use crate::control::{self, Answer, Request};
 use crate::keyring::KeeperError;
-use crate::keyring::keeper::{ResealOrder, with_keeper};
-use crate::types::Class;
+use crate::keyring::keeper::{KekRow, KeyTable, ResealOrder, with_keeper};
+use crate::keyring::ring::KekState;
+use crate::seal::root::Parent;
+use crate::types::clock::UnixSeconds;
+use crate::types::{Class, clock};
 
 pub(super) fn run(common: &Common, args: &ResealArgs) -> ExitCode {
     let config = match load(common) {
@@ -32,25 +38,42 @@ pub(super) fn run(common: &Common, args: &ResealArgs) -> ExitCode {
     let recipients: Option<Vec<String>> =
         recovery.as_ref().map(|recovery| recovery.recipients.iter().map(ToString::to_string).collect());
     let order = match config.seal.order(args.to.as_deref(), recipients.clone()) {
-        Ok(order) => order,
+        Ok(order) => ResealOrder {
+            parent: if args.new_parent { Parent::New } else { Parent::Same },
+            replace_counter: args.accept_rollback,
+            ..order
+        },
         Err(error) => return fail(&error, Class::Misconfigured, OrderError::HINT),
     };
     let wanted = order.to.backend();
     let answer = match args.accept_rollback {
         true => Err(None),
         false => {
-            control::ask(&config.control_socket, &Request::Reseal { to: args.to.clone(), recipients }).map_err(Some)
+            let _held = recipients.as_deref().map(|recipients| consent(&config, Act::Recovery(recipients)));
+            let request = Request::Reseal { to: args.to.clone(), recipients, new_parent: args.new_parent };
+            control::ask(&config.control_socket, &request).map_err(Some)
         }
     };
+    let mut active = None;
     let (backend, policy) = match answer {
         Ok(Answer::Resealed { backend, policy }) => (backend, policy),
         Ok(_) => return unfit(),
         Err(Some(error)) if !error.is_unreachable() => return control_error(&error),
-        Err(_) => match offline(&config, order, args.accept_rollback) {
-            Ok(resealed) => resealed,
-            Err(error) => return fail(&error, error.class(), error.hint()),
-        },
+        Err(_) => {
+            if let Err(code) = act_as_owner(&config) {
+                return code;
+            }
+            match offline(&config, &order, args.accept_rollback) {
+                Ok((resealed, keys)) => {
+                    active = keys.filter(|_| args.accept_rollback);
+                    resealed
+                }
+                Err(error) => return fail(&error, error.class(), error.hint()),
+            }
+        }
     };
+    let file = recovery.as_ref().map_or_else(String::new, recovery_file);
+    let keys = active.as_ref().map_or_else(String::new, accepted);
     let code = recovery.and_then(|recovery| recovery.code);
     let shown = code.as_ref().and_then(|code| std::str::from_utf8(code.expose()).ok());
     print(common, &json!({ "seal_backend": backend, "seal_policy": policy, "recovery_code": shown }), || {
@@ -60,11 +83,71 @@ pub(super) fn run(common: &Common, args: &ResealArgs) -> ExitCode {
                 format!("\nwrite backend = \"{wanted}\" under [seal]: the next `reseal` goes to the configured device")
             }
         };
-        format!("the node root is sealed anew by {backend}; policy {policy}{reminder}{}", code_text(code.as_ref()))
+        format!(
+            "the node root is sealed anew by {backend}; policy {policy}{reminder}{keys}{file}{}",
+            code_text(code.as_ref())
+        )
     })
 }
 
-fn offline(config: &Config, order: ResealOrder, accept_rollback: bool) -> Result<(String, String), KeeperError> {
-    let root = with_keeper(&keeper_settings(config), accept_rollback, |keeper| keeper.reseal(order))?;
-    Ok((root.backend().map_or_else(String::new, |backend| backend.to_string()), root.policy.to_string()))
+/// What became of the recovery file.
+fn recovery_file(said: &Recovery) -> String {
+    match said.recipients.len() {
+        0 => "\nrecovery.age is removed: with this device all keys of this node are lost".to_owned(),
+        count => format!(
+            "\nrecovery.age is for {} now; the former ones open older copies only\nnext: copy recovery.age to another place",
+            counted(count, "recipient")
+        ),
+    }
+}
+
+/// What encrypts after a state directory was accepted. In an old one the active KEK may have been left, and gives way to a new one,
+/// unless other nodes share it.
+fn accepted(Active { kek: id, key_id, is_new, is_shared }: &Active) -> String {
+    match (is_new, is_shared) {
+        (true, _) => format!(
+            "\nthe new KEK {id} encrypts from now on, key_id {key_id}\nnext: migrate the storage (rotate.md, from step 3); copy recovery.age to another place"
+        ),
+        (false, true) => format!(
+            "\nlocal KEK {id} goes on, since other nodes have it\nnext: give this node a bundle of the newest keys"
+        ),
+        (false, false) => format!("\nlocal KEK {id} goes on, since this state directory is not an older one"),
+    }
+}
+
+/// What encrypts now.
+struct Active {
+    kek: String,
+    key_id: String,
+    /// It has just taken the place of another one.
+    is_new: bool,
+    is_shared: bool,
+}
+
+impl Active {
+    fn of(table: KeyTable, began: UnixSeconds) -> Option<Self> {
+        let has = |row: &KekRow, state: KekState| row.state == state.label();
+        // One that was left since is what tells a new KEK from the first one of a node that was set up a moment ago.
+        let is_left = table.keys.iter().any(|row| has(row, KekState::Deactivated) && row.since >= began);
+        let active = table.keys.into_iter().find(|row| has(row, KekState::Active))?;
+        let is_new = is_left && active.created >= began;
+        Some(Self { kek: active.id, key_id: table.key_id, is_new, is_shared: active.shared })
+    }
+}
+
+/// Device and policy; and what encrypts.
+type Resealed = ((String, String), Option<Active>);
+
+fn offline(config: &Config, order: &ResealOrder, accept_rollback: bool) -> Result<Resealed, KeeperError> {
+    let began = clock::now();
+    let settings = keeper_settings(config);
+    once_free(|| {
+        with_keeper(&settings, accept_rollback, |keeper| {
+            let root = keeper.reseal(order.clone())?;
+            let backend = root.backend().map_or_else(String::new, |backend| backend.to_string());
+            // It is done: what is only told may fail.
+            let active = keeper.list().ok().and_then(|table| Active::of(table, began));
+            Ok(((backend, root.policy.to_string()), active))
+        })
+    })
 }

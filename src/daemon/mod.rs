@@ -3,6 +3,7 @@
 //! The start of `nodeseald` in one read: configuration, log, the process itself, sockets, keeper, control, API. The KMS socket
 //! answers before the keys are open, so that kube-apiserver learns what is missing instead of waiting for a connection.
 
+mod look;
 mod notify;
 mod operator;
 mod prepare;
@@ -10,13 +11,12 @@ mod reload;
 mod remote;
 pub mod sealer;
 
-use std::collections::HashSet;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,18 +26,18 @@ use self::notify::Supervisor;
 use self::operator::Operator;
 use self::prepare::{confine, prepare, tell};
 use self::reload::Reloader;
-use crate::api::listen::{self, ListenError};
+use crate::api::listen::{self, ListenError, Owners};
 use crate::api::{Server, Shutdown};
-use crate::audit::{Event, emit};
+use crate::audit::{Event, emit, log};
 use crate::config::Config;
-use crate::control::{self, say};
+use crate::control::{self, Door, say};
 use crate::keyring::Keyring;
 use crate::keyring::keeper::{self, Settings};
 use crate::sandbox::{Confined, Policy, process};
 use crate::seal::client::SealerClient;
 use crate::store::RealDisk;
 use crate::types::stack::{self, IDLE_BYTES};
-use crate::types::{Class, clock};
+use crate::types::{Chain, Class, clock};
 
 const PROGRAM: &str = "nodeseald";
 const ABOUT: &str = "Serves the Kubernetes KMS API with keys that only this node's hardware can open";
@@ -49,6 +49,12 @@ pub fn command() -> clap::Command {
 
 /// `nodeseald`.
 pub fn main() -> ExitCode {
+    let code = start();
+    log::flush();
+    code
+}
+
+fn start() -> ExitCode {
     let config = match prepare(PROGRAM, ABOUT) {
         Ok(config) => config,
         Err(code) => return code,
@@ -62,6 +68,7 @@ pub fn main() -> ExitCode {
         Ok(sockets) => sockets,
         Err(error) => return say::error(PROGRAM, &error, error.class(), error.hint()),
     };
+    let status = status_socket(&config);
     let sealer = match config.sealer().before_confinement() {
         Ok(sealer) => sealer,
         Err(error) => {
@@ -77,8 +84,9 @@ pub fn main() -> ExitCode {
     let supervisor = Arc::new(Supervisor::from_env());
     match confine(PROGRAM, &config.sandbox, &config.daemon_needs(), Policy::Daemon) {
         Ok(confined) => {
+            log::write_beside();
             tell(PROGRAM, &confined);
-            run(config, Parts { kms, control, sealer, supervisor, descriptors, confined })
+            run(config, Parts { kms, control, status, sealer, supervisor, descriptors, confined })
         }
         Err(code) => code,
     }
@@ -88,6 +96,7 @@ pub fn main() -> ExitCode {
 struct Parts {
     kms: UnixListener,
     control: UnixListener,
+    status: Option<UnixListener>,
     sealer: SealerClient,
     supervisor: Arc<Supervisor>,
     descriptors: u64,
@@ -109,7 +118,18 @@ fn sockets(config: &Config) -> Result<(UnixListener, UnixListener), ListenError>
         Some(listener) => listener,
         None => listen::bind(&config.listen.socket, config.listen.mode)?,
     };
-    Ok((kms, listen::bind(&config.control_socket, CONTROL_MODE)?))
+    Ok((kms, listen::bind_apart(&config.control_socket, CONTROL_MODE)?))
+}
+
+/// Who only looks must not keep the keys closed: without this socket the control socket says the same.
+fn status_socket(config: &Config) -> Option<UnixListener> {
+    let owners = Owners { user: None, group: config.status_group };
+    let bound = listen::bind_for(&config.status_socket, STATUS_MODE, owners);
+    let told = bound.as_ref().err().map(|error| format!("is not served: {}; {}", Chain(error), error.hint()));
+    if let Some(text) = told {
+        emit(&Event::ConfigWarned { key: "control.status_socket", text: &text });
+    }
+    bound.ok()
 }
 
 /// Long enough for a write that has begun.
@@ -118,19 +138,24 @@ const KEEPER_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Root alone; the peer check says the same once more.
 const CONTROL_MODE: u32 = 0o600;
 
+/// Its group besides. The kernel knows who is in it, also where a user namespace hides from us who asks.
+const STATUS_MODE: u32 = 0o660;
+
 fn run(config: Config, parts: Parts) -> ExitCode {
-    let Parts { kms, control, sealer, supervisor, descriptors, confined } = parts;
+    let Parts { kms, control, status, sealer, supervisor, descriptors, confined } = parts;
     let (keyring, handle, keeper) = keeper::new(Settings {
         disk: RealDisk,
         state_dir: config.state_dir.clone(),
         cluster: config.cluster.clone(),
         sealer: sealer.clone(),
         max_age: config.max_age,
-        guarded: config.seal.guard.is_some(),
+        guard: config.seal.guard,
+        pin_file: config.seal.own_pin_file(),
         now: clock::now,
     });
     let server = Server::new(&config.listen, &keyring, descriptors, &confined);
     let (socket, control_socket) = (config.listen.socket.clone(), config.control_socket.clone());
+    let status_socket = config.status_socket.clone();
     let reloader = match Reloader::new(config, handle.clone(), sealer, confined) {
         Ok(reloader) => Arc::new(reloader),
         Err(error) => {
@@ -138,44 +163,99 @@ fn run(config: Config, parts: Parts) -> ExitCode {
         }
     };
     keyring.begin_with(reloader.rooted());
-    let keeper = thread::spawn(keeper);
-    let operator = Operator {
+    let operator = Arc::new(Operator {
         reloader: Arc::clone(&reloader),
         keyring: Arc::clone(&keyring),
         keeper: handle.clone(),
         started: Instant::now(),
-    };
-    thread::spawn(move || control::serve(&control, &control_socket, |request| operator.answer(request)));
-    let watching = Arc::clone(&reloader);
-    thread::spawn(move || watching.watch());
-    let served = serve(server, kms, &socket, &Watched { reloader, keyring, supervisor });
+    });
+    let teller = Arc::clone(&operator);
+    let watched = Watched { hangups: Hangups::new(), keyring, supervisor };
+    let (watching, reloading) = (Arc::clone(&reloader), watched.clone());
+    let started = spawn("keeper", keeper).and_then(|keeper| {
+        let answer = move |request| operator.answer(request);
+        spawn("control-socket", move || control::serve(&control, &control_socket, Door::Operator, answer))?;
+        if let Some(status) = status {
+            let answer = move |request| teller.answer(request);
+            spawn("status-socket", move || control::serve(&status, &status_socket, Door::Status, answer))?;
+        }
+        spawn("watch", move || watching.watch())?;
+        spawn("reload", move || reloading.reload_with(&reloader))?;
+        Ok(keeper)
+    });
+    let served = started.and_then(|keeper| serve(server, kms, &socket, &watched).map(|()| keeper));
     handle.stop();
-    // A keeper that waits for a hung device is left behind: its files are whole at every step (`store`).
-    let give_up = Instant::now() + KEEPER_STOP_TIMEOUT;
-    while !keeper.is_finished() && Instant::now() < give_up {
-        thread::sleep(Duration::from_millis(5));
-    }
     match served {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(keeper) => {
+            // A keeper that waits for a hung device is left behind: its files are whole at every step (`store`).
+            let give_up = Instant::now() + KEEPER_STOP_TIMEOUT;
+            while !keeper.is_finished() && Instant::now() < give_up {
+                thread::sleep(Duration::from_millis(5));
+            }
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             say::error(PROGRAM, &error, Class::Unavailable, "see the limits of processes, memory and descriptors")
         }
     }
 }
 
+/// All threads but those of questions start with the process: later there may be none to be had.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.into()).spawn(work)
+}
+
 /// What goes on beside the API on its event loop.
 #[derive(Clone)]
 struct Watched {
-    reloader: Arc<Reloader>,
+    hangups: Arc<Hangups>,
     keyring: Arc<Keyring>,
     supervisor: Arc<Supervisor>,
+}
+
+impl Watched {
+    /// For ever: the configuration anew for each signal, and once for all that come meanwhile.
+    fn reload_with(&self, reloader: &Reloader) {
+        loop {
+            self.hangups.wait();
+            reloader.reload_and_tell("SIGHUP");
+            // Before it was ready it is not told that it is.
+            if self.keyring.key_id_now().is_some() {
+                self.supervisor.ready("the configuration was read anew: the log says what came of it");
+            }
+        }
+    }
+}
+
+/// Signals that ask for a reload, for the one thread that does it.
+#[derive(Default)]
+struct Hangups {
+    asked: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Hangups {
+    fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn note(&self) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_one();
+    }
+
+    fn wait(&self) {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = self.changed.wait_while(asked, |asked| !*asked);
+        *asked.unwrap_or_else(PoisonError::into_inner) = false;
+    }
 }
 
 /// The API's own runtime: one thread, which is this one.
 fn serve(server: Server, kms: UnixListener, socket: &std::path::Path, watched: &Watched) -> std::io::Result<()> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     // Plaintexts and round keys went through its frames; each use of a cipher has overwritten the nearest already.
-    builder.enable_all().on_thread_park(stack::overwrite::<IDLE_BYTES>);
+    builder.enable_all().on_thread_park(stack::overwrite::<IDLE_BYTES>).max_blocking_threads(1);
     let runtime = builder.build()?;
     runtime.block_on(async {
         kms.set_nonblocking(true)?;
@@ -197,7 +277,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// loop of the API, so that the sign says that the loop makes progress, and nothing about device or providers.
 async fn report(supervisor: Arc<Supervisor>, keyring: Arc<Keyring>) {
     supervisor.status("opening the keys");
-    let mut is_ready = false;
+    let (mut is_ready, mut told) = (false, None::<Instant>);
     loop {
         if !is_ready && let Some(key_id) = keyring.key_id_now() {
             is_ready = true;
@@ -209,8 +289,11 @@ async fn report(supervisor: Arc<Supervisor>, keyring: Arc<Keyring>) {
             (true, Some(half)) => half,
             (false, half) => half.unwrap_or(LOOK_EVERY).min(LOOK_EVERY),
         };
-        if half.is_some() {
+        if let Some(half) = half
+            && told.is_none_or(|told| told.elapsed() + pause / 2 >= half)
+        {
             supervisor.alive();
+            told = Some(Instant::now());
         }
         tokio::time::sleep(pause).await;
     }
@@ -218,7 +301,7 @@ async fn report(supervisor: Arc<Supervisor>, keyring: Arc<Keyring>) {
 
 /// Stops on SIGTERM and SIGINT, and reads the configuration anew on SIGHUP.
 fn watch_signals(watched: &Watched) -> std::io::Result<Shutdown> {
-    let Watched { reloader, keyring, supervisor } = watched.clone();
+    let Watched { hangups, keyring, supervisor } = watched.clone();
     let (stop, shutdown) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -229,16 +312,10 @@ fn watch_signals(watched: &Watched) -> std::io::Result<Shutdown> {
                 _ = terminate.recv() => break "SIGTERM",
                 _ = interrupt.recv() => break "SIGINT",
                 _ = hangup.recv() => {
-                    let reloader = Arc::clone(&reloader);
-                    // Before it was ready it is not told that it is.
-                    let supervisor = keyring.key_id_now().map(|_| Arc::clone(&supervisor));
-                    supervisor.iter().for_each(|supervisor| supervisor.reloading());
-                    thread::spawn(move || {
-                        reloader.reload_and_tell(&HashSet::new(), "SIGHUP");
-                        supervisor.iter().for_each(|supervisor| {
-                            supervisor.ready("the configuration was read anew: the log says what came of it");
-                        });
-                    });
+                    if keyring.key_id_now().is_some() {
+                        supervisor.reloading();
+                    }
+                    hangups.note();
                 }
             }
         };

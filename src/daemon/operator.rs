@@ -1,20 +1,21 @@
 //! Answers the operator's questions from keyring, keeper and configuration.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::reload::Reloader;
+use crate::audit::log;
 use crate::config::{self, OrderError};
-use crate::control::report::{ProviderRow, Refusal};
+use crate::control::consent::{Act, NoConsent};
+use crate::control::report::{HARDWARE_ONLY, ProviderRow, Refusal};
 use crate::control::{Answer, Request, Status};
-use crate::keyring::keeper::{KeeperHandle, RootsReport};
+use crate::keyring::keeper::{Activation, KeeperHandle, ResealOrder, RootsReport};
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::{KeeperError, Keyring};
 use crate::provider::set::{Member, Role};
-use crate::seal::root::SealedRoot;
-use crate::types::{Class, IdError, KekId};
+use crate::seal::root::{Parent, SealedRoot};
+use crate::types::{Class, IdError, KekId, MemberName};
 
 pub(super) struct Operator {
     pub(super) reloader: Arc<Reloader>,
@@ -26,40 +27,90 @@ pub(super) struct Operator {
 impl Operator {
     pub(super) fn answer(&self, request: Request) -> Answer {
         match request {
+            // Of a member it is known whose it is.
+            Request::BundleAccept { fingerprint: Some(mark), .. } if !self.is_consented(Act::Accept(&mark)) => {
+                no_consent()
+            }
             Request::BundleAccept { bundle, fingerprint } => match hex::decode(bundle) {
                 Ok(bundle) => self.keeper.bundle_accept(bundle, fingerprint).map_or_else(refused, Answer::Keys),
                 Err(error) => not_hex(&error),
             },
+            Request::BundleMake { fingerprint, .. } if !self.is_consented(Act::Bundle(&fingerprint)) => no_consent(),
             Request::BundleMake { request, fingerprint } => match hex::decode(request) {
                 Ok(request) => {
                     self.keeper.bundle_make(request, fingerprint).map_or_else(refused, |file| as_file(&file))
                 }
                 Err(error) => not_hex(&error),
             },
+            Request::BundleFor { name } => self
+                .with_member(&name, |keeper, name| keeper.bundle_for(name).map_or_else(refused, |file| as_file(&file))),
+            Request::MembersAdd { fingerprint, .. } if !self.is_consented(Act::Member(&fingerprint)) => no_consent(),
+            Request::MembersAdd { identity, fingerprint, replace } => match hex::decode(identity) {
+                Ok(file) if replace => {
+                    self.keeper.replace_member(file, fingerprint).map_or_else(refused, Answer::Members)
+                }
+                Ok(file) => self.keeper.add_member(file, fingerprint).map_or_else(refused, Answer::Members),
+                Err(error) => not_hex(&error),
+            },
+            Request::MembersIdentity { name } => self
+                .with_member(&name, |keeper, name| keeper.identity(name).map_or_else(refused, |file| as_file(&file))),
+            Request::MembersList {} => self.keeper.members().map_or_else(refused, Answer::Members),
+            Request::MembersRemove { name } => self.keeper.remove_member(name).map_or_else(refused, Answer::Members),
+            Request::Receipt {} => self.keeper.receipt().map_or_else(refused, |file| as_file(&file)),
             Request::BundleRequest { node } => {
                 self.keeper.bundle_request(node).map_or_else(refused, |file| as_file(&file))
             }
             Request::CredentialStore { name, sealed } => self.store_credential(&name, &sealed),
+            Request::RotateRoot { dry_run, without_recovery_file } => self.rotate_root(dry_run, without_recovery_file),
+            Request::StatusDeep {} => self.keeper.check().map_or_else(refused, Answer::Checked),
             Request::Status {} => Answer::Status(Box::new(self.status())),
             Request::KeysList {} => self.keeper.list().map_or_else(refused, Answer::Keys),
             Request::KeysRotate {} => self.keeper.rotate().map_or_else(refused, Answer::Key),
-            Request::KeysActivate { id } => match id.parse() {
-                Ok(id) => self.keeper.activate(id).map_or_else(refused, Answer::Keys),
-                Err(error) => bad_id(&error),
-            },
-            Request::KeysRetire { id, confirm, compromised } => match id.parse::<KekId>() {
+            Request::KeysActivate { id, not_shared, receipts, when_all_have } => {
+                self.activate(id, not_shared, &receipts, when_all_have)
+            }
+            Request::KeysRetire { id, confirm, compromised, give_up, not_shared } => match id.parse::<KekId>() {
                 Ok(_) if confirm != id => refused(KeeperError::Confirmation),
                 Ok(id) => {
-                    let to = if compromised { RetireTo::Compromised } else { RetireTo::Destroyed };
+                    let to = RetireTo::said(compromised, give_up, not_shared);
                     self.keeper.retire(id, to).map_or_else(refused, Answer::Keys)
                 }
                 Err(error) => bad_id(&error),
             },
-            Request::Reload { abandon } => match self.reloader.reload(&HashSet::new(), abandon, "nodeseal reload") {
-                Ok(()) => Answer::Reloaded {},
+            Request::Reload { abandon } => match self.reloader.reload(abandon, "nodeseal reload") {
+                Ok(()) => Answer::Reloaded { pending: self.reloader.pending(self.keeper.overview().ok().as_ref()) },
                 Err(error) => Answer::Refused(Refusal::new(&error, error.class(), error.hint())),
             },
-            Request::Reseal { to, recipients } => self.reseal(to.as_deref(), recipients),
+            Request::Reseal { recipients: Some(whom), .. } if !self.is_consented(Act::Recovery(&whom)) => no_consent(),
+            Request::Reseal { to, recipients, new_parent } => {
+                let parent = if new_parent { Parent::New } else { Parent::Same };
+                self.reseal(to.as_deref(), recipients, parent)
+            }
+        }
+    }
+
+    fn is_consented(&self, export: Act<'_>) -> bool {
+        export.is_consented(&self.reloader.config().state_dir)
+    }
+
+    fn activate(&self, id: Option<String>, not_shared: bool, receipts: &[String], when_all_have: bool) -> Answer {
+        let id = match id.map(|id| id.parse()).transpose() {
+            Ok(id) => id,
+            Err(error) => return bad_id(&error),
+        };
+        match receipts.iter().map(hex::decode).collect() {
+            Ok(receipts) => self
+                .keeper
+                .activate(Activation { id, not_shared, when_all_have, receipts })
+                .map_or_else(refused, Answer::Keys),
+            Err(error) => not_hex(&error),
+        }
+    }
+
+    fn with_member(&self, name: &str, ask: impl FnOnce(&KeeperHandle, MemberName) -> Answer) -> Answer {
+        match name.parse() {
+            Ok(name) => ask(&self.keeper, name),
+            Err(error) => Answer::Refused(Refusal::new(&error, Class::Misconfigured, "choose another name")),
         }
     }
 
@@ -74,27 +125,44 @@ impl Operator {
     }
 
     /// Under the policy that the file names now: the operator has just changed it.
-    fn reseal(&self, to: Option<&str>, recipients: Option<Vec<String>>) -> Answer {
+    fn reseal(&self, to: Option<&str>, recipients: Option<Vec<String>>, parent: Parent) -> Answer {
         let config = match config::load(&self.reloader.config().path) {
             Ok(config) => config,
             Err(error) => return Answer::Refused(Refusal::new(&error, error.class(), error.hint())),
         };
         match config.seal.order(to, recipients) {
-            Ok(order) => self.keeper.reseal(order).map_or_else(refused, |root| resealed(&root)),
+            Ok(order) => {
+                let order = ResealOrder { parent, ..order };
+                self.keeper.reseal(order).map_or_else(refused, |root| resealed(&root))
+            }
             Err(problem) => Answer::Refused(Refusal::new(&problem, Class::Misconfigured, OrderError::HINT)),
         }
     }
 
+    fn rotate_root(&self, dry_run: bool, without_recovery_file: bool) -> Answer {
+        let config = match config::load(&self.reloader.config().path) {
+            Ok(config) => config,
+            Err(error) => return Answer::Refused(Refusal::new(&error, error.class(), error.hint())),
+        };
+        let order = config.seal.renew_order(dry_run, without_recovery_file);
+        self.keeper.renew_root(order).map_or_else(refused, |renewed| Answer::root_rotated(&renewed))
+    }
+
     fn status(&self) -> Status {
         let config = self.reloader.config();
-        let overview = self.keeper.overview().ok();
+        let overview = self.keeper.overview();
+        let hung = overview.as_ref().err().filter(|error| matches!(error, KeeperError::Hung(_)));
+        let hung = hung.map(|error| format!("{error}: {}", error.hint()));
+        let overview = overview.ok();
         // After the keeper's answer: what it calls done is what is reported.
         let key_id = self.keyring.key_id_now();
         let rooted = self.keyring.rooted();
         let roots = overview.as_ref().map(|overview| overview.roots.clone()).unwrap_or_default();
+        let pending = self.reloader.pending(overview.as_ref());
         let stops_writes = self.keyring.stops_writes();
+        let refusal = self.keyring.refusal();
         Status {
-            healthy: key_id.is_some() && !stops_writes,
+            healthy: self.keyring.would_encrypt() && !stops_writes,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
@@ -103,11 +171,19 @@ impl Operator {
             key_id_hash: key_id.as_ref().map(|key_id| key_id.metric_hash()),
             key_id: key_id.map(|key_id| key_id.to_string()),
             uses: self.keyring.uses(),
+            overdue: overview.as_ref().is_some_and(|overview| overview.is_overdue),
+            due: overview.as_ref().and_then(|overview| overview.due),
+            awaits_bundle: overview.as_ref().is_some_and(|overview| overview.awaits_bundle),
+            seal_error: refusal.as_ref().map(|refusal| refusal.error.clone()),
+            seal_hint: refusal.map(|refusal| refusal.hint.to_owned()),
+            keys_known: overview.is_some(),
             keys: overview.as_ref().map_or(0, |overview| overview.keks),
             keys_usable: overview.as_ref().map_or(0, |overview| overview.usable),
             seal_backend: overview.as_ref().and_then(|overview| overview.backend).map(|backend| backend.to_string()),
             seal_policy: overview.as_ref().map(|overview| overview.policy.to_string()),
+            would_open: overview.as_ref().map(|overview| overview.would_open),
             guarded: overview.as_ref().is_some_and(|overview| overview.guarded),
+            recovery_maker: overview.as_ref().map(|overview| overview.recovery_maker.clone()),
             recovery_recipients: overview.map_or_else(Vec::new, |overview| overview.recipients),
             mode: mode(rooted.as_deref()).to_owned(),
             providers: rooted.iter().flat_map(|rooted| rows(rooted, &roots)).collect(),
@@ -116,15 +192,17 @@ impl Operator {
             waits: roots.waits,
             outage_seconds: rooted.map_or(0, |rooted| rooted.outage().as_secs()),
             stops_writes,
+            log_lines_dropped: log::dropped(),
             sandbox: Some(self.reloader.confined().enforced_now()),
-            warnings: config.warnings.iter().map(ToString::to_string).collect(),
+            warnings: config.warnings.iter().map(ToString::to_string).chain(hung).collect(),
+            pending,
         }
     }
 }
 
 const fn mode(rooted: Option<&Rooted>) -> &'static str {
     match rooted {
-        None => "hardware only",
+        None => HARDWARE_ONLY,
         Some(rooted) if rooted.rules.local_kek => "rooted",
         Some(_) => "direct",
     }
@@ -132,7 +210,7 @@ const fn mode(rooted: Option<&Rooted>) -> &'static str {
 
 fn rows(rooted: &Rooted, roots: &RootsReport) -> Vec<ProviderRow> {
     let row = |member: &Member| {
-        let record = roots.records.iter().find(|record| record.name == member.name() && record.kind == member.kind());
+        let record = roots.records.iter().find(|record| record.is_named(member.name(), member.kind()));
         let current = record.map(|record| record.observed.current());
         let health = member.health();
         ProviderRow {
@@ -166,6 +244,10 @@ fn resealed(root: &SealedRoot) -> Answer {
 
 fn as_file(bytes: &[u8]) -> Answer {
     Answer::File(hex::encode(bytes))
+}
+
+fn no_consent() -> Answer {
+    Answer::Refused(Refusal::new(&NoConsent, Class::Denied, NoConsent::HINT))
 }
 
 fn not_hex(error: &hex::FromHexError) -> Answer {

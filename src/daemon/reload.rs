@@ -5,36 +5,43 @@
 //! needs a restart, and is told. A start itself proves nothing: it must come up with every provider away.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::remote::{Opened, Remote};
+use super::look::Looks;
+use super::remote::{Fresh, Opened, Remote};
 use crate::audit::{Event, emit};
 use crate::config::{self, Config, ConfigError};
-use crate::keyring::KeeperError;
-use crate::keyring::keeper::KeeperHandle;
+use crate::control::report::Pending;
+use crate::keyring::keeper::{KeeperHandle, Overview};
 use crate::keyring::rooted::Rooted;
+use crate::keyring::{Home, KeeperError};
 use crate::provider::ProviderError;
 use crate::provider::set::{Owned, Role};
 use crate::sandbox::{Confined, Lack};
 use crate::seal::client::SealerClient;
-use crate::seal::credential;
+use crate::store::{OnlyLook, StateDir};
 use crate::types::random::RandomError;
-use crate::types::{Chain, Class, ClusterId, KekId, Key, random};
+use crate::types::{Backend, Chain, Class, ClusterId, KekId, Key, SealTo, random};
 
 /// Between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// What an operator waits for a reload that is under way: the proofs of most configurations.
+const TURN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pauses between two attempts to take up files that were refused.
+const AGAIN_MIN: Duration = Duration::from_secs(5);
+const AGAIN_MAX: Duration = Duration::from_secs(300);
 /// What a proof may take, login included.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why the running configuration is kept.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReloadError {
+    #[error("another reload has been under way for {} s", TURN_TIMEOUT.as_secs())]
+    Busy,
     #[error("the configuration cannot be used")]
     Config(#[source] ConfigError),
     #[error("it needs what this process has given up for good")]
@@ -53,30 +60,46 @@ pub(super) enum ReloadError {
     Random(#[source] RandomError),
     #[error("the providers' thread cannot be started")]
     Runtime(#[source] io::Error),
+    #[error("all of the configuration runs but the changed files of a provider, which are tried again")]
+    Files(#[source] Box<Self>),
 }
 
 impl ReloadError {
     pub(super) fn class(&self) -> Class {
         match self {
+            Self::Busy => Class::Throttled,
             Self::Config(error) => error.class(),
             Self::Confined(_) => Class::Misconfigured,
             Self::Keeper(error) => error.class(),
             Self::Proof { source, .. } => source.class(),
+            Self::Files(why) => why.class(),
             Self::Late { .. } | Self::Random(_) | Self::Runtime(_) => Class::Unavailable,
         }
     }
 
     pub(super) fn hint(&self) -> &'static str {
         match self {
+            Self::Busy => "wait until the log says what came of it, then reload once more",
             Self::Config(error) => error.hint(),
             Self::Confined(_) => {
-                "restart nodeseald; to add such a provider by a reload, allow it before: `sandbox.allow_ports`, `sandbox.allow_paths`"
+                "restart nodeseald (`systemctl restart nodeseal.service`: with its socket unit no request is lost), which grants what is configured by then; for providers that come later without one, write `providers = \"any\"` under [sandbox] before that restart"
             }
             Self::Keeper(error) => error.hint(),
             Self::Proof { source, .. } => source.hint(),
+            Self::Files(why) => why.hint(),
             Self::Late { .. } => "see network and login of the provider, then reload once more",
             Self::Random(_) => "the kernel's random generator failed: reboot, and distrust the machine",
             Self::Runtime(_) => "see the limits of processes, memory and descriptors",
+        }
+    }
+}
+
+impl ReloadError {
+    /// Who has not proved itself.
+    fn provider(&self) -> Option<&str> {
+        match self {
+            Self::Proof { provider, .. } | Self::Late { provider } => Some(provider),
+            _ => None,
         }
     }
 }
@@ -87,13 +110,18 @@ pub(super) struct Reloader {
     remote: Remote,
     confined: Confined,
     /// Two reloads go one after the other.
-    turn: Mutex<()>,
+    is_under_way: Mutex<bool>,
+    ended: Condvar,
     runs: Mutex<Runs>,
 }
 
 struct Runs {
     config: Config,
     opened: Option<Arc<Opened>>,
+    /// Of the file as it was read last: keys whose new value nothing takes up, and how a node root is sealed from then on.
+    waiting: Vec<&'static str>,
+    seal_to: SealTo,
+    guard: Option<u32>,
 }
 
 impl Reloader {
@@ -106,8 +134,19 @@ impl Reloader {
     ) -> io::Result<Self> {
         let remote = Remote::new(keeper.clone(), &config, sealer);
         let wanted = config.providers.as_ref();
-        let opened = wanted.map(|wanted| remote.open(wanted, None, &HashSet::new())).transpose()?.map(Arc::new);
-        Ok(Self { keeper, remote, confined, turn: Mutex::default(), runs: Mutex::new(Runs { config, opened }) })
+        let opened = wanted
+            .map(|wanted| remote.open(wanted, None, Fresh::All, folder(&config).as_deref()))
+            .transpose()?
+            .map(Arc::new);
+        let (seal_to, guard) = (config.seal.to(), config.seal.guard);
+        Ok(Self {
+            keeper,
+            remote,
+            confined,
+            is_under_way: Mutex::default(),
+            ended: Condvar::new(),
+            runs: Mutex::new(Runs { config, opened, waiting: Vec::new(), seal_to, guard }),
+        })
     }
 
     pub(super) fn config(&self) -> Config {
@@ -123,134 +162,201 @@ impl Reloader {
     }
 
     /// Because of a signal or a changed file.
-    pub(super) fn reload_and_tell(&self, touched: &HashSet<String>, reason: &'static str) {
-        let _ = self.reload(touched, false, reason);
+    pub(super) fn reload_and_tell(&self, reason: &'static str) {
+        // Whoever does not answer an operator waits for its turn.
+        let _ = told(reason, self.turn(Duration::MAX).and_then(|_turn| self.try_reload(false)));
     }
 
-    /// Providers that are `touched` are opened anew, whatever the file says of them.
-    pub(super) fn reload(
-        &self,
-        touched: &HashSet<String>,
-        abandon: bool,
-        reason: &'static str,
-    ) -> Result<(), ReloadError> {
-        let done = self.try_reload(touched, abandon);
-        match &done {
-            Ok(()) => emit(&Event::ConfigReloaded { reason }),
-            Err(error) => {
-                emit(&Event::ConfigRefused { reason, error: &Chain(error).to_string(), hint: error.hint() });
-            }
-        }
-        done
+    /// Reads the file anew, and with it the files of all providers.
+    pub(super) fn reload(&self, abandon: bool, reason: &'static str) -> Result<(), ReloadError> {
+        told(reason, self.turn(TURN_TIMEOUT).and_then(|_turn| self.try_reload(abandon)))
     }
 
-    fn try_reload(&self, touched: &HashSet<String>, abandon: bool) -> Result<(), ReloadError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let (running, before) = {
-            let runs = self.runs();
-            (runs.config.clone(), runs.opened.clone())
-        };
+    fn turn(&self, patience: Duration) -> Result<Turn<'_>, ReloadError> {
+        let busy = self.is_under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.ended.wait_timeout_while(busy, patience, |busy| *busy);
+        let (mut busy, _) = free.unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *busy, true) { Err(ReloadError::Busy) } else { Ok(Turn(self)) }
+    }
+
+    fn try_reload(&self, abandon: bool) -> Result<(), ReloadError> {
+        let running = self.config();
         let config = config::load(&running.path).map_err(ReloadError::Config)?;
         for warning in &config.warnings {
             emit(&Event::ConfigWarned { key: &warning.key, text: &warning.text });
         }
-        for key in needs_restart(&running, &config) {
+        let waiting = needs_restart(&running, &config);
+        for key in &waiting {
             emit(&Event::ConfigWarned { key, text: "takes effect with the next start of nodeseald" });
         }
+        // Known also where the rest is refused. What a reseal takes effect by, it reads from the file itself.
+        self.note(waiting, config.seal.to(), config.seal.guard);
         // Of the new file only the providers take effect.
-        let next = Config { providers: config.providers.clone(), ..running.clone() };
+        let next = Config { providers: config.providers.clone(), ..running };
         if let Some(lack) = self.confined.lacks(&next.daemon_needs()) {
             return Err(ReloadError::Confined(lack));
         }
-        let open = |wanted| self.remote.open(wanted, before.as_deref(), touched).map_err(ReloadError::Runtime);
-        let opened = config.providers.as_ref().map(open).transpose()?.map(Arc::new);
-        if let Some(opened) = &opened {
-            prove(opened, &running.cluster)?;
+        let taken = self.take_up(&next, Fresh::All, abandon);
+        if taken.as_ref().is_err_and(|error| !matches!(error, ReloadError::Files(_))) {
+            return taken;
         }
-        let rooted = opened.as_ref().map(|opened| Arc::clone(&opened.rooted));
-        self.keeper.configure(rooted, abandon).map_err(ReloadError::Keeper)?;
         // Only what has taken effect: the next comparison is with what runs.
         let mut runs = self.runs();
         runs.config.providers = config.providers;
         runs.config.watch = config.watch;
         runs.config.warnings = config.warnings;
-        runs.opened = opened;
-        Ok(())
+        taken
+    }
+
+    /// Opens one provider of the running configuration anew. What may stand in its file by now is not looked at.
+    fn refresh(&self, name: &str) -> Result<(), ReloadError> {
+        let _turn = self.turn(Duration::MAX)?;
+        self.take_up(&self.config(), Fresh::One(name), false)
+    }
+
+    /// A provider whose table is as it was and whose new files are refused goes on with those that it had, which is told in the end: what it
+    /// runs with is better than nothing, and the rest does not wait for it.
+    fn take_up(&self, next: &Config, fresh: Fresh<'_>, abandon: bool) -> Result<(), ReloadError> {
+        let before = self.runs().opened.clone();
+        let folder = folder(next);
+        let (mut kept, mut refused) = (HashSet::new(), None);
+        let opened = loop {
+            let Some(wanted) = &next.providers else { break None };
+            let is_of_all = !matches!(fresh, Fresh::One(_));
+            let fresh = if is_of_all { Fresh::But(&kept) } else { fresh };
+            let opened = self.remote.open(wanted, before.as_deref(), fresh, folder.as_deref());
+            let opened = opened.map_err(ReloadError::Runtime)?;
+            let Err(error) = prove(&opened, &next.cluster) else { break Some(Arc::new(opened)) };
+            match error.provider() {
+                Some(name) if is_of_all && opened.refreshed.contains(name) => drop(kept.insert(name.to_owned())),
+                _ => return Err(error),
+            }
+            refused.get_or_insert(error);
+        };
+        let rooted = opened.as_ref().map(|opened| Arc::clone(&opened.rooted));
+        self.keeper.configure(rooted, abandon).map_err(ReloadError::Keeper)?;
+        self.runs().opened = opened;
+        refused.map_or(Ok(()), |error| Err(ReloadError::Files(Box::new(error))))
+    }
+
+    fn note(&self, waiting: Vec<&'static str>, seal_to: SealTo, guard: Option<u32>) {
+        let mut runs = self.runs();
+        (runs.waiting, runs.seal_to, runs.guard) = (waiting, seal_to, guard);
+    }
+
+    /// What the file says and what does not run. `sealed` is how the node root is sealed, where that is known.
+    pub(super) fn pending(&self, sealed: Option<&Overview>) -> Vec<Pending> {
+        let runs = self.runs();
+        let restarts = runs.waiting.iter().map(|key| Pending::restart(key));
+        let reseals = sealed.map(|sealed| needs_reseal(sealed, runs.seal_to, runs.guard)).unwrap_or_default();
+        restarts.chain(reseals.into_iter().map(Pending::reseal)).collect()
     }
 
     fn runs(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the files for ever. A rename and a link that is swapped above a file change what its path leads to.
+    /// Looks at the files for ever. Each provider is for itself: one that is away keeps no other from a new login.
     pub(super) fn watch(&self) {
-        let mut known = self.look();
+        let mut known = self.look_at_config(&Looks::default());
+        let mut refused: HashMap<String, Refused> = HashMap::new();
         loop {
             thread::sleep(LOOK_EVERY);
-            let now = self.look();
-            if now == known {
-                continue;
+            let now = self.look_at_config(&known);
+            if now != known && self.config().watch {
+                self.reload_and_tell(CHANGED);
             }
-            let config = self.config();
-            let differs = |path: &Path| now.get(path) != known.get(path);
-            let touched: HashSet<String> = config
-                .providers
-                .iter()
-                .flat_map(|providers| &providers.list)
-                .filter(|provider| inputs(&config, provider).iter().any(|path| differs(path)))
-                .map(|provider| provider.name.clone())
-                .collect();
-            if !touched.is_empty() || (config.watch && differs(&config.path)) {
-                self.reload_and_tell(&touched, "a file has changed");
-            }
-            // What has changed during the reload differs from what was seen before it, and is taken up at the next look.
-            known = self.look();
-            for (path, seen) in now {
-                known.entry(path).and_modify(|look| *look = seen);
+            known = now;
+            let (config, opened) = {
+                let runs = self.runs();
+                (runs.config.clone(), runs.opened.clone())
+            };
+            let stale = opened.map(|opened| opened.stale(&config, folder(&config).as_deref())).unwrap_or_default();
+            refused.retain(|name, _| stale.iter().any(|(stale, _)| stale == name));
+            for (name, looks) in stale {
+                let before = refused.get(&name).filter(|before| before.looks == looks);
+                if before.is_some_and(|before| Instant::now() < before.again_at) {
+                    continue;
+                }
+                let pause = before.map_or(AGAIN_MIN, |before| (before.pause * 2).min(AGAIN_MAX));
+                if told(CHANGED, self.refresh(&name)).is_err() {
+                    refused.insert(name, Refused { looks, pause, again_at: Instant::now() + pause });
+                }
             }
         }
     }
 
-    fn look(&self) -> HashMap<PathBuf, Option<Look>> {
-        let config = self.config();
-        let providers = config.providers.iter().flat_map(|providers| &providers.list);
-        let paths = providers.flat_map(|provider| inputs(&config, provider));
-        paths.chain([config.path.clone()]).map(|path| (path.clone(), Look::at(&path))).collect()
+    fn look_at_config(&self, before: &Looks) -> Looks {
+        Looks::at([self.config().path], before)
     }
 }
 
-/// Files that a provider's login and trust are made of.
-fn inputs(config: &Config, provider: &config::providers::Provider) -> Vec<PathBuf> {
-    let sealed = provider.credentials.iter().map(|name| config.state_dir.join(credential::file_name(name)));
-    sealed.chain(provider.files.iter().cloned()).collect()
+/// Where the files of the node root lie, if there is one: another root has another folder. The keeper is not asked, which may be busy with
+/// a device.
+fn folder(config: &Config) -> Option<PathBuf> {
+    let home = StateDir::open_on(OnlyLook, &config.state_dir).and_then(Home::find).ok()?;
+    Some(home.root.path().to_owned())
 }
 
-/// What tells one content of a path from another without reading it.
-#[derive(PartialEq, Eq)]
-struct Look {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-}
+/// A reload that is under way.
+struct Turn<'a>(&'a Reloader);
 
-impl Look {
-    fn at(path: &Path) -> Option<Self> {
-        let meta = fs::metadata(path).ok()?;
-        let modified = (meta.mtime(), meta.mtime_nsec());
-        Some(Self { device: meta.dev(), inode: meta.ino(), bytes: meta.size(), modified })
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.is_under_way.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.ended.notify_one();
     }
 }
 
-/// Keys whose new value nothing takes up.
+const CHANGED: &str = "a file has changed";
+
+/// Files of a provider that were not taken up.
+struct Refused {
+    looks: Looks,
+    pause: Duration,
+    again_at: Instant,
+}
+
+fn told(reason: &'static str, done: Result<(), ReloadError>) -> Result<(), ReloadError> {
+    match &done {
+        Ok(()) => emit(&Event::ConfigReloaded { reason }),
+        Err(error) => {
+            emit(&Event::ConfigRefused { reason, error: &Chain(error).to_string(), hint: error.hint() });
+        }
+    }
+    done
+}
+
+/// Keys whose new value is that of the node root's next seal.
+fn needs_reseal(sealed: &Overview, to: SealTo, guard: Option<u32>) -> Vec<&'static str> {
+    let is_other_device = sealed.backend.is_some_and(|backend| backend != to.backend());
+    // The counter is the TPM's.
+    let is_guarded = guard.is_some() && to.backend() == Backend::Tpm2;
+    [
+        ("seal.backend", is_other_device),
+        ("seal.tpm2.policy", !is_other_device && sealed.policy != to.policy()),
+        ("seal.tpm2.rollback", sealed.guarded != is_guarded),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
+}
+
+fn control_of(config: &Config) -> impl std::fmt::Debug {
+    (config.control_socket.clone(), config.status_socket.clone(), config.status_group)
+}
+
+/// Keys whose new value nothing takes up. The sealer reads its own anew.
 fn needs_restart(runs: &Config, next: &Config) -> Vec<&'static str> {
     let differ = |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| format!("{a:?}") != format!("{b:?}");
     [
         ("cluster", runs.cluster != next.cluster),
         ("state_dir", runs.state_dir != next.state_dir),
         ("listen", differ(&runs.listen, &next.listen)),
-        ("control", runs.control_socket != next.control_socket),
-        ("seal", differ(&runs.seal, &next.seal)),
+        ("control", differ(&control_of(runs), &control_of(next))),
+        ("seal.socket", runs.seal.socket != next.seal.socket),
+        ("seal.tpm2.rollback", runs.seal.guard != next.seal.guard),
+        ("seal.pkcs11.pin_file", runs.seal.own_pin_file() != next.seal.own_pin_file()),
         ("local_kek.max_age", runs.max_age != next.max_age),
         ("sandbox", runs.sandbox != next.sandbox),
         ("log", differ(&(runs.log_format, runs.log_level), &(next.log_format, next.log_level))),

@@ -5,14 +5,16 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 #[cfg(feature = "vault")]
 use tokio::task::AbortHandle;
 
+use super::look::Looks;
 use crate::config::Config;
 use crate::config::providers::{Provider, Providers as Wanted, Settings};
 use crate::keyring::keeper::KeeperHandle;
@@ -26,6 +28,12 @@ use crate::provider::{
 use crate::seal::client::SealerClient;
 use crate::types::stack::{self, IDLE_BYTES};
 use crate::types::{CredentialName, Key, Secret};
+
+/// Threads for what blocks: the system's look-ups of names, which may hang with their server, and questions to the keeper.
+const BLOCKING_MAX: usize = 8;
+
+/// As good as for ever: see where it is used.
+const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Opens providers.
 pub(super) struct Remote {
@@ -42,12 +50,61 @@ pub(super) struct Remote {
     own_sockets: Vec<PathBuf>,
 }
 
-/// What runs, and the text that it was made from.
+/// What runs, and what it was made from.
 pub(super) struct Opened {
     pub(super) rooted: Arc<Rooted>,
-    pub(super) written: Wanted,
-    /// Names of those that were not there before, or in another form.
+    made: Vec<Made>,
+    /// Names of those that have something to prove: who was not there before, or has another key, address, login or file.
     pub(super) new: HashSet<String>,
+    /// Those of them that are new for their files alone.
+    pub(super) refreshed: HashSet<String>,
+}
+
+/// One provider that runs.
+struct Made {
+    member: Member,
+    written: String,
+    proved: String,
+    /// Of its files, taken before they were read.
+    looks: Arc<Mutex<Looks>>,
+    /// It could be opened.
+    is_open: bool,
+}
+
+impl Opened {
+    /// Names of those whose files are others now than when they were made, or that could not be opened. `folder` is that of the node root.
+    pub(super) fn stale(&self, config: &Config, folder: Option<&Path>) -> Vec<(String, Looks)> {
+        let wanted = config.providers.iter().flat_map(|providers| &providers.list);
+        let now = wanted.filter_map(|provider| {
+            let made = self.made.iter().find(|made| made.member.name() == provider.name)?;
+            let mut looks = made.looks();
+            let now = Looks::at(provider.made_of(folder), &looks);
+            if made.is_open && !now.differ_from(&looks) {
+                // A node root that was not there before has a folder of its own.
+                *looks = now;
+                return None;
+            }
+            Some((provider.name.clone(), now))
+        });
+        now.collect()
+    }
+}
+
+impl Made {
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whose files are looked at.
+#[derive(Clone, Copy)]
+pub(super) enum Fresh<'a> {
+    /// Those of all.
+    All,
+    /// Those of all but these: a provider whose files have changed is opened anew.
+    But(&'a HashSet<String>),
+    /// Those of this one, which is opened anew if only because it could not be before.
+    One(&'a str),
 }
 
 impl Remote {
@@ -59,30 +116,61 @@ impl Remote {
             credentials: Arc::new(Kept(keeper)),
             #[cfg(feature = "pkcs11")]
             sealer,
-            own_sockets: vec![config.listen.socket.clone(), config.control_socket.clone()],
+            own_sockets: [&config.listen.socket, &config.control_socket, &config.status_socket]
+                .map(Clone::clone)
+                .into(),
         }
     }
 
-    /// Those of `wanted`. What `before` has in the same form is taken over with its login, unless it was touched.
+    /// Those of `wanted`. What `before` has in the same form, made of the same files, is taken over with its login.
     pub(super) fn open(
         &self,
         wanted: &Wanted,
         before: Option<&Opened>,
-        touched: &HashSet<String>,
+        fresh: Fresh<'_>,
+        folder: Option<&Path>,
     ) -> io::Result<Opened> {
         let runtime = self.runtime()?;
-        let mut new = HashSet::new();
-        let members = wanted.list.iter().map(|provider| {
-            let old = before.filter(|_| !touched.contains(&provider.name)).and_then(|before| same(before, provider));
-            old.unwrap_or_else(|| {
-                new.insert(provider.name.clone());
-                let _entered = runtime.enter();
-                Member::new(&provider.name, provider.role, self.kek(provider))
-            })
-        });
-        let providers = Providers::new(members.collect(), wanted.strategy);
+        let (mut new, mut refreshed) = (HashSet::new(), HashSet::new());
+        let olds = before.map_or(&[][..], |before| &before.made);
+        let mut make = |provider: &Provider| {
+            let named = olds.iter().filter(|old| old.member.name() == provider.name);
+            // Names are for people, and roles are the operator's: neither makes another provider.
+            let same = named.chain(olds).find(|old| old.written == provider.written);
+            // Before any of them is read: what is written in between is seen the next time.
+            let none = Looks::default();
+            let looks = Looks::at(provider.made_of(folder), &same.map_or(none, |same| same.looks().clone()));
+            let (written, proved) = (provider.written.clone(), provider.proved.clone());
+            let stays = |same: &&Made| match fresh {
+                Fresh::All => same.is_open && !looks.differ_from(&same.looks()),
+                Fresh::But(kept) => {
+                    same.is_open && (kept.contains(&provider.name) || !looks.differ_from(&same.looks()))
+                }
+                Fresh::One(name) => provider.name != name,
+            };
+            if let Some(same) = same.filter(stays) {
+                let member = same.member.under(&provider.name, provider.role);
+                return Made { member, written, proved, looks: Arc::clone(&same.looks), is_open: same.is_open };
+            }
+            let _entered = runtime.enter();
+            let (kek, is_open) = self.kek(provider);
+            let member = Member::new(&provider.name, provider.role, kek);
+            let is_eased =
+                |old: &&Made| old.proved == proved && !looks.differ_from(&old.looks()) && old.is_open && is_open;
+            match olds.iter().find(is_eased).filter(|_| same.is_none()) {
+                Some(old) => old.member.identity().into_iter().for_each(|identity| member.remember(identity)),
+                None => drop(new.insert(provider.name.clone())),
+            }
+            if same.is_some_and(|same| same.is_open) {
+                refreshed.insert(provider.name.clone());
+            }
+            Made { member, written, proved, looks: Arc::new(Mutex::new(looks)), is_open }
+        };
+        let made: Vec<Made> = wanted.list.iter().map(&mut make).collect();
+        let members = made.iter().map(|made| made.member.clone()).collect();
+        let providers = Providers::new(members, wanted.strategy);
         let rooted = Arc::new(Rooted::new(runtime.clone(), providers, wanted.rules.clone()));
-        Ok(Opened { rooted, written: wanted.clone(), new })
+        Ok(Opened { rooted, made, new, refreshed })
     }
 
     /// One thread for all calls to providers. It is started with the first of them and lives as long as the process.
@@ -93,21 +181,25 @@ impl Remote {
         let mut builder = Builder::new_current_thread();
         // KEKs and logins went through frames of libraries.
         builder.enable_all().on_thread_park(stack::overwrite::<IDLE_BYTES>);
+        builder.max_blocking_threads(BLOCKING_MAX).thread_keep_alive(KEEP_ALIVE);
         let runtime = builder.build()?;
         let handle = runtime.handle().clone();
+        // tokio goes on with the threads that it has when the kernel gives it no more, and ends the process if it has none.
+        drop(handle.spawn_blocking(|| {}));
         thread::Builder::new()
             .name("providers".into())
             .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
         Ok(self.runtime.get_or_init(|| handle).clone())
     }
 
-    fn kek(&self, provider: &Provider) -> Arc<dyn Kek> {
+    /// Whether it could be opened as well.
+    fn kek(&self, provider: &Provider) -> (Arc<dyn Kek>, bool) {
         match &provider.settings {
             #[cfg(feature = "vault")]
             Settings::Vault(settings) => {
                 let vault = crate::provider::vault::Vault::new((**settings).clone(), Arc::clone(&self.credentials));
                 let login = tokio::spawn(vault.keep_login()).abort_handle();
-                Arc::new(WithLogin { kek: vault, login })
+                (Arc::new(WithLogin { kek: vault, login }), true)
             }
             #[cfg(feature = "aws")]
             Settings::Aws(settings) => opened(
@@ -126,25 +218,20 @@ impl Remote {
             ),
             Settings::KmsPlugin(settings) => {
                 let settings = KmsPluginSettings { own_sockets: self.own_sockets.clone(), ..(**settings).clone() };
-                Arc::new(KmsPlugin::new(settings))
+                (Arc::new(KmsPlugin::new(settings)), true)
             }
         }
     }
-}
-
-fn same(before: &Opened, provider: &Provider) -> Option<Member> {
-    before.written.list.iter().find(|old| old.written == provider.written)?;
-    before.rooted.providers.members().iter().find(|member| member.name() == provider.name).cloned()
 }
 
 #[cfg_attr(
     not(any(feature = "aws", feature = "azure", feature = "pkcs11")),
     expect(dead_code, reason = "no provider of this build can fail to open")
 )]
-fn opened<K: Kek + 'static>(kind: ProviderKind, kek: Result<K, ProviderError>) -> Arc<dyn Kek> {
+fn opened<K: Kek + 'static>(kind: ProviderKind, kek: Result<K, ProviderError>) -> (Arc<dyn Kek>, bool) {
     match kek {
-        Ok(kek) => Arc::new(kek),
-        Err(error) => Arc::new(Unopened { kind, error }),
+        Ok(kek) => (Arc::new(kek), true),
+        Err(error) => (Arc::new(Unopened { kind, error }), false),
     }
 }
 

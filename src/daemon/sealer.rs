@@ -9,18 +9,20 @@ use std::process::ExitCode;
 
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 
+use super::look::Looks;
 use super::notify::Supervisor;
 use super::prepare::{confine, prepare, tell};
-use crate::api::listen::{self, ListenError};
-use crate::audit::{Event, emit};
-use crate::config::Config;
+use crate::api::listen::{self, ListenError, Owners};
+use crate::audit::{Event, emit, log};
+use crate::config::{self, Config};
 use crate::control::say;
-use crate::sandbox::Policy;
+use crate::sandbox::{Confined, Policy};
 use crate::seal::starter;
+use crate::sealer::server::{Anew, Engines};
 use crate::sealer::{Devices, server};
 #[cfg(any(feature = "tpm2", feature = "pkcs11"))]
 use crate::types::Backend;
-use crate::types::Class;
+use crate::types::{Chain, Class};
 
 const PROGRAM: &str = "nodeseal-sealer";
 const ABOUT: &str = "Seals and opens the node root with this machine's device, for nodeseald";
@@ -35,6 +37,12 @@ pub fn command() -> clap::Command {
 
 /// `nodeseal-sealer`.
 pub fn main() -> ExitCode {
+    let code = start();
+    log::flush();
+    code
+}
+
+fn start() -> ExitCode {
     let config = match prepare(PROGRAM, ABOUT) {
         Ok(config) => config,
         Err(code) => return code,
@@ -48,8 +56,9 @@ pub fn main() -> ExitCode {
 
 fn one_question(config: &Config, stream: UnixStream) -> ExitCode {
     let (needs, policy) = config.sealer_needs();
+    let mut devices = engines(config, true, &tries(config));
     match confine(PROGRAM, &config.sandbox, &needs, policy) {
-        Ok(confined) => finish(server::answer(stream, &mut engines(config, true), &confined)),
+        Ok(confined) => finish(server::answer(stream, &mut devices, &confined)),
         Err(code) => code,
     }
 }
@@ -69,21 +78,69 @@ fn listen(config: &Config) -> ExitCode {
         Ok(listener) => listener,
         Err(error) => return say::error(PROGRAM, &error, error.class(), error.hint()),
     };
-    let (needs, policy) = config.sealer_needs();
+    let tries = tries(config);
+    let (engines, policy) = engines_of(config, &tries);
     let supervisor = Supervisor::from_env();
-    match confine(PROGRAM, &config.sandbox, &needs, policy) {
+    match confine(PROGRAM, &config.sandbox, &engines.needs, policy) {
         Ok(confined) => {
             tell(PROGRAM, &confined);
             supervisor.ready("waiting for questions");
-            finish(server::serve(&listener, &socket, &mut engines(config, false), &confined, &needs))
+            let mut runs = Runs { config: config.clone(), policy, tries, looks: Looks::default() };
+            finish(server::serve(&listener, &socket, engines, &confined, || runs.anew(&confined)))
         }
         Err(code) => code,
     }
 }
 
+/// What a sealer that goes on listening is made of.
+fn engines_of(config: &Config, tries: &Tries) -> (Engines, Policy) {
+    let (needs, policy) = config.sealer_needs();
+    (Engines { devices: engines(config, false, tries), needs: needs.and(config.own_needs()) }, policy)
+}
+
+/// The configuration that the engines were made by, and what its file looked like when it was read last.
+struct Runs {
+    config: Config,
+    policy: Policy,
+    tries: Tries,
+    looks: Looks,
+}
+
+impl Runs {
+    /// A file that cannot be used changes nothing.
+    fn anew(&mut self, confined: &Confined) -> Anew {
+        let now = Looks::at([self.config.path.clone()], &self.looks);
+        if now == self.looks {
+            return Anew::Same;
+        }
+        self.looks = now;
+        let next = match config::load(&self.config.path) {
+            Ok(next) => next,
+            Err(error) => {
+                let told = Chain(&error).to_string();
+                emit(&Event::ConfigRefused { reason: CHANGED, error: &told, hint: error.hint() });
+                return Anew::Same;
+            }
+        };
+        let of_devices = |config: &Config| format!("{:?}", (&config.seal.tpm2, &config.seal.pkcs11));
+        if of_devices(&next) == of_devices(&self.config) {
+            return Anew::Same;
+        }
+        emit(&Event::ConfigReloaded { reason: CHANGED });
+        let (engines, policy) = engines_of(&next, &self.tries);
+        if policy != self.policy || confined.lacks(&engines.needs).is_some() {
+            return Anew::NextProcess;
+        }
+        self.config = next;
+        Anew::Others(engines)
+    }
+}
+
+const CHANGED: &str = "a file has changed";
+
 /// One engine for each kind of device that is compiled in and configured.
 #[cfg_attr(not(feature = "pkcs11"), expect(unused_variables, reason = "a build without engines configures none"))]
-fn engines(config: &Config, only_one_question: bool) -> Devices {
+fn engines(config: &Config, only_one_question: bool, tries: &Tries) -> Devices {
     let devices = Devices::default();
     #[cfg(feature = "tpm2")]
     let devices = devices.with(Backend::Tpm2, Box::new(crate::sealer::tpm2::Tpm2::new(config.seal.tpm2.clone())));
@@ -92,11 +149,35 @@ fn engines(config: &Config, only_one_question: bool) -> Devices {
         Some(settings) => {
             use crate::sealer::pkcs11::Pkcs11;
             let engine = if only_one_question { Pkcs11::for_one_question(settings) } else { Pkcs11::new(settings) };
+            let engine = match tries {
+                Some(file) => engine.remembering_in(file),
+                None => engine,
+            };
             devices.with(Backend::Pkcs11, Box::new(engine))
         }
         None => devices,
     };
     devices
+}
+
+/// Where engines remember which PIN a token may have counted. Opened before the confinement, which has no room for it.
+#[cfg(feature = "pkcs11")]
+type Tries = Option<crate::sealer::pkcs11::TriesFile>;
+/// There is no token to spend one at.
+#[cfg(not(feature = "pkcs11"))]
+struct Tries;
+
+/// Beside the sealer's socket, or without one beside the operator's: folders of our own that end with the boot.
+#[cfg(feature = "pkcs11")]
+fn tries(config: &Config) -> Tries {
+    config.seal.pkcs11.as_ref()?;
+    let socket = config.seal.socket.as_ref().unwrap_or(&config.control_socket);
+    crate::sealer::pkcs11::TriesFile::open(&socket.with_file_name("pin-tries"))
+}
+
+#[cfg(not(feature = "pkcs11"))]
+const fn tries(_config: &Config) -> Tries {
+    Tries
 }
 
 /// What descriptor 0 is.
@@ -122,7 +203,10 @@ fn listener(config: &Config) -> Result<(std::os::unix::net::UnixListener, PathBu
     let socket = config.seal.socket.clone().unwrap_or_else(|| Path::new(DEFAULT_SOCKET).to_owned());
     let listener = match listen::from_supervisor()? {
         Some(listener) => listener,
-        None => listen::bind_for(&socket, SOCKET_MODE, config.sandbox.user.as_ref().map(|user| user.uid))?,
+        None => {
+            let user = config.sandbox.user.as_ref().map(|user| user.uid);
+            listen::bind_for(&socket, SOCKET_MODE, Owners { user, group: None })?
+        }
     };
     Ok((listener, socket))
 }

@@ -16,7 +16,7 @@ use crate::types::{KekId, Key};
 const CHECK_NAME: &str = "check.kek.nodeseal.internal";
 const CHECK_LABEL: &[u8] = b"nodeseal kek check v1\0";
 /// Bytes. Enough that no second key of the same check value is ever met by chance.
-const CHECK_BYTES: usize = 16;
+pub(super) const CHECK_BYTES: usize = 16;
 /// Bytes of the hash of an identity that stand in a name.
 const NAME_HASH_BYTES: usize = 8;
 
@@ -31,6 +31,20 @@ impl Check {
         let mut check = [0; CHECK_BYTES];
         check.copy_from_slice(&tag[..CHECK_BYTES]);
         Self(check)
+    }
+
+    pub(super) const fn as_bytes(&self) -> &[u8; CHECK_BYTES] {
+        &self.0
+    }
+
+    #[cfg(test)]
+    pub(super) fn from_hex(text: &str) -> Self {
+        Self(hex::decode(text).unwrap().try_into().unwrap())
+    }
+
+    /// For showing and comparing.
+    pub(super) fn to_hex(self) -> String {
+        hex::encode(self.0)
     }
 }
 

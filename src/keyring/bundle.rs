@@ -12,9 +12,10 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::export::Export;
+use super::uses::SHARERS_MAX;
 use crate::envelope::{KekCipher, NONCE_BYTES};
 use crate::seal::agree::{self, HALF_BYTES};
-use crate::seal::duplicate::ScalarError;
+use crate::seal::duplicate::{ParentError, ScalarError};
 use crate::seal::host_secret::expand;
 use crate::seal::protocol::Auth;
 use crate::types::clock::UnixSeconds;
@@ -27,8 +28,8 @@ pub const REQUEST_FILE: &str = "bundle.request";
 /// How long a request, and every bundle for it, is good: a working day of an operator with two terminals, and a night.
 pub const VALID_SECONDS: u64 = 24 * 3600;
 
-const REQUEST_MAGIC: &[u8; 8] = b"NSEALBRQ";
-const BUNDLE_MAGIC: &[u8; 8] = b"NSEALBND";
+pub(super) const REQUEST_MAGIC: &[u8; 8] = b"NSEALBRQ";
+pub(super) const BUNDLE_MAGIC: &[u8; 8] = b"NSEALBND";
 const VERSION: u16 = 1;
 const NODE_MAX_BYTES: usize = 255;
 
@@ -60,6 +61,7 @@ pub struct OpenRequest {
     /// The request's file.
     pub digest: FileDigest,
     secret: Key,
+    expires: Option<UnixSeconds>,
 }
 
 /// Keys on their way to another node.
@@ -88,20 +90,44 @@ pub enum BundleError {
     #[error("it has expired")]
     Expired,
     /// The operator's fingerprint is of another file.
-    #[error("its fingerprint is {0}, not the one that was given")]
-    Fingerprint(String),
+    #[error("its fingerprint is not the one that was given")]
+    Fingerprint,
     /// Damaged, or another file.
     #[error("it cannot be read")]
     Format(#[source] WireError),
     /// No request is open here.
     #[error("this node has no open request: each bundle is accepted once")]
     NoRequest,
+    /// The part of the limit that is a sharer's is more than half used up already.
+    #[error("the active KEK has encrypted too much to be shared: this node would soon be without uses")]
+    NoUsesLeft,
     /// It answers another request.
     #[error("it answers another request than the one that is open on this node")]
     OtherRequest,
+    /// A bundle for a member that was on its way for too long.
+    #[error("it has expired")]
+    StandingExpired,
+    /// For another member, or for this one under another node root.
+    #[error("it is for another node, or for this one under another node root")]
+    NotForThisNode,
+    /// Who signed it is no member here.
+    #[error("who made it, {0}, is no member of this node")]
+    NoMember(String),
+    /// A bundle for a member has a signature, and a fingerprint is for the others.
+    #[error("it answers a request, and whoever made it has to be known by its fingerprint")]
+    NoFingerprint,
+    /// Of a storage root key that nothing can be made for.
+    #[error("keys cannot be encrypted to this TPM's storage key")]
+    Parent(#[source] ParentError),
+    /// It was changed, or somebody else signed it.
+    #[error("its signature does not hold")]
+    Signature,
     /// Drawn once in four thousand million times.
     #[error("no key can be agreed on")]
     Scalar(#[source] ScalarError),
+    /// Each more would need a smaller part of the limit than all count against.
+    #[error("{SHARERS_MAX} nodes share the active KEK already, and no more may")]
+    Sharers,
     /// The tag does not fit.
     #[error("its content was changed")]
     Tag,
@@ -111,11 +137,20 @@ impl BundleError {
     /// Decides exit codes.
     pub fn class(&self) -> Class {
         match self {
-            Self::Format(_) | Self::Tag => Class::Corrupt,
+            Self::Format(_) | Self::Signature | Self::Tag => Class::Corrupt,
+            Self::Parent(error) => error.class(),
             Self::Scalar(error) => error.class(),
-            Self::Cluster(_) | Self::Expired | Self::Fingerprint(_) | Self::NoRequest | Self::OtherRequest => {
-                Class::Denied
-            }
+            Self::Cluster(_)
+            | Self::Expired
+            | Self::Fingerprint
+            | Self::NoFingerprint
+            | Self::NoMember(_)
+            | Self::NoRequest
+            | Self::NotForThisNode
+            | Self::NoUsesLeft
+            | Self::OtherRequest
+            | Self::Sharers
+            | Self::StandingExpired => Class::Denied,
         }
     }
 
@@ -126,11 +161,24 @@ impl BundleError {
             Self::Expired | Self::NoRequest | Self::OtherRequest => {
                 "on the node that needs the keys: `nodeseal bundle request`; then a new bundle from that request"
             }
-            Self::Fingerprint(_) => {
-                "compare it with what the other node printed: if it differs there too, the file was exchanged on its way"
+            Self::Fingerprint => {
+                "read it again on the other node: `nodeseal bundle show FILE`; if what that prints is refused too, the file was exchanged on its way"
+            }
+            Self::NoUsesLeft => "rotate first: `nodeseal keys rotate`, then `nodeseal keys activate`",
+            Self::Sharers => {
+                "make a KEK that fewer nodes share: `nodeseal keys rotate`, then bundles to those that go on alone"
             }
             Self::Scalar(error) => error.hint(),
-            Self::Format(_) | Self::Tag => "copy the file once more, as binary",
+            Self::NoFingerprint => "add --fingerprint with what `nodeseal bundle make` printed on the other node",
+            Self::NoMember(_) => {
+                "on the other node: `nodeseal members identity --out FILE`; then here: `nodeseal members add FILE`"
+            }
+            Self::NotForThisNode => {
+                "take the file of this node's name; after `rotate-root` or `recover` of this node, add its new identity on the others: `nodeseal members identity`"
+            }
+            Self::Parent(error) => error.hint(),
+            Self::StandingExpired => "on the node that gives: `nodeseal keys rotate --members DIR` once more",
+            Self::Format(_) | Self::Signature | Self::Tag => "copy the file once more, as binary",
         }
     }
 }
@@ -149,9 +197,42 @@ pub fn fingerprint(file: &[u8]) -> String {
 
 /// Refuses a file that is not the one that two operators compared. Case and hyphens do not count.
 pub fn check_fingerprint(file: &[u8], given: &str) -> Result<(), BundleError> {
-    let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    let own = fingerprint(file);
-    if plain(&own) == plain(given) { Ok(()) } else { Err(BundleError::Fingerprint(own)) }
+    if is_fingerprint(file, given) { Ok(()) } else { Err(BundleError::Fingerprint) }
+}
+
+/// Whether it is the fingerprint of these bytes, as people write it.
+pub fn is_fingerprint(bytes: &[u8], given: &str) -> bool {
+    plain(&fingerprint(bytes)) == plain(given)
+}
+
+fn plain(text: &str) -> String {
+    text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
+}
+
+/// Digits of a fingerprint.
+const FINGERPRINT_DIGITS: usize = 40;
+
+/// Not a fingerprint of anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is no fingerprint: it has eight groups of five hexadecimal digits")]
+pub struct FingerprintError;
+
+/// As an operator has typed it, if it can be the fingerprint of something.
+pub fn read_fingerprint(given: &str) -> Result<String, FingerprintError> {
+    let digits = plain(given);
+    let is_one = digits.len() == FINGERPRINT_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_one { Ok(given.to_owned()) } else { Err(FingerprintError) }
+}
+
+/// Whether so many nodes, this one and the one that gets the bundle among them, may share a KEK.
+pub fn check_sharers(nodes: u8) -> Result<(), BundleError> {
+    if u64::from(nodes) <= SHARERS_MAX { Ok(()) } else { Err(BundleError::Sharers) }
+}
+
+/// Whether a KEK that no other node has yet may be shared: half of a sharer's part must be left. One that is shared already counts
+/// against that part already, and the bundle that brings its successor must not be refused.
+pub fn check_uses(active_uses: u64, hard_limit_when_shared: u64) -> Result<(), BundleError> {
+    if active_uses <= hard_limit_when_shared / 2 { Ok(()) } else { Err(BundleError::NoUsesLeft) }
 }
 
 /// What opens the duplicate in the other TPM: bound to the one request.
@@ -183,7 +264,7 @@ impl BundleRequest {
             return Err(WireError::BadValue("checksum"));
         }
         let cluster = r.text16("cluster")?.parse().map_err(|_| WireError::BadValue("cluster"))?;
-        let (nonce, expires) = (r.array("nonce")?, r.u64("expires")?);
+        let (nonce, expires) = (r.array("nonce")?, r.time("expires")?);
         let node = r.text16("node")?;
         if node.len() > NODE_MAX_BYTES || !node.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(WireError::BadValue("node"));
@@ -201,6 +282,11 @@ impl BundleRequest {
 }
 
 impl OpenRequest {
+    /// Nobody answers it any more.
+    pub fn is_expired(&self, now: UnixSeconds) -> bool {
+        self.expires.is_some_and(|expires| expires < now)
+    }
+
     /// What the node that asks keeps: the file, and the secret half behind it.
     pub fn encode(file: &[u8], secret: &Key) -> Secret {
         let mut bytes = Vec::with_capacity(file.len() + SECRET_BYTES);
@@ -213,7 +299,8 @@ impl OpenRequest {
     pub fn decode(bytes: &[u8]) -> Result<Self, BundleError> {
         const SHORT: BundleError = BundleError::Format(WireError::Short("secret half"));
         let (file, secret) = bytes.split_last_chunk::<SECRET_BYTES>().ok_or(SHORT)?;
-        Ok(Self { digest: digest(file), secret: Key::copy_of(secret).ok_or(SHORT)? })
+        let expires = BundleRequest::decode(file).ok().map(|request| request.expires);
+        Ok(Self { digest: digest(file), secret: Key::copy_of(secret).ok_or(SHORT)?, expires })
     }
 }
 
@@ -249,7 +336,7 @@ impl Bundle {
         };
         let mut text = Vec::new();
         KekCipher(&text_key(&drawn.transport, &shared, &digest))
-            .seal(&drawn.nonce, &bundle.head(), export.encode().expose(), &mut text)
+            .seal(&drawn.nonce, &bundle.head(), export.encode_unsigned().expose(), &mut text)
             .map_err(|_| BundleError::Tag)?;
         bundle.text = text;
         Ok(bundle)
@@ -260,7 +347,7 @@ impl Bundle {
         let shared = agree::agree(&request.secret, &self.half).map_err(BundleError::Format)?;
         let key = text_key(transport, &shared, &self.request);
         let plain = KekCipher(&key).open(&self.nonce, &self.head(), &self.text).map_err(|_| BundleError::Tag)?;
-        let export = Export::decode(plain.expose()).map_err(BundleError::Format)?;
+        let export = Export::decode_unsigned(plain.expose()).map_err(BundleError::Format)?;
         if export.cluster == self.cluster { Ok(export) } else { Err(BundleError::Cluster(export.cluster.to_string())) }
     }
 
@@ -281,7 +368,7 @@ impl Bundle {
         let mut r = Reader::new(file);
         read_head(&mut r, BUNDLE_MAGIC)?;
         let cluster = r.text16("cluster")?.parse().map_err(|_| WireError::BadValue("cluster"))?;
-        let (request, expires) = (r.array("request")?, r.u64("expires")?);
+        let (request, expires) = (r.array("request")?, r.time("expires")?);
         let duplicate = r.bytes16("duplicate")?.to_vec();
         let (half, nonce) = (r.array("public half")?, r.array("nonce")?);
         Ok(Self { cluster, request, expires, duplicate, half, nonce, text: r.rest().to_vec() })

@@ -23,10 +23,14 @@ impl MaxAge {
         (Self::MIN..=Self::MAX).contains(&age).then_some(Self(age))
     }
 
+    /// When the active KEK is due by its age.
+    pub fn due(self, ring: &Ring) -> UnixSeconds {
+        ring.activated().saturating_add(self.0.as_secs())
+    }
+
     /// Whether the active KEK must be replaced. A clock that went back makes it young, never old.
     pub fn is_due(self, ring: &Ring, now: UnixSeconds) -> bool {
-        now.saturating_sub(ring.activated()) >= self.0.as_secs()
-            || ring.active().uses_reserved >= rotate_at(ring.active().shared)
+        now >= self.due(ring) || ring.active().uses_reserved >= rotate_at(ring.active().shared)
     }
 }
 

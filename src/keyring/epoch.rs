@@ -8,6 +8,10 @@
 //! record   = name | kind u8 | identity | version | left: u16 count, each identity | version
 //! (identity, version, name: u16 length, text)
 //! ```
+//!
+//! A key is what it is by kind and identity: there is one [`Record`] of each, and the names that providers have in the configuration are
+//! labels on it. Several names on one record are several ways to one key. On disk each name has a record of its own, all alike but for
+//! the name; a key that nobody has any more has one without a name.
 
 use std::collections::BTreeSet;
 
@@ -88,15 +92,32 @@ impl Reported {
     }
 }
 
-/// What is known of one provider's key.
+/// What is known of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// In the configuration. A hint where to look first, and nothing more.
-    pub name: String,
-    /// Of the provider.
+    /// Of the providers that are ways to it, as the configuration calls them. Each name stands on one record of a kind at most.
+    pub names: BTreeSet<String>,
+    /// Of the providers.
     pub kind: ProviderKind,
     /// The version that counts, and those that were left.
     pub observed: Observed,
+}
+
+impl Record {
+    /// Which key.
+    pub const fn identity(&self) -> &KeyIdentity {
+        &self.observed.current().identity
+    }
+
+    /// Whether it is of this key.
+    pub fn is_of(&self, kind: ProviderKind, identity: &KeyIdentity) -> bool {
+        self.kind == kind && self.identity() == identity
+    }
+
+    /// Whether it is the key of the provider of that name and kind.
+    pub fn is_named(&self, name: &str, kind: ProviderKind) -> bool {
+        self.kind == kind && self.names.contains(name)
+    }
 }
 
 /// Everything that is remembered of providers.
@@ -106,24 +127,55 @@ pub struct Roots {
     pub reported: Reported,
     /// key_ids of epochs that have ended. Those of local KEKs never come back by themselves.
     pub left: BTreeSet<KeyId>,
-    /// By provider, as they were met.
+    /// By key, as they were met.
     pub records: Vec<Record>,
 }
 
 impl Roots {
-    /// The record of a provider: of its name and kind.
+    /// The record of the key that a provider was seen to have.
     pub fn record(&self, name: &str, kind: ProviderKind) -> Option<&Record> {
-        self.records.iter().find(|record| record.name == name && record.kind == kind)
+        self.records.iter().find(|record| record.is_named(name, kind))
     }
 
-    /// The same, to be changed; a provider that was renamed brings its record along by the identity of its key.
-    pub fn record_mut(&mut self, name: &str, kind: ProviderKind, seen: &KeyIdentity) -> Option<&mut Record> {
-        let by_name = |record: &Record| record.name == name && record.kind == kind;
-        let by_key = |record: &Record| record.kind == kind && record.observed.current().identity == *seen;
-        let at = self.records.iter().position(by_name).or_else(|| self.records.iter().position(by_key))?;
-        let record = &mut self.records[at];
-        name.clone_into(&mut record.name);
-        Some(record)
+    /// The record of a key.
+    pub fn of_key(&self, kind: ProviderKind, identity: &KeyIdentity) -> Option<&Record> {
+        self.records.iter().find(|record| record.is_of(kind, identity))
+    }
+
+    /// The same, to be changed.
+    pub fn of_key_mut(&mut self, kind: ProviderKind, identity: &KeyIdentity) -> Option<&mut Record> {
+        self.records.iter_mut().find(|record| record.is_of(kind, identity))
+    }
+
+    /// From now on the provider of this name is a way to this key, and to no other one. Names on the same key that are not
+    /// `configured` any more have been replaced by it.
+    pub fn put_name(&mut self, name: &str, kind: ProviderKind, seen: &KeyState, configured: impl Fn(&str) -> bool) {
+        for record in self.records.iter_mut().filter(|record| record.kind == kind) {
+            record.names.remove(name);
+        }
+        match self.of_key_mut(kind, &seen.identity) {
+            Some(record) => {
+                record.names.retain(|name| configured(name));
+                record.names.insert(name.to_owned());
+            }
+            None => {
+                // Releases up to 0.1 moved one record from key to key: what was left counts again.
+                self.records.iter_mut().filter(|record| record.kind == kind).for_each(|record| {
+                    record.observed.count_again(seen);
+                });
+                let names = BTreeSet::from([name.to_owned()]);
+                self.records.push(Record { names, kind, observed: Observed::new(seen.clone()) });
+            }
+        }
+    }
+
+    /// Whether this version does not count any more: another one of its key does, or no provider has the key.
+    pub fn was_left(&self, part: &Part) -> bool {
+        let is_left = |record: &Record| match record.is_of(part.kind, &part.identity) {
+            true if record.names.is_empty() => true,
+            true | false => record.kind == part.kind && record.observed.has_left(&part.identity, &part.version),
+        };
+        self.records.iter().any(is_left)
     }
 
     /// Ends what is reported for something else. What was an epoch never comes back.
@@ -148,14 +200,14 @@ impl Roots {
         for key_id in &self.left {
             w.bytes16(key_id.as_str().as_bytes());
         }
-        w.u16(count(self.records.len()));
-        for Record { name, kind, observed } in &self.records {
-            let KeyState { identity, version } = observed.current();
-            w.bytes16(name.as_bytes()).u8(*kind as u8);
-            w.bytes16(identity.as_str().as_bytes()).bytes16(version.as_str().as_bytes());
-            w.u16(count(observed.left().count()));
-            for (identity, version) in observed.left() {
-                w.bytes16(identity.as_bytes()).bytes16(version.as_bytes());
+        let labels = |record: &Record| record.names.len().max(1);
+        w.u16(count(self.records.iter().map(labels).sum()));
+        for record in &self.records {
+            for name in &record.names {
+                record.write(name, w);
+            }
+            if record.names.is_empty() {
+                record.write("", w);
             }
         }
     }
@@ -174,12 +226,38 @@ impl Roots {
             }
             left.insert(key_id);
         }
-        let records = (0..r.u16("providers")?).map(|_| read_record(r)).collect::<Result<_, _>>()?;
+        let mut records: Vec<Record> = Vec::new();
+        for _ in 0..r.u16("providers")? {
+            let (name, mut record) = read_record(r)?;
+            if !name.is_empty() && !records.iter().any(|known| known.is_named(&name, record.kind)) {
+                record.names.insert(name);
+            }
+            match records.iter_mut().find(|known| known.is_of(record.kind, record.identity())) {
+                // Another way to the same key.
+                Some(known) => {
+                    known.names.append(&mut record.names);
+                    known.observed.merge(record.observed);
+                }
+                None => records.push(record),
+            }
+        }
         Ok(Self { reported, left, records })
     }
 }
 
-fn read_record(r: &mut Reader<'_>) -> Result<Record, WireError> {
+impl Record {
+    fn write(&self, name: &str, w: &mut Writer) {
+        let KeyState { identity, version } = self.observed.current();
+        w.bytes16(name.as_bytes()).u8(self.kind as u8);
+        w.bytes16(identity.as_str().as_bytes()).bytes16(version.as_str().as_bytes());
+        w.u16(count(self.observed.left().count()));
+        for (identity, version) in self.observed.left() {
+            w.bytes16(identity.as_bytes()).bytes16(version.as_bytes());
+        }
+    }
+}
+
+fn read_record(r: &mut Reader<'_>) -> Result<(String, Record), WireError> {
     let name = r.text16("provider")?.to_owned();
     let kind = read_kind(r)?;
     let current = read_key(r)?;
@@ -192,7 +270,7 @@ fn read_record(r: &mut Reader<'_>) -> Result<Record, WireError> {
         }
         left.push(pair);
     }
-    Ok(Record { name, kind, observed: Observed::from_parts(current, left) })
+    Ok((name, Record { names: BTreeSet::new(), kind, observed: Observed::from_parts(current, left) }))
 }
 
 fn read_kind(r: &mut Reader<'_>) -> Result<ProviderKind, WireError> {
@@ -239,20 +317,85 @@ mod tests {
         assert!(others.iter().all(|other| other.key_id(&cluster) != one));
     }
 
+    fn state(identity: &str, version: &str) -> KeyState {
+        KeyState { identity: KeyIdentity::new(identity).unwrap(), version: KeyVersion::new(version).unwrap() }
+    }
+
+    /// Names by key, where these are configured.
+    fn put(roots: &mut Roots, configured: &[&str], name: &str, seen: &KeyState) {
+        roots.put_name(name, ProviderKind::Vault, seen, |name| configured.contains(&name));
+    }
+
+    fn names(roots: &Roots, identity: &str) -> Vec<String> {
+        let record = roots.of_key(ProviderKind::Vault, &KeyIdentity::new(identity).unwrap());
+        record.map_or_else(Vec::new, |record| record.names.iter().cloned().collect())
+    }
+
     #[test]
-    fn a_renamed_provider_keeps_its_record_and_a_new_key_of_a_name_stays_with_it() {
-        let state = |identity: &str| KeyState {
+    fn a_name_is_a_label_that_a_key_keeps_until_it_has_another_one() {
+        let mut roots = Roots::default();
+        put(&mut roots, &["a"], "a", &state("k", "1"));
+        put(&mut roots, &["b"], "b", &state("k", "2"));
+        assert_eq!((names(&roots, "k"), roots.records.len()), (vec!["b".to_owned()], 1), "it was renamed");
+        assert_eq!(roots.records[0].observed.current(), &state("k", "1"), "a name moves no version");
+        put(&mut roots, &["b", "c"], "c", &state("k", "1"));
+        assert_eq!(names(&roots, "k"), ["b", "c"], "two ways to one key");
+        put(&mut roots, &["b", "c"], "b", &state("l", "1"));
+        assert_eq!((names(&roots, "k"), names(&roots, "l")), (vec!["c".to_owned()], vec!["b".to_owned()]));
+    }
+
+    #[test]
+    fn ways_to_one_key_are_read_back_as_one_record_and_one_of_nobody_too() {
+        let mut roots = Roots::default();
+        put(&mut roots, &["a", "b", "c"], "a", &state("k", "1"));
+        put(&mut roots, &["a", "b", "c"], "b", &state("k", "1"));
+        put(&mut roots, &["a", "b", "c"], "c", &state("l", "1"));
+        put(&mut roots, &["a", "b", "c"], "c", &state("m", "1"));
+        let part = |identity: &str| Part {
+            kind: ProviderKind::Vault,
             identity: KeyIdentity::new(identity).unwrap(),
             version: KeyVersion::new("1").unwrap(),
         };
-        let record = Record { name: "a".into(), kind: ProviderKind::Vault, observed: Observed::new(state("k")) };
-        let mut roots = Roots { records: vec![record], ..Roots::default() };
-        let found = |roots: &mut Roots, name: &str, identity: &str| {
-            roots.record_mut(name, ProviderKind::Vault, &KeyIdentity::new(identity).unwrap()).is_some()
+        assert!(roots.was_left(&part("l")) && !roots.was_left(&part("k")));
+        let mut w = Writer::new();
+        roots.write(&mut w);
+        let bytes = w.finish();
+        assert_eq!(Roots::read(&mut Reader::new(&bytes)), Ok(roots));
+    }
+
+    #[test]
+    fn a_name_that_was_given_to_a_provider_of_another_kind_is_read_back_for_both() {
+        let mut roots = Roots::default();
+        for kind in [ProviderKind::Vault, ProviderKind::Aws] {
+            roots.put_name("main", kind, &state("k", "1"), |name| name == "main");
+        }
+        let mut w = Writer::new();
+        roots.write(&mut w);
+        let read = Roots::read(&mut Reader::new(&w.finish())).unwrap();
+        assert!(read.record("main", ProviderKind::Aws).is_some(), "a start without it would not know its key");
+        assert_eq!(read, roots);
+    }
+
+    #[test]
+    fn records_of_one_key_that_an_earlier_release_has_written_apart_become_one() {
+        let left = [("k".to_owned(), "1".to_owned())];
+        let record =
+            |name: &str, observed| Record { names: [name.to_owned()].into(), kind: ProviderKind::Vault, observed };
+        let apart = Roots {
+            records: vec![
+                record("a", Observed::new(state("k", "1"))),
+                record("b", Observed::from_parts(state("k", "2"), left.clone())),
+            ],
+            ..Roots::default()
         };
-        assert!(!found(&mut roots, "b", "other"));
-        assert!(found(&mut roots, "b", "k") && found(&mut roots, "b", "other"));
-        assert!(roots.record("b", ProviderKind::Vault).is_some() && roots.record("a", ProviderKind::Vault).is_none());
+        let mut w = Writer::new();
+        apart.write(&mut w);
+        let read = Roots::read(&mut Reader::new(&w.finish())).unwrap();
+        let one = Record {
+            names: ["a".to_owned(), "b".to_owned()].into(),
+            ..record("", Observed::from_parts(state("k", "2"), left))
+        };
+        assert_eq!(read.records, [one]);
     }
 
     #[test]

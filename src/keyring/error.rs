@@ -1,5 +1,9 @@
 //! Two kinds of failure: of one call ([`KeyringError`]), and of the keys' owner ([`KeeperError`]).
 
+use std::path::PathBuf;
+
+mod hints;
+
 use super::bundle::BundleError;
 use super::kek_file::KekFileError;
 use super::recovery::RecoveryError;
@@ -21,6 +25,9 @@ use crate::types::{Class, KekId};
 /// Why one Encrypt, Decrypt or Status was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
+    /// A node that has no KEK yet.
+    #[error("this node waits for the keys of another node")]
+    AwaitsBundle,
     /// The caller's bytes.
     #[error("the request does not fit what we wrote")]
     Envelope(#[source] EnvelopeError),
@@ -53,7 +60,12 @@ impl KeyringError {
         match self {
             Self::Envelope(_) => Class::Corrupt,
             Self::Providers(error) => error.class,
-            Self::Exhausted | Self::Locked | Self::Random(_) | Self::Reservation | Self::Waiting => Class::Unavailable,
+            Self::AwaitsBundle
+            | Self::Exhausted
+            | Self::Locked
+            | Self::Random(_)
+            | Self::Reservation
+            | Self::Waiting => Class::Unavailable,
             Self::UnknownKek(_) => Class::NotFound,
         }
     }
@@ -70,6 +82,9 @@ pub enum KeeperError {
     /// Another question to the sealing device is not answered yet.
     #[error("the sealing device is busy with another operation of ours")]
     Busy,
+    /// Its disk or its device does not come back.
+    #[error("the keeper of the keys has not answered for {} s", .0.as_secs())]
+    Hung(std::time::Duration),
     /// A request or a bundle.
     #[error("the file of another node cannot be used")]
     Bundle(#[source] BundleError),
@@ -90,6 +105,103 @@ pub enum KeeperError {
         /// What the state says.
         expected: u64,
     },
+    /// A state from before the guard, where the guard's counter is there.
+    #[error("{}: {}: it was written at {written}, before this state directory was guarded", ROLLBACK.code(), ROLLBACK.message(), written = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_secs(*written)))]
+    BeforeGuard {
+        /// When the copy was written; seconds since 1970.
+        written: UnixSeconds,
+    },
+    /// Another seal of the same node root than the one that the state was written with.
+    #[error("node/root.seal is not the seal that this node made last: an older one was put back")]
+    OtherSeal,
+    /// A former KEK does not open, and the recovery file may have the last copy of it.
+    #[error("local KEK {0} does not open here, and recovery.age may hold its last copy")]
+    MayBeInRecoveryFile(KekId),
+    /// The folder of an earlier root has keys of its time.
+    #[error("a recovery has kept what was here before in {folder}, and the KEK may be in there", folder = .0.display())]
+    KeptFolder(PathBuf),
+    /// Recorded as destroyed, and something that has its key could not be removed.
+    #[error("local KEK {kek} is recorded as destroyed, and what has its key could not be removed from the disk")]
+    NotGone {
+        /// Which one.
+        kek: KekId,
+        /// Why not.
+        #[source]
+        source: Box<KeeperError>,
+    },
+    /// `init` where files of an earlier node lie.
+    #[error("there are files of an earlier node here: {0}")]
+    LeftOver(String),
+    /// `recover` while the old keys may open again.
+    #[error("the keys of this node may still open")]
+    MayStillOpen(#[source] Box<KeeperError>),
+    /// `recover` that has to be told which KEK encrypts.
+    #[error("other nodes have the active KEK of this recovery file")]
+    SharedRecovery,
+    /// `recover --abort` where nothing was begun.
+    #[error("no recovery of this node was interrupted")]
+    NothingInterrupted,
+    /// The pending KEK is on this node alone, and the active one on others too.
+    #[error("other nodes have the active KEK, and do not have local KEK {0}")]
+    NotShared(KekId),
+    /// Members that were given the pending KEK, and nobody has shown that they have it.
+    #[error("there is no receipt of {0} for this KEK")]
+    NoReceipt(String),
+    /// Of another root, damaged, or changed.
+    #[error("the file of member {name} cannot be used")]
+    MemberFile {
+        /// As the node calls itself.
+        name: String,
+        /// In which way.
+        #[source]
+        source: BundleError,
+    },
+    /// Two names for one node.
+    #[error("this identity is that of member {0}, under another name")]
+    MemberTwice(String),
+    /// `members add` of a name that is known with another storage key.
+    #[error("member {0} is known with another TPM than that of this identity")]
+    OtherTpm(String),
+    /// A token has no key that others could encrypt to.
+    #[error("this node is sealed by a token, and keys of other nodes are encrypted to a TPM")]
+    TokenCannotAsk,
+    /// `members add` of what this node has made.
+    #[error("this is the identity of this node itself")]
+    OwnIdentity,
+    /// A name that was never added.
+    #[error("there is no member {0}")]
+    UnknownMember(String),
+    /// `members remove` of a name that several nodes have.
+    #[error("several nodes are called that: {0}")]
+    SeveralNodes(String),
+    /// The pending KEK is on other nodes too, or came from one.
+    #[error(
+        "other nodes have local KEK {0} and can still turn to it: without it this node could not read what they write then"
+    )]
+    PendingElsewhere(KekId),
+    /// A node that has the active KEK was forgotten.
+    #[error("nodes that have the active KEK were not given local KEK {kek}: {lacking}")]
+    NotAllWereGiven {
+        /// The pending one.
+        kek: KekId,
+        /// Which ones were not, as far as their names are known.
+        lacking: String,
+    },
+    /// `keys activate` without an id.
+    #[error("no KEK is in pre-activation")]
+    NothingPending {
+        /// Other nodes have the active KEK, and one of them may have made the next one.
+        is_shared: bool,
+    },
+    /// A node that has no KEK of its own yet.
+    #[error("this node waits for a bundle of another node")]
+    AwaitsBundle,
+    /// A write of `current` failed, and what it says now is not known.
+    #[error("it is not known which node root counts, since the file `current` could not be written")]
+    Unsure,
+    /// `rotate-root` without anything to fall back to.
+    #[error("there is no recovery file, and the keys of this node would be under one new seal alone")]
+    NoRecoveryFile,
     /// Drawn once in four thousand million times.
     #[error("nothing can be made for the other node's TPM")]
     Duplicate(#[source] ScalarError),
@@ -119,6 +231,16 @@ pub enum KeeperError {
     LastOpener {
         /// Which one.
         kek: KekId,
+    },
+    /// A configuration without a provider that could open what others, or this node in mode "direct", may have stored.
+    #[error(
+        "provider `{provider}` may be the only one that opens some of what is stored: the new configuration has no other way to {key}"
+    )]
+    OnlyWay {
+        /// As the present configuration calls it.
+        provider: String,
+        /// Its identity.
+        key: String,
     },
     /// Nobody opened the keys yet.
     #[error("the keys are not unsealed")]
@@ -167,6 +289,9 @@ pub enum KeeperError {
     /// The state directory.
     #[error("the state directory cannot be used")]
     Store(#[source] StoreError),
+    /// `recover` with a KEK that has encrypted too much already.
+    #[error("local KEK {0} has no uses left for a node that shares it")]
+    UsedUp(KekId),
     /// Not enough providers have wrapped it for the operator's rules.
     #[error("local KEK {kek} is not wrapped by enough providers yet; missing: {providers}")]
     Unwrapped {
@@ -182,81 +307,69 @@ impl KeeperError {
     pub fn class(&self) -> Class {
         match self {
             Self::AlreadySetUp
+            | Self::AwaitsBundle
+            | Self::BeforeGuard { .. }
             | Self::Confirmation
+            | Self::KeptFolder(_)
+            | Self::LeftOver(_)
+            | Self::MayBeInRecoveryFile(_)
+            | Self::MayStillOpen(_)
+            | Self::MemberTwice(_)
+            | Self::NoReceipt(_)
+            | Self::NoRecoveryFile
+            | Self::OtherTpm(_)
+            | Self::OwnIdentity
+            | Self::NothingInterrupted
+            | Self::NotAllWereGiven { .. }
+            | Self::PendingElsewhere(_)
+            | Self::SeveralNodes(_)
+            | Self::NotShared(_)
+            | Self::OtherSeal
+            | Self::SharedRecovery
+            | Self::Unsure
             | Self::CounterBehind { .. }
             | Self::KeysOpen
             | Self::LastOpener { .. }
+            | Self::OnlyWay { .. }
             | Self::Move(_)
             | Self::RecoveryPending
             | Self::RolledBack { .. }
-            | Self::Stale(_) => Class::Denied,
-            Self::OtherCluster(_) => Class::Misconfigured,
+            | Self::Stale(_)
+            | Self::UsedUp(_) => Class::Denied,
+            Self::OtherCluster(_) | Self::TokenCannotAsk => Class::Misconfigured,
             Self::Bundle(error) => error.class(),
             Self::Credentials(error) => error.class(),
             Self::Device(error) => error.class(),
             Self::Duplicate(error) => error.class(),
             Self::Parent(error) => error.class(),
             Self::Recovery(error) => error.class(),
-            Self::KekFile { .. } | Self::NotOpened(_) | Self::State(_) => Class::Corrupt,
+            Self::KekFile { .. } | Self::MemberFile { .. } | Self::NotOpened(_) | Self::State(_) => Class::Corrupt,
             Self::KekMissing { source, .. } | Self::Store(source) => source.class(),
-            Self::Busy | Self::Locked | Self::Memory(_) | Self::Random(_) | Self::Unwrapped { .. } => {
+            Self::NothingPending { .. } | Self::UnknownMember(_) => Class::NotFound,
+            Self::Busy | Self::Hung(_) | Self::Locked | Self::Memory(_) | Self::Random(_) | Self::Unwrapped { .. } => {
                 Class::Unavailable
             }
+            Self::NotGone { source, .. } => source.class(),
             Self::Root(error) => error.class(),
         }
     }
 
-    /// What the operator does next.
-    pub fn hint(&self) -> &'static str {
+    /// The token has refused our PIN.
+    pub(super) fn is_wrong_pin(&self) -> bool {
+        let (Self::Root(RootError::Sealer(SealerError::Device(fault))) | Self::Device(SealerError::Device(fault))) =
+            self
+        else {
+            return false;
+        };
+        fault.code == FaultCode::HsmPin
+    }
+
+    /// A file of a KEK could not be read, and is not lost: another owner, no descriptor, no memory.
+    pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::AlreadySetUp => {
-                "to make a new KEK: `nodeseal keys rotate`; a second init would make everything encrypted so far unreadable"
-            }
-            Self::Bundle(error) => error.hint(),
-            Self::Busy => "wait for the first operation to end; a device that never answers is given up after a minute",
-            Self::Confirmation => "repeat the full id of the KEK behind --confirm",
-            Self::Credentials(error) => error.hint(),
-            Self::Device(error) => error.hint(),
-            Self::Duplicate(error) => error.hint(),
-            Self::Parent(error) => error.hint(),
-            Self::CounterBehind { .. } => FaultCode::CounterGone.hint(),
-            Self::KeysOpen => {
-                "if this device is to be given up, move the node to another first: `nodeseal reseal --to tpm2` or `--to pkcs11`"
-            }
-            Self::KekMissing { source: source @ StoreError::Newer { .. }, .. } => source.hint(),
-            Self::KekFile { .. } | Self::KekMissing { .. } | Self::NotOpened(_) => {
-                "restore the folder keyring/ from a backup of this node's state directory"
-            }
-            Self::LastOpener { .. } => {
-                "keep the provider with write = false, rotate, migrate the cluster's storage and retire the KEK; or give it up: `nodeseal reload --abandon`"
-            }
-            Self::Locked => "see the log of nodeseald for why the keys are not unsealed",
-            Self::Memory(_) => "free memory, or raise the limit of locked memory",
-            Self::Move(MoveError::Active) => {
-                "make and activate another KEK first: `nodeseal keys rotate`, `nodeseal keys activate`"
-            }
-            Self::Move(MoveError::Pending) => {
-                "activate it: `nodeseal keys activate ID`, or give it up: `nodeseal keys retire ID --confirm ID`"
-            }
-            Self::Move(MoveError::Former | MoveError::Destroyed) => "make a new KEK: `nodeseal keys rotate`",
-            Self::Move(MoveError::Unknown) => "list the KEKs: `nodeseal keys list`",
-            Self::OtherCluster(_) => {
-                "set `cluster` in nodeseal.toml to that name, or take the recovery file of this cluster"
-            }
-            Self::Random(_) => "the kernel's random generator failed: reboot, and distrust the machine",
-            Self::Recovery(error) => error.hint(),
-            Self::RecoveryPending => "run `nodeseal recover` once more, with the same recovery file",
-            Self::RolledBack { .. } => ROLLBACK.hint(),
-            Self::Stale(_) => "let the other node accept a bundle of this one first",
-            Self::Root(error) => error.hint(),
-            Self::State(StateError::Cluster(_)) => {
-                "set `cluster` in nodeseal.toml back to the name that this node was set up with"
-            }
-            Self::State(_) => "restore the whole state directory from one backup of this node",
-            Self::Store(error) => error.hint(),
-            Self::Unwrapped { .. } => {
-                "see `nodeseal status` for what the providers said; it is tried again as soon as they answer"
-            }
+            Self::KekMissing { source: StoreError::Newer { .. }, .. } => false,
+            Self::KekMissing { source, .. } => !source.is_lost(),
+            _ => false,
         }
     }
 }

@@ -103,7 +103,7 @@ fn parse(bytes: &[u8]) -> Result<Parsed<'_>, WireError> {
     }
     let root = RootId::from_bytes(r.array("root id")?);
     let id = KekId::from_bytes(r.array("KEK id")?);
-    let created = r.u64("created")?;
+    let created = r.time("created")?;
     Ok(Parsed { root, label: KekLabel { id, created }, nonce: r.array("nonce")?, text: r.rest() })
 }
 

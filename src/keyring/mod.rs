@@ -9,12 +9,18 @@ pub mod bundle;
 mod cryptoperiod;
 pub mod epoch;
 mod error;
+pub mod exchanged;
 pub mod export;
+pub mod files;
 mod found;
 mod guard;
+pub mod home;
 pub mod keeper;
 pub mod kek_file;
+mod kek_store;
 mod live;
+pub mod maker;
+pub mod member;
 mod open;
 pub mod recovery;
 pub mod ring;
@@ -26,10 +32,11 @@ pub mod wraps_file;
 pub use attached::Attached;
 pub use cryptoperiod::MaxAge;
 pub use error::{KeeperError, KeyringError};
-pub use found::{Founding, Marker, Recovered, Resume, init, recover};
-pub use live::{Decrypted, Encrypted, Keyring};
+pub use found::{Founding, Marker, RecoverOrder, Recovered, Resume, abort_recovery, init, join, recover};
+pub use home::Home;
+pub use live::{Decrypted, Encrypted, Keyring, SealRefusal};
 
-pub use uses::{HARD_LIMIT_USES, RESERVED_BLOCK_USES, ROTATE_AT_USES, SHARERS_MAX};
+pub use uses::{FIRST_BLOCK_USES, HARD_LIMIT_USES, RESERVED_BLOCK_USES, ROTATE_AT_USES, SHARERS_MAX};
 
 #[cfg(test)]
 mod crash;

@@ -1,192 +1,201 @@
-//! From disk to memory: opening the keys of a node. And the one way in which a KEK gets onto the disk.
+//! From disk to memory: opening the keys of a node. Writes nothing.
+
+use std::collections::{BTreeSet, HashSet};
 
 use super::epoch::Reported;
 use super::error::KeeperError;
+use super::files::STATE;
 use super::guard::{self, Stand};
-use super::kek_file::{self, KekFileError, KekLabel};
-use super::ring::{Entry, KekState, Ring};
-use super::state_file::State;
+use super::home::{CURRENT, Home};
+use super::kek_store::{load_kek, unknown_keks};
+use super::ring::Entry;
+use super::ring::bytes::VERSION_4;
+use super::ring::resume::{Encrypts, Facts, Lost, Resumed};
+use super::state_file::{SealMark, State};
 use super::uses::RESERVED_BLOCK_USES;
 use crate::audit::{Event, emit};
 use crate::seal::client::SealerClient;
 use crate::seal::root::NodeRoot;
 use crate::store::{Disk, Generation, Kind, LoadError, StateDir};
 use crate::types::clock::UnixSeconds;
-use crate::types::{Chain, ClusterId, KekId, Key, RootId, random};
-
-pub(super) const STATE: &str = "state";
-
-/// Encryptions that a state which was lost may have allowed a KEK that became active in it: one reservation.
-const LOST_USES: u64 = RESERVED_BLOCK_USES;
+use crate::types::{Chain, ClusterId, KekId, Key};
 
 /// What the keeper starts from.
 pub(super) struct Opened {
     pub(super) state: State,
     pub(super) root: NodeRoot,
-    pub(super) mac_key: Key,
     /// Every KEK that can decrypt, with its id.
     pub(super) keks: Vec<(KekId, Key)>,
-    /// The newest state was damaged or is lost: what it said of the active KEK is unknown, so that a new one must be made.
-    pub(super) fell_back: bool,
+    /// What encrypts from now on.
+    pub(super) encrypts: Encrypts,
+    /// The state is not, or not whole, what is on disk: it is to be written anew.
+    pub(super) has_changed: bool,
     /// The counter has to count once more.
     pub(super) owed: bool,
-    /// Authorises it.
-    pub(super) counter_auth: Key,
-    /// Opens the credentials.
-    pub(super) credential_key: Key,
+}
+
+/// How the keys are opened.
+#[derive(Clone, Copy)]
+pub(super) struct Opening<'a> {
+    pub(super) cluster: &'a ClusterId,
+    pub(super) sealer: &'a SealerClient,
+    pub(super) trust: Trust,
+    /// NV index of the counter that the configuration asks for.
+    pub(super) guard: Option<u32>,
+    pub(super) now: UnixSeconds,
 }
 
 /// What to make of a state that the guard calls old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
+    /// Take it: the operator has said so.
+    Accepted,
     /// Refuse it.
     Guarded,
-    /// Take it: the operator has said so, or only looks.
-    Accepted,
+    /// Refuse it, and count nothing: nothing is going to be used or written.
+    Looking,
 }
 
-/// Opens the node root by the device, then state and KEKs. Writes nothing.
-pub(super) fn open<D: Disk>(
-    dir: &StateDir<D>,
-    cluster: &ClusterId,
-    sealer: &SealerClient,
-    trust: Trust,
-    now: UnixSeconds,
-) -> Result<Opened, KeeperError> {
+/// Opens the node root by the device, then state and KEKs.
+pub(super) fn open<D: Disk + Clone>(home: &Home<D>, opening: &Opening<'_>) -> Result<Opened, KeeperError> {
+    let (dir, Opening { cluster, sealer, now, .. }) = (&home.root, opening);
+    if home.fell_back {
+        emit(&Event::StateFellBack { file: CURRENT });
+    }
     let (root, damaged) = NodeRoot::open(dir, sealer).map_err(KeeperError::Root)?;
     for file in damaged {
         emit(&Event::StateFellBack { file });
     }
     let mac_key = root.state_mac_key(cluster);
-    let loaded = dir
-        .load(STATE, Kind::State, |version, bytes| State::decode(version, bytes, cluster, &root.id(), &mac_key))
-        .map_err(|error| match error {
-            LoadError::Content(source) => KeeperError::State(source),
-            LoadError::Store(source) => KeeperError::Store(source),
-        })?;
-    let mut fell_back = loaded.generation == Generation::Previous;
-    if fell_back {
+    let read = |version: u8, bytes: &[u8]| {
+        State::decode(version, bytes, cluster, &root.id(), &mac_key).map(|state| (version, state))
+    };
+    let loaded = dir.load(STATE, Kind::State, read).map_err(|error| match error {
+        LoadError::Content(source) => KeeperError::State(source),
+        LoadError::Store(source) => KeeperError::Store(source),
+    })?;
+    let generation = loaded.generation;
+    let (version, mut state) = loaded.value;
+    let mut lost = match (generation, version) {
+        (Generation::Newest, _) => Lost::Nothing,
+        (Generation::Previous, VERSION_4..) => Lost::Reservation,
+        (Generation::Previous, _) => Lost::Unknown,
+    };
+    if lost != Lost::Nothing {
         emit(&Event::StateFellBack { file: STATE });
     }
-    let mut state = loaded.value;
-    let counter_auth = root.counter_auth(cluster);
-    let mut owed = false;
-    match (guard::check(&state, loaded.generation, sealer, &counter_auth), trust) {
-        (Ok(Stand::Even), _) => {}
-        (Ok(Stand::Owed), _) => {
-            // The last stop came between write and count.
-            if let Some(Err(source)) = state.guard.map(|guard| guard::pay(sealer, guard, &counter_auth)) {
-                owed = true;
-                report("let the TPM's counter follow the state", &KeeperError::Device(source));
-            }
-        }
-        (Err(error), Trust::Guarded) => return Err(error),
-        (Err(error), Trust::Accepted) => {
-            report("compare the state with the TPM's counter", &error);
-            state.guard = None;
-            fell_back = true;
-        }
-    }
-    if fell_back {
-        state.ring = state.ring.with_pending_uses(LOST_USES).without_pending(now);
-    }
+    let before = state.clone();
+    check_seal(&root, &state, opening.trust)?;
+    let owed = check_guard(&mut state, generation, &root, opening, &mut lost)?;
     let wrapping_key = root.kek_wrapping_key(cluster);
     let mut keks = Vec::new();
-    for (entry, kek_state) in state.ring.entries().filter(|(_, kek_state)| *kek_state != KekState::Destroyed) {
+    let mut why_not = None;
+    for (entry, _) in state.ring.usable().filter(|(entry, _)| !state.is_placeholder(&entry.id)) {
         match load_kek(dir, cluster, &root.id(), &wrapping_key, &entry.id) {
             Ok((_, key)) => keks.push((entry.id, key)),
-            // Providers have wrapped it: a new one takes its place, and texts of this one bring their copies along.
-            Err(error) if kek_state == KekState::Active && state.roots.reported != Reported::LocalKek => {
+            // Not lost: the next attempt may read it, and going on without it would lose what only it opens.
+            Err(error) if error.may_pass() => return Err(error),
+            // What only this KEK opens is NOT_FOUND until its file is restored.
+            Err(error) => {
                 report(OPEN_KEK, &error);
-                fell_back = true;
+                if entry.id == state.ring.active().id {
+                    why_not = Some(error);
+                }
             }
-            Err(error) if kek_state == KekState::Active => return Err(error),
-            // The others go on; what only this KEK opens is NOT_FOUND until its file is restored.
-            Err(error) => report(OPEN_KEK, &error),
         }
     }
     for id in unknown_keks(dir, &state.ring)? {
         match load_kek(dir, cluster, &root.id(), &wrapping_key, &id) {
             Ok((label, key)) => {
                 keks.push((label.id, key));
-                let found = Entry { id: label.id, created: label.created, uses_reserved: LOST_USES, shared: false };
-                state.ring = state.ring.with_found(found, now);
+                let uses_reserved = RESERVED_BLOCK_USES;
+                let found = Entry { id: label.id, created: label.created, uses_reserved, shared: false };
+                state.ring = state.ring.with_found(found, *now);
             }
+            Err(error) if error.may_pass() => return Err(error),
             Err(error) => report(OPEN_KEK, &error),
         }
     }
-    let credential_key = root.credential_key(cluster);
-    Ok(Opened { state, root, mac_key, keks, fell_back, owed, counter_auth, credential_key })
-}
-
-/// Makes a KEK and answers only when its sealed copy was read back and opened.
-pub(super) fn create_kek<D: Disk>(
-    dir: &StateDir<D>,
-    cluster: &ClusterId,
-    root: &NodeRoot,
-    now: UnixSeconds,
-) -> Result<(Entry, Key), KeeperError> {
-    let id = KekId::from_bytes(random::array().map_err(KeeperError::Random)?);
-    let key = Key::random().map_err(KeeperError::Random)?;
-    save_kek(dir, cluster, root, &KekLabel { id, created: now }, &key)?;
-    Ok((Entry { id, created: now, uses_reserved: 0, shared: false }, key))
-}
-
-/// A KEK that another node has made.
-pub(super) const fn foreign_entry(label: &KekLabel) -> Entry {
-    Entry { id: label.id, created: label.created, uses_reserved: 0, shared: true }
-}
-
-/// Writes a KEK's sealed copy, reads it back, opens it and compares.
-pub(super) fn save_kek<D: Disk>(
-    dir: &StateDir<D>,
-    cluster: &ClusterId,
-    root: &NodeRoot,
-    label: &KekLabel,
-    key: &Key,
-) -> Result<(), KeeperError> {
-    let id = label.id;
-    let wrapping_key = root.kek_wrapping_key(cluster);
-    let nonce = random::array().map_err(KeeperError::Random)?;
-    let bytes = kek_file::seal(key, label, cluster, &root.id(), &wrapping_key, nonce)
-        .map_err(|source| KeeperError::KekFile { kek: id, source })?;
-    dir.replace_both(&kek_file::file_name(&id), Kind::LocalKek, &bytes).map_err(KeeperError::Store)?;
-    let (_, back) = load_kek(dir, cluster, &root.id(), &wrapping_key, &id)?;
-    if back.expose() != key.expose() {
-        return Err(KeeperError::KekFile { kek: id, source: KekFileError::Tag });
+    if state.awaits_bundle {
+        return Ok(Opened { has_changed: state != before, state, root, keks, encrypts: Encrypts::Nothing, owed });
     }
+    let opens: HashSet<KekId> = keks.iter().map(|(id, _)| *id).collect();
+    let has_copies = state.roots.reported != Reported::LocalKek;
+    let facts = Facts { lost, opens: &opens, has_copies, block_uses: RESERVED_BLOCK_USES };
+    let Resumed { ring, encrypts } = state.ring.resume(&facts, *now);
+    if let (Encrypts::Nothing, Some(error)) = (encrypts, why_not) {
+        return Err(error);
+    }
+    state.ring = ring;
+    Ok(Opened { has_changed: state != before || lost != Lost::Nothing, state, root, keks, encrypts, owed })
+}
+
+/// An older or weaker seal that was put back is noticed, and refused where a guard is on.
+fn check_seal(root: &NodeRoot, state: &State, trust: Trust) -> Result<(), KeeperError> {
+    let Some(expected) = state.seal else { return Ok(()) };
+    let now = SealMark::of(root.sealed());
+    if now.digest == expected.digest || state.next_seal.is_some_and(|next| next.digest == now.digest) {
+        return Ok(());
+    }
+    if state.guard.is_some() && trust != Trust::Accepted {
+        return Err(KeeperError::OtherSeal);
+    }
+    emit(&Event::SealOther { generation: now.generation, expected: expected.generation });
     Ok(())
 }
 
-/// Reads one KEK from its file.
-fn load_kek<D: Disk>(
-    dir: &StateDir<D>,
-    cluster: &ClusterId,
-    root: &RootId,
-    wrapping_key: &Key,
-    id: &KekId,
-) -> Result<(KekLabel, Key), KeeperError> {
-    let accept = |_, bytes: &[u8]| {
-        let (label, key) = kek_file::open(bytes, cluster, root, wrapping_key)?;
-        if label.id == *id { Ok((label, key)) } else { Err(KekFileError::Tag) }
-    };
-    match dir.load(&kek_file::file_name(id), Kind::LocalKek, accept) {
-        Ok(loaded) => {
-            if loaded.generation == Generation::Previous {
-                emit(&Event::StateFellBack { file: &kek_file::file_name(id) });
+/// Whether the counter has to count once more.
+fn check_guard(
+    state: &mut State,
+    generation: Generation,
+    root: &NodeRoot,
+    opening: &Opening<'_>,
+    lost: &mut Lost,
+) -> Result<bool, KeeperError> {
+    let (auth, pin) = (root.counter_auth(opening.cluster), &root.sealed().blob);
+    let stand = guard::check(state, generation, opening.guard, opening.sealer, &auth, pin);
+    match (stand, opening.trust) {
+        (Ok(Stand::Even), _) => Ok(false),
+        (Ok(Stand::Ahead(value)), _) => {
+            // Whatever is written next must agree with the counter, or the start after it is refused.
+            if let Some(guard) = &mut state.guard {
+                guard.expected = value;
             }
-            Ok(loaded.value)
+            Ok(false)
         }
-        Err(LoadError::Content(source)) => Err(KeeperError::KekFile { kek: *id, source }),
-        Err(LoadError::Store(source)) => Err(KeeperError::KekMissing { kek: *id, source }),
+        // Nothing is counted for a look.
+        (Ok(Stand::Owed), Trust::Looking) => Ok(true),
+        (Ok(Stand::Owed), _) => {
+            // The last stop came between write and count.
+            let Some(Err(source)) = state.guard.map(|guard| guard::pay(opening.sealer, guard, &auth, pin)) else {
+                return Ok(false);
+            };
+            report("let the TPM's counter follow the state", &KeeperError::Device(source));
+            Ok(true)
+        }
+        (Err(error), Trust::Accepted) => {
+            report("compare the state with the TPM's counter", &error);
+            // Whatever counter is there now says nothing of this state any more.
+            state.guard_to_come = state.guard.map(|guard| guard.index).or(opening.guard);
+            state.guard = None;
+            *lost = Lost::RolledBack;
+            Ok(false)
+        }
+        (Err(error), Trust::Guarded | Trust::Looking) => Err(error),
     }
 }
 
-/// Files whose KEK the state does not list: a state older than they are was restored or fell back.
-fn unknown_keks<D: Disk>(dir: &StateDir<D>, ring: &Ring) -> Result<Vec<KekId>, KeeperError> {
-    let names = dir.list(kek_file::DIR, kek_file::SUFFIX).map_err(KeeperError::Store)?;
-    let known: Vec<KekId> = ring.entries().map(|(entry, _)| entry.id).collect();
-    Ok(names.iter().filter_map(|name| name.parse().ok()).filter(|id| !known.contains(id)).collect())
+/// NV indices of all counters of a root, the one that guards it first of all: `None` if it cannot be asked.
+pub(super) fn counters<D: Disk>(
+    dir: &StateDir<D>,
+    cluster: &ClusterId,
+    sealer: &SealerClient,
+) -> Option<BTreeSet<u32>> {
+    let (root, _) = NodeRoot::open(dir, sealer).ok()?;
+    let mac_key = root.state_mac_key(cluster);
+    let read = |version, bytes: &[u8]| State::decode(version, bytes, cluster, &root.id(), &mac_key);
+    let state = dir.load(STATE, Kind::State, read).ok()?.value;
+    Some(state.left_counters.into_keys().chain(state.guard.map(|guard| guard.index)).collect())
 }
 
 const OPEN_KEK: &str = "open a local KEK";

@@ -3,6 +3,8 @@
 //! Kept in the state directory and rewritten before each change of keys, so that a copy of it from any time opens everything that
 //! was encrypted until then. Refuses recipients that are not X25519 ones: a passphrase would have to be stored to rewrite it.
 //! A printed recovery code is an age identity too, so that `age -d` reads the file without us.
+//!
+//! age says nothing of who encrypted, and whoever knows the recipient can: so the export inside is signed (`super::maker`).
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -12,9 +14,11 @@ use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
 use super::export::Export;
+use super::maker::{Maker, MakerKey};
+use crate::seal::root::NodeRoot;
 use crate::store::container::{self, Kind};
 use crate::types::wire::WireError;
-use crate::types::{Class, Secret};
+use crate::types::{Class, ClusterId, Secret};
 
 /// Inside of the state directory.
 pub const FILE: &str = "recovery.age";
@@ -137,20 +141,26 @@ impl RecoveryError {
     }
 }
 
+/// By what the files of this node are known: shown beside its recovery code and by `nodeseal status`, to be compared.
+pub fn maker_fingerprint(root: &NodeRoot, cluster: &ClusterId) -> String {
+    MakerKey::of(root, cluster).maker().fingerprint()
+}
+
 /// The age file. At least one recipient.
-pub fn encrypt(recipients: &[Recipient], export: &Export) -> Result<Vec<u8>, RecoveryError> {
+pub fn encrypt(recipients: &[Recipient], export: &Export, maker: &MakerKey) -> Result<Vec<u8>, RecoveryError> {
     let recipients = recipients.iter().map(|recipient| &recipient.0 as &dyn age::Recipient);
     let fail = |error: age::EncryptError| RecoveryError::Encrypt(std::io::Error::other(error));
     let encryptor = age::Encryptor::with_recipients(recipients).map_err(fail)?;
     let mut file = Vec::new();
     let mut writer = encryptor.wrap_output(&mut file).map_err(RecoveryError::Encrypt)?;
-    writer.write_all(export.encode().expose()).map_err(RecoveryError::Encrypt)?;
+    writer.write_all(export.encode_signed(maker).expose()).map_err(RecoveryError::Encrypt)?;
     writer.finish().map_err(RecoveryError::Encrypt)?;
     Ok(file)
 }
 
-/// Opens a copy of the recovery file: as it lies in the state directory, or the age file inside of that.
-pub fn decrypt(identity: &Identity, file: &[u8]) -> Result<Export, RecoveryError> {
+/// Opens a copy of the recovery file: as it lies in the state directory, or the age file inside of that. Gives who made it, if it is
+/// signed.
+pub fn decrypt(identity: &Identity, file: &[u8]) -> Result<(Export, Option<Maker>), RecoveryError> {
     let age_file = container::unwrap(Kind::Recovery, file).map_or(file, |(_, payload)| payload);
     let decryptor = age::Decryptor::new(age_file).map_err(|_| RecoveryError::Age)?;
     let mut reader =
@@ -168,6 +178,7 @@ pub fn decrypt(identity: &Identity, file: &[u8]) -> Result<Export, RecoveryError
 
 #[cfg(test)]
 mod tests {
+    use super::super::epoch::Roots;
     use super::super::ring::{Entry, Ring};
     use super::*;
     use crate::types::{KekId, Key};
@@ -175,15 +186,22 @@ mod tests {
     fn export() -> Export {
         let id = KekId::from_bytes([1; 16]);
         let ring = Ring::new(Entry { id, created: 1, uses_reserved: 2, shared: false }, 3);
-        Export { cluster: "c1".parse().unwrap(), written: 4, ring, keys: vec![(id, Key::copy_of(&[5; 32]).unwrap())] }
+        let (roots, copies) = (Roots::default(), Vec::new());
+        let keys = vec![(id, Key::copy_of(&[5; 32]).unwrap())];
+        Export { cluster: "c1".parse().unwrap(), written: 4, roots, ring, keys, copies }
+    }
+
+    fn maker() -> MakerKey {
+        MakerKey::new(&Key::copy_of(&[6; 32]).unwrap())
     }
 
     #[test]
     fn each_recipient_opens_the_file_and_nobody_else() {
         let (one, two, stranger) = (Identity::generate(), Identity::generate(), Identity::generate());
-        let file = encrypt(&[one.recipient(), two.recipient()], &export()).unwrap();
+        let file = encrypt(&[one.recipient(), two.recipient()], &export(), &maker()).unwrap();
         for identity in [&one, &two] {
-            assert_eq!(decrypt(identity, &file).unwrap().keys[0].1.expose(), &[5; 32]);
+            let (export, made_by) = decrypt(identity, &file).unwrap();
+            assert_eq!((export.keys[0].1.expose(), made_by), (&[5; 32], Some(maker().maker())));
         }
         assert!(matches!(decrypt(&stranger, &file), Err(RecoveryError::Identity)));
         assert!(!file.windows(32).any(|window| window == [5; 32]));
@@ -209,7 +227,7 @@ mod tests {
     #[test]
     fn any_flipped_bit_and_any_cut_is_refused() {
         let identity = Identity::generate();
-        let file = encrypt(&[identity.recipient()], &export()).unwrap();
+        let file = encrypt(&[identity.recipient()], &export(), &maker()).unwrap();
         for bit in (0..file.len() * 8).step_by(7) {
             let mut bad = file.clone();
             bad[bit / 8] ^= 1 << (bit % 8);

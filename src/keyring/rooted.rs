@@ -1,10 +1,12 @@
 //! The providers of the configuration that runs, and the operator's rules for them. Replaced as a whole by a reload.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
 use crate::provider::set::{Member, NotOpened, Providers, Role};
+use crate::provider::{KeyIdentity, ProviderKind};
 use crate::types::Class;
 
 /// What Status says while providers are away.
@@ -21,7 +23,7 @@ pub enum OnOutage {
 pub struct Rules {
     /// Texts are encrypted under a local KEK (mode "rooted"); without, each under a KEK of its own (mode "direct").
     pub local_kek: bool,
-    /// Wraps that a new KEK needs before it becomes active.
+    /// Keys that must have wrapped a new KEK before it becomes active.
     pub min_wraps: usize,
     /// The operator's own part of the key_id.
     pub epoch: u32,
@@ -49,23 +51,32 @@ impl Rooted {
         Self { runtime, providers, rules }
     }
 
-    /// Whether wraps by these providers are enough for a KEK to become active.
-    pub(super) fn suffices(&self, has: impl Fn(&str) -> bool) -> bool {
-        let made = self.providers.writers().filter(|member| has(member.name())).count();
-        let required = |role| role == Role::Required;
-        made >= self.rules.min_wraps
-            && self.providers.writers().all(|member| !required(member.role()) || has(member.name()))
+    /// Whether wraps by these keys are enough for a KEK to become active. Keys count, and not providers: two ways to one key are one
+    /// wrap, and what one of them is required for the other one does as well.
+    pub(super) fn suffices(
+        &self,
+        key_of: impl Fn(&Member) -> Option<KeyIdentity>,
+        has: impl Fn(ProviderKind, &KeyIdentity) -> bool,
+    ) -> bool {
+        let made =
+            |member: &Member| key_of(member).filter(|key| has(member.kind(), key)).map(|key| (member.kind(), key));
+        let keys: HashSet<_> = self.providers.writers().filter_map(made).collect();
+        keys.len() >= self.rules.min_wraps
+            && self.providers.writers().all(|member| member.role() != Role::Required || made(member).is_some())
     }
 
     /// For how long the providers that are well have not been enough to wrap a new KEK.
     pub fn outage(&self) -> Duration {
-        let failing = |member: &Member| member.health().failing_for;
-        let required = self.providers.writers().filter(|member| member.role() == Role::Required);
-        let required = required.filter_map(failing).max();
+        let failing = |member: &&Member| member.health().wraps_fail_for;
+        // A key is lost with the last way to it.
+        let lost = |ways: &Vec<&Member>| ways.iter().map(failing).min().flatten();
+        let is_required = |ways: &&Vec<&Member>| ways.iter().any(|member| member.role() == Role::Required);
+        let keys = self.providers.keys(|_| true);
+        let required = keys.iter().filter(is_required).filter_map(lost).max();
         // Too few are left since the one failed that could not be spared any more.
-        let mut all: Vec<Duration> = self.providers.writers().filter_map(failing).collect();
+        let mut all: Vec<Duration> = keys.iter().filter_map(lost).collect();
         all.sort_by(|a, b| b.cmp(a));
-        let to_spare = self.providers.writers().count().saturating_sub(self.rules.min_wraps);
+        let to_spare = keys.len().saturating_sub(self.rules.min_wraps);
         required.max(all.get(to_spare).copied()).unwrap_or_default()
     }
 
@@ -114,6 +125,15 @@ impl ProvidersError {
     /// This machine's own trouble.
     pub(super) fn ours(said: &str, hint: &'static str) -> Self {
         Self { class: Class::Unavailable, said: said.to_owned(), hint }
+    }
+
+    /// All that were asked have wrapped, and between them they have not the keys that the rules ask for.
+    pub(super) fn too_few() -> Self {
+        Self {
+            class: Class::Misconfigured,
+            said: "write.min_wraps asks for more keys than the providers have between them".to_owned(),
+            hint: "providers that are ways to one key count once: lower write.min_wraps, or add a provider with another key",
+        }
     }
 
     /// Nobody to ask.

@@ -2,30 +2,60 @@
 //!
 //! ```text
 //! algorithm u8 (1 = HMAC-SHA256) | root id | cluster: u16 length, bytes | generation u64 |
-//! written u64 | guard: u8, and if 1: NV index u32, expected u64 | recovery recipients: u8 count, each u16 length, bytes |
+//! written u64 | guard: u8, if 1: NV index u32, expected u64, if 2: NV index u32 |
+//! recovery recipients: u8 count, each u16 length, bytes |
 //! roots, as `epoch` has it |
+//! seal, next seal: each u8, and if 1: generation u64, SHA-256 of the device's blob |
+//! recovery file: u8, and if 1: SHA-256 of its payload | flags u8 (1 = waits for a bundle, 2 = the pending KEK was made here) |
+//! sharers, given: each u8 count, each 16 bytes, u16 length, bytes |
+//! left counters: u8 count, each u32, u8, and if 1: u64 |
 //! ring, as `ring::bytes` has it | MAC, 32 bytes
 //! ```
 //!
-//! Version 1, which the first release wrote, has not the line from `written` on, and version 2 not that of the roots.
+//! The MAC is over `nodeseal state`, a zero byte, the version of the file and everything before the MAC; up to version 3 over the
+//! latter alone. Version 1 has not the lines from `written` on, version 2 not that of the roots, and version 3 not the two below it.
 //!
 //! key_ids of local KEKs are not stored: each is a function of cluster and KEK id, and the record of every KEK that ever was stays
 //! in the file. Those of providers' keys are: what was left must not come back.
 
+mod nodes;
+
+use std::collections::BTreeMap;
+
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use self::nodes::ascending;
+pub use self::nodes::{NodeMark, Nodes};
 use super::epoch::Roots;
 use super::recovery::Recipient;
 use super::ring::Ring;
-use super::ring::bytes::{VERSION_1, VERSION_2, read_ring, write_ring};
+use super::ring::bytes::{VERSION_1, VERSION_2, VERSION_4, read_ring, write_ring};
+use crate::seal::root::SealedRoot;
 use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};
-use crate::types::{ClusterId, Key, RootId};
+use crate::types::{ClusterId, KekId, Key, RootId};
 
 pub(super) const HMAC_SHA256: u8 = 1;
 pub(super) const MAC_BYTES: usize = 32;
 const SHA256_BLOCK_BYTES: usize = 64;
+const LABEL: &[u8] = b"nodeseal state\0";
+
+/// What a state says of the seal of the node root, so that another one is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealMark {
+    /// Counts the seals of this root.
+    pub generation: u64,
+    /// SHA-256 of the device's blob.
+    pub digest: [u8; 32],
+}
+
+/// NV indices of counters that are left, and what each read last: one that reads more counts for a newer state. `None`: it was of a
+/// node root that cannot be asked any more.
+pub type LeftCounters = BTreeMap<u32, Option<u64>>;
+
+const AWAITS_BUNDLE: u8 = 1;
+const PENDING_IS_OWN: u8 = 2;
 
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +66,24 @@ pub struct State {
     pub written: UnixSeconds,
     /// What tells an old copy of this file, if the operator wants that.
     pub guard: Option<Guard>,
+    /// NV index of a counter that is about to be made: one that is there without a guard is no sign of an old copy.
+    pub guard_to_come: Option<u32>,
+    /// The seal of the node root; `None` until the first change after release 0.1.
+    pub seal: Option<SealMark>,
+    /// The seal that is about to take its place.
+    pub next_seal: Option<SealMark>,
+    /// SHA-256 of the recovery file's payload, if there is to be one.
+    pub recovery: Option<[u8; 32]>,
+    /// Other nodes that were given the active KEK, or gave it.
+    pub sharers: Nodes,
+    /// Other nodes that were given the pending KEK.
+    pub given: Nodes,
+    /// This node has made the pending KEK, and knows who was given it.
+    pub pending_is_own: bool,
+    /// NV indices of counters of this node that guard nothing any more and are still to be removed.
+    pub left_counters: LeftCounters,
+    /// The node has no KEK of its own and waits for a bundle: the active entry of the ring stands for nothing.
+    pub awaits_bundle: bool,
     /// Whom the recovery file is encrypted to. Empty: the operator refused one.
     pub recipients: Vec<Recipient>,
     /// What the key_id names, and what is known of providers.
@@ -70,23 +118,106 @@ pub enum StateError {
     Root(RootId),
 }
 
+impl SealMark {
+    /// Of the file as it is.
+    pub fn of(sealed: &SealedRoot) -> Self {
+        Self { generation: sealed.generation, digest: sealed.digest() }
+    }
+}
+
 impl State {
+    /// Whether this id stands for a KEK that the node does not have yet.
+    pub fn is_placeholder(&self, id: &KekId) -> bool {
+        self.awaits_bundle && self.ring.active().id == *id
+    }
+
+    /// With this ring. Where no KEK is pending in it, nobody was given one.
+    pub fn with_ring(&self, ring: Ring) -> Self {
+        let has_pending = ring.pending().is_some();
+        let given = if has_pending { self.given.clone() } else { Nodes::new() };
+        Self { ring, given, pending_is_own: has_pending && self.pending_is_own, ..self.clone() }
+    }
+
+    /// Under another guard, or none. The counter of the one before is on record until it is removed.
+    pub fn guarded_by(&self, guard: Option<Guard>) -> Self {
+        let mut next = Self { guard, guard_to_come: None, ..self.clone() };
+        next.left_counters.extend(self.guard.map(|guard| (guard.index, Some(guard.expected))));
+        if let Some(guard) = guard {
+            next.left_counters.remove(&guard.index);
+        }
+        next
+    }
+
+    /// With this ring, whose active KEK was the pending one: whoever was given that one has the active one now.
+    pub fn turned(&self, ring: Ring) -> Self {
+        let sharers = match (ring.active().shared, self.pending_is_own) {
+            (false, _) => Nodes::new(),
+            (true, true) => self.given.clone(),
+            (true, false) => self.sharers.clone(),
+        };
+        Self { sharers, given: Nodes::new(), pending_is_own: false, ..self.with_ring(ring) }
+    }
+
+    /// A first state with nothing but its keys.
+    pub fn bare(ring: Ring) -> Self {
+        Self {
+            generation: 1,
+            written: 0,
+            guard: None,
+            guard_to_come: None,
+            seal: None,
+            next_seal: None,
+            recovery: None,
+            sharers: Nodes::new(),
+            given: Nodes::new(),
+            pending_is_own: false,
+            left_counters: LeftCounters::new(),
+            awaits_bundle: false,
+            recipients: Vec::new(),
+            roots: Roots::default(),
+            ring,
+        }
+    }
+
     /// The payload of the file.
     pub fn encode(&self, cluster: &ClusterId, root: &RootId, mac_key: &Key) -> Vec<u8> {
         let mut w = Writer::new();
         w.u8(HMAC_SHA256).raw(root.as_bytes()).bytes16(cluster.as_str().as_bytes()).u64(self.generation);
         w.u64(self.written);
-        match self.guard {
-            None => w.u8(0),
-            Some(Guard { index, expected }) => w.u8(1).u32(index).u64(expected),
+        match (self.guard, self.guard_to_come) {
+            (Some(Guard { index, expected }), _) => w.u8(1).u32(index).u64(expected),
+            (None, Some(index)) => w.u8(2).u32(index),
+            (None, None) => w.u8(0),
         };
         w.u8(u8::try_from(self.recipients.len()).unwrap_or(u8::MAX));
         for recipient in self.recipients.iter().take(usize::from(u8::MAX)) {
             w.bytes16(recipient.to_string().as_bytes());
         }
         self.roots.write(&mut w);
+        for mark in [self.seal, self.next_seal] {
+            match mark {
+                None => w.u8(0),
+                Some(SealMark { generation, digest }) => w.u8(1).u64(generation).raw(&digest),
+            };
+        }
+        match self.recovery {
+            None => w.u8(0),
+            Some(digest) => w.u8(1).raw(&digest),
+        };
+        w.u8((u8::from(self.awaits_bundle) * AWAITS_BUNDLE) | (u8::from(self.pending_is_own) * PENDING_IS_OWN));
+        for nodes in [&self.sharers, &self.given] {
+            nodes.write(&mut w);
+        }
+        w.u8(u8::try_from(self.left_counters.len()).unwrap_or(u8::MAX));
+        for (index, last) in self.left_counters.iter().take(usize::from(u8::MAX)) {
+            w.u32(*index);
+            match last {
+                None => w.u8(0),
+                Some(last) => w.u8(1).u64(*last),
+            };
+        }
         write_ring(&mut w, &self.ring);
-        let tag = mac(mac_key, &[w.as_bytes()]).finalize();
+        let tag = mac(mac_key, &[LABEL, &[VERSION_4], w.as_bytes()]).finalize();
         w.raw(&tag).finish()
     }
 
@@ -104,7 +235,11 @@ impl State {
         if stored_root != *root {
             return Err(StateError::Root(stored_root));
         }
-        if !mac(mac_key, &[body]).is(tag) {
+        let is_whole = match version {
+            ..VERSION_4 => mac(mac_key, &[body]).is(tag),
+            VERSION_4.. => mac(mac_key, &[LABEL, &[version], body]).is(tag),
+        };
+        if !is_whole {
             return Err(StateError::Mac);
         }
         read_body(version, r).map_err(StateError::Format)
@@ -149,23 +284,67 @@ fn read_head(r: &mut Reader<'_>, cluster: &ClusterId) -> Result<RootId, StateErr
 
 fn read_body(version: u8, mut r: Reader<'_>) -> Result<State, WireError> {
     let generation = r.u64("generation")?;
-    let (written, guard, recipients) = match version {
-        VERSION_1 => (0, None, Vec::new()),
-        _ => (r.u64("written")?, read_guard(&mut r)?, read_recipients(&mut r)?),
+    let (written, (guard, guard_to_come), recipients) = match version {
+        VERSION_1 => (0, (None, None), Vec::new()),
+        _ => (r.time("written")?, read_guard(version, &mut r)?, read_recipients(&mut r)?),
     };
     let roots = match version {
         VERSION_1 | VERSION_2 => Roots::default(),
         _ => Roots::read(&mut r)?,
     };
-    let ring = read_ring(version, &mut r)?;
+    let mut state =
+        State { generation, written, guard, guard_to_come, recipients, roots, ..State::bare(Ring::empty()) };
+    if version >= VERSION_4 {
+        state.seal = read_mark(&mut r)?;
+        state.next_seal = read_mark(&mut r)?;
+        state.recovery = if flag(&mut r, "recovery file")? { Some(r.array("recovery file")?) } else { None };
+        let flags = r.u8("flags")?;
+        if flags & !(AWAITS_BUNDLE | PENDING_IS_OWN) != 0 {
+            return Err(WireError::BadValue("flags"));
+        }
+        state.awaits_bundle = flags & AWAITS_BUNDLE != 0;
+        state.pending_is_own = flags & PENDING_IS_OWN != 0;
+        state.sharers = Nodes::read(&mut r, "sharers")?;
+        state.given = Nodes::read(&mut r, "given")?;
+        state.left_counters = read_left_counters(&mut r)?;
+    }
+    state.ring = read_ring(version, &mut r)?;
     r.end()?;
-    Ok(State { generation, written, guard, recipients, roots, ring })
+    Ok(state)
 }
 
-fn read_guard(r: &mut Reader<'_>) -> Result<Option<Guard>, WireError> {
+fn read_left_counters(r: &mut Reader<'_>) -> Result<LeftCounters, WireError> {
+    let one = |r: &mut Reader<'_>| {
+        let index = r.u32("left counter")?;
+        Ok((index, if flag(r, "left counter")? { Some(r.u64("left counter")?) } else { None }))
+    };
+    let left = (0..r.u8("left counters")?).map(|_| one(r)).collect::<Result<Vec<_>, WireError>>()?;
+    ascending(left.iter().map(|(index, _)| *index).collect(), "left counters")?;
+    Ok(left.into_iter().collect())
+}
+
+fn flag(r: &mut Reader<'_>, field: &'static str) -> Result<bool, WireError> {
+    match r.u8(field)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(WireError::BadValue(field)),
+    }
+}
+
+fn read_mark(r: &mut Reader<'_>) -> Result<Option<SealMark>, WireError> {
+    if !flag(r, "seal")? {
+        return Ok(None);
+    }
+    Ok(Some(SealMark { generation: r.u64("seal generation")?, digest: r.array("seal digest")? }))
+}
+
+type Guards = (Option<Guard>, Option<u32>);
+
+fn read_guard(version: u8, r: &mut Reader<'_>) -> Result<Guards, WireError> {
     match r.u8("guard")? {
-        0 => Ok(None),
-        1 => Ok(Some(Guard { index: r.u32("guard index")?, expected: r.u64("guard value")? })),
+        0 => Ok((None, None)),
+        1 => Ok((Some(Guard { index: r.u32("guard index")?, expected: r.u64("guard value")? }), None)),
+        2 if version >= VERSION_4 => Ok((None, Some(r.u32("guard index")?))),
         _ => Err(WireError::BadValue("guard")),
     }
 }
@@ -181,128 +360,4 @@ fn read_recipients(r: &mut Reader<'_>) -> Result<Vec<Recipient>, WireError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::epoch::{Epoch, Part, Record, Reported};
-    use super::super::ring::Entry;
-    use super::*;
-    use crate::provider::observed::Observed;
-    use crate::provider::{KeyIdentity, KeyState, KeyVersion, ProviderKind};
-    use crate::types::KekId;
-
-    fn key(byte: u8) -> Key {
-        Key::copy_of(&[byte; 32]).unwrap()
-    }
-
-    fn entry(byte: u8) -> Entry {
-        Entry { id: KekId::from_bytes([byte; 16]), created: u64::from(byte), uses_reserved: 65_536, shared: false }
-    }
-
-    fn state() -> State {
-        let ring = Ring::new(entry(1), 5).with_pending(entry(2)).unwrap().activate(&entry(2).id, 6).unwrap();
-        State {
-            generation: 3,
-            written: 8,
-            guard: Some(Guard { index: 0x0180_4E53, expected: 4 }),
-            recipients: vec![RECIPIENT.parse().unwrap()],
-            roots: roots(),
-            ring: ring.with_pending(entry(3)).unwrap().all_shared(),
-        }
-    }
-
-    fn roots() -> Roots {
-        let cluster = "c1".parse().unwrap();
-        let key = |version: &str| KeyState {
-            identity: KeyIdentity::new("transit/k@1").unwrap(),
-            version: KeyVersion::new(version).unwrap(),
-        };
-        let epoch = |version: &str| {
-            let KeyState { identity, version } = key(version);
-            Reported::Epoch(Epoch { number: 0, parts: [Part { kind: ProviderKind::Vault, identity, version }].into() })
-        };
-        let observed = Observed::from_parts(key("2"), [("transit/k@1".to_owned(), "1".to_owned())]);
-        let records = vec![Record { name: "vault".into(), kind: ProviderKind::Vault, observed }];
-        Roots { records, ..Roots::default() }.report(epoch("1"), &cluster).report(epoch("2"), &cluster)
-    }
-
-    /// The test key of age's specification.
-    const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
-
-    const ROOT: RootId = RootId::from_bytes([9; 16]);
-
-    /// As release 0.1 wrote it.
-    const VERSION_1_BYTES: &str = "010909090909090909090909090909090900026331000000000000000300000000000000060202020202020202020202\
-        020202020200000000000000020000000000010000000103030303030303030303030303030303000000000000000300\
-        000000000100000001010101010101010101010101010101010000000000000001000000000001000000000000000000\
-        06014acdaac2dbd21ed3397b4d08fd2fd730a7518a1c19fb46ef12f37508c71657d6";
-
-    #[test]
-    fn a_state_of_version_1_is_read() {
-        let bytes = hex::decode(VERSION_1_BYTES).unwrap();
-        let state = State::decode(1, &bytes, &"c1".parse().unwrap(), &ROOT, &key(7)).unwrap();
-        let ring = Ring::new(entry(1), 5).with_pending(entry(2)).unwrap().activate(&entry(2).id, 6).unwrap();
-        let ring = ring.with_pending(entry(3)).unwrap();
-        let roots = Roots::default();
-        assert_eq!(state, State { generation: 3, written: 0, guard: None, recipients: Vec::new(), roots, ring });
-    }
-
-    #[test]
-    fn a_state_of_version_2_is_read() {
-        let bytes = hex::decode(VERSION_2_BYTES).unwrap();
-        let read = State::decode(2, &bytes, &"c1".parse().unwrap(), &ROOT, &key(7));
-        assert_eq!(read, Ok(State { roots: Roots::default(), ..state() }));
-    }
-
-    const VERSION_2_BYTES: &str = "010909090909090909090909090909090900026331000000000000000300000000000000080101804e53000000000000\
-             000401003e616765317a766b7967326c717a726161326c6e6a7671656a33326e6b75753075657332733832687a727965\
-             38363978656578766e37336571756e756a776a0000000000000006020202020202020202020202020202020000000000\
-             000002000000000001000001000103030303030303030303030303030303000000000000000300000000000100000100\
-             01010101010101010101010101010101010000000000000001000000000001000001000000000000000601e76df69fc1\
-             ce7cd50ea76e09472c0dea61fc8886a7c6feda43af87903f101a10";
-
-    #[test]
-    fn frozen_vector_of_version_3() {
-        let cluster = "c1".parse().unwrap();
-        let bytes = state().encode(&cluster, &ROOT, &key(7));
-        assert_eq!(
-            hex::encode(&bytes),
-            "010909090909090909090909090909090900026331000000000000000300000000000000080101804e530000000000\
-             00000401003e616765317a766b7967326c717a726161326c6e6a7671656a33326e6b75753075657332733832687a72\
-             796538363978656578766e37336571756e756a776a0100000000000101000b7472616e7369742f6b40310001320001\
-             002c6e73312d6631336638623363343138306463306233336438363035626234623166383430383864343266303800\
-             0100057661756c7401000b7472616e7369742f6b40310001320001000b7472616e7369742f6b403100013100000000\
-             0000000602020202020202020202020202020202000000000000000200000000000100000100010303030303030303\
-             0303030303030303000000000000000300000000000100000100010101010101010101010101010101010100000000\
-             000000010000000000010000010000000000000006014fb3e00fb7b46b9559d9159b05095e4c429e31f95f72390658\
-             bc08a18d32ef90"
-        );
-        assert_eq!(State::decode(3, &bytes, &cluster, &ROOT, &key(7)), Ok(state()));
-    }
-
-    #[test]
-    fn a_recipient_that_we_would_write_otherwise_is_refused() {
-        let cluster = "c1".parse().unwrap();
-        let bytes = state().encode(&cluster, &ROOT, &key(7));
-        let at = bytes.windows(RECIPIENT.len()).position(|window| window == RECIPIENT.as_bytes()).unwrap();
-        let mut body = bytes[..bytes.len() - MAC_BYTES].to_vec();
-        body[at - 1] += 1;
-        body.insert(at, b' ');
-        let tag = mac(&key(7), &[&body]).finalize();
-        let refused = State::decode(3, &[&body[..], &tag].concat(), &cluster, &ROOT, &key(7));
-        assert_eq!(refused, Err(StateError::Format(WireError::BadValue("recipient"))));
-    }
-
-    #[test]
-    fn a_state_of_another_cluster_or_root_is_named_and_a_changed_one_refused() {
-        let (c1, c2): (ClusterId, ClusterId) = ("c1".parse().unwrap(), "c2".parse().unwrap());
-        let bytes = state().encode(&c1, &ROOT, &key(7));
-        assert_eq!(State::decode(3, &bytes, &c2, &ROOT, &key(7)), Err(StateError::Cluster("c1".into())));
-        let other = RootId::from_bytes([8; 16]);
-        assert_eq!(State::decode(3, &bytes, &c1, &other, &key(7)), Err(StateError::Root(ROOT)));
-        assert_eq!(State::decode(3, &bytes, &c1, &ROOT, &key(6)), Err(StateError::Mac));
-        for bit in 0..bytes.len() * 8 {
-            let mut bad = bytes.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(State::decode(3, &bad, &c1, &ROOT, &key(7)).is_err(), "bit {bit}");
-        }
-    }
-}
+mod tests;

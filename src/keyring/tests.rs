@@ -1,6 +1,9 @@
 //! Keeper and keyring over a real state directory. The sealer is imitated, since what is tested here is how the keys behave when it
 //! refuses, and at counts and ages that no real device reaches in a test. The real one: tests/tpm and tests/service.
 
+mod pins;
+mod recover;
+
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -52,12 +55,27 @@ impl Node {
 
     fn init(&self, now: u64) -> Result<KekId, KeeperError> {
         let (cluster, sealer) = (cluster(), self.sealer());
-        let founding = Founding { cluster: &cluster, sealer: &sealer, to: TO, guard: None, recipients: &[] };
+        let founding = Founding {
+            cluster: &cluster,
+            sealer: &sealer,
+            to: TO,
+            guard: None,
+            replace_counter: false,
+            recipients: &[],
+        };
         init(&self.open_dir(), &founding, now)
     }
 
     fn state_dir(&self) -> std::path::PathBuf {
         self.dir.path().join("state")
+    }
+
+    /// Of the root that counts.
+    fn root_dir(&self) -> std::path::PathBuf {
+        let roots = std::fs::read_dir(self.state_dir().join("roots")).unwrap();
+        let mut roots: Vec<_> = roots.map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(roots.len(), 1);
+        roots.remove(0)
     }
 
     fn open_dir(&self) -> StateDir {
@@ -75,7 +93,8 @@ impl Node {
             cluster: cluster(),
             sealer: self.sealer(),
             max_age: MaxAge::DEFAULT,
-            guarded: false,
+            guard: None,
+            pin_file: None,
             now,
         });
         Running { keyring, handle, thread: Some(thread::spawn(body)) }
@@ -83,7 +102,7 @@ impl Node {
 
     /// Rewrites the state as a node with this many uses would have it.
     fn set_uses(&self, uses: u64) {
-        let dir = self.open_dir();
+        let dir = Home::find(self.open_dir()).unwrap().root;
         let (root, _) = NodeRoot::open(&dir, &self.sealer()).unwrap();
         let mac_key = root.state_mac_key(&cluster());
         let read = |version, bytes: &[u8]| State::decode(version, bytes, &cluster(), &root.id(), &mac_key);
@@ -107,6 +126,10 @@ impl Running {
     fn assert_decrypts(&self, old: &Encrypted) {
         let opened = block_on(self.keyring.decrypt_v2(old.key_id.as_str(), Wraps::default(), &old.text));
         assert!(opened.unwrap().plaintext.same_as(DEK));
+    }
+
+    fn activate(&self, id: KekId) {
+        self.handle.activate(keeper::Activation { id: Some(id), ..keeper::Activation::default() }).unwrap();
     }
 
     fn key_id(&self) -> KeyId {
@@ -181,7 +204,7 @@ fn a_second_init_is_refused_and_changes_nothing() {
 fn a_lost_state_file_is_no_reason_to_make_new_keys() {
     let node = Node::set_up();
     for name in ["state", "state.prev"] {
-        let _ = std::fs::remove_file(node.state_dir().join(name));
+        let _ = std::fs::remove_file(node.root_dir().join(name));
     }
     let again = node.init(1);
     assert!(matches!(again, Err(KeeperError::AlreadySetUp)));
@@ -229,7 +252,12 @@ fn at_the_hard_limit_encrypt_is_refused_and_decrypt_goes_on() {
     let kek = Arc::new(LiveKek::new(id, key, uses));
     let key_id = KeyId::of_local_kek(&cluster(), &id);
     let active = Active::local(&cluster(), key_id, Arc::clone(&kek), &[]).unwrap();
-    keyring.publish(Snapshot { active: Some(Arc::new(active)), by_id: [(id, kek)].into(), destroyed: HashSet::new() });
+    keyring.publish(Snapshot {
+        active: Some(Arc::new(active)),
+        awaits_bundle: false,
+        by_id: [(id, kek)].into(),
+        destroyed: HashSet::new(),
+    });
     let last = block_on(keyring.encrypt(Api::V2, DEK)).unwrap();
     assert!(matches!(block_on(keyring.encrypt(Api::V2, DEK)), Err(KeyringError::Exhausted)));
     let opened = block_on(keyring.decrypt_v2(last.key_id.as_str(), Wraps::default(), &last.text));
@@ -249,19 +277,19 @@ fn a_rotation_that_the_device_refuses_changes_nothing() {
 }
 
 #[test]
-fn a_state_that_fell_back_keeps_every_kek_and_leaves_the_key_ids_it_may_have_forgotten() {
+fn a_state_that_fell_back_keeps_every_kek_and_reports_no_key_id_that_was_left() {
     let node = Node::set_up();
     let running = node.start(|| 0);
     let first = running.encrypt().unwrap();
     let row = running.handle.rotate().unwrap();
-    running.handle.activate(row.id.parse::<KekId>().unwrap()).unwrap();
+    running.activate(row.id.parse::<KekId>().unwrap());
     let second = running.encrypt().unwrap();
     drop(running);
-    std::fs::write(node.state_dir().join("state"), b"NODESEAL torn").unwrap();
+    std::fs::write(node.root_dir().join("state"), b"NODESEAL torn").unwrap();
 
     let running = node.start(|| 0);
     let third = running.encrypt().unwrap();
-    assert!(third.key_id != first.key_id && third.key_id != second.key_id);
+    assert_ne!(third.key_id, first.key_id);
     for text in [&first, &second, &third] {
         running.assert_decrypts(text);
     }
@@ -270,14 +298,14 @@ fn a_state_that_fell_back_keeps_every_kek_and_leaves_the_key_ids_it_may_have_for
 #[test]
 fn a_kek_that_the_state_does_not_know_is_taken_in_to_decrypt() {
     let node = Node::set_up();
-    let old = std::fs::read(node.state_dir().join("state")).unwrap();
+    let old = std::fs::read(node.root_dir().join("state")).unwrap();
     let running = node.start(|| 0);
     let row = running.handle.rotate().unwrap();
-    running.handle.activate(row.id.parse::<KekId>().unwrap()).unwrap();
+    running.activate(row.id.parse::<KekId>().unwrap());
     let text = running.encrypt().unwrap();
     drop(running);
     for name in ["state", "state.prev"] {
-        std::fs::write(node.state_dir().join(name), &old).unwrap();
+        std::fs::write(node.root_dir().join(name), &old).unwrap();
     }
     node.start(|| 0).assert_decrypts(&text);
 }
@@ -341,10 +369,10 @@ fn a_destroyed_kek_is_gone_and_a_power_cut_in_between_does_not_bring_it_back() {
     let running = node.start(|| 0);
     let old = running.encrypt().unwrap();
     let first = running.handle.list().unwrap().keys.remove(0).id;
-    let file = node.state_dir().join(format!("keyring/{first}.kek"));
+    let file = node.root_dir().join(format!("keyring/{first}.kek"));
     let bytes = std::fs::read(&file).unwrap();
     let row = running.handle.rotate().unwrap();
-    running.handle.activate(row.id.parse::<KekId>().unwrap()).unwrap();
+    running.activate(row.id.parse::<KekId>().unwrap());
     running.handle.retire(first.parse().unwrap(), ring::RetireTo::Destroyed).unwrap();
     let gone = block_on(running.keyring.decrypt_v2(old.key_id.as_str(), Wraps::default(), &old.text));
     assert!(matches!(gone, Err(KeyringError::UnknownKek(_))));

@@ -11,6 +11,7 @@
 //! providers once more.
 
 use crate::keyring::state_file::{HMAC_SHA256, MAC_BYTES, mac};
+use crate::keyring::uses::USES_END;
 use crate::provider::{KeyIdentity, ProviderKind, Wrapped};
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{ClusterId, KekId, Key, RootId};
@@ -58,12 +59,7 @@ impl WrapSet {
     /// The payload of the file.
     pub fn encode(&self, id: &KekId, cluster: &ClusterId, root: &RootId, mac_key: &Key) -> Vec<u8> {
         let mut w = head(id, cluster, root);
-        w.u64(self.short)
-            .u16(u16::try_from(self.born).unwrap_or(u16::MAX))
-            .u16(u16::try_from(self.wraps.len()).unwrap_or(u16::MAX));
-        for wrap in &self.wraps {
-            w.bytes16(&wrap.encode());
-        }
+        self.write(&mut w);
         let tag = mac(mac_key, &[LABEL, w.as_bytes()]).finalize();
         w.raw(&tag).finish()
     }
@@ -82,10 +78,29 @@ impl WrapSet {
         }
         let head = head(id, cluster, root).finish();
         let mut r = Reader::new(body.strip_prefix(&head[..]).ok_or(WireError::BadValue("KEK"))?);
+        let set = Self::read(&mut r)?;
+        r.end()?;
+        Ok(set)
+    }
+
+    /// The fields from `short` to the last of the wraps.
+    pub(super) fn write(&self, w: &mut Writer) {
+        w.u64(self.short)
+            .u16(u16::try_from(self.born).unwrap_or(u16::MAX))
+            .u16(u16::try_from(self.wraps.len()).unwrap_or(u16::MAX));
+        for wrap in &self.wraps {
+            w.bytes16(&wrap.encode());
+        }
+    }
+
+    /// The mirror of [`WrapSet::write`].
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
         let (short, born) = (r.u64("short")?, usize::from(r.u16("born")?));
+        if short >= USES_END {
+            return Err(WireError::BadValue("short"));
+        }
         let wraps: Vec<_> =
             (0..r.u16("wraps")?).map(|_| Wrapped::decode(r.bytes16("wrap")?)).collect::<Result<_, _>>()?;
-        r.end()?;
         if born > wraps.len() {
             return Err(WireError::BadValue("born"));
         }

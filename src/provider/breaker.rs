@@ -1,20 +1,25 @@
 //! Whether to ask a provider at all: after failures in a row it is left alone for a while, then tried by one call. Pure; the
-//! time comes in, monotonic, from any fixed moment.
+//! time comes in, monotonic, from any fixed moment, and chance as a parameter.
 //!
 //! Only failures of the provider count ([`Class::Unavailable`], [`Class::Internal`]). A refusal of one login, key or text says that
-//! it works; throttling has a pause of its own, since a provider that limits us must be asked less and not be given up.
+//! it works. What it says of one text counts once, however often that text is asked for: some providers answer a text that does
+//! not open as if they were broken. Throttling has a pause of its own, since a provider that limits us must be asked less and not
+//! be given up.
 
 use std::time::Duration;
 
 use crate::types::Class;
 
 /// Failures in a row that open the circuit.
-const FAILURES: u32 = 5;
+const FAILURES: usize = 5;
 /// First and last time that it stays open.
 const OPEN_MIN: Duration = Duration::from_secs(2);
 const OPEN_MAX: Duration = Duration::from_secs(30);
-/// After the provider has limited us.
-const THROTTLED: Duration = Duration::from_millis(500);
+/// First and last pause after the provider has limited us, where it does not say for how long itself.
+const THROTTLED_MIN: Duration = Duration::from_millis(500);
+const THROTTLED_MAX: Duration = Duration::from_secs(30);
+/// A longer pause than this is not believed.
+const TOLD_MAX: Duration = Duration::from_secs(300);
 
 /// What a call may do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +32,27 @@ pub enum Pass {
     Wait(Duration),
 }
 
+/// A call that was refused or not answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    /// What kind of failure.
+    pub class: Class,
+    /// Tells the text that was asked for from others, where the answer may be about that text.
+    pub text: Option<u64>,
+    /// The provider's own word on when to come back.
+    pub pause: Option<Duration>,
+    /// From 0 to 1: nodes that were limited together must not come back in step.
+    pub chance: f64,
+}
+
 /// The circuit of one provider.
 #[derive(Clone, Debug, Default)]
 pub struct Breaker {
-    failures: u32,
+    failures: usize,
+    /// Texts among these failures.
+    texts: Vec<u64>,
     open: Option<Open>,
-    throttled_until: Duration,
+    throttled: Option<Throttled>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,11 +63,18 @@ struct Open {
     trial_until: Option<Duration>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Throttled {
+    until: Duration,
+    /// Before chance took its part.
+    pause: Duration,
+}
+
 impl Breaker {
     /// Asks for one call.
     pub fn ask(&mut self, now: Duration) -> Pass {
-        if now < self.throttled_until {
-            return Pass::Wait(self.throttled_until);
+        if let Some(throttled) = self.throttled.filter(|throttled| now < throttled.until) {
+            return Pass::Wait(throttled.until);
         }
         let Some(open) = &mut self.open else { return Pass::Go };
         if now < open.until {
@@ -68,21 +95,38 @@ impl Breaker {
     }
 
     /// A call was refused or not answered.
-    pub fn failed(&mut self, class: Class, now: Duration) {
-        match class {
-            Class::Unavailable | Class::Internal => self.count(now),
-            Class::Throttled => self.throttled_until = now + THROTTLED,
+    pub fn failed(&mut self, failure: Failure, now: Duration) {
+        match failure.class {
+            Class::Unavailable | Class::Internal => self.count(failure.text, now),
+            Class::Throttled => self.throttle(failure, now),
             // It works, and says no.
             Class::Corrupt | Class::Denied | Class::Misconfigured | Class::NotFound => self.succeeded(),
         }
     }
 
-    /// Whether calls are held back now.
-    pub fn is_open(&self) -> bool {
+    /// Whether calls are held back by failures.
+    pub const fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    fn count(&mut self, now: Duration) {
+    /// Failures in a row that say something of the provider.
+    pub const fn failures(&self) -> usize {
+        self.failures
+    }
+
+    fn count(&mut self, text: Option<u64>, now: Duration) {
+        if let Some(text) = text {
+            if self.texts.contains(&text) {
+                // A trial has ended all the same.
+                if let Some(open) = &mut self.open {
+                    open.trial_until = None;
+                }
+                return;
+            }
+            if self.texts.len() < FAILURES {
+                self.texts.push(text);
+            }
+        }
         self.failures = self.failures.saturating_add(1);
         let span = match self.open {
             Some(open) => (open.span * 2).min(OPEN_MAX),
@@ -90,6 +134,21 @@ impl Breaker {
             None => return,
         };
         self.open = Some(Open { until: now + span, span, trial_until: None });
+    }
+
+    /// A provider that limits us is there: its circuit is closed.
+    fn throttle(&mut self, failure: Failure, now: Duration) {
+        let before = self.throttled.map_or(Duration::ZERO, |throttled| throttled.pause);
+        // Several calls of the same moment are limited once.
+        let is_same_moment = self.throttled.is_some_and(|throttled| now < throttled.until);
+        let pause = if is_same_moment { before } else { (before * 2).clamp(THROTTLED_MIN, THROTTLED_MAX) };
+        let rest = match failure.pause {
+            // As long as it says, and up to a fifth more.
+            Some(told) => told.min(TOLD_MAX).mul_f64(1.0 + failure.chance / 5.0),
+            None => pause.mul_f64(0.5 + failure.chance / 2.0),
+        };
+        let until = self.throttled.map_or(Duration::ZERO, |throttled| throttled.until).max(now + rest);
+        *self = Self { throttled: Some(Throttled { until, pause }), ..Self::default() };
     }
 }
 
@@ -101,11 +160,15 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn failure(class: Class) -> Failure {
+        Failure { class, text: None, pause: None, chance: 1.0 }
+    }
+
     fn opened() -> Breaker {
         let mut breaker = Breaker::default();
         for _ in 0..FAILURES {
             assert_eq!(breaker.ask(at(0)), Pass::Go);
-            breaker.failed(Class::Unavailable, at(0));
+            breaker.failed(failure(Class::Unavailable), at(0));
         }
         breaker
     }
@@ -126,7 +189,7 @@ mod tests {
         let mut now = at(2);
         for pause in [4, 8, 16, 30, 30] {
             assert_eq!(breaker.ask(now), Pass::Trial);
-            breaker.failed(Class::Unavailable, now);
+            breaker.failed(failure(Class::Unavailable), now);
             assert_eq!(breaker.ask(now), Pass::Wait(now + at(pause)));
             now += at(pause);
         }
@@ -139,20 +202,61 @@ mod tests {
         let mut breaker = Breaker::default();
         for class in [Class::Denied, Class::NotFound, Class::Corrupt, Class::Misconfigured] {
             for _ in 0..2 * FAILURES {
-                breaker.failed(class, at(0));
+                breaker.failed(failure(class), at(0));
             }
         }
         assert!(!breaker.is_open());
-        breaker.failed(Class::Throttled, at(0));
-        assert_eq!(breaker.ask(Duration::ZERO), Pass::Wait(THROTTLED));
-        assert_eq!(breaker.ask(THROTTLED), Pass::Go);
+    }
+
+    #[test]
+    fn one_text_alone_never_opens_the_circuit_and_several_do() {
+        let mut breaker = Breaker::default();
+        let of = |text| Failure { text: Some(text), ..failure(Class::Unavailable) };
+        for _ in 0..100 {
+            breaker.failed(of(1), at(0));
+        }
+        assert_eq!((breaker.is_open(), breaker.failures()), (false, 1));
+        (2..=FAILURES as u64).for_each(|text| breaker.failed(of(text), at(0)));
+        assert!(breaker.is_open());
+        // The same text as a trial says nothing new, and keeps nobody else from trying.
+        assert_eq!(breaker.ask(at(2)), Pass::Trial);
+        breaker.failed(of(1), at(2));
+        assert_eq!(breaker.ask(at(2)), Pass::Trial);
+    }
+
+    #[test]
+    fn a_provider_that_limits_us_is_asked_ever_more_slowly_and_as_late_as_it_says() {
+        let mut breaker = Breaker::default();
+        let mut now = Duration::ZERO;
+        for pause in [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000].map(Duration::from_millis) {
+            for _ in 0..3 {
+                breaker.failed(failure(Class::Throttled), now);
+            }
+            assert_eq!(breaker.ask(now), Pass::Wait(now + pause));
+            now += pause;
+            assert_eq!(breaker.ask(now), Pass::Go);
+        }
+        breaker.succeeded();
+        breaker.failed(Failure { pause: Some(at(7)), chance: 0.0, ..failure(Class::Throttled) }, now);
+        assert_eq!(breaker.ask(now), Pass::Wait(now + at(7)));
+        breaker.failed(Failure { pause: Some(at(1_000_000)), chance: 0.0, ..failure(Class::Throttled) }, now);
+        assert_eq!(breaker.ask(now), Pass::Wait(now + TOLD_MAX));
+    }
+
+    #[test]
+    fn a_provider_that_limits_a_trial_is_back() {
+        let mut breaker = opened();
+        assert_eq!(breaker.ask(at(2)), Pass::Trial);
+        breaker.failed(failure(Class::Throttled), at(2));
+        assert!(!breaker.is_open());
+        assert_eq!(breaker.ask(at(3)), Pass::Go);
     }
 
     #[test]
     fn single_failures_between_successes_open_nothing() {
         let mut breaker = Breaker::default();
         for _ in 0..100 {
-            breaker.failed(Class::Unavailable, at(0));
+            breaker.failed(failure(Class::Unavailable), at(0));
             breaker.succeeded();
         }
         assert_eq!(breaker.ask(at(0)), Pass::Go);

@@ -2,6 +2,9 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::types::Class;
 
@@ -16,6 +19,8 @@ pub enum ErrorKind {
     Throttled,
     /// The login is refused or has ended.
     Login,
+    /// What the login is made with cannot be opened on this node: nobody was asked.
+    Credential,
     /// The login is good and may not do this.
     Forbidden,
     /// There is no such key, version or mount; or it is disabled.
@@ -36,7 +41,7 @@ impl ErrorKind {
     /// Decides retry, health and codes.
     pub const fn class(self) -> Class {
         match self {
-            Self::Away | Self::Down => Class::Unavailable,
+            Self::Away | Self::Down | Self::Credential => Class::Unavailable,
             Self::Throttled => Class::Throttled,
             Self::Login | Self::Forbidden => Class::Denied,
             Self::NoKey => Class::NotFound,
@@ -53,6 +58,7 @@ impl ErrorKind {
             Self::Down => "the provider cannot serve now",
             Self::Throttled => "the provider limits our requests",
             Self::Login => "the provider refuses the login",
+            Self::Credential => "the login cannot be made on this node",
             Self::Forbidden => "the login may not use this key",
             Self::NoKey => "the provider has no such key, or it is disabled",
             Self::Peer => "the provider did not prove that it is the configured one",
@@ -72,6 +78,9 @@ impl ErrorKind {
             Self::Down => "see the provider's own health (Vault: sealed or standby?); this is tried again",
             Self::Throttled => "raise the provider's limit or lower the load; this is tried again, more slowly",
             Self::Login => "seal a fresh credential: `nodeseal credentials seal NAME`",
+            Self::Credential => {
+                "see whether the keys are open (`nodeseal status`) and the credential is there (`nodeseal credentials list`); this is tried again"
+            }
             Self::Forbidden => "give the login the rights that docs/providers/ lists, and no more",
             Self::NoKey => {
                 "see mount, name and state of the key at the provider; never delete a key that has wrapped something"
@@ -94,6 +103,9 @@ pub struct ProviderError {
     /// Figures for the operator: status, the provider's own code, the version.
     detail: String,
     source: Option<Box<dyn Error + Send + Sync>>,
+    hint: Option<&'static str>,
+    pause: Option<Duration>,
+    not_before: Option<Instant>,
 }
 
 impl ProviderError {
@@ -104,13 +116,45 @@ impl ProviderError {
     pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         let mut detail: String = detail.into().chars().filter(|c| !c.is_control()).collect();
         detail.truncate(detail.floor_char_boundary(Self::DETAIL_MAX_BYTES));
-        Self { kind, detail, source: None }
+        Self { kind, detail, source: None, hint: None, pause: None, not_before: None }
     }
 
     /// With the library's error as its cause, which must not show a secret.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// Nobody was asked: it was of this kind that the last call failed, and there is none before that moment.
+    pub fn held_back(kind: ErrorKind, detail: impl Into<String>, not_before: Instant) -> Self {
+        Self::new(kind, detail).until(not_before)
+    }
+
+    /// The same said once more, with nobody asked before that moment.
+    #[must_use]
+    pub const fn until(mut self, not_before: Instant) -> Self {
+        self.not_before = Some(not_before);
+        self
+    }
+
+    /// With a remedy that is better than that of its kind.
+    #[must_use]
+    pub const fn with_hint(mut self, hint: &'static str) -> Self {
+        self.hint = Some(hint);
+        self
+    }
+
+    /// The same for a refused login that has no better remedy yet: not each login is a sealed credential.
+    #[must_use]
+    pub fn with_login_hint(self, hint: &'static str) -> Self {
+        if self.kind == ErrorKind::Login && self.hint.is_none() { self.with_hint(hint) } else { self }
+    }
+
+    /// With the provider's own word on when to come back, if it gave one.
+    #[must_use]
+    pub const fn after(mut self, pause: Option<Duration>) -> Self {
+        self.pause = pause;
         self
     }
 
@@ -123,7 +167,8 @@ impl ProviderError {
             detail = format!("{detail}: {current}");
             cause = current.source();
         }
-        Self::new(self.kind, detail)
+        let (hint, pause, not_before) = (self.hint, self.pause, self.not_before);
+        Self { hint, pause, not_before, ..Self::new(self.kind, detail) }
     }
 
     /// Which refusal.
@@ -138,7 +183,20 @@ impl ProviderError {
 
     /// What the operator does next.
     pub const fn hint(&self) -> &'static str {
-        self.kind.hint()
+        match self.hint {
+            Some(hint) => hint,
+            None => self.kind.hint(),
+        }
+    }
+
+    /// For how long the provider wants to be left alone.
+    pub const fn pause(&self) -> Option<Duration> {
+        self.pause
+    }
+
+    /// The provider was not asked, and is not before this moment.
+    pub const fn not_before(&self) -> Option<Instant> {
+        self.not_before
     }
 }
 

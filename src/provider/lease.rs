@@ -14,8 +14,10 @@ const AWAY_PAUSE_MAX: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Even a token that lives for seconds does not make us ask more often.
 const GAP_MIN: Duration = Duration::from_secs(1);
-/// A login on account of a refused use, at most this often: the login may simply lack the right.
+/// A login on account of a refused use, at most this often, and ever more seldom up to the second time: the login may simply lack
+/// the right.
 const SECOND_LOGIN_GAP: Duration = Duration::from_secs(30);
+const SECOND_LOGIN_GAP_MAX: Duration = Duration::from_secs(600);
 /// A token that never expires is looked at again this often: somebody may have revoked it.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
 
@@ -69,6 +71,15 @@ pub(super) struct Lease {
     due: Duration,
     login_next: bool,
     failures: u32,
+    denied: Option<Denied>,
+}
+
+/// Refused uses that follow each other.
+#[derive(Clone, Copy, Debug)]
+struct Denied {
+    last: Duration,
+    /// From a login to the next on account of them.
+    gap: Duration,
 }
 
 impl Lease {
@@ -103,8 +114,7 @@ impl Lease {
         self.plan(now, grant, chance);
     }
 
-    /// A renewal was granted. Azure knows none.
-    #[cfg(any(test, feature = "vault"))]
+    /// A renewal was granted.
     pub(super) fn renewed(&mut self, now: Duration, grant: Grant, chance: Chance) {
         if let Some(held) = &mut self.held {
             held.ends = grant.lifetime.map(|lifetime| now + lifetime);
@@ -136,11 +146,15 @@ impl Lease {
 
     /// The token was refused in use. Whether a login may follow now.
     pub(super) fn refused(&mut self, now: Duration) -> bool {
-        let again = self.held.is_some_and(|held| now >= held.since + SECOND_LOGIN_GAP);
+        let row = self.denied.filter(|denied| now.saturating_sub(denied.last) <= SECOND_LOGIN_GAP_MAX);
+        let gap = row.map_or(SECOND_LOGIN_GAP, |denied| denied.gap);
+        let again = self.held.is_some_and(|held| now >= held.since + gap);
         if again {
             self.login_next = true;
             self.due = now;
         }
+        let gap = if again { (gap * 2).min(SECOND_LOGIN_GAP_MAX) } else { gap };
+        self.denied = Some(Denied { last: now, gap });
         again
     }
 
@@ -327,6 +341,24 @@ mod tests {
         assert!(!lease.refused(32 * SECOND));
         lease.ended(33 * SECOND);
         assert!(!lease.usable(33 * SECOND) && lease.step(33 * SECOND) == Step::Login);
+    }
+
+    #[test]
+    fn uses_that_stay_refused_make_a_login_ever_more_seldom() {
+        let mut lease = Lease::new();
+        lease.logged_in(Duration::ZERO, grant(WEEK), Chance::new([0, 0]));
+        let mut logins = Vec::new();
+        for second in 1..2 * 3600 {
+            if lease.refused(SECOND * second) {
+                lease.logged_in(SECOND * second, grant(WEEK), Chance::new([0, 0]));
+                logins.push(second);
+            }
+        }
+        let gaps: Vec<_> = logins.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!((logins[0], &gaps[..6]), (30, &[60, 120, 240, 480, 600, 600][..]));
+        // The right was there for a while, and is gone again.
+        let later = 4 * HOUR;
+        assert!(lease.refused(later));
     }
 
     #[test]

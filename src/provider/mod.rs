@@ -16,6 +16,8 @@ pub mod breaker;
 mod credentials;
 mod error;
 #[cfg(feature = "http-client")]
+mod files;
+#[cfg(feature = "http-client")]
 mod http;
 pub mod kms_plugin;
 #[cfg(feature = "http-client")]
@@ -23,6 +25,8 @@ mod lease;
 pub mod observed;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
+#[cfg(feature = "http-client")]
+mod session;
 pub mod set;
 #[cfg(feature = "vault")]
 pub mod vault;
@@ -33,6 +37,8 @@ use std::pin::Pin;
 
 pub use credentials::{CredentialAnswer, CredentialError, Credentials};
 pub use error::{ErrorKind, ProviderError};
+#[cfg(feature = "http-client")]
+pub use http::{Address, AddressError, Roots, SYSTEM_ROOTS};
 pub use wrapped::{KeyIdentity, KeyVersion, TextError, Wrapped};
 
 use crate::types::{ClusterId, KekId, Key};

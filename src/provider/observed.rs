@@ -1,5 +1,5 @@
-//! Which version of a provider's key counts: what probes see becomes part of the key_id only after it has stayed for a while, and
-//! what was left never comes back. Pure; the time comes in.
+//! Which version of a key counts, and which key a provider has: what probes see becomes part of the key_id only after it has stayed for
+//! a while, and a version that was left never comes back. Pure; the time comes in.
 //!
 //! The same rules on all nodes let their key_ids move within one activation delay of each other; that nodes disagree for that long
 //! is harmless, since each decrypts what the other wrote.
@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{KeyState, KeyVersion};
+use super::{KeyIdentity, KeyState, KeyVersion};
 
 /// Probes in a row that must agree.
 const AGREEING_PROBES: u32 = 3;
@@ -33,11 +33,27 @@ pub struct Observed {
     candidate: Option<Candidate>,
 }
 
+/// Another key or version than the one that counts, which has to stay for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Candidate {
+pub struct Candidate {
     state: KeyState,
     since: Duration,
     probes: u32,
+}
+
+impl Candidate {
+    /// Seen now; `before` is what was seen last, if that was not what counts.
+    pub fn seen(before: Option<Self>, state: KeyState, now: Duration) -> Self {
+        match before.filter(|before| before.state == state) {
+            Some(before) => Self { probes: before.probes + 1, ..before },
+            None => Self { state, since: now, probes: 1 },
+        }
+    }
+
+    /// Whether it counts from now on.
+    pub fn has_stayed(&self, activation_delay: Duration, now: Duration) -> bool {
+        self.probes >= AGREEING_PROBES && now.saturating_sub(self.since) >= activation_delay
+    }
 }
 
 impl Observed {
@@ -61,7 +77,26 @@ impl Observed {
         self.left.iter()
     }
 
-    /// Takes a probe in. A failed probe is no observation, and breaks no row: an outage is not a change.
+    /// Whether this version was left.
+    pub fn has_left(&self, identity: &KeyIdentity, version: &KeyVersion) -> bool {
+        self.left.iter().any(|left| (left.0.as_str(), left.1.as_str()) == (identity.as_str(), version.as_str()))
+    }
+
+    /// It has a record of its own, and was not left for good.
+    pub(crate) fn count_again(&mut self, state: &KeyState) {
+        self.left.remove(&parts(state));
+    }
+
+    /// What somebody else has noted of the same key. Of two versions the one counts that the other has not left.
+    pub(crate) fn merge(&mut self, other: Self) {
+        if other.left.contains(&parts(&self.current)) {
+            self.current = other.current;
+        }
+        self.left.extend(other.left);
+        self.left.remove(&parts(&self.current));
+    }
+
+    /// Takes a probe of this key in. A failed probe is no observation, and breaks no row: an outage is not a change.
     pub fn observe(&mut self, seen: KeyState, activation_delay: Duration, now: Duration) -> Observation {
         if seen == self.current {
             self.candidate = None;
@@ -71,11 +106,8 @@ impl Observed {
             self.candidate = None;
             return Observation::WentBack(seen.version);
         }
-        let candidate = match self.candidate.take().filter(|candidate| candidate.state == seen) {
-            Some(candidate) => Candidate { probes: candidate.probes + 1, ..candidate },
-            None => Candidate { state: seen, since: now, probes: 1 },
-        };
-        if candidate.probes < AGREEING_PROBES || now.saturating_sub(candidate.since) < activation_delay {
+        let candidate = Candidate::seen(self.candidate.take(), seen, now);
+        if !candidate.has_stayed(activation_delay, now) {
             self.candidate = Some(candidate);
             return Observation::Waiting;
         }
@@ -91,7 +123,6 @@ fn parts(state: &KeyState) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::KeyIdentity;
     use super::*;
 
     const DELAY: Duration = Duration::from_secs(120);
@@ -143,11 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_was_made_anew_under_its_name_is_another_one() {
-        let mut observed = Observed::new(state("transit/k@1", "1"));
-        for probe in 0..3 {
-            observed.observe(state("transit/k@2", "1"), DELAY, at(probe * 60));
-        }
-        assert_eq!(observed.current(), &state("transit/k@2", "1"));
+    fn another_key_counts_after_the_delay_and_three_probes_that_agree_as_well() {
+        let mut candidate = None;
+        let mut see = |identity: &str, now| {
+            candidate = Some(Candidate::seen(candidate.take(), state(identity, "1"), at(now)));
+            candidate.as_ref().unwrap().has_stayed(DELAY, at(now))
+        };
+        assert_eq!([see("k", 0), see("k", 60), see("l", 120), see("l", 180), see("l", 239)], [false; 5]);
+        assert!(see("l", 240));
     }
 }

@@ -1,13 +1,16 @@
 //! Several providers at once: a local KEK is wrapped by all of them, and opened by whichever answers.
 //!
-//! One budget for all of a question, inside of kube-apiserver's 3 s; in it attempts with a limit of their own, full jitter between two
-//! rounds, a circuit breaker and a cap on calls in flight for each provider. Every wrap is opened again before it counts: a provider
+//! One budget for all of a question, inside of kube-apiserver's 3 s; in it attempts that are made again ([`question`]), a circuit
+//! breaker and a cap on calls in flight for each provider. Every wrap is opened again before it counts: a provider
 //! that answers with something else is found out here, named, and left out, and the others serve.
 //!
 //! A wrap goes to the provider whose last probe or wrap showed the same key, and where none did to all of its kind. The order in
 //! the configuration decides [`Strategy::Ordered`] and who is asked first; names decide nothing.
 
+mod health;
 mod member;
+mod pace;
+mod question;
 #[cfg(test)]
 mod tests;
 
@@ -16,24 +19,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 
-pub use self::member::{Health, Member, Owned, Role};
-use super::{ErrorKind, ProviderError, Wrapped};
-use crate::types::{Key, random};
+pub use self::health::{Health, Operation};
+pub use self::member::{Member, Owned, Role};
+use self::question::Limits;
+use super::{ErrorKind, KeyIdentity, ProviderError, ProviderKind, Wrapped};
+use crate::types::Key;
 
 /// For all attempts of one question.
 pub const BUDGET: Duration = Duration::from_millis(2500);
-/// For one attempt.
+/// After this an attempt has failed, unless it is the one that answers after all.
 pub const ATTEMPT: Duration = Duration::from_millis(800);
-/// For a copy of a local KEK, which no call waits for, and for one attempt at it: a provider that takes seconds is slow, and not away.
+/// For a copy of a local KEK, which no call waits for, and for each of both calls: a provider that takes seconds is slow, and not away.
 const COPY_BUDGET: Duration = Duration::from_secs(10);
-const COPY_ATTEMPT: Duration = Duration::from_secs(5);
-/// First pause between two rounds; full jitter, doubled from there on.
-const PAUSE: Duration = Duration::from_millis(50);
+const COPY_CALL: Duration = Duration::from_secs(5);
 
-/// By whoever wrapped something else, or opened to something else: which of both, another provider's answer tells.
+/// Said of a provider that opened to something else, when another one's answer has told that it was its fault.
 const ANOTHER_KEY: &str = "another key came back";
+/// Said until then: it may be the text. Bytes from elsewhere never blame a provider.
+const NOT_OF_THE_TEXT: &str = "the key that came back is not the one that the text names";
 
 /// Who is asked to open a wrap when several could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +62,16 @@ pub struct Refusal {
 
 /// What wrapping gave.
 pub struct WrapOutcome {
-    /// One for each provider that proved its wrap, with its name, in the order of the configuration.
+    /// One for each key, with the name of the provider that made and proved it, in the order of the configuration.
     pub wraps: Vec<(String, Wrapped)>,
-    /// The others: debts.
+    /// Why the others have none: debts.
     pub owed: Vec<Refusal>,
+}
+
+impl WrapOutcome {
+    fn has(&self, wrap: &Wrapped) -> bool {
+        self.wraps.iter().any(|(_, made)| made.is_by(wrap.kind, &wrap.identity))
+    }
 }
 
 /// Nobody opened any of the wraps.
@@ -95,14 +106,33 @@ impl Providers {
         self.members.iter().filter(|member| member.writes())
     }
 
-    /// Asks all that write at once, each with the whole budget, and lets each prove what it gave: for a text that is waited for.
+    /// Those that write and are `wanted`, by their keys: two that are known to have one key are two ways to it.
+    pub fn keys(&self, wanted: impl Fn(&Member) -> bool) -> Vec<Vec<&Member>> {
+        let mut keys: Vec<(ProviderKind, Option<KeyIdentity>, Vec<&Member>)> = Vec::new();
+        for member in self.writers().filter(|member| wanted(member)) {
+            let (kind, key) = (member.kind(), member.identity());
+            let is_same =
+                |of: &&mut (ProviderKind, Option<KeyIdentity>, _)| key.is_some() && (of.0, &of.1) == (kind, &key);
+            match keys.iter_mut().find(is_same) {
+                Some((_, _, ways)) => ways.push(member),
+                None => keys.push((kind, key, vec![member])),
+            }
+        }
+        keys.into_iter().map(|(_, _, ways)| ways).collect()
+    }
+
+    /// Asks all keys that write at once, each with the whole budget, and lets each prove what it gave: for a text that is waited for. The
+    /// next way to a key is asked where the one before fails or is slow.
     pub async fn wrap(&self, key: &Key, of: &Owned) -> WrapOutcome {
-        self.wrap_within(key, of, |_| true, ATTEMPT, BUDGET).await
+        let limits = Limits { attempt: ATTEMPT, is_hedged: false, asks_again: true, end: Instant::now() + BUDGET };
+        self.wrap_within(key, of, |_| true, BUDGET, limits).await
     }
 
     /// The same by those that write and are `wanted`: for copies of a local KEK, which nobody waits for.
     pub async fn wrap_by(&self, key: &Key, of: &Owned, wanted: impl Fn(&Member) -> bool) -> WrapOutcome {
-        self.wrap_within(key, of, wanted, COPY_ATTEMPT, COPY_BUDGET).await
+        let end = Instant::now() + COPY_BUDGET;
+        let limits = Limits { attempt: COPY_BUDGET, is_hedged: false, asks_again: false, end };
+        self.wrap_within(key, of, wanted, COPY_CALL, limits).await
     }
 
     async fn wrap_within(
@@ -110,39 +140,56 @@ impl Providers {
         key: &Key,
         of: &Owned,
         wanted: impl Fn(&Member) -> bool,
-        attempt: Duration,
-        budget: Duration,
+        call: Duration,
+        limits: Limits,
     ) -> WrapOutcome {
-        let end = Instant::now() + budget;
-        let writers: Vec<&Member> = self.writers().filter(|member| wanted(member)).collect();
+        let keys = self.keys(wanted);
         let mut asked = JoinSet::new();
-        for (index, member) in writers.iter().enumerate() {
-            let member = Member::clone(member);
+        for (index, ways) in keys.iter().enumerate() {
+            let ways: Vec<Member> = ways.iter().copied().cloned().collect();
             let of = of.clone();
-            let Some(key) = Key::copy_of(key.expose()) else { continue };
-            asked.spawn(async move { (index, member.wrap_and_prove(&key, &of, attempt, end).await) });
+            let Some(key) = Key::copy_of(key.expose()).map(Arc::new) else { continue };
+            asked.spawn(async move {
+                let start = |place: usize| {
+                    let (member, key, of) = (ways[place].clone(), Arc::clone(&key), of.clone());
+                    async move {
+                        let wrapped = member.wrap_and_prove(&key, &of, call, limits.end).await?;
+                        Ok((member.name().to_owned(), wrapped))
+                    }
+                };
+                let members: Vec<&Member> = ways.iter().collect();
+                (index, question::ask(&members, limits, start, |_, wrapped| Ok(wrapped)).await)
+            });
         }
-        let mut answers = Vec::new();
+        let mut answers: Vec<_> = keys.iter().map(|_| None).collect();
         while let Some(answer) = asked.join_next().await {
             // A task that panicked has answered nothing, and is a debt below.
-            answers.extend(answer.ok());
+            if let Ok((index, answer)) = answer {
+                answers[index] = Some(answer);
+            }
         }
-        answers.sort_by_key(|(index, _)| *index);
         let mut outcome = WrapOutcome { wraps: Vec::new(), owed: Vec::new() };
-        let mut answers = answers.into_iter().peekable();
-        for (index, member) in writers.iter().enumerate() {
-            let lost = || ProviderError::new(ErrorKind::Away, "the attempt was lost");
-            match answers.next_if(|(answered, _)| *answered == index).map(|(_, answer)| answer) {
-                Some(Ok(wrapped)) => outcome.wraps.push((member.name().to_owned(), wrapped)),
-                Some(Err(error)) => outcome.owed.push(Refusal { provider: member.name().to_owned(), error }),
-                None => outcome.owed.push(Refusal { provider: member.name().to_owned(), error: lost() }),
+        for (ways, answer) in keys.iter().zip(answers) {
+            match answer {
+                // It has another key than it was known for, of which there is a wrap already.
+                Some(Ok((_, wrap))) if outcome.has(&wrap) => {}
+                Some(Ok(wrapped)) => outcome.wraps.push(wrapped),
+                Some(Err(said)) if !said.is_empty() => {
+                    let refusal =
+                        |(place, error): (usize, _)| Refusal { provider: ways[place].name().to_owned(), error };
+                    outcome.owed.extend(said.into_iter().map(refusal));
+                }
+                Some(Err(_)) | None => {
+                    let error = ProviderError::new(ErrorKind::Away, "the attempt was lost");
+                    outcome.owed.extend(ways.first().map(|way| Refusal { provider: way.name().to_owned(), error }));
+                }
             }
         }
         outcome
     }
 
-    /// The KEK of any of these wraps that `is_right`: whoever asks has a text of it to try. Gives up early only when everybody has
-    /// said that asking again is of no use.
+    /// The KEK of any of these wraps that `is_right`: whoever asks has a text of it to try. Gives up early only when nobody is left who
+    /// could answer in time.
     pub async fn unwrap(
         &self,
         wraps: &[Wrapped],
@@ -150,20 +197,34 @@ impl Providers {
         is_right: impl Fn(&Key) -> bool,
     ) -> Result<Key, NotOpened> {
         let end = Instant::now() + BUDGET;
-        let mut pause = PAUSE;
-        loop {
-            let plan = self.plan(wraps);
-            let refusals = match self.round(&plan, of, &is_right, end).await {
-                Ok(key) => return Ok(key),
-                Err(refusals) => refusals,
-            };
-            let rest = jittered(pause);
-            let hopeless = !refusals.iter().any(|refusal| refusal.error.class().is_retried());
-            if hopeless || Instant::now() + rest >= end {
-                return Err(NotOpened { refusals });
+        let is_hedged = self.strategy == Strategy::Fastest;
+        let limits = Limits { attempt: ATTEMPT, is_hedged, asks_again: true, end };
+        let plan = self.plan(wraps);
+        let members: Vec<&Member> = plan.iter().map(|(member, _)| member).collect();
+        let start = |place: usize| {
+            let (member, wraps) = plan[place].clone();
+            let of = of.clone();
+            async move { member.unwrap_its_own(&wraps, &of, end).await }
+        };
+        let mut suspects = Vec::new();
+        let accepted = |place, key| {
+            if is_right(&key) {
+                return Ok(key);
             }
-            sleep(rest).await;
-            pause *= 2;
+            suspects.push(place);
+            Err(ProviderError::new(ErrorKind::Text, NOT_OF_THE_TEXT))
+        };
+        match question::ask(&members, limits, start, accepted).await {
+            Ok(key) => {
+                // Now it is known that the wraps were in order, and whose fault the other keys are.
+                suspects.iter().for_each(|place| drop(members[*place].lied(ANOTHER_KEY)));
+                Ok(key)
+            }
+            Err(said) => {
+                let refusal =
+                    |(place, error): (usize, _)| Refusal { provider: members[place].name().to_owned(), error };
+                Err(NotOpened { refusals: said.into_iter().map(refusal).collect() })
+            }
         }
     }
 
@@ -189,64 +250,4 @@ impl Providers {
         }
         plan
     }
-
-    /// Each one once. The next is asked when the one before has failed or, if they are hedged, is slower than usual.
-    async fn round(
-        &self,
-        plan: &[(Member, Vec<Wrapped>)],
-        of: &Owned,
-        is_right: &impl Fn(&Key) -> bool,
-        end: Instant,
-    ) -> Result<Key, Vec<Refusal>> {
-        let mut waiting = plan.iter();
-        let mut under_way = JoinSet::new();
-        let mut refusals = Vec::new();
-        let mut suspects = Vec::new();
-        loop {
-            let mut patience = None;
-            if let Some((member, wraps)) = waiting.next() {
-                let (asked, wraps, of) = (member.clone(), wraps.clone(), of.clone());
-                under_way.spawn(async move {
-                    let answer = asked.unwrap_its_own(&wraps, &of, end).await;
-                    (asked, answer)
-                });
-                if self.strategy == Strategy::Fastest && waiting.len() > 0 {
-                    patience = Some(Instant::now() + member.usual());
-                }
-            }
-            loop {
-                let answer = match patience {
-                    Some(until) => timeout_at(until, under_way.join_next()).await,
-                    None => Ok(under_way.join_next().await),
-                };
-                match answer {
-                    Err(_slower_than_usual) => break,
-                    Ok(None) => return Err(refusals),
-                    Ok(Some(Ok((_, Ok(key))))) if is_right(&key) => {
-                        // Now it is known that the wraps were in order, and whose fault the other keys are.
-                        suspects.iter().for_each(|member: &Member| drop(member.lied(ANOTHER_KEY)));
-                        return Ok(key);
-                    }
-                    Ok(Some(Ok((member, answer)))) => {
-                        let error = answer.err().unwrap_or_else(|| {
-                            suspects.push(member.clone());
-                            ProviderError::new(ErrorKind::Lied, ANOTHER_KEY)
-                        });
-                        refusals.push(Refusal { provider: member.name().to_owned(), error });
-                        if waiting.len() > 0 {
-                            break;
-                        }
-                    }
-                    // A task that panicked has said nothing.
-                    Ok(Some(Err(_))) => {}
-                }
-            }
-        }
-    }
-}
-
-/// Somewhere between nothing and `pause`: many nodes that lost the same provider must not come back in step.
-fn jittered(pause: Duration) -> Duration {
-    let part = random::array::<2>().map_or(u16::MAX / 2, u16::from_be_bytes);
-    pause.mul_f64(f64::from(part) / f64::from(u16::MAX))
 }

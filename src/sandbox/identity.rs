@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
 use nix::unistd::{Gid, Uid, geteuid, getgrouplist, setgroups, setresgid, setresuid};
@@ -37,6 +37,12 @@ pub enum IdentityError {
         #[source]
         source: caps::errors::CapsError,
     },
+    /// Nobody to make the state directory for.
+    #[error("{dir} is not there, and neither is a user `nodeseal` to make it for: install -d -m 0700 -o USER -g USER {dir}", dir = state_dir.display())]
+    NoOwner {
+        /// Which one.
+        state_dir: PathBuf,
+    },
     /// It runs as a third one.
     #[error("runs as uid {runs}, and `sandbox.user` is {user}")]
     OtherUser {
@@ -62,6 +68,18 @@ pub enum IdentityError {
     Returned,
 }
 
+impl IdentityError {
+    /// For the operator's tool.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoOwner { .. } => {
+                "make the directory with that command for the user that nodeseald runs as, or name the user as `user` under [sandbox]"
+            }
+            _ => "give the state directory to the user of the service, mode 0700, and run this as root or as that user",
+        }
+    }
+}
+
 /// See the module.
 pub(super) fn drop_privileges(user: Option<&User>, needs: &Needs) -> Result<(), IdentityError> {
     match user {
@@ -84,25 +102,42 @@ pub(super) fn drop_privileges(user: Option<&User>, needs: &Needs) -> Result<(), 
 }
 
 /// For the operator's tool: as root, becomes who owns the state directory, with all groups of that user, so that what it makes there
-/// belongs to the service. A directory that is not there is made for `configured`. Without either, or unprivileged: no change.
-pub fn become_owner(state_dir: &Path, configured: Option<&User>) -> Result<(), IdentityError> {
-    if !geteuid().is_root() {
-        return Ok(());
-    }
-    let user = match (state_dir.metadata(), configured) {
-        (Ok(found), _) => owner(found.uid(), found.gid())?,
-        (Err(error), Some(user)) if error.kind() == io::ErrorKind::NotFound => {
-            DirBuilder::new().mode(0o700).create(state_dir).map_err(IdentityError::Folder)?;
-            chown(state_dir, Some(user.uid), Some(user.gid)).map_err(IdentityError::Folder)?;
-            user.clone()
-        }
+/// belongs to the service. Without a directory, or unprivileged: no change.
+pub fn become_owner(state_dir: &Path) -> Result<(), IdentityError> {
+    let found = match state_dir.metadata() {
+        Ok(found) if geteuid().is_root() => found,
         // Whoever opens the directory says what is wrong with it.
-        (Err(_), _) => return Ok(()),
+        Ok(_) | Err(_) => return Ok(()),
     };
+    let user = owner(found.uid(), found.gid())?;
     match user.uid {
         0 => Ok(()),
         _ => become_user(&user, &all_groups(&user)?),
     }
+}
+
+/// The same for a tool that sets a node up: as root, it makes a directory that is not there, for the configured user or for the one
+/// of our packages. Refuses where neither exists, so that nothing of root's comes to lie where the service is to write.
+pub fn make_for_owner(state_dir: &Path, configured: Option<&User>) -> Result<(), IdentityError> {
+    let is_missing = state_dir.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    if is_missing && geteuid().is_root() {
+        let user = match configured {
+            Some(user) => user.clone(),
+            None => packaged()?.ok_or_else(|| IdentityError::NoOwner { state_dir: state_dir.to_owned() })?,
+        };
+        DirBuilder::new().mode(0o700).create(state_dir).map_err(IdentityError::Folder)?;
+        chown(state_dir, Some(user.uid), Some(user.gid)).map_err(IdentityError::Folder)?;
+    }
+    become_owner(state_dir)
+}
+
+/// systemd/nodeseal.sysusers
+const PACKAGED: &str = "nodeseal";
+
+fn packaged() -> Result<Option<User>, IdentityError> {
+    let fail = |source| IdentityError::User { what: "look up the user nodeseal", source };
+    let known = nix::unistd::User::from_name(PACKAGED).map_err(fail)?;
+    Ok(known.map(|user| User { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
 }
 
 /// A number without a name has its first group alone.

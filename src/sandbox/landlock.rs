@@ -32,10 +32,12 @@ pub(super) struct Outcome {
 
 /// See the module.
 pub(super) fn restrict(needs: &Needs) -> Result<Outcome, RulesetError> {
+    // Nobody listens, whatever is connected to.
+    let network = if needs.any_port { AccessNet::BindTcp.into() } else { AccessNet::from_all(WANTED) };
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(WANTED))?
-        .handle_access(AccessNet::from_all(WANTED))?
+        .handle_access(network)?
         .scope(Scope::from_all(WANTED))?
         .create()?;
     let mut granted = Granted { paths: Vec::new(), ports: Some(needs.ports.clone()) };
@@ -47,7 +49,7 @@ pub(super) fn restrict(needs: &Needs) -> Result<Outcome, RulesetError> {
         rules = rules.add_rule(PathBeneath::new(at, access))?;
         granted.paths.push(need.clone());
     }
-    for port in &needs.ports {
+    for port in needs.ports.iter().filter(|_| !needs.any_port) {
         rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
     let status = rules.restrict_self()?;
@@ -60,7 +62,7 @@ pub(super) fn restrict(needs: &Needs) -> Result<Outcome, RulesetError> {
         RulesetStatus::PartiallyEnforced => Level::Part,
         RulesetStatus::NotEnforced => Level::None,
     };
-    if abi < ABI::V4 as u8 {
+    if needs.any_port || abi < ABI::V4 as u8 {
         granted.ports = None;
     }
     Ok(Outcome { level, abi, granted: (level != Level::None).then_some(granted) })

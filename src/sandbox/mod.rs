@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use identity::{IdentityError, User, become_owner};
+pub use identity::{IdentityError, User, become_owner, make_for_owner};
 pub use memory::Protection;
 pub use needs::{Access, Granted, Lack, Needs, PathNeed};
 pub use seccomp::{Policy, SeccompError};
@@ -43,6 +43,8 @@ pub struct Settings {
     pub mode: Mode,
     /// Whom root becomes; absent: the user stays.
     pub user: Option<User>,
+    /// What every kind of provider may need is given from the start, for providers that come by a reload.
+    pub any_provider: bool,
     /// TCP ports that `nodeseald` may connect to beside those of the configured providers: for providers that come by a reload.
     pub allow_ports: Vec<u16>,
     /// Files and folders that `nodeseald` may read beside those that are configured.
@@ -102,7 +104,7 @@ impl Confined {
         Enforced { memory, ..self.enforced.clone() }
     }
 
-    /// The first of these needs that there is no room for; none where Landlock is not in force.
+    /// All of these needs that there is no room for; none where Landlock is not in force.
     pub fn lacks(&self, needs: &Needs) -> Option<Lack> {
         self.granted.as_ref()?.lacks(needs)
     }
@@ -145,7 +147,7 @@ impl SandboxError {
 
 /// Irrevocable. Drops the user and all capabilities, then sets Landlock, then seccomp.
 pub fn confine(settings: &Settings, needs: &Needs, policy: Policy) -> Result<Confined, SandboxError> {
-    let Settings { mode, user, allow_ports: _, allow_paths: _ } = settings;
+    let Settings { mode, user, any_provider: _, allow_ports: _, allow_paths: _ } = settings;
     identity::drop_privileges(user.as_ref(), needs).map_err(SandboxError::Identity)?;
     // Read while the calls for it are still there.
     let no_capabilities = [caps::CapSet::Effective, caps::CapSet::Permitted]

@@ -45,6 +45,8 @@ pub struct Needs {
     pub paths: Vec<PathNeed>,
     /// TCP ports to connect to. Nobody listens on TCP.
     pub ports: BTreeSet<u16>,
+    /// Connections go to any TCP port.
+    pub any_port: bool,
 }
 
 impl Needs {
@@ -53,6 +55,7 @@ impl Needs {
     pub fn and(mut self, other: Self) -> Self {
         self.paths.extend(other.paths);
         self.ports.extend(other.ports);
+        self.any_port |= other.any_port;
         self
     }
 
@@ -86,6 +89,13 @@ impl Needs {
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.ports.insert(port);
+        self
+    }
+
+    /// Whatever port it will be.
+    #[must_use]
+    pub fn any_port(mut self) -> Self {
+        self.any_port = true;
         self
     }
 
@@ -139,36 +149,48 @@ const DNS_OVER_TCP: u16 = 53;
 #[derive(Clone, Debug)]
 pub struct Granted {
     pub(super) paths: Vec<PathNeed>,
-    /// None: ports are not restricted by this kernel.
+    /// None: ports are not restricted, by this kernel or since any may be needed.
     pub(super) ports: Option<BTreeSet<u16>>,
 }
 
-/// A need that the confinement has no room for.
+/// All needs that the confinement has no room for.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Lack {
-    /// By Landlock.
-    #[error("the sandbox was not given {path} ({why}) at the start", path = path.display())]
-    Path {
-        /// What.
-        path: PathBuf,
-        /// See [`PathNeed::why`].
-        why: &'static str,
-    },
-    /// By Landlock.
-    #[error("the sandbox was not given TCP port {0} at the start")]
-    Port(u16),
+pub struct Lack {
+    paths: Vec<PathNeed>,
+    ports: BTreeSet<u16>,
+    any_port: bool,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { paths, ports, any_port } = self;
+        let paths = paths.iter().map(|need| format!("{} ({})", need.path.display(), need.why));
+        let ports = ports.iter().map(|port| format!("TCP port {port}"));
+        let rest = any_port.then(|| "every TCP port".to_owned());
+        let all: Vec<_> = paths.chain(ports).chain(rest).collect();
+        write!(f, "the sandbox was not given at the start: {}", all.join(", "))
+    }
 }
 
 impl Granted {
-    /// The first of these needs that is there on the machine and was not given.
+    /// All of these needs that are there on the machine and were not given. What lies below another one that is lacking goes with it.
     pub fn lacks(&self, needs: &Needs) -> Option<Lack> {
-        let given = |need: &PathNeed| {
-            let holds = |given: &PathNeed| need.path.starts_with(&given.path) && given.access.includes(need.access);
-            self.paths.iter().any(holds)
+        let holds = |given: &PathNeed, need: &PathNeed| {
+            need.path.starts_with(&given.path) && given.access.includes(need.access)
         };
-        let path = needs.paths.iter().find(|need| !given(need) && need.path.exists());
-        let port = needs.ports.iter().find(|port| self.ports.as_ref().is_some_and(|ports| !ports.contains(port)));
-        path.map(|need| Lack::Path { path: need.path.clone(), why: need.why }).or(port.map(|port| Lack::Port(*port)))
+        let mut paths: Vec<PathNeed> = Vec::new();
+        for need in &needs.paths {
+            let is_given = self.paths.iter().chain(&paths).any(|given| holds(given, need));
+            if !is_given && need.path.exists() {
+                paths.retain(|other| !holds(need, other));
+                paths.push(need.clone());
+            }
+        }
+        let is_missing = |port: &&u16| self.ports.as_ref().is_some_and(|ports| !ports.contains(port));
+        let ports = needs.ports.iter().filter(is_missing).copied().collect::<BTreeSet<_>>();
+        let any_port = needs.any_port && self.ports.is_some();
+        let lacks_nothing = paths.is_empty() && ports.is_empty() && !any_port;
+        (!lacks_nothing).then_some(Lack { paths, ports, any_port })
     }
 }
 
@@ -203,12 +225,28 @@ mod tests {
         assert_eq!(lacks(&dir.join("a/b"), Access::Read), None);
         assert_eq!(lacks(&dir.join("absent"), Access::Read), None, "nothing is there to be given");
         for (path, access) in [("a", Access::Keep), ("a", Access::Device), ("ab", Access::Read), ("", Access::Read)] {
-            assert!(matches!(lacks(&dir.join(path), access), Some(Lack::Path { .. })), "{path} {access}");
+            assert!(lacks(&dir.join(path), access).is_some_and(|lack| lack.paths.len() == 1), "{path} {access}");
         }
         assert_eq!(has.lacks(&Needs::default().port(443)), None);
-        assert_eq!(has.lacks(&Needs::default().port(8200)), Some(Lack::Port(8200)));
+        let told = |needs: &Needs| has.lacks(needs).map(|lack| lack.to_string().split_once(": ").unwrap().1.to_owned());
+        assert_eq!(told(&Needs::default().port(8200)).as_deref(), Some("TCP port 8200"));
+        assert_eq!(told(&Needs::default().any_port()).as_deref(), Some("every TCP port"));
         let any = Granted { ports: None, ..has };
-        assert_eq!(any.lacks(&Needs::default().port(8200)), None);
+        assert_eq!(any.lacks(&Needs::default().port(8200).any_port()), None);
+    }
+
+    #[test]
+    fn all_that_is_missing_is_told_at_once_and_what_lies_within_it_is_not_told_besides() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        for name in ["a/b", "c"] {
+            std::fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        let needs = ["a/b", "c", "absent", "a", "a/b"];
+        let needs = needs.iter().fold(Needs::default(), |needs, path| needs.path(&dir.join(path), Access::Read, "x"));
+        let lack = granted(&Needs::default().port(443)).lacks(&needs.port(443).port(8200).port(53)).unwrap();
+        let (dir, told) = (dir.display(), "the sandbox was not given at the start");
+        assert_eq!(lack.to_string(), format!("{told}: {dir}/c (x), {dir}/a (x), TCP port 53, TCP port 8200"));
     }
 
     #[test]

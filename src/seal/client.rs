@@ -20,7 +20,8 @@ use super::token_key::TokenKey;
 use crate::types::wire::WireError;
 use crate::types::{Backend, Class, Key, SealTo};
 
-/// How long one answer may take. Kernel time limits of single TPM commands run to minutes; the engine gives up after 10 s of retries.
+/// How long one answer may take, and what may stand before us. Kernel time limits of single TPM commands run to minutes; the engine gives
+/// up after 10 s of retries, and the sealer ends itself after 55 s of one question (`sealer::watch`).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A sealer that listens somewhere, or one that is started for each question.
@@ -95,8 +96,14 @@ impl SealerClient {
     }
 
     /// See [`Request::Seal`].
-    pub fn seal(&self, secret: Key, auth: Auth, to: SealTo) -> Result<DeviceBlob, SealerError> {
-        match self.ask(&Request::Seal { to, auth, secret })? {
+    pub fn seal(
+        &self,
+        secret: Key,
+        auth: Auth,
+        to: SealTo,
+        pin: Option<&DeviceBlob>,
+    ) -> Result<DeviceBlob, SealerError> {
+        match self.ask(&Request::Seal { to, auth, secret, pin: pin.cloned() })? {
             Response::Sealed(blob) => Ok(blob),
             other => Err(unfit(other)),
         }
@@ -111,24 +118,30 @@ impl SealerClient {
     }
 
     /// See [`Request::Counter`].
-    pub fn counter(&self, step: CounterStep, index: u32, auth: Auth) -> Result<u64, SealerError> {
-        match self.ask(&Request::Counter { step, index, auth })? {
+    pub fn counter(
+        &self,
+        step: CounterStep,
+        index: u32,
+        auth: Auth,
+        pin: Option<&DeviceBlob>,
+    ) -> Result<u64, SealerError> {
+        match self.ask(&Request::Counter { step, index, auth, pin: pin.cloned() })? {
             Response::Counted(value) => Ok(value),
             other => Err(unfit(other)),
         }
     }
 
     /// See [`Request::Parent`].
-    pub fn parent(&self) -> Result<Vec<u8>, SealerError> {
-        match self.ask(&Request::Parent)? {
+    pub fn parent(&self, pin: Option<&DeviceBlob>) -> Result<Vec<u8>, SealerError> {
+        match self.ask(&Request::Parent { pin: pin.cloned() })? {
             Response::Parent(public) => Ok(public),
             other => Err(unfit(other)),
         }
     }
 
     /// See [`Request::Import`].
-    pub fn import(&self, duplicate: Vec<u8>, auth: Auth) -> Result<Key, SealerError> {
-        match self.ask(&Request::Import { auth, duplicate })? {
+    pub fn import(&self, duplicate: Vec<u8>, auth: Auth, pin: Option<&DeviceBlob>) -> Result<Key, SealerError> {
+        match self.ask(&Request::Import { auth, duplicate, pin: pin.cloned() })? {
             Response::Unsealed(key) => Ok(key),
             other => Err(unfit(other)),
         }
@@ -185,7 +198,7 @@ impl SealerClient {
         let message = message.map_err(|source| match source.kind() {
             // Longer than any answer: somebody else listens there.
             io::ErrorKind::InvalidData => SealerError::Protocol(None),
-            _ => SealerError::Unreachable { how: self.to_string(), source },
+            _ => SealerError::Unreachable { how: self.to_string(), source: told(source, within) },
         })?;
         match Response::decode(message.expose()) {
             Ok(Response::Fault(fault)) => Err(SealerError::Device(fault)),
@@ -202,6 +215,18 @@ impl std::fmt::Display for SealerClient {
             Self::Spawn { program, .. } => write!(f, "program {}", program.display()),
             Self::Started(_) => f.write_str("a program for each question"),
         }
+    }
+}
+
+/// What the kernel says of a limit of time (EAGAIN) and of an end of file is no help to anybody.
+fn told(source: io::Error, within: Duration) -> io::Error {
+    match source.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer from the sealer in {}", humantime::format_duration(within)),
+        ),
+        io::ErrorKind::UnexpectedEof => io::Error::new(source.kind(), "the sealer ended before it answered"),
+        _ => source,
     }
 }
 
@@ -253,6 +278,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_sealer_that_does_not_answer_or_ends_is_called_that_and_no_number_of_the_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let told =
+            |within| match SealerClient::Socket(path.clone()).ask_within(&Request::Describe(Backend::Tpm2), within) {
+                Err(SealerError::Unreachable { source, .. }) => source.to_string(),
+                _ => panic!("it answered"),
+            };
+        assert_eq!(told(Duration::from_millis(1500)), "no answer from the sealer in 1s 500ms");
+        let ends = std::thread::spawn(move || {
+            // The one that gave up, and the next.
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().unwrap();
+                frame::read(&mut stream).unwrap();
+            }
+        });
+        assert_eq!(told(Duration::from_secs(20)), "the sealer ended before it answered");
+        ends.join().unwrap();
+    }
+
+    #[test]
     fn a_sealer_that_takes_nobody_is_waited_for_only_so_long() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
@@ -266,7 +313,8 @@ mod tests {
         let begun = Instant::now();
         let key = TokenKey::new("a", None).unwrap();
         let refused = sealer.shared_key(key, false, within);
-        assert!(matches!(refused, Err(SealerError::Unreachable { .. })));
+        let Err(SealerError::Unreachable { source, .. }) = refused else { panic!("it answered") };
+        assert_eq!(source.to_string(), "no answer from the sealer in 200ms");
         assert!((within..Duration::from_secs(5)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     }
 }

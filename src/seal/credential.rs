@@ -127,7 +127,7 @@ fn read_head(r: &mut Reader<'_>) -> Result<(RootId, Label), WireError> {
     }
     let root = RootId::from_bytes(r.array("root id")?);
     let name = r.text16("name")?.parse().map_err(|_| WireError::BadValue("name"))?;
-    Ok((root, Label { name, sealed: r.u64("sealed")? }))
+    Ok((root, Label { name, sealed: r.time("sealed")? }))
 }
 
 fn head(label: &Label, root: &RootId) -> Vec<u8> {

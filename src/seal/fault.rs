@@ -97,14 +97,14 @@ fault_codes! {
     SoftwareTpm = 12, "E-SWTPM", Misconfigured,
         "this is a software TPM, and it was not allowed",
         "a software TPM protects nothing: use the machine's own, or set allow_software_tpm = true under [seal.tpm2] for a test";
-    /// The Name at the pinned handle is not the pinned one.
+    /// The Name at the pinned handle is not the pinned one, and the template in the seal does not make that key either.
     SrkChanged = 13, "E-SRK-CHANGED", Denied,
         "the storage root key is not the one that the node root was sealed under",
-        "if the board was replaced or the TPM cleared, `nodeseal recover`; if not, something sits between CPU and TPM: investigate before you go on; nothing was changed";
+        "if the board was replaced or the TPM cleared, `nodeseal recover`; if you have changed parent_handle yourself, `nodeseal reseal --new-parent`; if neither, something sits between CPU and TPM: investigate before you go on; nothing was changed";
     /// No key at the handle (0x18B) and no transient one of the pinned Name.
     SrkMissing = 14, "E-SRK-MISSING", Denied,
         "the storage root key is gone and the TPM no longer makes the same one: it was cleared, or is another TPM",
-        "put the disk back to the TPM that sealed it; a cleared TPM cannot open that any more: `nodeseal recover` rebuilds the keys from the recovery file; a nodeseald that still runs goes on with the keys in its memory; nothing was changed";
+        "same board: its TPM was cleared, and `nodeseal recover` rebuilds the keys from the recovery file; another board: put the disk back to the TPM that sealed it, or recover; a nodeseald that still runs has the keys in its memory: leave it running until that file is proved (`nodeseal recover --verify`), or give the keys to another node (`nodeseal bundle make`); nothing was changed";
     /// The key at the handle cannot be a storage parent.
     SrkUnfit = 15, "E-SRK-UNFIT", Misconfigured,
         "what sits at the storage root key's handle is not a storage key that we can use",
@@ -133,10 +133,11 @@ fault_codes! {
     Forged = 21, "E-TPM-FORGED", Denied,
         "an answer that should be the TPM's is not authentic",
         "power the machine off and on once; if it comes again, something sits between CPU and TPM: investigate before you go on; nothing was changed";
-    /// CKR_PIN_INCORRECT, PIN_LOCKED, PIN_EXPIRED, PIN_INVALID, PIN_LEN_RANGE; or one try is left, which is not ours to spend.
+    /// CKR_PIN_INCORRECT, PIN_LOCKED, PIN_EXPIRED, PIN_INVALID, PIN_LEN_RANGE; any other answer of C_Login that may have been counted as
+    /// a wrong PIN; or one try is left, which is not ours to spend.
     HsmPin = 22, "E-HSM-PIN", Denied,
-        "the token refused our PIN, or would lock at the next wrong one",
-        "put the right PIN into the file that pin_file names, prove it with another program, and restart nodeseal-sealer; a wrong PIN is never tried again, and the SO can unlock a locked token";
+        "the file with the PIN cannot be used, or the token refused the PIN or would lock at the next wrong one",
+        "if the detail is of the file, let the user of nodeseal-sealer alone read it: it is tried again; else put the right PIN into the file that pin_file names, prove it with another program, and restart nodeseal-sealer; a wrong PIN is never tried again, one of which the token did not say whether it counted it once more after two minutes; the SO can unlock a locked token";
     /// CKR_DEVICE_*, TOKEN_NOT_PRESENT, SESSION_HANDLE_INVALID after the module was opened anew; no token of that label.
     HsmGone = 23, "E-HSM-GONE", Unavailable,
         "the token is away or does not answer",
@@ -176,11 +177,19 @@ fault_codes! {
     /// TPM_RC_NV_SPACE (0x14B); an index outside of the owner's range; at ours, other attributes or another authValue (0x9A2).
     CounterSpace = 32, "E-NV-SPACE", Misconfigured,
         "the TPM has no place for the counter, or what is at its index is not ours",
-        "choose another counter_index under [seal.tpm2], or let the owner remove what is not needed (`tpm2_getcap handles-nv-index`, `tpm2_nvundefine`)";
+        "choose another counter_index under [seal.tpm2], or let the owner remove what is not needed (`tpm2_getcap handles-nv-index`, `tpm2_nvundefine`); a counter that an earlier installation of this very node left gives way to `nodeseal init --replace-counter`";
     /// Its bytes do not parse; it names another storage root key; TPM_RC_INTEGRITY and its like at TPM2_Import; another authValue.
     ForeignBundle = 33, "E-BUNDLE-FOREIGN", Denied,
         "the bundle was not made for this TPM and this request, or is damaged",
         "make a request on this very node (`nodeseal bundle request`) and a bundle from it; nothing was changed";
+    /// TPM_RC_HIERARCHY (0x85, 0x185): shEnable is clear.
+    HierarchyOff = 34, "E-TPM-HIERARCHY", Unavailable,
+        "the TPM's storage hierarchy, in which our keys are, is switched off",
+        "power the machine off and on, since whatever switched it off did so for one boot; if it comes again, switch it on in the firmware's setup (\"Storage Hierarchy\"; beside it \"TPM State\" and a pending clear); nothing was changed";
+    /// The sealer's own bound passed during one question.
+    Stuck = 35, "E-DEVICE-STUCK", Unavailable,
+        "the device did not answer in time, and the sealer has ended, since a call into it cannot be taken back",
+        "the supervisor starts the sealer anew, and this is tried again; if it comes again, see whether the device works for others (`tpm2_getcap properties-fixed`, `pkcs11-tool --module MODULE -L`), and power it off and on";
 }
 
 /// A fault with what was seen. The detail never holds secret bytes.

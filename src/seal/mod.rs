@@ -13,3 +13,4 @@ pub mod protocol;
 pub mod root;
 pub mod starter;
 pub mod token_key;
+pub mod tpm_head;

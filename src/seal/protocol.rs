@@ -3,8 +3,12 @@
 //! Hand-written bytes and not protobuf: generated messages derive `Debug` and `Clone` and are not wiped, and these carry keys.
 //! One request, one answer; a frame is a u32 length and at most [`FRAME_MAX_BYTES`].
 
+mod fields;
+
+use self::fields::{backend, blob, flag, key, object, pin, reader, write_pin};
 use super::fault::{Fault, FaultCode};
 use super::token_key::TokenKey;
+use super::tpm_head::TpmHead;
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{Backend, Key, SealPolicy, SealTo, Secret};
 
@@ -12,7 +16,7 @@ use crate::types::{Backend, Key, SealPolicy, SealTo, Secret};
 pub const FRAME_MAX_BYTES: usize = 16 * 1024;
 
 /// Version of the protocol, the first byte of every message.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// The authorisation value that opens a sealed object (TPM 2.0 Part 1 §19.6.4.2), derived from the host secret.
 pub struct Auth(Key);
@@ -48,6 +52,15 @@ impl DeviceBlob {
             Self::TPM2_MAGIC => Some(Backend::Tpm2),
             Self::PKCS11_MAGIC => Some(Backend::Pkcs11),
             _ => None,
+        }
+    }
+
+    /// What it was sealed to beside the device; `None` if it does not parse. A claim of the file until the device has opened it: a
+    /// TPM then has proved it, since the policy is part of the object that it opens.
+    pub fn policy(&self) -> Option<SealPolicy> {
+        match self.backend()? {
+            Backend::Tpm2 => TpmHead::read(&self.0).ok().map(|(head, _)| head.policy),
+            Backend::Pkcs11 => Some(SealPolicy::None),
         }
     }
 
@@ -93,6 +106,8 @@ pub enum Request {
         index: u32,
         /// Needed to use it.
         auth: Auth,
+        /// See [`Request::Seal`].
+        pin: Option<DeviceBlob>,
     },
     /// [`crate::seal::protocol::DeviceInfo`].
     Describe(Backend),
@@ -102,9 +117,14 @@ pub enum Request {
         auth: Auth,
         /// Encoded duplicate (docs/formats.md, "Duplicate").
         duplicate: Vec<u8>,
+        /// See [`Request::Seal`].
+        pin: Option<DeviceBlob>,
     },
     /// The storage root key that others can make something for: TPMT_PUBLIC, TPM 2.0 Part 2 §12.2.4.
-    Parent,
+    Parent {
+        /// See [`Request::Seal`].
+        pin: Option<DeviceBlob>,
+    },
     /// Seal these bytes.
     Seal {
         /// By which device, and what else they are bound to.
@@ -113,6 +133,9 @@ pub enum Request {
         auth: Auth,
         /// The bytes.
         secret: Key,
+        /// A seal whose storage root key is the one that is expected now: nothing secret is encrypted to another one. Absent where
+        /// nothing was sealed yet, or the key is to change; that of another device is none.
+        pin: Option<DeviceBlob>,
     },
     /// Look for a key in the token that machines share, and try it.
     SharedKey {
@@ -152,14 +175,18 @@ pub enum Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CounterStep {
-    /// Define it, in place of an older one of ours, and count once.
+    /// Define it, in place of an older one that our authValue opens, and count once.
     Make = 1,
     /// Read it.
     Read = 2,
     /// Count once.
     Advance = 3,
-    /// Undefine it; one that is gone is fine.
+    /// Undefine it, if our authValue opens it; one that is gone is fine.
     Remove = 4,
+    /// As [`CounterStep::Make`], also in place of one like ours whose authValue is lost with its node root.
+    Replace = 5,
+    /// Undefine one like ours, whoever's authValue opens it: it is on record as one that this node has left.
+    Discard = 6,
 }
 
 /// What the sealer answers.
@@ -209,29 +236,48 @@ const WRAPPED: u8 = 0x87;
 const OBJECT_MAX_BYTES: usize = 2048;
 
 impl Request {
+    /// One word for the log.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Counter { .. } => "count",
+            Self::Describe(_) => "describe",
+            Self::Import { .. } => "import",
+            Self::Parent { .. } => "parent",
+            Self::Seal { .. } => "seal",
+            Self::SharedKey { .. } => "find a shared key",
+            Self::Unseal { .. } => "unseal",
+            Self::Unwrap { .. } => "unwrap",
+            Self::Wrap { .. } => "wrap",
+        }
+    }
+
     /// The message, which holds secrets.
     pub fn encode(&self) -> Secret {
         let mut w = Writer::new();
         w.u8(VERSION);
         match self {
-            Self::Counter { step, index, auth } => {
+            Self::Counter { step, index, auth, pin } => {
                 w.u8(COUNTER).u8(*step as u8).u32(*index).raw(auth.expose());
+                write_pin(&mut w, pin.as_ref());
             }
             Self::Describe(backend) => {
                 w.u8(DESCRIBE).u8(*backend as u8);
             }
-            Self::Import { auth, duplicate } => {
+            Self::Import { auth, duplicate, pin } => {
                 w.u8(IMPORT).raw(auth.expose()).bytes16(duplicate);
+                write_pin(&mut w, pin.as_ref());
             }
-            Self::Parent => {
+            Self::Parent { pin } => {
                 w.u8(PARENT);
+                write_pin(&mut w, pin.as_ref());
             }
-            Self::Seal { to, auth, secret } => {
+            Self::Seal { to, auth, secret, pin } => {
                 w.u8(SEAL).u8(to.backend() as u8);
                 if let SealTo::Tpm2(policy) = to {
                     policy.write(&mut w);
                 }
                 w.raw(auth.expose()).raw(secret.expose());
+                write_pin(&mut w, pin.as_ref());
             }
             Self::SharedKey { key, make } => {
                 w.u8(SHARED_KEY);
@@ -265,19 +311,26 @@ impl Request {
                     2 => CounterStep::Read,
                     3 => CounterStep::Advance,
                     4 => CounterStep::Remove,
+                    5 => CounterStep::Replace,
+                    6 => CounterStep::Discard,
                     _ => return Err(WireError::BadValue("counter step")),
                 };
-                Self::Counter { step, index: r.u32("counter index")?, auth: Auth::new(key(&mut r, "auth")?) }
+                let (index, auth) = (r.u32("counter index")?, Auth::new(key(&mut r, "auth")?));
+                Self::Counter { step, index, auth, pin: pin(&mut r)? }
             }
             DESCRIBE => Self::Describe(backend(&mut r)?),
-            IMPORT => Self::Import { auth: Auth::new(key(&mut r, "auth")?), duplicate: object(&mut r, "duplicate")? },
-            PARENT => Self::Parent,
+            IMPORT => {
+                let (auth, duplicate) = (Auth::new(key(&mut r, "auth")?), object(&mut r, "duplicate")?);
+                Self::Import { auth, duplicate, pin: pin(&mut r)? }
+            }
+            PARENT => Self::Parent { pin: pin(&mut r)? },
             SEAL => {
                 let to = match backend(&mut r)? {
                     Backend::Tpm2 => SealTo::Tpm2(SealPolicy::read(&mut r)?),
                     Backend::Pkcs11 => SealTo::Pkcs11,
                 };
-                Self::Seal { to, auth: Auth::new(key(&mut r, "auth")?), secret: key(&mut r, "secret")? }
+                let (auth, secret) = (Auth::new(key(&mut r, "auth")?), key(&mut r, "secret")?);
+                Self::Seal { to, auth, secret, pin: pin(&mut r)? }
             }
             SHARED_KEY => Self::SharedKey { key: TokenKey::read(&mut r)?, make: flag(&mut r, "make")? },
             UNSEAL => Self::Unseal { auth: Auth::new(key(&mut r, "auth")?), blob: blob(&mut r)? },
@@ -381,52 +434,5 @@ impl Response {
     }
 }
 
-fn reader(bytes: &[u8]) -> Result<Reader<'_>, WireError> {
-    let mut r = Reader::new(bytes);
-    match r.u8("protocol version")? {
-        VERSION => Ok(r),
-        _ => Err(WireError::BadValue("protocol version")),
-    }
-}
-
-fn key(r: &mut Reader<'_>, field: &'static str) -> Result<Key, WireError> {
-    Key::copy_of(r.take(Key::LEN, field)?).ok_or(WireError::Short(field))
-}
-
-fn blob(r: &mut Reader<'_>) -> Result<DeviceBlob, WireError> {
-    DeviceBlob::new(r.bytes16("blob")?.to_vec()).ok_or(WireError::BadValue("blob"))
-}
-
-fn backend(r: &mut Reader<'_>) -> Result<Backend, WireError> {
-    Backend::from_number(r.u8("backend")?).ok_or(WireError::BadValue("backend"))
-}
-
-fn object(r: &mut Reader<'_>, field: &'static str) -> Result<Vec<u8>, WireError> {
-    let bytes = r.bytes16(field)?;
-    if (1..=OBJECT_MAX_BYTES).contains(&bytes.len()) { Ok(bytes.to_vec()) } else { Err(WireError::BadValue(field)) }
-}
-
-fn flag(r: &mut Reader<'_>, field: &'static str) -> Result<bool, WireError> {
-    match r.u8(field)? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(WireError::BadValue(field)),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fault_with_a_longer_detail_than_we_write_is_refused_and_not_cut() {
-        let answer = |len: usize| {
-            let detail = vec![b'x'; len];
-            Writer::new().u8(VERSION).u8(FAULT).u8(FaultCode::Internal as u8).bytes16(&detail).finish()
-        };
-        let longest = answer(Fault::DETAIL_MAX_BYTES);
-        assert!(Response::decode(&longest).unwrap().encode().same_as(&longest));
-        let longer = Response::decode(&answer(Fault::DETAIL_MAX_BYTES + 1));
-        assert_eq!(longer.err(), Some(WireError::BadValue("fault detail")));
-    }
-}
+mod tests;

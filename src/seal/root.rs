@@ -4,7 +4,7 @@
 //! what the device sealed; `node/root.seal` holds the root id and the device's blob (docs/formats.md, "Node root").
 
 use hkdf::Hkdf;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::client::{SealerClient, SealerError};
@@ -23,7 +23,7 @@ const ALGORITHM: u8 = 1;
 
 /// Keys of the node, for as long as one operation takes.
 pub struct NodeRoot {
-    id: RootId,
+    sealed: SealedRoot,
     /// Boxed, so that a move leaves none of it behind.
     hkdf: Box<Hkdf<Sha256>>,
 }
@@ -92,16 +92,16 @@ impl RootError {
 
 impl NodeRoot {
     /// Makes a new root, seals it and writes both halves. For a node that is set up; the caller has made sure that nothing is lost.
-    pub fn create<D: Disk>(dir: &StateDir<D>, sealer: &SealerClient, to: SealTo) -> Result<Self, RootError> {
-        let host = HostSecret::random().map_err(RootError::Random)?;
-        let id = RootId::from_bytes(random::array().map_err(RootError::Random)?);
-        let device_secret = Key::random().map_err(RootError::Random)?;
-        let root = Self::derive(id, &device_secret, &host);
-        host.save(dir).map_err(RootError::Store)?;
-        let blob = sealer.seal(device_secret, host.auth(&id), to).map_err(RootError::Sealer)?;
-        let sealed = SealedRoot { id, generation: 1, policy: to.policy(), blob };
-        sealed.save(dir)?;
-        Ok(root)
+    /// `pin` is a seal under the storage root key that is expected; a first setup has none.
+    pub fn create<D: Disk>(
+        dir: &StateDir<D>,
+        sealer: &SealerClient,
+        to: SealTo,
+        pin: Option<&DeviceBlob>,
+    ) -> Result<Self, RootError> {
+        let fresh = FreshRoot::make(sealer, to, pin)?;
+        fresh.save(dir)?;
+        Ok(fresh.root)
     }
 
     /// Opens the root with the device, and names the files whose newest generation was damaged.
@@ -112,8 +112,13 @@ impl NodeRoot {
     }
 
     /// Seals the same root anew, by any device, and replaces the file.
-    pub fn reseal<D: Disk>(dir: &StateDir<D>, sealer: &SealerClient, to: SealTo) -> Result<SealedRoot, RootError> {
-        let sealed = Question::load(dir)?.reseal(sealer, to)?;
+    pub fn reseal<D: Disk>(
+        dir: &StateDir<D>,
+        sealer: &SealerClient,
+        to: SealTo,
+        parent: Parent,
+    ) -> Result<SealedRoot, RootError> {
+        let sealed = Question::load(dir)?.reseal(sealer, to, parent)?;
         sealed.save(dir)?;
         Ok(sealed)
     }
@@ -125,7 +130,12 @@ impl NodeRoot {
 
     /// Which root this is.
     pub fn id(&self) -> RootId {
-        self.id
+        self.sealed.id
+    }
+
+    /// The seal that it was opened from.
+    pub fn sealed(&self) -> &SealedRoot {
+        &self.sealed
     }
 
     /// Encrypts local KEKs on disk.
@@ -143,22 +153,68 @@ impl NodeRoot {
         self.purpose(b"nodeseal counter auth v1\0", cluster)
     }
 
+    /// Signs the recovery file.
+    pub fn recovery_signing_seed(&self, cluster: &ClusterId) -> Key {
+        self.purpose(b"nodeseal recovery signing v1\0", cluster)
+    }
+
+    /// What this node's identity follows from, for the other nodes of the cluster.
+    pub fn member_seed(&self, cluster: &ClusterId) -> Key {
+        self.purpose(b"nodeseal member v1\0", cluster)
+    }
+
     /// Authenticates the state file.
     pub fn state_mac_key(&self, cluster: &ClusterId) -> Key {
         self.purpose(b"nodeseal state mac v1\0", cluster)
-    }
-
-    fn derive(id: RootId, device_secret: &Key, host: &HostSecret) -> Self {
-        let mut ikm = Zeroizing::new([0; 2 * Key::LEN]);
-        ikm[..Key::LEN].copy_from_slice(device_secret.expose());
-        ikm[Key::LEN..].copy_from_slice(host.expose());
-        Self { id, hkdf: Box::new(Hkdf::new(Some(id.as_bytes()), &*ikm)) }
     }
 
     fn purpose(&self, label: &[u8], cluster: &ClusterId) -> Key {
         let info = [label, cluster.as_str().as_bytes()].concat();
         host_secret::expand(&self.hkdf, &info)
     }
+}
+
+fn derive(id: &RootId, device_secret: &Key, host: &HostSecret) -> Box<Hkdf<Sha256>> {
+    let mut ikm = Zeroizing::new([0; 2 * Key::LEN]);
+    ikm[..Key::LEN].copy_from_slice(device_secret.expose());
+    ikm[Key::LEN..].copy_from_slice(host.expose());
+    Box::new(Hkdf::new(Some(id.as_bytes()), &*ikm))
+}
+
+/// A root that the device has sealed, and that is not on disk yet.
+pub struct FreshRoot {
+    /// Opened.
+    pub root: NodeRoot,
+    host: HostSecret,
+}
+
+impl FreshRoot {
+    /// Both halves are drawn, and the device's is sealed. `pin` is a seal under the storage root key that is expected. Blocks for as
+    /// long as the device takes, and writes nothing.
+    pub fn make(sealer: &SealerClient, to: SealTo, pin: Option<&DeviceBlob>) -> Result<Self, RootError> {
+        let host = HostSecret::random().map_err(RootError::Random)?;
+        let id = RootId::from_bytes(random::array().map_err(RootError::Random)?);
+        let device_secret = Key::random().map_err(RootError::Random)?;
+        let hkdf = derive(&id, &device_secret, &host);
+        let blob = sealer.seal(device_secret, host.auth(&id), to, pin).map_err(RootError::Sealer)?;
+        let sealed = SealedRoot { id, generation: 1, policy: to.policy(), blob };
+        Ok(Self { root: NodeRoot { sealed, hkdf }, host })
+    }
+
+    /// Writes both halves into a folder where nothing counts yet.
+    pub fn save<D: Disk>(&self, dir: &StateDir<D>) -> Result<(), RootError> {
+        self.host.save(dir).map_err(RootError::Store)?;
+        self.root.sealed.save(dir)
+    }
+}
+
+/// Which storage root key a new seal may be under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parent {
+    /// That of the seal before, where both are of a TPM: another one is refused before it is given anything.
+    Same,
+    /// Whichever the TPM has: the operator says that it is to change.
+    New,
 }
 
 /// Everything that a question to the device needs, read from disk. Can be asked on any thread: a device takes its time.
@@ -181,17 +237,27 @@ impl Question {
 
     /// The root. Blocks for as long as the device takes.
     pub fn open(self, sealer: &SealerClient) -> Result<NodeRoot, RootError> {
-        let Self { host, sealed: SealedRoot { id, blob, .. }, .. } = self;
-        let secret = sealer.unseal(blob, host.auth(&id)).map_err(RootError::Sealer)?;
-        Ok(NodeRoot::derive(id, &secret, &host))
+        let Self { host, sealed, .. } = self;
+        let secret = sealer.unseal(sealed.blob.clone(), host.auth(&sealed.id)).map_err(RootError::Sealer)?;
+        let hkdf = derive(&sealed.id, &secret, &host);
+        Ok(NodeRoot { sealed, hkdf })
+    }
+
+    /// The seal that is asked about, which pins what else is asked of the device.
+    pub fn blob(&self) -> &DeviceBlob {
+        &self.sealed.blob
     }
 
     /// A new seal of the same root, opened once for proof and not yet saved. Blocks for as long as the device takes.
-    pub fn reseal(self, sealer: &SealerClient, to: SealTo) -> Result<SealedRoot, RootError> {
+    pub fn reseal(self, sealer: &SealerClient, to: SealTo, parent: Parent) -> Result<SealedRoot, RootError> {
         let Self { host, sealed: old, .. } = self;
-        let secret = sealer.unseal(old.blob, host.auth(&old.id)).map_err(RootError::Sealer)?;
+        let secret = sealer.unseal(old.blob.clone(), host.auth(&old.id)).map_err(RootError::Sealer)?;
         let copy = Zeroizing::new(*secret.expose());
-        let blob = sealer.seal(secret, host.auth(&old.id), to).map_err(RootError::Sealer)?;
+        let pin = match parent {
+            Parent::Same => Some(&old.blob),
+            Parent::New => None,
+        };
+        let blob = sealer.seal(secret, host.auth(&old.id), to, pin).map_err(RootError::Sealer)?;
         let back = sealer.unseal(blob.clone(), host.auth(&old.id)).map_err(RootError::Sealer)?;
         if back.expose() != &*copy {
             return Err(RootError::Verify);
@@ -204,6 +270,11 @@ impl SealedRoot {
     /// The kind of device that sealed it, if it is one of ours.
     pub fn backend(&self) -> Option<Backend> {
         self.blob.backend()
+    }
+
+    /// SHA-256 of the device's bytes: tells this seal from every other of the same root.
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.blob.as_bytes()).into()
     }
 
     /// Reads `node/root.seal`.
@@ -276,14 +347,19 @@ mod tests {
         let key = |byte| Key::copy_of(&[byte; 32]).unwrap();
         let (a, b): (ClusterId, ClusterId) = ("a".parse().unwrap(), "b".parse().unwrap());
         let (one, two) = (RootId::from_bytes([1; 16]), RootId::from_bytes([2; 16]));
-        let base = NodeRoot::derive(one, &key(1), &host(2));
+        let root = |id, device: &Key, host: &HostSecret| {
+            let blob = DeviceBlob::new(vec![9]).unwrap();
+            let sealed = SealedRoot { id, generation: 1, policy: SealPolicy::None, blob };
+            NodeRoot { hkdf: derive(&id, device, host), sealed }
+        };
+        let base = root(one, &key(1), &host(2));
         let keys = [
             base.kek_wrapping_key(&a),
             base.kek_wrapping_key(&b),
             base.state_mac_key(&a),
-            NodeRoot::derive(two, &key(1), &host(2)).kek_wrapping_key(&a),
-            NodeRoot::derive(one, &key(3), &host(2)).kek_wrapping_key(&a),
-            NodeRoot::derive(one, &key(1), &host(3)).kek_wrapping_key(&a),
+            root(two, &key(1), &host(2)).kek_wrapping_key(&a),
+            root(one, &key(3), &host(2)).kek_wrapping_key(&a),
+            root(one, &key(1), &host(3)).kek_wrapping_key(&a),
         ];
         for (i, left) in keys.iter().enumerate() {
             for right in &keys[i + 1..] {

@@ -24,12 +24,16 @@ impl Devices {
 
     fn try_answer(&mut self, request: Request) -> Result<Response, Fault> {
         match request {
-            Request::Counter { step, index, auth } => self.counters()?.count(step, index, &auth).map(Response::Counted),
+            Request::Counter { step, index, auth, pin } => {
+                self.counters()?.count(step, index, &auth, pin.as_ref()).map(Response::Counted)
+            }
             Request::Describe(backend) => self.engine(backend)?.describe().map(Response::Described),
-            Request::Import { auth, duplicate } => self.importer()?.import(&duplicate, &auth).map(Response::Unsealed),
-            Request::Parent => self.importer()?.parent().map(Response::Parent),
-            Request::Seal { to, auth, secret } => {
-                self.engine(to.backend())?.seal(&secret, &auth, &to.policy()).map(Response::Sealed)
+            Request::Import { auth, duplicate, pin } => {
+                self.importer()?.import(&duplicate, &auth, pin.as_ref()).map(Response::Unsealed)
+            }
+            Request::Parent { pin } => self.importer()?.parent(pin.as_ref()).map(Response::Parent),
+            Request::Seal { to, auth, secret, pin } => {
+                self.engine(to.backend())?.seal(&secret, &auth, &to.policy(), pin.as_ref()).map(Response::Sealed)
             }
             Request::SharedKey { key, make } => self.shared()?.find(&key, make).map(Response::SharedKey),
             Request::Unseal { auth, blob } => self.engine(maker(&blob)?)?.unseal(&blob, &auth).map(Response::Unsealed),

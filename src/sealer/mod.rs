@@ -10,6 +10,7 @@ pub mod server;
 pub mod settings;
 #[cfg(feature = "tpm2")]
 pub mod tpm2;
+pub mod watch;
 
 pub use devices::Devices;
 
@@ -22,8 +23,15 @@ use crate::types::{Key, SealPolicy};
 ///
 /// Synchronous and `&mut`: one thread owns one device and does one thing at a time.
 pub trait Sealer {
-    /// Seals, opens again what came out, compares, and only then answers. The blob is useless on any other machine.
-    fn seal(&mut self, secret: &Key, auth: &Auth, policy: &SealPolicy) -> Result<DeviceBlob, Fault>;
+    /// Seals, opens again what came out, compares, and only then answers. The blob is useless on any other machine. With a pin, only
+    /// under the key that this one was sealed under, where that can be another one than the device's own.
+    fn seal(
+        &mut self,
+        secret: &Key,
+        auth: &Auth,
+        policy: &SealPolicy,
+        pin: Option<&DeviceBlob>,
+    ) -> Result<DeviceBlob, Fault>;
 
     /// The bytes that were sealed, if device, policy and `auth` are the same as then. A failure changes nothing.
     fn unseal(&mut self, blob: &DeviceBlob, auth: &Auth) -> Result<Key, Fault>;
@@ -61,15 +69,17 @@ pub trait SharedKeys {
 
 /// Counters that nothing can set back: not a restored disk, and not their own removal.
 pub trait Counters {
-    /// One step, and the value after it.
-    fn count(&mut self, step: CounterStep, index: u32, auth: &Auth) -> Result<u64, Fault>;
+    /// One step, and the value after it. The pin is a seal under the key that hides the authValue on its way.
+    fn count(&mut self, step: CounterStep, index: u32, auth: &Auth, pin: Option<&DeviceBlob>) -> Result<u64, Fault>;
 }
 
 /// Takes in what another machine made for this device alone.
 pub trait Importer {
-    /// The key to make it for: TPMT_PUBLIC (TPM 2.0 Part 2 §12.2.4) of the storage root key.
-    fn parent(&mut self) -> Result<Vec<u8>, Fault>;
+    /// The key to make it for: TPMT_PUBLIC (TPM 2.0 Part 2 §12.2.4) of the storage root key. With a pin, of the one that this was
+    /// sealed under.
+    fn parent(&mut self, pin: Option<&DeviceBlob>) -> Result<Vec<u8>, Fault>;
 
-    /// Opens it. Leaves nothing in the device. The argument is an encoded duplicate (docs/formats.md, "Duplicate").
-    fn import(&mut self, duplicate: &[u8], auth: &Auth) -> Result<Key, Fault>;
+    /// Opens it. Leaves nothing in the device. The argument is an encoded duplicate (docs/formats.md, "Duplicate"); the pin as in
+    /// [`Importer::parent`].
+    fn import(&mut self, duplicate: &[u8], auth: &Auth, pin: Option<&DeviceBlob>) -> Result<Key, Fault>;
 }

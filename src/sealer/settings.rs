@@ -106,6 +106,8 @@ pub struct Pkcs11Settings {
     pub key_id: Option<Vec<u8>>,
     /// Makes the wrapping key when there is none of that label.
     pub make_key: bool,
+    /// Also a key of which the token does not tell whether it can be read out.
+    pub trust_key: bool,
     /// The one to use; absent: the first that passes its trial.
     pub mechanism: Option<Pkcs11Mechanism>,
     /// Files, folders and devices that the module works with.

@@ -40,13 +40,17 @@ pub enum Kind {
     Credential = 8,
     /// `keyring/*.wraps`
     Wraps = 9,
+    /// `current`
+    Current = 11,
+    /// `members/*.member`
+    Member = 12,
 }
 
 impl Kind {
     /// The version that we write, and the newest that we read.
     const fn version(self) -> u8 {
         match self {
-            Self::State => 3,
+            Self::State => 4,
             Self::HostSecret
             | Self::NodeRoot
             | Self::LocalKek
@@ -54,7 +58,9 @@ impl Kind {
             | Self::Recovery
             | Self::BundleRequest
             | Self::Credential
-            | Self::Wraps => 1,
+            | Self::Wraps
+            | Self::Current
+            | Self::Member => 1,
         }
     }
 }
@@ -67,6 +73,11 @@ pub fn wrap(kind: Kind, payload: &[u8]) -> Vec<u8> {
     writer.raw(MAGIC).u8(kind as u8).u8(kind.version()).u8(SHA256).u32(len).raw(payload);
     let digest = Sha256::digest(writer.as_bytes());
     writer.raw(&digest).finish()
+}
+
+/// Whether it says that it is a file of this kind. The rest of it may be anything.
+pub fn claims(kind: Kind, bytes: &[u8]) -> bool {
+    bytes.strip_prefix(MAGIC).is_some_and(|rest| rest.first() == Some(&(kind as u8)))
 }
 
 /// Version and payload, if the bytes are a whole file of this kind in a version that we read.
@@ -113,8 +124,10 @@ mod tests {
             "4e4f44455345414c040201000000036162639c0a68f054e49f5a74cea96ee93af6d8362c50ad07f0a608ee076a2637b56fb3";
         let three =
             "4e4f44455345414c040301000000036162634542cc5c4889eb08860aee92c66de48be12f22c4680f4a43c3915b2d99640b52";
-        assert_eq!(hex::encode(wrap(Kind::State, b"abc")), three);
-        for (version, bytes) in [(1, one), (2, two), (3, three)] {
+        let four =
+            "4e4f44455345414c04040100000003616263c49b0ecf4ca495275572a9711b2bc1f626a2bdc1a64fed5ec8cf3dda6f021574";
+        assert_eq!(hex::encode(wrap(Kind::State, b"abc")), four);
+        for (version, bytes) in [(1, one), (2, two), (3, three), (4, four)] {
             assert_eq!(unwrap(Kind::State, &hex::decode(bytes).unwrap()), Ok((version, &b"abc"[..])));
         }
     }
@@ -135,11 +148,11 @@ mod tests {
     #[test]
     fn a_newer_version_is_told_apart_from_damage() {
         let mut bytes = wrap(Kind::State, b"abc");
-        bytes[9] = 4;
+        bytes[9] = 5;
         let body = bytes.len() - DIGEST_BYTES;
         let digest = Sha256::digest(&bytes[..body]);
         bytes[body..].copy_from_slice(&digest);
-        assert_eq!(unwrap(Kind::State, &bytes), Err(Damage::Newer(4)));
+        assert_eq!(unwrap(Kind::State, &bytes), Err(Damage::Newer(5)));
         bytes[9] = 0;
         let digest = Sha256::digest(&bytes[..body]);
         bytes[body..].copy_from_slice(&digest);

@@ -7,6 +7,8 @@ use std::io;
 use std::path::Path;
 
 use super::disk::{Disk, RealDisk};
+use super::error::Exposure;
+use crate::types::Owner;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -19,12 +21,24 @@ impl Disk for OnlyLook {
         Ok(Some(()))
     }
 
-    fn exposure(&self, path: &Path) -> io::Result<Option<&'static str>> {
+    fn exposure(&self, path: &Path) -> io::Result<Option<Exposure>> {
         RealDisk.exposure(path)
+    }
+
+    fn owner(&self, path: &Path) -> Owner {
+        RealDisk.owner(path)
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         RealDisk.exists(path)
+    }
+
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        RealDisk.size(path)
+    }
+
+    fn is_one_file(&self, a: &Path, b: &Path) -> io::Result<bool> {
+        RealDisk.is_one_file(a, b)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -56,6 +70,10 @@ impl Disk for OnlyLook {
     }
 
     fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        refuse()
+    }
+
+    fn remove_dir(&self, _: &Path) -> io::Result<()> {
         refuse()
     }
 

@@ -1,8 +1,8 @@
 //! The state directory: a few small files that are replaced whole, and never lost.
 //!
 //! Every file is wrapped by [`container`] (magic, kind, version, digest), written by the steps of [`StateDir::replace`], and kept
-//! with its previous generation beside it as `NAME.prev`. [`StateDir::load`] answers with the newest generation that is whole and
-//! that its reader accepts, and says when that was not the newest.
+//! with its previous generation beside it as `NAME.prev`. How the two are read, and made whole again, is in `reading`; how a full
+//! disk is got over, in `spare`.
 //!
 //! Refuses directories that others can write to, symbolic links, and a second owner at the same time.
 
@@ -10,38 +10,37 @@ pub mod container;
 mod disk;
 mod error;
 mod look;
+mod reading;
 #[cfg(test)]
 pub(crate) mod sim;
+mod spare;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
 
 pub use container::Kind;
 pub use disk::{Disk, RealDisk};
-pub use error::{Damage, StoreError};
+pub use error::{Damage, Exposure, StoreError};
 pub use look::OnlyLook;
+#[cfg(test)]
+use reading::READ_TRIES;
+pub use reading::{Examined, Generation, LoadError, Loaded, Pair, Repaired};
+pub use spare::room_for;
 
-/// An open state directory with exclusive use of it for as long as this lives.
+/// An open state directory with exclusive use of it for as long as this, or a view of it, lives.
 pub struct StateDir<D: Disk = RealDisk> {
+    /// The state directory, also where `root` is one of its folders: whom it belongs to is whom all in it should belong to.
+    top: PathBuf,
     root: PathBuf,
     disk: D,
-    _lock: D::Lock,
-}
-
-/// Which generation was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Generation {
-    /// The one that was written last.
-    Newest,
-    /// The one before, since the newest is damaged or gone.
-    Previous,
-}
-
-/// A file's content, and where it came from.
-pub struct Loaded<T> {
-    /// What the reader made of it.
-    pub value: T,
-    /// See [`Generation`].
-    pub generation: Generation,
+    /// Newest generations that their readers have refused: whole to look at, and never to become the previous ones.
+    refused: RefCell<BTreeSet<PathBuf>>,
+    lock: Arc<D::Lock>,
 }
 
 impl StateDir<RealDisk> {
@@ -65,8 +64,11 @@ impl<D: Disk> StateDir<D> {
             return Err(StoreError::Insecure { path: root.to_owned(), reason });
         }
         let path = root.join(Self::LOCK);
-        match disk.lock(&path).map_err(|source| StoreError::io("lock", &path, source))? {
-            Some(lock) => Ok(Self { root: root.to_owned(), disk, _lock: lock }),
+        match disk.lock(&path).map_err(|source| failure(&disk, root, "lock", &path, source))? {
+            Some(lock) => {
+                let (top, root) = (root.to_owned(), root.to_owned());
+                Ok(Self { top, root, disk, refused: RefCell::default(), lock: Arc::new(lock) })
+            }
             None => Err(StoreError::InUse { path: root.to_owned() }),
         }
     }
@@ -84,10 +86,59 @@ impl<D: Disk> StateDir<D> {
         Self::open_on(disk, root)
     }
 
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// The same directory seen from one of its folders, under the same lock. The folder need not exist yet.
+    pub fn inside(&self, folder: &str) -> Self
+    where
+        D: Clone,
+    {
+        Self {
+            top: self.top.clone(),
+            root: self.root.join(folder),
+            disk: self.disk.clone(),
+            refused: RefCell::default(),
+            lock: Arc::clone(&self.lock),
+        }
+    }
+
+    /// The names in a sub-directory, or with "" in the directory itself, sorted; none where it is absent.
+    pub fn names(&self, dir: &str) -> Result<Vec<String>, StoreError> {
+        let path = self.root.join(dir);
+        let mut names = match self.disk.list(&path) {
+            Ok(names) => names,
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(self.failure("list", &path, source)),
+        };
+        names.sort();
+        Ok(names)
+    }
+
+    /// A file that is whole and makes no sense.
+    pub fn damaged(&self, name: &str) -> StoreError {
+        StoreError::Damaged { path: self.root.join(name), damage: Damage::Foreign }
+    }
+
+    /// What was done to the names of a sub-directory outlives a power cut.
+    pub fn sync_dir(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        self.disk.sync_dir(&path).map_err(|source| self.failure("sync", &path, source))
+    }
+
+    /// Removes an empty sub-directory; one that is absent is fine.
+    pub fn remove_dir(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        self.disk.remove_dir(&path).map_err(|source| self.failure("remove", &path, source))?;
+        self.sync_parent(&path)
+    }
+
     /// Makes a sub-directory (0700) if it is absent, safe against a power cut.
     pub fn make_dir(&self, name: &str) -> Result<(), StoreError> {
         let path = self.root.join(name);
-        self.disk.make_dir(&path).map_err(|source| StoreError::io("create", &path, source))?;
+        self.step("create", &path, self.disk.make_dir(&path))?;
         self.sync_parent(&path)
     }
 
@@ -95,7 +146,7 @@ impl<D: Disk> StateDir<D> {
     pub fn exists(&self, name: &str) -> Result<bool, StoreError> {
         let path = self.root.join(name);
         for candidate in [path.clone(), previous(&path)] {
-            if self.disk.exists(&candidate).map_err(|source| StoreError::io("look at", &candidate, source))? {
+            if self.step("look at", &candidate, self.disk.exists(&candidate))? {
                 return Ok(true);
             }
         }
@@ -105,7 +156,7 @@ impl<D: Disk> StateDir<D> {
     /// The names of the files in a sub-directory that end with `suffix`, without it, sorted.
     pub fn list(&self, dir: &str, suffix: &str) -> Result<Vec<String>, StoreError> {
         let path = self.root.join(dir);
-        let names = self.disk.list(&path).map_err(|source| StoreError::io("list", &path, source))?;
+        let names = self.step("list", &path, self.disk.list(&path))?;
         let mut stems: Vec<String> = names
             .iter()
             .filter_map(|name| name.strip_suffix(suffix).or_else(|| name.strip_suffix(&format!("{suffix}.prev"))))
@@ -118,34 +169,54 @@ impl<D: Disk> StateDir<D> {
 
     /// Replaces the file such that at every moment the old or the new content can be read.
     ///
-    /// Steps: write `NAME.new`, fsync it, keep the old one as `NAME.prev`, rename, fsync the directory, read back. A damaged
-    /// current file never becomes the previous generation.
+    /// Steps: write `NAME.new`, fsync it, keep the old one as `NAME.prev`, rename, fsync the directory, read back. A current file
+    /// that is damaged, or that its reader has refused, never becomes the previous generation.
     pub fn replace(&self, name: &str, kind: Kind, payload: &[u8]) -> Result<(), StoreError> {
-        let path = self.root.join(name);
-        let dir = path.parent().unwrap_or(&self.root);
-        let (new, old) = (with_suffix(&path, NEW), with_suffix(&path, OLD));
-        // Wiped, both here and when read back: the host secret and the secret half of a request are stored as they are.
-        let bytes = zeroize::Zeroizing::new(container::wrap(kind, payload));
-        let step = |what: &'static str, at: &Path, result: std::io::Result<()>| {
-            result.map_err(|source| StoreError::io(what, at, source))
-        };
+        self.replace_one(name, kind, payload).map(drop)
+    }
 
-        step("remove", &new, self.disk.remove(&new))?;
-        step("remove", &old, self.disk.remove(&old))?;
-        step("write", &new, self.disk.write_new(&new, &bytes))?;
-        step("sync", &new, self.disk.sync_file(&new))?;
-        if self.read_whole(&path, kind).is_ok() {
-            step("link", &old, self.disk.link(&path, &old))?;
-            step("rename", &old, self.disk.rename(&old, &previous(&path)))?;
+    /// Whether what was there became the previous generation.
+    fn replace_one(&self, name: &str, kind: Kind, payload: &[u8]) -> Result<bool, StoreError> {
+        let path = self.root.join(name);
+        let old = with_suffix(&path, OLD);
+        // Wiped, both here and when read back: the host secret and the secret half of a request are stored as they are.
+        let bytes = Zeroizing::new(container::wrap(kind, payload));
+
+        self.step("remove", &old, self.disk.remove(&old))?;
+        let new = self.write_new(&path, &bytes)?;
+        let is_kept = !self.refused.borrow().contains(&path) && self.is_whole(&path, kind);
+        if is_kept {
+            self.step("link", &old, self.disk.link(&path, &old))?;
+            self.step("rename", &old, self.disk.rename(&old, &previous(&path)))?;
             // When both names are already one file, rename(2) does nothing and leaves the source.
-            step("remove", &old, self.disk.remove(&old))?;
+            self.step("remove", &old, self.disk.remove(&old))?;
         }
-        step("rename", &new, self.disk.rename(&new, &path))?;
-        step("sync", dir, self.disk.sync_dir(dir))?;
-        match self.disk.read(&path).map(zeroize::Zeroizing::new) {
-            Ok(back) if back == bytes => Ok(()),
-            Ok(_) => Err(StoreError::Damaged { path, damage: Damage::ReadBack }),
-            Err(source) => Err(StoreError::io("read back", &path, source)),
+        self.put(&new, &path, &bytes).map(|()| is_kept)
+    }
+
+    /// Writes `NAME.new`, down to the medium. What could not be written whole takes no room.
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> Result<PathBuf, StoreError> {
+        let new = with_suffix(path, NEW);
+        self.step("remove", &new, self.disk.remove(&new))?;
+        let written = self.step("write", &new, self.disk.write_new(&new, bytes));
+        match written.and_then(|()| self.step("sync", &new, self.disk.sync_file(&new))) {
+            Ok(()) => Ok(new),
+            Err(error) => {
+                let _ = self.disk.remove(&new);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives what [`StateDir::write_new`] has written its name, and reads it back.
+    fn put(&self, new: &Path, path: &Path, bytes: &Zeroizing<Vec<u8>>) -> Result<(), StoreError> {
+        self.step("rename", new, self.disk.rename(new, path))?;
+        self.sync_parent(path)?;
+        self.refused.borrow_mut().remove(path);
+        match self.disk.read_back(path).map(Zeroizing::new) {
+            Ok(back) if back == *bytes => Ok(()),
+            Ok(_) => Err(StoreError::Damaged { path: path.to_owned(), damage: Damage::ReadBack }),
+            Err(source) => Err(self.failure("read back", path, source)),
         }
     }
 
@@ -153,28 +224,13 @@ impl<D: Disk> StateDir<D> {
     /// sector, and for those whose older content must not stay on the disk. A stop between the two leaves what `replace` leaves.
     pub fn replace_both(&self, name: &str, kind: Kind, payload: &[u8]) -> Result<(), StoreError> {
         self.replace(name, kind, payload)?;
-        self.replace(name, kind, payload)
-    }
-
-    /// The newest generation that is whole and that `parse` accepts; `parse` is given the version that the file has and its
-    /// content. A version above [`container::Kind`]'s own is refused before.
-    pub fn load<T, E>(
-        &self,
-        name: &str,
-        kind: Kind,
-        parse: impl Fn(u8, &[u8]) -> Result<T, E>,
-    ) -> Result<Loaded<T>, LoadError<E>> {
-        let path = self.root.join(name);
-        let newest = match self.read_and_parse(&path, kind, &parse) {
-            Ok(value) => return Ok(Loaded { value, generation: Generation::Newest }),
-            // A newer program wrote it: falling back would quietly undo what that one did.
-            Err(LoadError::Store(error @ StoreError::Newer { .. })) => return Err(LoadError::Store(error)),
-            Err(error) => error,
-        };
-        match self.read_and_parse(&previous(&path), kind, &parse) {
-            Ok(value) => Ok(Loaded { value, generation: Generation::Previous }),
-            Err(_) => Err(newest),
+        if self.replace_one(name, kind, payload)? {
+            return Ok(());
         }
+        // What was just written could not be read for a moment, and the previous generation is an older one still.
+        let (path, bytes) = (self.root.join(name), Zeroizing::new(container::wrap(kind, payload)));
+        let new = self.write_new(&path, &bytes)?;
+        self.put(&new, &previous(&path), &bytes)
     }
 
     /// Moves both generations into a sub-directory that exists, under the same name. Whoever reads them there reads them as whole
@@ -183,30 +239,67 @@ impl<D: Disk> StateDir<D> {
         let (path, target) = (self.root.join(name), self.root.join(folder).join(name));
         // The previous generation first: what is left behind alone must never be the older one.
         let moves = [(previous(&path), previous(&target)), (path.clone(), target.clone())];
-        let exists = |file: &Path| self.disk.exists(file).map_err(|source| StoreError::io("look at", file, source));
+        let exists = |file: &Path| self.step("look at", file, self.disk.exists(file));
         for (from, to) in &moves {
             if exists(from)? && !exists(to)? {
-                self.disk.link(from, to).map_err(|source| StoreError::io("move", from, source))?;
+                self.step("move", from, self.disk.link(from, to))?;
             }
         }
         // Safe at the new place before it leaves the old one: no file system promises that for a rename between two directories.
         self.sync_parent(&target)?;
         for (from, _) in &moves {
-            self.disk.remove(from).map_err(|source| StoreError::io("move", from, source))?;
+            self.step("move", from, self.disk.remove(from))?;
         }
         self.sync_parent(&path)
     }
 
+    /// Moves both generations from one name to another, which must be free. A stop in between leaves each at one of the two.
+    pub fn move_out(&self, from: &str, to: &str) -> Result<(), StoreError> {
+        let (path, target) = (self.root.join(from), self.root.join(to));
+        let exists = |file: &Path| self.disk.exists(file).map_err(|source| self.failure("look at", file, source));
+        for (from, to) in [(previous(&path), previous(&target)), (path.clone(), target.clone())] {
+            if exists(&from)? && !exists(&to)? {
+                self.disk.link(&from, &to).map_err(|source| self.failure("move", &from, source))?;
+            }
+        }
+        self.sync_parent(&target)?;
+        for from in [previous(&path), path.clone()] {
+            self.disk.remove(&from).map_err(|source| self.failure("move", &from, source))?;
+        }
+        self.sync_parent(&path)
+    }
+
+    /// Gives both generations a second name in a sub-directory that exists. Both names are one file until either is replaced.
+    pub fn link_into(&self, folder: &str, name: &str) -> Result<(), StoreError> {
+        let (path, target) = (self.root.join(name), self.root.join(folder).join(name));
+        for (from, to) in [(previous(&path), previous(&target)), (path.clone(), target.clone())] {
+            let exists = |file: &Path| self.disk.exists(file).map_err(|source| self.failure("look at", file, source));
+            if exists(&from)? {
+                self.disk.remove(&to).map_err(|source| self.failure("link", &to, source))?;
+                self.disk.link(&from, &to).map_err(|source| self.failure("link", &from, source))?;
+            }
+        }
+        self.sync_parent(&target)
+    }
+
     fn sync_parent(&self, path: &Path) -> Result<(), StoreError> {
         let dir = path.parent().unwrap_or(&self.root);
-        self.disk.sync_dir(dir).map_err(|source| StoreError::io("sync", dir, source))
+        self.step("sync", dir, self.disk.sync_dir(dir))
+    }
+
+    fn step<T>(&self, what: &'static str, path: &Path, result: io::Result<T>) -> Result<T, StoreError> {
+        result.map_err(|source| self.failure(what, path, source))
+    }
+
+    fn failure(&self, what: &'static str, path: &Path, source: io::Error) -> StoreError {
+        failure(&self.disk, &self.top, what, path, source)
     }
 
     /// Removes both generations; for keys that the operator destroys. The caller has asked for confirmation.
     pub fn destroy(&self, name: &str) -> Result<(), StoreError> {
         let path = self.root.join(name);
         for file in [previous(&path), with_suffix(&path, NEW), with_suffix(&path, OLD), path.clone()] {
-            self.disk.remove(&file).map_err(|source| StoreError::io("remove", &file, source))?;
+            self.step("remove", &file, self.disk.remove(&file))?;
         }
         self.sync_parent(&path)
     }
@@ -217,49 +310,28 @@ impl<D: Disk> StateDir<D> {
         let names = match self.disk.list(&path) {
             Ok(names) => names,
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(source) => return Err(StoreError::io("list", &path, source)),
+            Err(source) => return Err(self.failure("list", &path, source)),
         };
         let left: Vec<_> = names.iter().filter(|name| name.ends_with(NEW) || name.ends_with(OLD)).collect();
         for name in &left {
             let file = path.join(name);
-            self.disk.remove(&file).map_err(|source| StoreError::io("remove", &file, source))?;
+            self.step("remove", &file, self.disk.remove(&file))?;
         }
         match left.is_empty() {
             true => Ok(()),
-            false => self.disk.sync_dir(&path).map_err(|source| StoreError::io("sync", &path, source)),
-        }
-    }
-
-    fn read_and_parse<T, E>(
-        &self,
-        path: &Path,
-        kind: Kind,
-        parse: impl Fn(u8, &[u8]) -> Result<T, E>,
-    ) -> Result<T, LoadError<E>> {
-        let (version, bytes) = self.read_whole(path, kind).map_err(LoadError::Store)?;
-        parse(version, &bytes).map_err(LoadError::Content)
-    }
-
-    fn read_whole(&self, path: &Path, kind: Kind) -> Result<(u8, zeroize::Zeroizing<Vec<u8>>), StoreError> {
-        let bytes = self.disk.read(path).map_err(|source| StoreError::io("read", path, source))?;
-        let bytes = zeroize::Zeroizing::new(bytes);
-        match container::unwrap(kind, &bytes) {
-            Ok((version, payload)) => Ok((version, zeroize::Zeroizing::new(payload.to_vec()))),
-            Err(Damage::Newer(version)) => Err(StoreError::Newer { path: path.to_owned(), version }),
-            Err(damage) => Err(StoreError::Damaged { path: path.to_owned(), damage }),
+            false => self.step("sync", &path, self.disk.sync_dir(&path)),
         }
     }
 }
 
-/// Why nothing could be loaded: the file itself, or what its reader said of the content.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError<E> {
-    /// The reader refused the content of a whole file.
-    #[error(transparent)]
-    Content(E),
-    /// No whole file.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+/// What the kernel said of something in the directory.
+fn failure<D: Disk>(disk: &D, top: &Path, what: &'static str, path: &Path, source: io::Error) -> StoreError {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            StoreError::Denied { what, path: path.to_owned(), root: top.to_owned(), owner: disk.owner(top), source }
+        }
+        _ => StoreError::io(what, path, source),
+    }
 }
 
 /// Endings of names that are there only while a file is replaced.

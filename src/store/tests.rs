@@ -3,6 +3,8 @@ use std::convert::Infallible;
 use std::io;
 
 use super::*;
+use crate::types::Owner;
+use nix::errno::Errno;
 
 /// Lets the n-th step fail, and every later one too, as after a power cut; counts the steps on the way.
 struct Failing<'a> {
@@ -30,8 +32,17 @@ impl Disk for Failing<'_> {
     fn lock(&self, path: &Path) -> io::Result<Option<Self::Lock>> {
         RealDisk.lock(path)
     }
-    fn exposure(&self, path: &Path) -> io::Result<Option<&'static str>> {
+    fn exposure(&self, path: &Path) -> io::Result<Option<Exposure>> {
         RealDisk.exposure(path)
+    }
+    fn owner(&self, path: &Path) -> Owner {
+        RealDisk.owner(path)
+    }
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        RealDisk.size(path)
+    }
+    fn is_one_file(&self, a: &Path, b: &Path) -> io::Result<bool> {
+        RealDisk.is_one_file(a, b)
     }
     fn exists(&self, path: &Path) -> io::Result<bool> {
         RealDisk.exists(path)
@@ -65,6 +76,9 @@ impl Disk for Failing<'_> {
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.step("remove").and_then(|()| RealDisk.remove(path))
+    }
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.step("remove").and_then(|()| RealDisk.remove_dir(path))
     }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         RealDisk.read(path)
@@ -136,7 +150,9 @@ fn kinds() -> Vec<Kind> {
         Kind::Recovery => Some(Kind::BundleRequest),
         Kind::BundleRequest => Some(Kind::Credential),
         Kind::Credential => Some(Kind::Wraps),
-        Kind::Wraps => None,
+        Kind::Wraps => Some(Kind::Current),
+        Kind::Current => Some(Kind::Member),
+        Kind::Member => None,
     };
     std::iter::successors(Some(Kind::HostSecret), next).collect()
 }
@@ -180,4 +196,58 @@ fn a_second_owner_and_an_open_directory_are_refused() {
     let open =
         tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o750)).tempdir().unwrap();
     assert!(matches!(StateDir::open(open.path()), Err(StoreError::Insecure { .. })));
+}
+
+/// In a mount namespace of this thread alone; only root may.
+pub(super) fn on_tmpfs(options: &str, test: impl FnOnce(&Path)) {
+    use nix::mount::{MsFlags, mount};
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can mount");
+        return;
+    }
+    let (temp, none) = (private_dir(), None::<&str>);
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some("tmpfs"), temp.path(), Some("tmpfs"), MsFlags::empty(), Some(options)).unwrap();
+    test(temp.path());
+    nix::mount::umount2(temp.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+}
+
+#[test]
+fn what_the_kernel_refuses_is_told_with_the_command_that_gives_it_back() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can become another user");
+        return;
+    }
+    let temp = private_dir();
+    std::os::unix::fs::chown(temp.path(), Some(1), Some(1)).unwrap();
+    let error = StateDir::open(temp.path()).err().unwrap();
+    assert!(matches!(error, StoreError::Insecure { reason: Exposure::OfAnother { .. }, .. }), "{error}");
+    assert!(error.to_string().contains("and this runs as root") && error.hint().contains("[sandbox]"), "{error}");
+    let denied = failure(&RealDisk, temp.path(), "read", &temp.path().join("state"), Errno::EACCES.into());
+    let owner = RealDisk.owner(temp.path()).for_chown();
+    assert!(denied.to_string().ends_with(&format!("chown -R {owner} {}", temp.path().display())), "{denied}");
+    assert!(denied.hint().contains("as root") && !denied.is_lost());
+}
+
+#[test]
+fn each_error_of_the_kernel_has_its_own_remedy() {
+    let error = |errno: Errno| StoreError::io("read", Path::new("/state/state"), errno.into());
+    for (errno, word, is_lost) in [
+        (Errno::EIO, "replace the disk", true),
+        (Errno::EUCLEAN, "replace the disk", true),
+        (Errno::ENOENT, "is the file system of state_dir mounted?", true),
+        (Errno::ENOSPC, "make room", false),
+        (Errno::EDQUOT, "make room", false),
+        (Errno::EROFS, "read-only", false),
+        (Errno::EMFILE, "open files", false),
+        (Errno::ENOMEM, "free memory", false),
+        (Errno::ELOOP, "symbolic link", false),
+    ] {
+        let error = error(errno);
+        assert!(error.hint().contains(word), "{errno}: {}", error.hint());
+        assert_eq!(error.is_lost(), is_lost, "{errno}");
+        assert_eq!(error.is_full(), word == "make room", "{errno}");
+        assert_eq!(error.is_read_only(), word == "read-only", "{errno}");
+    }
 }

@@ -14,6 +14,9 @@ pub enum IdError {
     /// A credential's name outside of the allowed form.
     #[error("a credential's name is 1 to {max} characters of a-z, 0-9, '-', '.' and '_', beginning with a letter or digit", max = CredentialName::MAX_BYTES)]
     Credential,
+    /// A node's name outside of the allowed form.
+    #[error("the name of a node is 1 to {max} characters of a-z, 0-9, '-', '.' and '_', beginning with a letter or digit", max = MemberName::MAX_BYTES)]
+    Member,
     /// Not 32 lower-case hexadecimal digits.
     #[error("an id is 32 hexadecimal digits")]
     Hex,
@@ -71,6 +74,11 @@ name! {
 name! {
     /// Names a credential, which is also its file's name.
     CredentialName, Credential
+}
+
+name! {
+    /// Names another node of the cluster, and its files.
+    MemberName, Member
 }
 
 /// 16 random bytes, shown as 32 hexadecimal digits.

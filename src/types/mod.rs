@@ -1,12 +1,13 @@
 //! Words that every layer shares: identities, secret bytes, failure classes, the error chain, and the byte reader.
 //!
-//! Knows nothing of the rest of the house and performs no IO, except that [`random`] asks the kernel.
+//! Knows nothing of the rest of the house and performs no IO, except that [`random`] asks the kernel and [`Owner`] the machine's users.
 
 mod backend;
 mod chain;
 mod class;
 pub mod clock;
 mod ids;
+mod owner;
 mod policy;
 pub mod random;
 mod secret;
@@ -16,6 +17,7 @@ pub mod wire;
 pub use backend::{Backend, BackendError, SealTo};
 pub use chain::Chain;
 pub use class::Class;
-pub use ids::{ClusterId, CredentialName, IdError, KekId, KeyId, RequestUid, RootId};
+pub use ids::{ClusterId, CredentialName, IdError, KekId, KeyId, MemberName, RequestUid, RootId};
+pub use owner::{OVERFLOW_UID, Owner};
 pub use policy::{PcrBank, PcrSet, PcrSetError, SealPolicy};
 pub use secret::{Key, Secret};

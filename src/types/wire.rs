@@ -5,6 +5,8 @@
 
 use zeroize::Zeroize;
 
+use super::clock::{self, UnixSeconds};
+
 /// The bytes are not what the format asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -60,6 +62,12 @@ impl<'a> Reader<'a> {
     /// Eight bytes, big-endian.
     pub fn u64(&mut self, field: &'static str) -> Result<u64, WireError> {
         Ok(u64::from_be_bytes(self.array(field)?))
+    }
+
+    /// A time that can be shown: at most [`clock::LAST`], so that no sum of it and an age overflows either.
+    pub fn time(&mut self, field: &'static str) -> Result<UnixSeconds, WireError> {
+        let time = self.u64(field)?;
+        if time <= clock::LAST { Ok(time) } else { Err(WireError::BadValue(field)) }
     }
 
     /// A u16 length and as many bytes.

@@ -103,5 +103,5 @@ fn a_server_without_tls_is_not_the_peer() {
     let moto = Moto::start();
     let provider = open(&format!("https://127.0.0.1:{}", moto.port()), KEY);
     let error = run(provider.probe()).unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Peer | ErrorKind::Away), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Peer | ErrorKind::Away | ErrorKind::Protocol), "{error}");
 }

@@ -2,13 +2,17 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use nodeseal::provider::aws::{AwsAuth, AwsBase, AwsKek};
 use nodeseal::provider::{ErrorKind, Kek, ProviderError};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use crate::fake::Fake;
-use crate::ground::{Local, Sealed, open, run, settings, static_keys};
+use crate::fake::{Fake, KEY, MATERIAL, described};
+use crate::ground::{LIMIT, Local, Sealed, open, run, settings, static_keys};
 use crate::moto::Moto;
 
 fn refused<T>(result: Result<T, ProviderError>, kind: ErrorKind) -> String {
@@ -77,11 +81,13 @@ fn a_login_without_the_right_is_forbidden_and_names_it() {
 #[test]
 fn a_missing_or_broken_credential_is_a_refused_login_and_asks_nobody() {
     let sealed = Arc::new(Sealed::default());
-    let key = crate::fake::KEY;
+    let key = KEY;
     let provider = AwsKek::open(settings("http://127.0.0.1:1", key, static_keys()), Arc::clone(&sealed) as _).unwrap();
     run(async {
-        refused(provider.probe().await, ErrorKind::Login);
+        refused(provider.probe().await, ErrorKind::Credential);
         sealed.put_raw("keys", "CANARY");
+        let provider =
+            AwsKek::open(settings("http://127.0.0.1:1", key, static_keys()), Arc::clone(&sealed) as _).unwrap();
         let text = refused(provider.probe().await, ErrorKind::Login);
         assert!(text.contains("credential keys") && !text.contains("CANARY"), "{text}");
     });
@@ -141,7 +147,80 @@ fn a_web_identity_logs_in_with_the_token_that_the_file_has_now() {
         let text = refused(provider.probe().await, ErrorKind::Login);
         assert!(text.contains("token_file"), "{text}");
         fs::write(&token_file, "eyJhbGciOiJSUzI1NiJ9.e30.c2ln\n").unwrap();
+        // A refused login is not asked for again within the same second.
+        let begun = Instant::now();
+        while provider.probe().await.is_err() {
+            assert!(begun.elapsed() < LIMIT);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         Local::new("c1", 1).round_trip(&provider).await;
+    });
+}
+
+/// An answer of STS, whose login lasts for this many seconds.
+fn granted(number: usize, lasts: u64) -> (u16, Value) {
+    let ends = humantime::format_rfc3339_seconds(SystemTime::now() + Duration::from_secs(lasts));
+    let text = format!(
+        "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
+         <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIA{number}</AccessKeyId>\
+         <SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>{ends}</Expiration>\
+         </Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+    );
+    (200, text.into())
+}
+
+/// With a web identity, whose STS is asked by number.
+fn with_sts(sts: impl Fn(usize) -> (u16, Value) + Send + Sync + 'static) -> (AwsKek, Fake, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let token_file = folder.path().join("token");
+    fs::write(&token_file, "eyJhbGciOiJSUzI1NiJ9").unwrap();
+    let number = AtomicUsize::new(0);
+    let sts = Fake::start(move |_, _| sts(number.fetch_add(1, Ordering::SeqCst)));
+    let kms = Fake::start(|_, _| described(Some(MATERIAL)));
+    let role = "arn:aws:iam::123456789012:role/x".parse().unwrap();
+    let mut settings = settings(&kms.endpoint(), KEY, AwsAuth::WebIdentity { role, token_file });
+    settings.sts_endpoint = Some(sts.endpoint().parse().unwrap());
+    (AwsKek::open(settings, Arc::new(Sealed::default())).unwrap(), sts, folder)
+}
+
+/// What waits for a provider within one request of kube-apiserver.
+const ATTEMPT: Duration = Duration::from_millis(800);
+
+#[test]
+fn a_login_that_takes_longer_than_each_attempt_serves_the_attempt_after_it() {
+    let (provider, sts, _folder) = with_sts(|number| {
+        thread::sleep(Duration::from_millis(1200));
+        granted(number, 3600)
+    });
+    run(async {
+        let mut attempts = 0;
+        while timeout(ATTEMPT, provider.probe()).await.is_err() {
+            attempts += 1;
+            assert!(attempts < 10, "each attempt logged in anew");
+        }
+        assert!(attempts > 0);
+        timeout(ATTEMPT, provider.probe()).await.unwrap().unwrap();
+    });
+    assert_eq!(sts.asked().len(), 1);
+}
+
+#[test]
+fn a_login_that_is_due_serves_on_while_its_renewal_takes_longer_than_an_attempt() {
+    let (provider, sts, _folder) = with_sts(|number| {
+        if number > 0 {
+            thread::sleep(Duration::from_millis(1200));
+        }
+        // Half of it is over after seven seconds at most.
+        granted(number, 25)
+    });
+    run(async {
+        provider.probe().await.unwrap();
+        let begun = Instant::now();
+        while sts.asked().len() < 2 {
+            assert!(begun.elapsed() < LIMIT, "it was never renewed");
+            timeout(ATTEMPT, provider.probe()).await.expect("no answer in time").unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     });
 }
 

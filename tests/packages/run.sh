@@ -129,6 +129,8 @@ install_on_a_bare_node() {
     is /var/lib/nodeseal "700 nodeseal:nodeseal"
     is /etc/nodeseal "755 root:root"
     is /run/nodeseal "755 nodeseal:nodeseal"
+    is /run/nodeseal-control "700 nodeseal:nodeseal"
+    is /run/nodeseal-status "2750 nodeseal:nodeseal-status"
     is /usr/bin/nodeseald "755 root:root"
     inside id -nG nodeseal | grep -qw tss || fail "nodeseal may not use the TPM"
     [ "$(inside getent passwd nodeseal | cut -d: -f7)" = /usr/sbin/nologin ] || fail "nodeseal can log in"

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+#[cfg(feature = "tpm2")]
+use std::process::Output;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -54,11 +56,17 @@ impl Dev {
     /// Runs the operator's tool, which must succeed.
     #[cfg(feature = "tpm2")]
     pub fn ask(&self, args: &[&str]) -> Value {
-        let mut command = Command::new(NODESEAL);
-        command.arg("--config").arg(self.path("nodeseal.toml")).args(args).arg("--json");
-        let output = command.env_remove("NODESEAL_CONFIG").output().unwrap();
+        let output = self.tool(args);
         assert!(output.status.success(), "{args:?}: {output:?}");
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The same, whatever comes of it.
+    #[cfg(feature = "tpm2")]
+    pub fn tool(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(NODESEAL);
+        command.arg("--config").arg(self.path("nodeseal.toml")).args(args).arg("--json");
+        command.env_remove("NODESEAL_CONFIG").output().unwrap()
     }
 
     /// SIGKILL to the sealer, which is started again.

@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, connect, send, socket};
 
 use crate::{Ground, Probe, Tried};
@@ -40,6 +41,8 @@ fn files(ground: &Ground) -> Tried {
     fs::rename(&new, &at)?;
     fs::hard_link(&at, &prev)?;
     File::open(&folder)?.sync_all()?;
+    let prev_file = File::open(&prev)?;
+    posix_fadvise(&prev_file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
     assert_eq!(fs::read(&prev)?, b"x");
     assert_eq!(fs::read_dir(&folder)?.count(), 2);
     fs::remove_file(&prev)?;

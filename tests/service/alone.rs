@@ -1,8 +1,9 @@
 //! `nodeseald` without a supervisor, as on a machine without systemd: it makes its own sockets and starts the sealer for each
 //! question. The software TPM is this test's own, so that it can be taken away, swapped and cleared.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::client::{Answer, Client};
-use crate::node::{Output, run, tool};
+use crate::node::{NODESEAL, Output, run, tool};
 use crate::process::{self, until};
 use crate::swtpm::Swtpm;
 
@@ -23,6 +24,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Alone {
     home: tempfile::TempDir,
     daemon: Option<Child>,
+    /// As whom the daemon runs, if not as the tests do.
+    user: Option<u32>,
     /// Goes to the end of the configuration.
     pub extra: String,
 }
@@ -36,12 +39,44 @@ impl Alone {
         alone
     }
 
-    /// A configuration and nothing else.
+    /// A configuration and an empty state directory.
     pub fn prepare(tpm: &Swtpm) -> Self {
+        let alone = Self::configured(tpm);
+        fs::create_dir(alone.state()).unwrap();
+        fs::set_permissions(alone.state(), Permissions::from_mode(0o700)).unwrap();
+        alone
+    }
+
+    /// A configuration and nothing else, for a daemon that runs as this user.
+    pub fn prepare_for(tpm: &Swtpm, user: u32) -> Self {
+        let mut alone = Self::configured(tpm);
+        alone.user = Some(user);
+        alone.extra = format!("listen.allow_users = [0, {user}]");
+        alone.write_config(tpm);
+        fs::set_permissions(alone.home(), Permissions::from_mode(0o755)).unwrap();
+        chown(alone.home(), Some(user), Some(user)).unwrap();
+        // The user must be able to reach the programs, which a build folder below root's home does not let it.
+        fs::create_dir(alone.programs()).unwrap();
+        for program in [NODESEALD, env!("CARGO_BIN_EXE_nodeseal-sealer"), NODESEAL] {
+            fs::copy(program, alone.programs().join(Path::new(program).file_name().unwrap())).unwrap();
+        }
+        alone
+    }
+
+    fn configured(tpm: &Swtpm) -> Self {
         let home = tempfile::Builder::new().prefix("nodeseal-").tempdir().unwrap();
-        let alone = Self { home, daemon: None, extra: String::new() };
+        let alone = Self { home, daemon: None, user: None, extra: String::new() };
         alone.write_config(tpm);
         alone
+    }
+
+    fn programs(&self) -> PathBuf {
+        self.home.path().join("bin")
+    }
+
+    /// The operator's tool, where the daemon's user can reach it.
+    pub fn nodeseal(&self) -> PathBuf {
+        if self.user.is_some() { self.programs().join("nodeseal") } else { NODESEAL.into() }
     }
 
     /// Points the configuration at a TPM. The sealer reads it anew with every question.
@@ -74,6 +109,22 @@ impl Alone {
         self.home.path().join("state")
     }
 
+    /// The folder of the node root that counts, which its file `current` names.
+    pub fn root(&self) -> PathBuf {
+        crate::process::root_of(&self.state())
+    }
+
+    /// The programs in a folder that every user can reach, which a build folder below root's home is not.
+    pub fn copy_programs(&self) -> PathBuf {
+        fs::set_permissions(self.home(), fs::Permissions::from_mode(0o755)).unwrap();
+        let programs = self.home().join("bin");
+        fs::create_dir(&programs).unwrap();
+        for program in [NODESEALD, env!("CARGO_BIN_EXE_nodeseal-sealer"), crate::node::NODESEAL] {
+            fs::copy(program, programs.join(Path::new(program).file_name().unwrap())).unwrap();
+        }
+        programs
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.home.path().join("run/kms.sock")
     }
@@ -104,14 +155,26 @@ impl Alone {
 
     /// Starts `nodeseald`.
     pub fn begin(&mut self) {
-        let mut command = Command::new(process::program(NODESEALD));
+        let mut command = match self.user {
+            None => Command::new(process::program(NODESEALD)),
+            Some(user) => {
+                let mut command = Command::new(self.programs().join("nodeseald"));
+                command.uid(user).gid(user);
+                command
+            }
+        };
         self.spawn(command.arg("--config").arg(self.home.path().join("nodeseal.toml")));
     }
 
     /// Starts it with this command.
     pub fn spawn(&mut self, command: &mut Command) {
-        assert!(self.daemon.is_none(), "it runs");
         let stderr = self.open_log();
+        self.spawn_with(command, stderr.into());
+    }
+
+    /// The same with another place for its log.
+    pub fn spawn_with(&mut self, command: &mut Command, stderr: Stdio) {
+        assert!(self.daemon.is_none(), "it runs");
         let command = command.env_remove("NODESEAL_CONFIG").env_remove("LISTEN_FDS").stdin(Stdio::null());
         self.daemon = Some(command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap());
     }

@@ -80,7 +80,7 @@ fn no_secret_is_in_any_log_output_command_line_or_environment() {
     let mut node = Node::start_with("log = { level = \"trace\", format = \"json\" }\n");
     let mut random = vec![0; 32];
     getrandom::fill(&mut random).unwrap();
-    let host_secret = fs::read(node.state().join("node/host.key")).unwrap()[PAYLOAD].to_vec();
+    let host_secret = fs::read(node.root().join("node/host.key")).unwrap()[PAYLOAD].to_vec();
     let secrets = [READABLE.to_vec(), random.clone(), host_secret];
     let mut outputs = Vec::new();
 
@@ -151,7 +151,7 @@ fn no_secret_is_in_any_log_output_command_line_or_environment() {
     }
     until(Duration::from_secs(20), "it serves again", || node.client().status().ok());
     node.stop();
-    let host_key = node.state().join("node/host.key");
+    let host_key = node.root().join("node/host.key");
     let right = fs::read(&host_key).unwrap();
     let mut wrong = right.clone();
     wrong[20] ^= 1;
@@ -236,7 +236,7 @@ fn as_an_ordinary_user_it_serves_and_not_even_that_user_can_look_into_it() {
     }
     for folder in ["state", "run"] {
         let folder = alone.home().join(folder);
-        fs::create_dir(&folder).unwrap();
+        fs::create_dir_all(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
         chown(&folder, Some(USER), Some(USER)).unwrap();
     }

@@ -260,6 +260,47 @@ fn an_api_that_is_not_configured_is_not_served() {
 }
 
 #[test]
+fn a_text_that_is_not_ours_is_refused_under_our_key_id_and_under_any_other() {
+    let node = Node::start();
+    let client = node.client();
+    let ours = client.encrypt(SEED).unwrap();
+    let of_others: [&[u8]; 6] = [
+        b"k8s:enc:aescbc:v1:key1:0123456789abcdef0123456789abcdef",
+        b"vault:v1:8SDd3WHDOjf7mq69CyCqYjBXAiQQAVZRkFM13ok481zoCmHnSeDX9vyf7w==",
+        &[0; 60],
+        &[0xFF; 1024],
+        b"N",
+        b"NSL",
+    ];
+    for text in of_others {
+        for key_id in [ours.key_id.as_str(), "1", "ns1-0000000000000000000000000000000000000000"] {
+            assert_refused(client.decrypt(text, key_id), INVALID, &format!("{text:?} under {key_id}"));
+        }
+        assert_refused(client.decrypt_v1(text), INVALID, &format!("{text:?} in v1"));
+    }
+    // Ours goes on opening, and alone under its own key_id.
+    assert_eq!(client.decrypt(&ours.ciphertext, &ours.key_id).as_deref(), Ok(&SEED[..]));
+    assert_refused(client.decrypt(&ours.ciphertext, "1"), INVALID, "a foreign key_id");
+}
+
+#[test]
+fn annotations_that_are_not_ours_beside_our_text_are_refused() {
+    let node = Node::start();
+    let client = node.client();
+    let ours = client.encrypt(SEED).unwrap();
+    for (name, value) in [
+        ("kms.example.com/local-kek", &b"0123456789abcdef"[..]),
+        ("encrypted-dek.example.com", &[0; 512]),
+        ("wrap.nodeseal.example.com", b"NSL"),
+    ] {
+        let mut asked = request(&ours.ciphertext, &ours.key_id);
+        asked.annotations.insert(name.to_owned(), value.to_vec());
+        assert_refused(client.decrypt_request(asked), INVALID, name);
+    }
+    assert_eq!(client.decrypt(&ours.ciphertext, &ours.key_id).as_deref(), Ok(&SEED[..]));
+}
+
+#[test]
 fn every_refusal_is_logged_with_the_uid_of_its_request() {
     let node = Node::start_with("log.format = \"json\"\n");
     let client = node.client();

@@ -32,10 +32,10 @@ fn a_credential_is_sealed_with_and_without_a_daemon_and_shown_by_name_alone() {
     assert_eq!(seal(&alone, "aws-keys", CANARY).json()["name"], "aws-keys");
     alone.await_event("credential.sealed", "aws-keys");
     // In place of an older one, of which nothing stays.
-    let before = fs::read(alone.state().join("credentials/aws-keys.cred")).unwrap();
+    let before = fs::read(alone.root().join("credentials/aws-keys.cred")).unwrap();
     assert_eq!(seal(&alone, "aws-keys", "another").code, 0);
     for generation in ["aws-keys.cred", "aws-keys.cred.prev"] {
-        assert_ne!(fs::read(alone.state().join("credentials").join(generation)).unwrap(), before);
+        assert_ne!(fs::read(alone.root().join("credentials").join(generation)).unwrap(), before);
     }
     assert_eq!(names(&alone), ["aws-keys", "vault-approle"]);
     let by_fd = format!(
@@ -57,6 +57,11 @@ fn nothing_too_much_and_bad_names_are_refused() {
     let tpm = Swtpm::start();
     let alone = Alone::set_up(&tpm);
     seal(&alone, "empty", "").assert_refused(78);
+    // Also where the byte after the last that is taken ends a line.
+    for rest in ["x", "\n", "\nx", "\n\n"] {
+        seal(&alone, "long", &format!("{}{rest}", "x".repeat(64 * 1024 + usize::from(rest == "\n"))))
+            .assert_refused(78);
+    }
     seal(&alone, "../escape", CANARY).assert_refused(78);
     seal(&alone, "Upper", CANARY).assert_refused(78);
     alone.tool(&["credentials", "seal", "closed", "--fd", "99"]).assert_refused(78);
@@ -70,7 +75,7 @@ fn a_credential_of_another_node_is_not_taken_in() {
     assert_eq!(seal(&first, "vault", CANARY).code, 0);
     second.start();
     // What the tool would send, made on the wrong node.
-    let file = fs::read(first.state().join("credentials/vault.cred")).unwrap();
+    let file = fs::read(first.root().join("credentials/vault.cred")).unwrap();
     let payload = hex::encode(&file[15..file.len() - 32]);
     let line = format!("{{\"verb\":\"credential-store\",\"name\":\"vault\",\"sealed\":\"{payload}\"}}\n");
     let answer = {

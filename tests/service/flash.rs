@@ -99,7 +99,7 @@ fn at_rest_nothing_is_written_and_under_load_one_small_file_in_ten_thousand_encr
     eprintln!("FIGURE: {ENCRYPTIONS} encryptions: {files:?} written, {bytes} bytes to the disk");
     assert!((1..=ENCRYPTIONS / 10_000).contains(&files.len()), "{events:?}");
     assert!(files.iter().all(|name| *name == "state.new"), "{events:?}");
-    let size = fs::metadata(node.state().join("state")).unwrap().len();
+    let size = fs::metadata(node.root().join("state")).unwrap().len();
     assert!(size < 4096, "{size} bytes");
     // The process makes one write of some hundred bytes for each. The kernel counts with it what the file system notes of its own: one
     // page was seen, and ten while others wrote to it. A write for each encryption, wherever to, would be far more than this.

@@ -1,7 +1,7 @@
 //! Floods and stalls: while each goes on, an old client and new ones get their answers, and how long the slowest took is printed;
 //! afterwards memory is bounded and every descriptor is back.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Mutex;
@@ -189,6 +189,23 @@ fn a_flood_of_empty_data() {
 }
 
 #[test]
+fn a_flood_of_empty_and_tiny_data_on_many_calls() {
+    // RUSTSEC-2026-0258: each frame was kept, and none counted against a window.
+    let heads: Vec<u8> = (1..401).step_by(2).flat_map(|id| frame(HEADERS, END_HEADERS, id, &block(ENCRYPT))).collect();
+    let empty: Vec<u8> = (1..401).step_by(2).flat_map(|id| frame(DATA, 0, id, &[]).repeat(20)).collect();
+    // Padded, so that a frame has a length and no content.
+    let padded: Vec<u8> = (1..401).step_by(2).flat_map(|id| frame(DATA, 8, id, &[3, 0, 0, 0]).repeat(20)).collect();
+    let tiny: Vec<u8> = (1..401).step_by(2).flat_map(|id| frame(DATA, 0, id, &[0]).repeat(20)).collect();
+    assert_serves_during("empty DATA on many calls", |flood| {
+        std::thread::scope(|scope| {
+            for again in [&empty, &padded, &tiny] {
+                scope.spawn(|| flood.pour(&heads, again, 4000));
+            }
+        });
+    });
+}
+
+#[test]
 fn a_flood_of_priorities_and_of_frames_that_nobody_knows() {
     let both = [frame(PRIORITY, 0, 3, &[0, 0, 0, 1, 9]), frame(0xEE, 0, 0, &[1; 50])].concat().repeat(500);
     assert_serves_during("PRIORITY and unknown", |flood| flood.pour(&[], &both, 1000));
@@ -243,6 +260,53 @@ fn readers_that_stall_and_never_read_an_answer() {
             held.push(stream);
         }
         flood.hold(&held);
+    });
+}
+
+#[test]
+fn many_readers_who_give_no_window_hold_a_bounded_number_of_answers() {
+    // Each connection is read from, so that only the windows are to blame, and has as many calls as it may have.
+    let calls: Vec<u8> = (1..1025)
+        .step_by(2)
+        .flat_map(|id| {
+            let head = frame(HEADERS, END_HEADERS, id, &block("/v2.KeyManagementService/Status"));
+            [head, frame(DATA, 1, id, &[0; 5])].concat()
+        })
+        .collect();
+    assert_serves_during("no window", |flood| {
+        let mut held = Vec::new();
+        while flood.goes_on() && held.len() < 40 {
+            let Ok(mut stream) = silent(flood.socket) else { continue };
+            let mut reader = stream.try_clone().unwrap();
+            std::thread::spawn(move || while matches!(reader.read(&mut [0; 4096]), Ok(1..)) {});
+            let _ = stream.write_all(&[greeting(&[(INITIAL_WINDOW_SIZE, 0)]), calls.clone()].concat());
+            flood.count(512);
+            held.push(stream);
+        }
+        flood.hold(&held);
+    });
+}
+
+#[test]
+fn resets_that_the_server_is_brought_to_make() {
+    // A window above 2^31 - 1 is an error of its stream (RFC 9113 §6.9.1): the call is reset, and does not count as one any more.
+    let block = block(ENCRYPT);
+    let pair = |stream| {
+        [frame(HEADERS, END_HEADERS, stream, &block), frame(WINDOW_UPDATE, 0, stream, &[0x7F, 0xFF, 0xFF, 0xFF])]
+            .concat()
+    };
+    let all: Vec<u8> = (1..40_001).step_by(2).flat_map(pair).collect();
+    assert_serves_during("resets of ours", |flood| {
+        while flood.goes_on() {
+            let Ok(mut stream) = greeted(flood.socket) else { continue };
+            if stream.write_all(&all).is_ok() {
+                flood.count(20_000);
+            }
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        // And of one who reads none of them.
+        let Ok(mut stream) = silent(flood.socket) else { return };
+        let _ = stream.write_all(&[greeting(&[]), all.clone()].concat());
     });
 }
 

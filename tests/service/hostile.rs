@@ -95,7 +95,8 @@ fn above_the_bound_of_calls_one_is_refused_at_once_and_when_the_stalled_ones_end
         client.store().err().map(|refusal| (refusal, asked.elapsed()))
     });
     assert_eq!(exhausted.0.code(), Some(code::RESOURCE_EXHAUSTED), "{exhausted:?}");
-    assert!(exhausted.1 < Duration::from_millis(500), "refused after {:?}", exhausted.1);
+    // Not after a deadline of any kind: the shortest of them is a second.
+    assert!(exhausted.1 < Duration::from_secs(1), "refused after {:?}", exhausted.1);
     let another = Client::connect(&node.socket());
     assert_eq!(another.status().unwrap_err().code(), Some(code::RESOURCE_EXHAUSTED), "new clients too");
 

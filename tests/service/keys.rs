@@ -112,6 +112,18 @@ fn retiring_needs_the_id_once_more_and_destroys_for_ever() {
     node.tool(&["keys", "retire", &second, "--confirm", &second]).assert_refused(77);
     let unknown = "0".repeat(32);
     node.tool(&["keys", "retire", &unknown, "--confirm", &unknown]).assert_refused(77);
+    // The beginning of an id is enough, but where it is said once more.
+    let beginning = &first[..12];
+    let shown = node.tool(&["keys", "show", beginning]);
+    assert!(shown.code == 0 && shown.out.contains(&first) && shown.out.contains("deactivated"), "{shown:?}");
+    let shown = node.tool(&["keys", "show", beginning, "--json"]).json();
+    assert_eq!(shown["key"]["id"], first.as_str());
+    node.tool(&["keys", "retire", beginning, "--confirm", beginning]).assert_refused(77);
+    node.tool(&["keys", "show", "nonsense"]).assert_refused(66);
+    // What would be refused is refused dry as well.
+    node.tool(&["keys", "retire", &second, "--dry-run"]).assert_refused(77);
+    node.tool(&["keys", "retire", &unknown, "--dry-run"]).assert_refused(77);
+    node.tool(&["keys", "retire", "nonsense", "--dry-run"]).assert_refused(66);
     let dry = node.ask(&["keys", "retire", &first, "--dry-run"]);
     assert_eq!((dry["dry_run"].as_bool(), dry["id"].as_str()), (Some(true), Some(&*first)));
     assert!(node.tool(&["keys", "retire", &first, "--dry-run"]).out.contains("would destroy"));
@@ -155,14 +167,15 @@ fn a_pending_kek_can_be_given_up() {
 fn a_second_init_is_refused_with_and_without_a_running_daemon() {
     let mut node = Node::start();
     let stored = node.client().store().unwrap();
-    node.tool(&["init", "--no-recovery"]).assert_refused(69);
+    let refused = node.tool(&["init", "--no-recovery"]);
+    assert!(refused.assert_refused(77).err.contains("set up already"), "{refused:?}");
     node.stop();
     let before = snapshot(&node.state());
     // Without the sealer it is refused before anybody is asked.
     node.tool(&["init", "--no-recovery"]).assert_refused(77);
     assert_eq!(snapshot(&node.state()), before);
     // With half of the files gone, too: what is left may be all that opens etcd.
-    let aside = |name: &str| (node.state().join(name), node.dir().join(format!("{name}.aside")));
+    let aside = |name: &str| (node.root().join(name), node.dir().join(format!("{name}.aside")));
     for (file, away) in ["state", "state.prev"].map(aside) {
         std::fs::rename(file, away).unwrap();
     }
@@ -179,7 +192,7 @@ fn reseal_keeps_keys_and_key_id() {
     let mut node = Node::start();
     let client = node.client();
     let stored = client.store().unwrap();
-    let seal = || std::fs::read(node.state().join("node/root.seal")).unwrap();
+    let seal = || std::fs::read(node.root().join("node/root.seal")).unwrap();
     let first = seal();
     assert_eq!(node.ask(&["reseal"])["seal_policy"], "none");
     assert_ne!(seal(), first, "another blob");

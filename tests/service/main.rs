@@ -14,31 +14,41 @@
 )]
 #![cfg_attr(not(feature = "pkcs11"), allow(dead_code, reason = "a build without tokens needs less of `node`"))]
 
+mod advice;
 mod alone;
 mod canary;
+mod chosen;
 mod cli;
 mod client;
+mod consent;
 mod contract;
+mod control;
 mod credentials;
 mod flash;
 mod floods;
 mod hostile;
+mod hung;
+mod impatient;
 mod keys;
 mod memory;
 mod metrics;
+mod monitor;
 mod node;
 mod peers;
 mod process;
 mod raw;
 mod reboot;
 mod releases;
+mod reload;
 mod sandbox;
 mod scan;
 mod seal;
 mod sockets;
 #[path = "../tpm/swtpm.rs"]
 mod swtpm;
+mod threads;
 #[cfg(feature = "pkcs11")]
 mod token;
 mod torture;
+mod unread;
 mod walks;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::{Pid, geteuid};
+use nodeseal::keyring::Home;
 use nodeseal::keyring::recovery::{self, Identity};
 use nodeseal::sandbox::Protection;
 use nodeseal::sandbox::memory::LockedKey;
@@ -66,24 +67,25 @@ impl Known {
     /// The node root's keys, and both halves that they are made from: asked of the sealer as the daemon asks.
     fn learn_root(&mut self, sealer: &Path) {
         let cluster = "alone".parse().unwrap();
-        let dir = StateDir::open(&self.alone.state()).unwrap();
+        let dir = Home::find(StateDir::open(&self.alone.state()).unwrap()).unwrap().root;
         let (root, _) = NodeRoot::open(&dir, &SealerClient::Socket(sealer.to_owned())).unwrap();
         for (name, key) in [
             ("KEK wrapping key", root.kek_wrapping_key(&cluster)),
             ("credential key", root.credential_key(&cluster)),
             ("counter authorisation", root.counter_auth(&cluster)),
             ("state MAC key", root.state_mac_key(&cluster)),
+            ("recovery signing seed", root.recovery_signing_seed(&cluster)),
         ] {
             self.needles.add(name, key.expose());
         }
         self.needles.add_aes("KEK wrapping key", root.kek_wrapping_key(&cluster).expose());
-        self.needles.add("host secret", &fs::read(self.alone.state().join("node/host.key")).unwrap()[PAYLOAD]);
+        self.needles.add("host secret", &fs::read(self.alone.root().join("node/host.key")).unwrap()[PAYLOAD]);
     }
 
     /// All KEKs of the recovery file, which is newer than every change of keys.
     fn learn_keks(&mut self) -> Vec<Key> {
         let file = fs::read(self.alone.state().join(recovery::FILE)).unwrap();
-        let export = recovery::decrypt(&self.identity, &file).unwrap();
+        let (export, _) = recovery::decrypt(&self.identity, &file).unwrap();
         for (id, key) in &export.keys {
             self.needles.add_aes(&format!("KEK {id}"), key.expose());
         }

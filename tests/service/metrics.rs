@@ -69,6 +69,7 @@ fn the_metrics_of_a_running_daemon_are_its_status_and_those_of_an_absent_one_say
         ("nodeseal_keys", 1.0),
         ("nodeseal_keys_usable", 1.0),
         ("nodeseal_active_kek_uses", status["uses"].as_f64().unwrap()),
+        ("nodeseal_active_kek_overdue", 0.0),
         ("nodeseal_wraps_owed", 0.0),
         ("nodeseal_outage_seconds", 0.0),
         ("nodeseal_stops_writes", 0.0),
@@ -93,11 +94,27 @@ fn the_metrics_of_a_running_daemon_are_its_status_and_those_of_an_absent_one_say
 
     // With the keys closed it is up, and not well.
     alone.kill();
-    std::fs::rename(alone.state().join("node"), alone.home().join("aside")).unwrap();
+    std::fs::rename(alone.root().join("node"), alone.home().join("aside")).unwrap();
     alone.start_locked();
     let samples = parse(&alone.tool(&["metrics"]).out);
     assert_eq!((samples["nodeseal_up"], samples["nodeseal_healthy"]), (1.0, 0.0));
-    assert!(!samples.contains_key("nodeseal_active_kek_uses"), "it is not known");
+    for unknown in [
+        "nodeseal_active_kek_uses",
+        "nodeseal_active_kek_overdue",
+        "nodeseal_keys",
+        "nodeseal_keys_usable",
+        "nodeseal_wraps_owed",
+        "nodeseal_texts_short_of_wraps",
+        "nodeseal_rollback_guarded",
+        "nodeseal_recovery_recipients",
+    ] {
+        assert!(!samples.contains_key(unknown), "{unknown} is not known");
+    }
+    let text = alone.tool(&["status"]).out;
+    for row in ["keys", "sealed by", "seal policy", "rollback", "recovery"] {
+        let line = text.lines().find(|line| line.starts_with(&format!("{row:<12} "))).unwrap();
+        assert!(line.contains("unknown"), "{line}");
+    }
     assert_eq!(alone.stop(), 0);
 }
 

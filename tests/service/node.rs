@@ -155,6 +155,11 @@ impl Node {
         self.dir().join("state")
     }
 
+    /// The folder of the node root that counts, which its file `current` names.
+    pub fn root(&self) -> PathBuf {
+        crate::process::root_of(&self.state())
+    }
+
     pub fn client(&self) -> Client {
         Client::connect(&self.socket())
     }

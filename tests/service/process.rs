@@ -103,3 +103,10 @@ impl Drop for StopOnDrop<'_> {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+/// The folder of the node root that counts, as the file `current` of a state directory names it (docs/formats.md, "Current").
+pub fn root_of(state: &std::path::Path) -> std::path::PathBuf {
+    const NAME: std::ops::Range<usize> = 17..49;
+    let current = std::fs::read(state.join("current")).unwrap();
+    state.join("roots").join(std::str::from_utf8(&current[NAME]).unwrap())
+}

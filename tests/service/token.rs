@@ -20,7 +20,7 @@ fn serving(node: &Node) -> (Client, Stored) {
 
 /// The maker's mark in the sealed node root (docs/formats.md).
 fn sealed_by(node: &Node) -> &'static str {
-    let root = fs::read(node.state().join("node/root.seal")).unwrap();
+    let root = fs::read(node.root().join("node/root.seal")).unwrap();
     let has = |magic: &[u8]| root.windows(magic.len()).any(|part| part == magic);
     match (has(b"NSEALTPM"), has(b"NSEALP11")) {
         (true, false) => "tpm2",

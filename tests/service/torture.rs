@@ -1,9 +1,10 @@
-//! `kill -9` of the daemon, of the sealer, or of both, at any moment of constant rotations and writes: every text that was ever
-//! answered opens, and no key_id comes back.
+//! `kill -9` of the daemon, of the sealer, or of both, at any moment of constant rotations of KEKs and node roots and of writes; and of
+//! `nodeseal recover`: every text that was ever answered opens, and no key_id comes back.
 //!
 //! NODESEAL_KILLS sets how many kills (`make torture`: 1,000), NODESEAL_SEED repeats the moments of a run.
 
 use std::fmt::Debug;
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::alone::Alone;
 use crate::client::{Client, Stored};
-use crate::node::Node;
+use crate::node::{NODESEAL, Node};
 use crate::process::{self, StopOnDrop, until};
+use crate::swtpm::Swtpm;
 
 const KILLS: u32 = 60;
 const COMES_BACK: Duration = Duration::from_secs(60);
@@ -21,6 +24,8 @@ const COMES_BACK: Duration = Duration::from_secs(60);
 const WRITER_PAUSE: Duration = Duration::from_millis(2);
 /// The longest wait before a kill, in milliseconds: longer than a start and than a rotation.
 const WAIT_MAX_MS: u64 = 256;
+/// The longest wait before a recovery is killed.
+const RECOVERY_MAX_MS: u64 = 600;
 
 fn setting<T: FromStr<Err: Debug>>(name: &str, default: T) -> T {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
@@ -50,20 +55,33 @@ fn write(node: &Node, going: impl Fn() -> bool, texts: &Mutex<Vec<Stored>>) {
     }
 }
 
-/// Makes KEKs and turns to them until it is told to stop; gives how often it saw that succeed.
-fn rotate(node: &Node, going: impl Fn() -> bool) -> u32 {
-    let mut activated = 0;
-    while going() {
+/// How often the operator's work was seen to succeed.
+#[derive(Default)]
+struct Done {
+    rotations: u32,
+    roots: u32,
+}
+
+/// Makes KEKs and turns to them, and puts all of them under another node root now and then, until it is told to stop.
+fn rotate(node: &Node, going: impl Fn() -> bool) -> Done {
+    let mut done = Done::default();
+    for turn in 0.. {
+        if !going() {
+            break;
+        }
+        if turn % 4 == 3 {
+            done.roots += u32::from(node.tool(&["rotate-root", "--without-recovery-file"]).code == 0);
+        }
         // Refused when the last one was made and its answer lost: the list tells.
         node.tool(&["keys", "rotate", "--json"]);
         let listed = node.tool(&["keys", "list", "--json"]);
         let Ok(table) = serde_json::from_str::<serde_json::Value>(&listed.out) else { continue };
         let rows = table["keys"].as_array().unwrap();
         if let Some(pending) = rows.iter().find(|row| row["state"] == "pre-activation") {
-            activated += u32::from(node.tool(&["keys", "activate", pending["id"].as_str().unwrap()]).code == 0);
+            done.rotations += u32::from(node.tool(&["keys", "activate", pending["id"].as_str().unwrap()]).code == 0);
         }
     }
-    activated
+    done
 }
 
 fn kill(node: &Node, programs: &[&str]) {
@@ -85,7 +103,7 @@ fn kills_of_both_daemons_in_the_middle_of_rotations_and_writes_lose_no_text() {
     let texts: Mutex<Vec<Stored>> = Mutex::default();
     let going = || !stop.load(Ordering::Relaxed);
     let mut killed = [0_u32; 2];
-    let rotations = std::thread::scope(|scope| {
+    let done = std::thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
         scope.spawn(|| write(&node, going, &texts));
         let operator = scope.spawn(|| rotate(&node, going));
@@ -127,16 +145,62 @@ fn kills_of_both_daemons_in_the_middle_of_rotations_and_writes_lose_no_text() {
     key_ids.dedup();
     assert_eq!(key_ids.len(), epochs, "a key_id came back");
     eprintln!(
-        "FIGURE: {kills} times kill -9 (nodeseald {}, nodeseal-sealer {}), {rotations} rotations seen done, {} texts of \
-         {epochs} key_ids, 0 lost, {:.0?}",
+        "FIGURE: {kills} times kill -9 (nodeseald {}, nodeseal-sealer {}), {} rotations and {} new node roots seen \
+         done, {} texts of {epochs} key_ids, 0 lost, {:.0?}",
         killed[0],
         killed[1],
+        done.rotations,
+        done.roots,
         texts.len(),
         started.elapsed()
     );
-    assert!(rotations >= 2 && texts.len() >= 100, "too little happened");
+    assert!(done.rotations >= 2 && done.roots >= 1 && texts.len() >= 100, "too little happened");
     let table = node.ask(&["keys", "list"]);
     let active = table["keys"].as_array().unwrap().iter().filter(|row| row["state"] == "active").count();
     assert_eq!(active, 1);
     assert!(!node.log().contains("fell_back") && !node.log().contains("state.troubled"), "no kill damaged a file");
+}
+
+#[test]
+fn kills_of_recoveries_lose_no_text() {
+    let started = Instant::now();
+    let kills = setting("NODESEAL_KILLS", KILLS) / 10;
+    let seed = setting("NODESEAL_SEED", u64::from(std::process::id()));
+    eprintln!("NODESEAL_SEED={seed} NODESEAL_KILLS={}", kills * 10);
+    let mut random = Random(seed);
+    let tpm = Swtpm::start();
+    let mut alone = Alone::prepare(&tpm);
+    let printed = alone.tool(&["init", "--recovery-code", "--json"]);
+    let identity = alone.home().join("code").display().to_string();
+    std::fs::write(&identity, printed.json()["recovery_code"].as_str().unwrap()).unwrap();
+    let mut texts = vec![alone.start().store().unwrap()];
+    let (mut cut, mut whole) = (0, 0);
+    for _ in 0..kills {
+        tpm.tool("tpm2_clear -c p");
+        assert_eq!(alone.stop(), 0);
+        let mut recover = Command::new(NODESEAL);
+        recover.args(["recover", "--identity", &identity]).env("NODESEAL_CONFIG", alone.config());
+        let mut child = recover.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // As long as a recovery takes, and somewhat longer.
+        std::thread::sleep(Duration::from_millis(random.below(RECOVERY_MAX_MS)));
+        let _ = child.kill();
+        match child.wait().unwrap().success() {
+            true => whole += 1,
+            false => cut += 1,
+        }
+        // The very same command line.
+        let again = alone.tool(&["recover", "--identity", &identity]);
+        assert!(again.code == 0 || again.err.contains("nothing to recover"), "{again:?}");
+        let client = alone.start();
+        texts.iter().for_each(|stored| client.assert_opens(stored));
+        texts.push(client.store().unwrap());
+    }
+    let key_ids: std::collections::BTreeSet<_> = texts.iter().map(|stored| &stored.key_id).collect();
+    assert_eq!(key_ids.len(), texts.len(), "each recovery has a key_id of its own");
+    eprintln!(
+        "FIGURE: {cut} recoveries killed and {whole} whole, {} texts, 0 lost, {:.0?}",
+        texts.len(),
+        started.elapsed()
+    );
+    assert!(cut >= 1, "too little happened");
 }

@@ -76,7 +76,7 @@ fn every_configuration_on_the_pages_for_operators_is_accepted() {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("nodeseal.toml");
             // A user that every machine has.
-            fs::write(&file, whole.replace("user = \"nodeseal\"", "user = \"nobody\"")).unwrap();
+            fs::write(&file, whole.replace("user = \"nodeseal\"", "user = \"daemon\"")).unwrap();
             let mut tool = Command::new(env!("CARGO_BIN_EXE_nodeseal"));
             tool.arg("--config").arg(&file).args(["config", "check"]);
             let output = tool.output().unwrap();

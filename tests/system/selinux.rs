@@ -160,6 +160,14 @@ fn only_those_who_may_do_anything_connect_to_the_sockets() {
     let known = BTreeSet::from(["nodeseal_sealer_t", "nodeseal_t", "sysadm_t", "unconfined_domain_type"]);
     assert_eq!(sources(&sealer), known);
     assert!(sealer.iter().all(|rule| rule.boolean.is_none()), "{sealer:?}");
+    // Containers get as far as the KMS socket, and the operator's has another type.
+    let writers = |kind| allowed(&["-t", kind, "-c", "sock_file", "-p", "write"]);
+    let may_write = |kind, domain| writers(kind).iter().any(|rule| rule.source == domain);
+    assert!(may_write("nodeseal_runtime_t", "container_domain"), "by the boolean");
+    assert!(!may_write("nodeseal_control_runtime_t", "container_domain"));
+    assert!(may_write("nodeseal_control_runtime_t", "nodeseal_t"));
+    assert!(!may_write("nodeseal_status_runtime_t", "container_domain"));
+    assert!(may_write("nodeseal_status_runtime_t", "nodeseal_t"));
 }
 
 #[test]
@@ -236,7 +244,9 @@ fn keys_and_pin_are_read_by_their_daemon_and_by_those_who_read_everything() {
     // What each of them may change at all.
     let of_daemon = BTreeSet::from(["nodeseal_t", "nodeseal_var_lib_t", "init_tmpfs_t"]);
     assert_eq!(targets(may("nodeseal_t", "file", "write")), of_daemon);
-    let of_sealer = BTreeSet::from(["nodeseal_sealer_t", "nodeseal_token_t", "init_tmpfs_t"]);
+    // Its runtime folder: which PIN a token may have counted.
+    let of_sealer =
+        BTreeSet::from(["nodeseal_sealer_t", "nodeseal_sealer_runtime_t", "nodeseal_token_t", "init_tmpfs_t"]);
     assert_eq!(targets(may("nodeseal_sealer_t", "file", "write")), of_sealer);
 }
 
@@ -273,6 +283,8 @@ fn every_file_gets_the_label_that_the_rules_speak_of() {
         ("/etc/nodeseal/pin", "nodeseal_pin_t"),
         ("/var/lib/nodeseal/node/host.key", "nodeseal_var_lib_t"),
         ("/run/nodeseal/kms.sock", "nodeseal_runtime_t"),
+        ("/run/nodeseal-control/control.sock", "nodeseal_control_runtime_t"),
+        ("/run/nodeseal-status/status.sock", "nodeseal_status_runtime_t"),
         ("/run/nodeseal-sealer/sealer.sock", "nodeseal_sealer_runtime_t"),
         ("/var/run/nodeseal", "nodeseal_runtime_t"),
     ];

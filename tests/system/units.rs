@@ -54,6 +54,21 @@ fn each_service_exposes_no_more_than_was_promised() {
 }
 
 #[test]
+fn no_unit_waits_for_the_network_or_for_the_time() {
+    // No drop-in can take such a line back: systemd.unit(5), "Dependencies cannot be reset to an empty list".
+    for unit in UNITS {
+        let text = fs::read_to_string(systemd().join(unit)).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        for word in ["network", "time-sync", "time-set", "remote-fs", "nss-lookup"] {
+            let waits = lines.clone().find(|line| {
+                line.contains(&format!("{word}.target")) || line.contains(&format!("{word}-online.target"))
+            });
+            assert_eq!(waits, None, "{unit}");
+        }
+    }
+}
+
+#[test]
 fn every_line_of_every_unit_is_understood() {
     let folder = installed();
     let paths = UNITS.map(|unit| folder.path().join(unit).display().to_string());

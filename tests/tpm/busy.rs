@@ -40,7 +40,7 @@ fn passing_codes_while_sealing_are_waited_out() {
     let tpm = Swtpm::start();
     for step in [CREATE_PRIMARY, CREATE] {
         let busy = Interposer::answering(&tpm, step, 0x922, 7);
-        let blob = engine_at(busy.port()).seal(&secret(), &auth(), &SealPolicy::None).unwrap();
+        let blob = engine_at(busy.port()).seal(&secret(), &auth(), &SealPolicy::None, None).unwrap();
         assert_opens(&tpm, &blob);
     }
     assert_nothing_left(&tpm);
@@ -155,8 +155,8 @@ fn a_register_that_moves_between_sealing_and_proving_is_a_race_and_not_a_seal() 
         }
         answer
     });
-    let result = engine_at(restless.port()).seal(&secret(), &auth(), &pcr(PcrBank::Sha256, &[8]));
+    let result = engine_at(restless.port()).seal(&secret(), &auth(), &pcr(PcrBank::Sha256, &[8]), None);
     assert_eq!(result.unwrap_err().code, FaultCode::PcrRace);
-    assert_opens(&tpm, &engine(&tpm).seal(&secret(), &auth(), &pcr(PcrBank::Sha256, &[8])).unwrap());
+    assert_opens(&tpm, &engine(&tpm).seal(&secret(), &auth(), &pcr(PcrBank::Sha256, &[8]), None).unwrap());
     assert_nothing_left(&tpm);
 }

@@ -17,7 +17,7 @@ const INDEX: u32 = 0x0180_0001;
 const ANOTHER: u32 = 0x0180_0002;
 
 fn try_count_at(port: u16, step: CounterStep, index: u32, auth: &Auth) -> Result<u64, Fault> {
-    engine_at(port).counters().unwrap().count(step, index, auth)
+    engine_at(port).counters().unwrap().count(step, index, auth, None)
 }
 
 fn try_count(tpm: &Swtpm, step: CounterStep) -> Result<u64, Fault> {
@@ -128,6 +128,34 @@ fn a_wrong_auth_value_neither_reads_nor_advances_and_does_not_count_towards_lock
 }
 
 #[test]
+fn a_counter_whose_auth_value_is_not_ours_is_neither_made_anew_nor_removed_until_the_operator_says_so() {
+    let tpm = Swtpm::start();
+    let value = make(&tpm);
+    // Another installation of ours: all but the authValue is the same.
+    for step in [CounterStep::Make, CounterStep::Remove] {
+        let watched = Interposer::before(&tpm, |_, bytes, tpm| tpm(bytes));
+        let result = try_count_at(watched.port(), step, INDEX, &another_auth());
+        let detail = expect_fault(result, FaultCode::CounterSpace);
+        assert!(detail.contains("0x9a2"), "{detail}");
+        assert_eq!((watched.count(NV_UNDEFINE_SPACE), watched.count(NV_DEFINE_SPACE)), (0, 0), "{step:?}");
+        assert_eq!(read(&tpm), value, "{step:?}");
+    }
+    let info = engine(&tpm).describe().unwrap();
+    assert_eq!((info.lockout_counter, info.in_lockout), (0, false));
+    assert!(FaultCode::CounterSpace.hint().contains("--replace-counter"));
+    // After a recovery, or the loss of the state directory.
+    let anew = try_count_at(tpm.port(), CounterStep::Replace, INDEX, &another_auth()).unwrap();
+    assert!(anew > value, "{anew} after {value}");
+    assert_eq!(try_count_at(tpm.port(), CounterStep::Read, INDEX, &another_auth()).unwrap(), anew);
+    expect_fault(try_count(&tpm, CounterStep::Read), FaultCode::CounterSpace);
+    // It needs none to be there.
+    assert!(try_count_at(tpm.port(), CounterStep::Replace, ANOTHER, &auth()).is_ok());
+    tpm.tool("tpm2_clear -Q -c p");
+    assert!(try_count_at(tpm.port(), CounterStep::Make, INDEX, &another_auth()).is_ok());
+    assert_nothing_left(&tpm);
+}
+
+#[test]
 fn somebody_elses_index_is_named_and_left_as_it_is() {
     let tpm = Swtpm::start();
     seal(&tpm, &SealPolicy::None);
@@ -144,7 +172,9 @@ fn somebody_elses_index_is_named_and_left_as_it_is() {
     ] {
         tpm.tool(&format!("tpm2_nvdefine -Q -C o 0x1800001 {theirs}"));
         let before = tpm.tool("tpm2_nvreadpublic 0x1800001");
-        for step in [CounterStep::Make, CounterStep::Read, CounterStep::Advance, CounterStep::Remove] {
+        for step in
+            [CounterStep::Make, CounterStep::Replace, CounterStep::Read, CounterStep::Advance, CounterStep::Remove]
+        {
             let detail = expect_fault(try_count(&tpm, step), FaultCode::CounterSpace);
             assert!(detail.contains("0x1800001") && detail.contains("attributes 0x"), "{detail}");
         }

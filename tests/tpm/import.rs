@@ -17,7 +17,7 @@ use crate::swtpm::Swtpm;
 use crate::wire::{commands, leaks};
 
 fn parent_at(port: u16) -> Result<Vec<u8>, Fault> {
-    engine_at(port).importer().unwrap().parent()
+    engine_at(port).importer().unwrap().parent(None)
 }
 
 fn parent(tpm: &Swtpm) -> ParentPublic {
@@ -30,7 +30,7 @@ fn made_for(tpm: &Swtpm) -> Duplicate {
 }
 
 fn import_at(port: u16, bytes: &[u8], auth: &Auth) -> Result<Key, Fault> {
-    engine_at(port).importer().unwrap().import(bytes, auth)
+    engine_at(port).importer().unwrap().import(bytes, auth, None)
 }
 
 fn assert_imports(tpm: &Swtpm, duplicate: &Duplicate) {
@@ -167,9 +167,9 @@ fn an_rsa_key_is_no_parent_and_the_hint_helps() {
     settings.parent_handle = 0x8100_0010;
     let mut engine = Tpm2::new(settings);
     let importer = engine.importer().unwrap();
-    let parent = ParentPublic::parse(&importer.parent().unwrap()).unwrap();
+    let parent = ParentPublic::parse(&importer.parent(None).unwrap()).unwrap();
     let duplicate = duplicate(&parent, &secret(), &auth(), &Randomness::fresh().unwrap()).unwrap();
-    assert!(importer.import(&duplicate.encode(), &auth()).unwrap().expose() == &SECRET);
+    assert!(importer.import(&duplicate.encode(), &auth(), None).unwrap().expose() == &SECRET);
     assert_nothing_left(&tpm);
 }
 

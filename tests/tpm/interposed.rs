@@ -6,7 +6,8 @@ use nodeseal::types::{PcrBank, SealPolicy};
 use sha2::{Digest, Sha256};
 
 use crate::interposer::{
-    CREATE, Interposer, LOAD, PCR_READ, POLICY_GET_DIGEST, READ_PUBLIC, START_AUTH_SESSION, UNSEAL,
+    CREATE, CREATE_PRIMARY, Interposer, LOAD, PCR_READ, POLICY_GET_DIGEST, READ_PUBLIC, START_AUTH_SESSION, UNSEAL,
+    response,
 };
 use crate::support::{
     assert_fault_at, assert_nothing_left, assert_opens, auth, engine_at, expect_fault, extend, pcr, seal, secret,
@@ -14,7 +15,7 @@ use crate::support::{
 use crate::swtpm::Swtpm;
 
 /// The base point of P-256 (FIPS 186-4 D.1.2.3): the public key of the private key 1, which anybody can use.
-const THEIR_KEY: &str = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
+pub const THEIR_KEY: &str = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
                          4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
 
 /// In the answer to TPM2_ReadPublic: header, size of the public area, the area of an ECC key with both coordinates, Name.
@@ -41,9 +42,11 @@ fn a_swapped_storage_root_key_is_refused_before_any_salt_is_sent() {
     let tpm = Swtpm::start();
     let blob = seal(&tpm, &SealPolicy::None);
     for name_too in [true, false] {
-        let evil = Interposer::before(&tpm, move |code, bytes, tpm| {
-            let answer = tpm(bytes);
-            if code == READ_PUBLIC { swapped(answer, name_too) } else { answer }
+        let evil = Interposer::before(&tpm, move |code, bytes, tpm| match code {
+            READ_PUBLIC => swapped(tpm(bytes), name_too),
+            // Nor can the pinned key be made anew.
+            CREATE_PRIMARY => response(0x9A2),
+            _ => tpm(bytes),
         });
         assert_fault_at(evil.port(), &blob, FaultCode::SrkChanged);
         assert_eq!(evil.count(START_AUTH_SESSION), 0, "a salt was sent");
@@ -67,7 +70,7 @@ fn a_key_swapped_in_one_of_two_answers_is_refused_at_sealing() {
             asked += 1;
             if asked == swap { swapped(answer, true) } else { answer }
         });
-        expect_fault(engine_at(evil.port()).seal(&secret(), &auth(), &SealPolicy::None), FaultCode::SrkChanged);
+        expect_fault(engine_at(evil.port()).seal(&secret(), &auth(), &SealPolicy::None, None), FaultCode::SrkChanged);
         assert_eq!(evil.count(START_AUTH_SESSION), 0, "a salt was sent");
     }
 }
@@ -111,7 +114,7 @@ fn registers_that_somebody_invents_are_not_sealed_to() {
         }
         answer
     });
-    let result = engine_at(liar.port()).seal(&secret(), &auth(), &pcr(PcrBank::Sha256, &[7]));
+    let result = engine_at(liar.port()).seal(&secret(), &auth(), &pcr(PcrBank::Sha256, &[7]), None);
     expect_fault(result, FaultCode::Forged);
     assert_eq!(liar.count(CREATE), 0, "something was sealed");
 }

@@ -30,8 +30,11 @@ pub type Tpm<'a> = &'a mut dyn FnMut(&[u8]) -> Vec<u8>;
 /// A way through, open until the process ends.
 pub struct Interposer {
     port: u16,
-    seen: Arc<Mutex<Vec<u32>>>,
+    seen: Arc<Mutex<Vec<Exchange>>>,
 }
+
+/// A command and its answer.
+pub type Exchange = (Vec<u8>, Vec<u8>);
 
 impl Interposer {
     /// `script` gets each command's code and bytes and the TPM behind, and gives the answer.
@@ -67,7 +70,12 @@ impl Interposer {
 
     /// How often a command was sent to us.
     pub fn count(&self, command: u32) -> usize {
-        self.seen.lock().unwrap().iter().filter(|code| **code == command).count()
+        self.seen.lock().unwrap().iter().filter(|(bytes, _)| code(bytes) == command).count()
+    }
+
+    /// Everything that went through, with our answers.
+    pub fn record(&self) -> Vec<Exchange> {
+        self.seen.lock().unwrap().clone()
     }
 }
 
@@ -89,7 +97,7 @@ fn serve(
     mut client: TcpStream,
     target: u16,
     script: &mut impl FnMut(u32, &[u8], Tpm<'_>) -> Vec<u8>,
-    seen: &Mutex<Vec<u32>>,
+    seen: &Mutex<Vec<Exchange>>,
 ) {
     let mut upstream = connect(target);
     let mut tpm = move |command: &[u8]| {
@@ -97,13 +105,16 @@ fn serve(
         read_message(&mut upstream).unwrap_or_default()
     };
     while let Some(command) = read_message(&mut client) {
-        let code = u32::from_be_bytes(command[6..10].try_into().unwrap());
-        seen.lock().unwrap().push(code);
-        let answer = script(code, &command, &mut tpm);
+        let answer = script(code(&command), &command, &mut tpm);
+        seen.lock().unwrap().push((command, answer.clone()));
         if answer.is_empty() || client.write_all(&answer).is_err() {
             return;
         }
     }
+}
+
+fn code(command: &[u8]) -> u32 {
+    u32::from_be_bytes(command[6..10].try_into().unwrap())
 }
 
 /// A command or an answer: tag, size of the whole, and the rest.

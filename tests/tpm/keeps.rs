@@ -82,7 +82,7 @@ fn a_storage_root_key_lost_from_its_handle_is_made_again_for_the_moment() {
 fn a_tpm_without_room_for_a_persistent_key_seals_under_a_transient_one() {
     let tpm = Swtpm::start();
     let full = Interposer::answering(&tpm, EVICT_CONTROL, 0x14B, usize::MAX);
-    let blob = engine_at(full.port()).seal(&secret(), &auth(), &SealPolicy::None).unwrap();
+    let blob = engine_at(full.port()).seal(&secret(), &auth(), &SealPolicy::None, None).unwrap();
     assert_eq!(tpm.tool("tpm2_getcap handles-persistent").trim(), "");
     assert_opens_at(full.port(), &blob);
     assert_opens(&tpm, &blob);
@@ -100,7 +100,7 @@ fn a_race_for_the_handle_ends_with_the_key_that_is_there() {
         let answer = tpm(bytes);
         if code == EVICT_CONTROL { response(0x14C) } else { answer }
     });
-    let blob = engine_at(late.port()).seal(&secret(), &auth(), &SealPolicy::None).unwrap();
+    let blob = engine_at(late.port()).seal(&secret(), &auth(), &SealPolicy::None, None).unwrap();
     assert_opens(&tpm, &blob);
     assert_nothing_left(&tpm);
 }
@@ -113,7 +113,7 @@ fn a_tpm_without_the_curve_seals_under_an_rsa_key() {
         let ecc = code == CREATE_PRIMARY && bytes.windows(6).any(|six| six == [0x00, 0x23, 0x00, 0x0B, 0x00, 0x03]);
         if ecc { response(0x2CA) } else { tpm(bytes) }
     });
-    let blob = engine_at(no_ecc.port()).seal(&secret(), &auth(), &SealPolicy::None).unwrap();
+    let blob = engine_at(no_ecc.port()).seal(&secret(), &auth(), &SealPolicy::None, None).unwrap();
     assert_opens(&tpm, &blob);
     assert!(tpm.tool("tpm2_readpublic -c 0x81000001").contains("value: rsa"));
     assert_nothing_left(&tpm);
@@ -146,7 +146,7 @@ fn any_secret_and_any_auth_value_are_kept() {
     for byte in [0x00, 0x01, 0xFF] {
         let key = Key::copy_of(&[byte; 32]).unwrap();
         let auth = || nodeseal::seal::protocol::Auth::new(Key::copy_of(&[byte; 32]).unwrap());
-        let blob = engine(&tpm).seal(&key, &auth(), &SealPolicy::None).unwrap();
+        let blob = engine(&tpm).seal(&key, &auth(), &SealPolicy::None, None).unwrap();
         assert!(engine(&tpm).unseal(&blob, &auth()).unwrap().expose() == key.expose());
     }
 }

@@ -22,7 +22,7 @@ fn twenty_power_cuts_in_use_leave_the_lockout_counter_untouched() {
             scope.spawn(|| {
                 while !off.load(Ordering::Relaxed) {
                     let opened = engine_at(port).unseal(&blob, &auth()).is_ok();
-                    let sealed = engine_at(port).seal(&secret(), &auth(), &SealPolicy::None).is_ok();
+                    let sealed = engine_at(port).seal(&secret(), &auth(), &SealPolicy::None, None).is_ok();
                     done.fetch_add(usize::from(opened) + usize::from(sealed), Ordering::Relaxed);
                 }
             });

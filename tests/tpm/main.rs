@@ -11,11 +11,13 @@
 
 mod busy;
 mod counter;
+mod displaced;
 mod import;
 mod interposed;
 mod interposer;
 mod keeps;
 mod lockout;
+mod pinned;
 mod refuses;
 mod states;
 mod support;

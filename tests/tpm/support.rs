@@ -37,11 +37,11 @@ pub fn engine(tpm: &Swtpm) -> Tpm2 {
 
 /// Seals [`SECRET`] under [`AUTH`].
 pub fn seal(tpm: &Swtpm, policy: &SealPolicy) -> DeviceBlob {
-    engine(tpm).seal(&secret(), &auth(), policy).unwrap()
+    engine(tpm).seal(&secret(), &auth(), policy, None).unwrap()
 }
 
 pub fn try_seal(tpm: &Swtpm, policy: &SealPolicy) -> Result<DeviceBlob, Fault> {
-    engine(tpm).seal(&secret(), &auth(), policy)
+    engine(tpm).seal(&secret(), &auth(), policy, None)
 }
 
 /// Opens it and compares.

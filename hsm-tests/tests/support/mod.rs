@@ -1,9 +1,12 @@
 //! Real tokens in temporary folders, each behind a process of its own: a module's state is the whole process's.
 
+mod odd;
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 pub const PIN: &str = "1234";
 const SO_PIN: &str = "87654321";
@@ -111,6 +114,7 @@ impl SoftHsm {
 /// A process with one engine.
 pub struct Engine {
     child: Child,
+    is_killed: bool,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
 }
@@ -119,7 +123,7 @@ impl Engine {
     pub fn start(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
-        Self { child, stdin, stdout }
+        Self { child, is_killed: false, stdin, stdout }
     }
 
     pub fn ask(&mut self, question: &str) -> String {
@@ -127,6 +131,18 @@ impl Engine {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
+    }
+
+    /// Asks, and ends the process as soon as this is so.
+    pub fn ask_and_kill(&mut self, question: &str, until: impl Fn() -> bool) {
+        writeln!(self.stdin.as_mut().unwrap(), "{question}").unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while !until() {
+            assert!(Instant::now() < end, "{question}: nothing happens");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.is_killed = true;
+        self.child.kill().unwrap();
     }
 
     /// It answers so.
@@ -142,7 +158,7 @@ impl Drop for Engine {
         // At the end of its input it finalises the module and ends by itself, and not by a signal.
         self.stdin = None;
         let status = self.child.wait().unwrap();
-        assert!(std::thread::panicking() || status.success(), "{status}");
+        assert!(self.is_killed || std::thread::panicking() || status.success(), "{status}");
     }
 }
 

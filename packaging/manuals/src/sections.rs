@@ -15,8 +15,12 @@ const SECTIONS: [Section; 9] = [
             ("/etc/nodeseal/nodeseal.toml", "The configuration."),
             ("/var/lib/nodeseal", "The state directory: keys and credentials, sealed to this machine."),
             (
-                "/run/nodeseal/control.sock",
+                "/run/nodeseal-control/control.sock",
                 "Where a running nodeseald is asked. Root and the service's user are answered.",
+            ),
+            (
+                "/run/nodeseal-status/status.sock",
+                "Where it tells its status and nothing else, to members of the group nodeseal-status as well.",
             ),
         ],
     ),
@@ -51,7 +55,8 @@ const SECTIONS: [Section; 9] = [
             ("/etc/nodeseal/nodeseal.toml", "The configuration."),
             ("/var/lib/nodeseal", "The state directory."),
             ("/run/nodeseal/kms.sock", "Where kube-apiserver asks. Under systemd it is nodeseal.socket's."),
-            ("/run/nodeseal/control.sock", "Where nodeseal(1) asks."),
+            ("/run/nodeseal-control/control.sock", "Where nodeseal(1) asks."),
+            ("/run/nodeseal-status/status.sock", "Where monitors ask for the status."),
         ],
     ),
     ("nodeseald", "SEE ALSO", SEE_ALSO),

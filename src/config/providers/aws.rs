@@ -22,7 +22,8 @@ pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
         AwsAuth::Static { .. } | AwsAuth::DefaultChain | AwsAuth::AssumeRole { .. } => None,
     };
     let ca_file = ca_file?;
-    let files = ca_file.iter().cloned().chain(token).collect();
+    let (files, tokens) = (ca_file.iter().cloned().collect(), token.into_iter().collect());
+    let credentials = credential.into_iter().collect();
     let settings = AwsSettings {
         key: key.filter(|key| key.region() == region)?,
         region,
@@ -32,7 +33,7 @@ pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
         ca_file,
         timeout: timeout?,
     };
-    Some(Found { settings: Settings::Aws(Box::new(settings)), credentials: credential.into_iter().collect(), files })
+    Some(Found { settings: Settings::Aws(Box::new(settings)), credentials, files, tokens })
 }
 
 fn check_auth(table: &mut Table<'_>, raw: Raw) -> Option<(AwsAuth, Option<CredentialName>)> {

@@ -23,7 +23,8 @@ pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
         }
     };
     let ca_file = ca_file?;
-    let files = ca_file.iter().cloned().chain(token).collect();
+    let (files, tokens) = (ca_file.iter().cloned().collect(), token.into_iter().collect());
+    let credentials = credential.into_iter().collect();
     let settings = AzureSettings {
         vault: vault?,
         key: key?,
@@ -34,7 +35,7 @@ pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
         roots: ca_file.map_or(Roots::System, Roots::File),
         timeout: timeout?,
     };
-    Some(Found { settings: Settings::Azure(Box::new(settings)), credentials: credential.into_iter().collect(), files })
+    Some(Found { settings: Settings::Azure(Box::new(settings)), credentials, files, tokens })
 }
 
 fn check_auth(table: &mut Table<'_>, raw: Raw) -> Option<(AzureAuth, Option<CredentialName>)> {
@@ -95,7 +96,7 @@ mod tests {
         let config = config.map_err(|error| error.problems().iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let one = config.providers.unwrap().list.remove(0);
         match one.settings {
-            Settings::Azure(settings) => Ok((*settings, one.credentials.len(), one.files.len())),
+            Settings::Azure(settings) => Ok((*settings, one.credentials.len(), one.files.len() + one.tokens.len())),
             _ => panic!("another kind"),
         }
     }

@@ -9,7 +9,7 @@ use crate::provider::kms_plugin::{KmsPluginSettings, PluginApi};
 
 pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
     let raw::KmsPlugin { socket, api, key, allow_users, timeout } = table.rest()?;
-    let socket = table.file("socket", socket);
+    let socket = table.socket("socket", socket);
     let timeout = table.timeout(timeout);
     let api = match api.as_deref() {
         None | Some("v2") => Some(PluginApi::V2),
@@ -42,5 +42,10 @@ pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
         timeout: timeout?,
         own_sockets: Vec::new(),
     };
-    Some(Found { settings: Settings::KmsPlugin(Box::new(settings)), credentials: Vec::new(), files: Vec::new() })
+    Some(Found {
+        settings: Settings::KmsPlugin(Box::new(settings)),
+        credentials: Vec::new(),
+        files: Vec::new(),
+        tokens: Vec::new(),
+    })
 }

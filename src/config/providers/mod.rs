@@ -23,12 +23,20 @@ use super::Seal;
 use super::check::Problems;
 use crate::keyring::rooted::{OnOutage, Rules};
 use crate::provider::ProviderKind;
+#[cfg(any(feature = "azure", feature = "vault"))]
+use crate::provider::Roots;
+#[cfg(feature = "http-client")]
+use crate::provider::SYSTEM_ROOTS;
 use crate::provider::set::{Role, Strategy};
+#[cfg(feature = "http-client")]
+use crate::sandbox::Access;
 use crate::sandbox::Needs;
+use crate::seal::credential;
 use crate::types::CredentialName;
 
 /// All annotations of a text have 32 KiB, a wrap up to 5 (`envelope::WRAPS_MAX_BYTES`, `provider::wrapped`).
 const PROVIDERS_MAX: usize = 6;
+const KINDS: &str = "\"vault\", \"aws\", \"azure\", \"pkcs11\" or \"kms-plugin\"";
 /// Characters of a provider's name, which stands in logs and metrics.
 const NAME_MAX: usize = 63;
 /// Of one call with its login. What a request of kube-apiserver waits for is bounded besides (`provider::set::ATTEMPT`).
@@ -60,10 +68,14 @@ pub struct Provider {
     pub settings: Settings,
     /// Sealed credentials that it logs in with.
     pub credentials: Vec<CredentialName>,
-    /// Files that it reads: certificate authorities, tokens.
+    /// Files that it is made of: certificate authorities.
     pub files: Vec<PathBuf>,
-    /// The table as it was written: equal text, equal provider.
+    /// Files that it reads at each login, so that one that is replaced needs nothing done: tokens.
+    pub tokens: Vec<PathBuf>,
+    /// The table as it was written, without name and role: equal text, equal provider.
     pub written: String,
+    /// The same without limits, which need no proof.
+    pub proved: String,
 }
 
 impl Provider {
@@ -81,7 +93,40 @@ impl Provider {
             Settings::Pkcs11(_) => Needs::default(),
             Settings::KmsPlugin(_) => Needs::default(),
         };
-        self.files.iter().fold(own, |needs, file| needs.replaced_file(file, "a file of a provider"))
+        self.files.iter().chain(&self.tokens).fold(own, |needs, file| needs.replaced_file(file, "a file of a provider"))
+    }
+}
+
+/// What a provider of any kind that is compiled in may need. Ports are the operator's to choose at his servers, so it is all of them;
+/// authorities and tokens are where others keep them fresh. What lies elsewhere is `sandbox.allow_paths`.
+pub(super) fn any_provider() -> Needs {
+    let needs = Needs::default();
+    // Sockets of other plugins are nothing that Landlock restricts up to ABI 8, and the sealer reaches the token.
+    #[cfg(feature = "http-client")]
+    let needs = ["/etc", "/run"].iter().fold(needs.name_service().system_roots().any_port(), |needs, folder| {
+        needs.path(Path::new(folder), Access::Read, "files of providers")
+    });
+    #[cfg(feature = "aws")]
+    let needs = crate::provider::aws::default_chain(needs);
+    needs
+}
+
+impl Provider {
+    /// All that it is made of besides its table. The roots of the system may be installed or renewed while it runs. Credentials lie in
+    /// the folder of the node root, and are left out where that is not known.
+    pub fn made_of(&self, folder: Option<&Path>) -> Vec<PathBuf> {
+        let names = self.credentials.iter().map(credential::file_name);
+        let sealed = folder.into_iter().flat_map(|folder| names.clone().map(|name| folder.join(name)));
+        let roots: &[&str] = match &self.settings {
+            #[cfg(feature = "vault")]
+            Settings::Vault(settings) if settings.roots == Roots::System => &SYSTEM_ROOTS,
+            #[cfg(feature = "aws")]
+            Settings::Aws(settings) if settings.ca_file.is_none() => &SYSTEM_ROOTS,
+            #[cfg(feature = "azure")]
+            Settings::Azure(settings) if settings.roots == Roots::System => &SYSTEM_ROOTS,
+            _ => &[],
+        };
+        sealed.chain(self.files.iter().cloned()).chain(roots.iter().map(PathBuf::from)).collect()
     }
 }
 
@@ -136,16 +181,17 @@ pub(super) fn check(
         .filter_map(|(index, table)| one(&mut Table::new(problems, format!("provider[{index}]"), table), &mut names))
         .collect();
     let strategy = check_strategy(problems, decrypt.unwrap_or_default());
+    warn_of_ways(warnings, &list);
     let rules = check_rules(problems, warnings, write.unwrap_or_default(), has_local_kek, &list);
     (list.len() == count).then_some(Some(Providers { list, strategy: strategy?, rules: rules? }))
 }
 
 fn one(table: &mut Table<'_>, names: &mut BTreeSet<String>) -> Option<Provider> {
-    let written = table.written();
     let name = table.text("name", "a name of your own, for logs and status");
     let required = table.flag("required", true);
     let writes = table.flag("write", true);
-    let kind = table.text("kind", "\"vault\", \"aws\", \"azure\", \"pkcs11\" or \"kms-plugin\"");
+    let (written, proved) = (table.written(&[]), table.written(&["timeout"]));
+    let kind = table.text("kind", KINDS);
     let name = name.filter(|name| {
         let fits = (1..=NAME_MAX).contains(&name.len())
             && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
@@ -181,13 +227,13 @@ fn one(table: &mut Table<'_>, names: &mut BTreeSet<String>) -> Option<Provider> 
             ];
             match known.iter().any(|kind| kind.label() == other) {
                 true => table.problem("kind", format!("{other:?} is not compiled into this build")),
-                false => table.problem("kind", format!("{other:?} is no kind of provider")),
+                false => table.problem("kind", format!("{other:?} is no kind of provider: write {KINDS}")),
             }
             None
         }
     }?;
-    let Found { settings, credentials, files } = found;
-    Some(Provider { name: name?, role, settings, credentials, files, written })
+    let Found { settings, credentials, files, tokens } = found;
+    Some(Provider { name: name?, role, settings, credentials, files, tokens, written, proved })
 }
 
 /// What providers need of the rest of the file.
@@ -235,6 +281,7 @@ struct Found {
     settings: Settings,
     credentials: Vec<CredentialName>,
     files: Vec<PathBuf>,
+    tokens: Vec<PathBuf>,
 }
 
 fn check_strategy(problems: &mut Problems, decrypt: Decrypt) -> Option<Strategy> {
@@ -245,6 +292,47 @@ fn check_strategy(problems: &mut Problems, decrypt: Decrypt) -> Option<Strategy>
         Some(other) => {
             problems.add("decrypt.strategy", format!("{other:?} is none of \"fastest\", \"ordered\", \"round-robin\""));
             None
+        }
+    }
+}
+
+/// How many keys those that write have between them, as far as the file tells: two ways to one key wrap no KEK twice.
+fn keys_of(list: &[Provider]) -> usize {
+    let mut seen: Vec<&Provider> = Vec::new();
+    for provider in list.iter().filter(|provider| provider.role != Role::DecryptOnly) {
+        if !seen.iter().any(|other| is_same_key(&other.settings, &provider.settings)) {
+            seen.push(provider);
+        }
+    }
+    seen.len()
+}
+
+/// As far as the tables tell. Whether two servers are one, only they can.
+fn is_same_key(a: &Settings, b: &Settings) -> bool {
+    match (a, b) {
+        #[cfg(feature = "vault")]
+        (Settings::Vault(a), Settings::Vault(b)) => {
+            (&a.address, &a.namespace, &a.mount, &a.key) == (&b.address, &b.namespace, &b.mount, &b.key)
+        }
+        #[cfg(feature = "aws")]
+        (Settings::Aws(a), Settings::Aws(b)) => a.key.is_same_as(&b.key),
+        #[cfg(feature = "azure")]
+        (Settings::Azure(a), Settings::Azure(b)) => (&a.vault, &a.key) == (&b.vault, &b.key),
+        #[cfg(feature = "pkcs11")]
+        (Settings::Pkcs11(a), Settings::Pkcs11(b)) => a.key == b.key,
+        (Settings::KmsPlugin(a), Settings::KmsPlugin(b)) => a.key == b.key,
+        #[cfg(any(feature = "vault", feature = "aws", feature = "azure", feature = "pkcs11"))]
+        _ => false,
+    }
+}
+
+/// Two ways to one key are fine, and may be a mistake: between them they make one copy.
+fn warn_of_ways(warnings: &mut Problems, list: &[Provider]) {
+    for (index, provider) in list.iter().enumerate() {
+        let first = list[..index].iter().find(|first| is_same_key(&first.settings, &provider.settings));
+        if let Some(first) = first {
+            let said = format!("names the key of `{}`: these are two ways to one key, which counts once", first.name);
+            warnings.add(&format!("provider[{index}]"), said);
         }
     }
 }
@@ -263,7 +351,12 @@ fn check_rules(
     }
     let min_wraps = usize::try_from(min_wraps.unwrap_or(1)).ok().filter(|min| (1..=writers.max(1)).contains(min));
     if min_wraps.is_none() {
-        problems.add("write.min_wraps", format!("is 1 to {writers}, the number of providers that write"));
+        problems.add("write.min_wraps", format!("is 1 to {}, the number of providers that write", writers.max(1)));
+    }
+    let keys = keys_of(list);
+    if min_wraps.is_some_and(|min| min > keys.max(1)) {
+        let plural = if keys == 1 { "" } else { "s" };
+        problems.add("write.min_wraps", format!("is more than the {keys} key{plural} of the providers that write"));
     }
     let epoch = u32::try_from(epoch.unwrap_or(0)).ok();
     if epoch.is_none() {

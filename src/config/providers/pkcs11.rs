@@ -27,5 +27,10 @@ pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
     }
     let key = TokenKey::new(label?.label(), id?)?;
     let settings = Pkcs11KekSettings { key, make_key, timeout: timeout? };
-    Some(Found { settings: Settings::Pkcs11(Box::new(settings)), credentials: Vec::new(), files: Vec::new() })
+    Some(Found {
+        settings: Settings::Pkcs11(Box::new(settings)),
+        credentials: Vec::new(),
+        files: Vec::new(),
+        tokens: Vec::new(),
+    })
 }

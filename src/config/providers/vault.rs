@@ -20,7 +20,8 @@ pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
         VaultAuth::Jwt { file, .. } => Some(file.clone()),
         VaultAuth::Token { .. } | VaultAuth::AppRole { .. } | VaultAuth::Certificate { .. } => None,
     };
-    let files = ca_file.iter().cloned().chain(token).collect();
+    let (files, tokens) = (ca_file.iter().cloned().collect(), token.into_iter().collect());
+    let credentials = credential.into_iter().collect();
     let settings = VaultSettings {
         address: address?,
         namespace: namespace?,
@@ -31,7 +32,7 @@ pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
         roots: ca_file.map_or(Roots::System, Roots::File),
         timeout: timeout?,
     };
-    Some(Found { settings: Settings::Vault(Box::new(settings)), credentials: credential.into_iter().collect(), files })
+    Some(Found { settings: Settings::Vault(Box::new(settings)), credentials, files, tokens })
 }
 
 fn check_auth(table: &mut Table<'_>, raw: Raw) -> Option<(VaultAuth, Option<CredentialName>)> {

@@ -112,8 +112,8 @@ fn up(common: &Common, args: &DevArgs) -> Result<(), DevError> {
         sealer = sealer.with_environment(softhsm::CONF_VARIABLE, token.conf());
     }
     sealer.start().map_err(DevError::Child)?;
-    if !config.state_dir.join("state").exists() {
-        super::init::set_up(&config, &[]).map_err(DevError::SetUp)?;
+    if !is_set_up(&config.state_dir) {
+        super::init::set_up(&config, &[], false).map_err(DevError::SetUp)?;
     }
     let daemon = Child::new("nodeseald", &layout, kms_socket);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DevError::Runtime)?;
@@ -216,4 +216,9 @@ impl Dev {
             swtpm.stop();
         }
     }
+}
+
+/// In the layout of now, or in that of release 0.1.
+fn is_set_up(state_dir: &std::path::Path) -> bool {
+    ["current", "state"].iter().any(|name| state_dir.join(name).exists())
 }

@@ -1,7 +1,9 @@
 //! Requests and bundles: frozen vectors, and every way in which one is refused.
 
 use super::*;
+use crate::keyring::epoch::Roots;
 use crate::keyring::ring::{Entry, Ring};
+use crate::keyring::uses::{HARD_LIMIT_USES, ROTATE_AT_USES};
 use crate::types::KekId;
 
 fn cluster(name: &str) -> ClusterId {
@@ -31,7 +33,8 @@ fn open_request() -> OpenRequest {
 fn bundle() -> Bundle {
     let id = KekId::from_bytes([3; 16]);
     let ring = Ring::new(Entry { id, created: 1, uses_reserved: 2, shared: true }, 3);
-    let export = Export { cluster: cluster("c1"), written: 4, ring, keys: vec![(id, key(5))] };
+    let (roots, copies) = (Roots::default(), Vec::new());
+    let export = Export { cluster: cluster("c1"), written: 4, roots, ring, keys: vec![(id, key(5))], copies };
     let drawn = Drawn { transport: key(7), secret: key(10), nonce: [8; 12] };
     Bundle::seal(&request(), digest(&request().encode()), vec![6; 300], &drawn, &export).unwrap()
 }
@@ -90,4 +93,29 @@ fn a_fingerprint_is_compared_as_people_write_it() {
     assert_eq!(check_fingerprint(&file, &own.to_uppercase().replace('-', " ")), Ok(()));
     assert_eq!(check_fingerprint(&bundle().encode(), &own).unwrap_err().class(), Class::Denied);
     assert!(check_fingerprint(&file, "").is_err());
+}
+
+#[test]
+fn a_wrong_fingerprint_is_not_answered_with_the_right_one() {
+    let file = request().encode();
+    let error = check_fingerprint(&file, &fingerprint(&bundle().encode())).unwrap_err();
+    let said = format!("{error} {}", error.hint());
+    assert!(fingerprint(&file).split('-').all(|group| !said.contains(group)), "{said}");
+    assert!(said.contains("nodeseal bundle show"), "{said}");
+}
+
+#[test]
+fn a_kek_is_shared_by_sixteen_nodes_and_with_half_of_a_part_left() {
+    assert_eq!((check_sharers(16), check_sharers(17)), (Ok(()), Err(BundleError::Sharers)));
+    let (part, due) = (HARD_LIMIT_USES / SHARERS_MAX, ROTATE_AT_USES / SHARERS_MAX);
+    assert_eq!((check_uses(due, part), check_uses(due + 1, part)), (Ok(()), Err(BundleError::NoUsesLeft)));
+    assert!(BundleError::NoUsesLeft.hint().contains("nodeseal keys rotate"));
+}
+
+#[test]
+fn a_time_that_no_clock_shows_is_refused() {
+    let late = BundleRequest { expires: u64::MAX, ..request() };
+    assert_eq!(BundleRequest::decode(&late.encode()), Err(BundleError::Format(WireError::BadValue("expires"))));
+    let late = Bundle { expires: u64::MAX, ..bundle() };
+    assert_eq!(Bundle::decode(&late.encode()), Err(BundleError::Format(WireError::BadValue("expires"))));
 }

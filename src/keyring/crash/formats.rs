@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 
-use super::node::{Node, Running};
+use super::node::Node;
 use super::operations;
+use super::running::Running;
 use crate::keyring::recovery;
 
 /// Everything that was logged.
@@ -87,7 +88,8 @@ fn of_each_file_a_damaged_or_lost_newest_generation_falls_back_and_says_so() {
             let (running, said) = start(&node);
             node.ledger.encrypt(&running);
             node.ledger.assert_holds(&running);
-            let is_said = said.lines().any(|line| line.contains("state.fell_back") && line.contains(&name));
+            let is_said =
+                said.lines().any(|line| line.contains("state.fell_back") && line.contains(Node::short_name(&name)));
             assert!(is_said || name == recovery::FILE, "{name}: {said}");
             drop(running);
             // The previous generation is not the damaged one.

@@ -1,9 +1,10 @@
 //! What the world outside was told by a node, and must hold whatever happens to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::node::{Running, cluster};
+use super::node::cluster;
+use super::running::Running;
 use crate::keyring::{Encrypted, KeyringError};
 use crate::types::{KekId, KeyId};
 
@@ -11,6 +12,8 @@ use crate::types::{KekId, KeyId};
 #[derive(Clone, Default)]
 pub(super) struct Ledger {
     texts: Vec<Arc<Encrypted>>,
+    /// Those of them that were given out while no provider answered, and have no copy of their KEK.
+    alone: BTreeSet<usize>,
     /// Every key_id that was reported, the present one last.
     key_ids: Vec<KeyId>,
     /// By key_id: encryptions that were handed out.
@@ -47,10 +50,53 @@ impl Ledger {
         self.observe(running);
     }
 
+    /// The same, where the disk may have taken no reservation.
+    pub(super) fn encrypt_if_reserved(&mut self, running: &Running) {
+        match running.encrypt() {
+            Ok(text) => {
+                self.reported(&text.key_id);
+                self.take(text);
+                self.observe(running);
+            }
+            Err(KeyringError::Reservation) => {}
+            Err(error) => panic!("Encrypt is refused: {error}"),
+        }
+    }
+
     fn reported(&mut self, key_id: &KeyId) {
         if self.key_ids.last() != Some(key_id) {
             assert!(!self.key_ids.contains(key_id), "a key_id that was left is reported again");
             self.key_ids.push(key_id.clone());
+        }
+    }
+
+    /// One more text while no provider answers.
+    pub(super) fn encrypt_alone(&mut self, running: &Running) {
+        self.encrypt(running);
+        let last = self.texts.len() - 1;
+        if self.texts[last].attached.iter().count() == 0 {
+            self.alone.insert(last);
+        }
+    }
+
+    /// Reads everything as a caller does who looks no further.
+    pub(super) fn read_all(&self, running: &Running) {
+        self.texts.iter().for_each(|text| drop(running.decrypt(text)));
+    }
+
+    /// A text that was given out, here or by another node.
+    pub(super) fn take(&mut self, text: Encrypted) {
+        self.texts.push(Arc::new(text));
+    }
+
+    /// A node that has nothing but the provider reads everything.
+    pub(super) fn assert_opens_elsewhere(&self, other: &Running) {
+        for (at, text) in self.texts.iter().enumerate().filter(|(at, _)| !self.alone.contains(at)) {
+            let copies = text.attached.iter().count();
+            match other.decrypt(text) {
+                Ok(is_same) => assert!(is_same, "text {at} decrypts to something else"),
+                Err(error) => panic!("another node cannot read text {at}, which has {copies} annotations: {error}"),
+            }
         }
     }
 
@@ -66,6 +112,8 @@ impl Ledger {
         for text in &self.texts {
             let is_condemned = condemned.as_ref() == Some(&text.key_id);
             match running.decrypt(text) {
+                // A key_id of providers names no KEK.
+                Err(KeyringError::UnknownKek(kek)) if self.condemned == Some(kek) => {}
                 Ok(is_same) => {
                     assert!(is_same, "a text decrypts to something else");
                     assert!(!(is_condemned && self.is_gone), "a KEK that was destroyed decrypts");

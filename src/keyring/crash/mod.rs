@@ -1,239 +1,52 @@
-//! Whole operations, each stopped at every step by everything that can happen to a disk: what was ever answered holds.
+//! Whole operations, each stopped at every step by everything that can happen to a disk, and at every question by what can happen
+//! to a device and to a provider: what was ever answered holds.
 //!
 //! Nobody lists the steps: a run without a fault counts them, and every fault that fits is planned at each. A new operation is one
 //! entry in [`operations`].
 
-mod device;
+mod cases;
+pub(in crate::keyring) mod device;
 mod formats;
 mod ledger;
 mod node;
 mod operations;
+mod outages;
 mod provider;
+mod regressions;
+mod running;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use self::node::{Node, Running};
-use self::operations::{Moves, OPERATIONS, Operation, Run};
-use crate::keyring::KeeperError;
-use crate::store::sim::{Crash, Extent, Failure, Fault, SimDisk, StepKind};
+use self::cases::{disk_case, run};
+use self::device::Trouble;
+use self::node::Node;
+use self::operations::{OPERATIONS, Operation, Run};
+use self::outages::{Jump, clock_case, device_case, provider_case};
+use self::provider::Silence;
+use self::running::Running;
+use crate::store::sim::{Extent, Failure, Fault, StepKind};
 
 /// Threads. More than processors, since a keeper that could not open waits for half a second.
 const WORKERS: usize = 16;
 
-/// What one operation did in a case.
-struct Done {
-    running: Option<Running>,
-    result: Result<(), String>,
-}
+/// Questions. A provider is asked for its version again and again; after these an operation has ended.
+const PROVIDER_QUESTIONS_MAX: usize = 12;
 
-/// Does the operation on a disk where something is planned.
-fn run(operation: &Operation, node: &mut Node, plan: Option<(usize, Fault)>) -> Done {
-    match operation.run {
-        Run::Init => {
-            node.disk.plan(plan);
-            Done { running: None, result: init(node) }
-        }
-        Run::Recover => {
-            node.disk.plan(plan);
-            Done { running: None, result: node.recover().map_err(|error| format!("{error:?}")) }
-        }
-        Run::Offline(work) => {
-            node.disk.plan(plan);
-            Done { running: None, result: work(node).map_err(|error| format!("{error:?}")) }
-        }
-        Run::Start => {
-            node.disk.plan(plan);
-            let running = node.start();
-            let result = match node.provider {
-                None => running.first_attempt().map_err(|error| format!("{error:?}")),
-                Some(_) => match running.until(&node.disk, || running.keyring.key_id_now().is_some()) {
-                    true => Ok(()),
-                    false => Err("no key_id is reported".to_owned()),
-                },
-            };
-            Done { running: Some(running), result }
-        }
-        Run::Online(work) => {
-            let running = node.start();
-            running.first_attempt().unwrap();
-            node.ledger.encrypt(&running);
-            node.disk.plan(plan);
-            let result = work(node, &running).map_err(|error| format!("{error:?}"));
-            Done { running: Some(running), result }
-        }
-    }
-}
+/// Cases. So many may have one that did not take the steps that were measured: an errand of the keeper was faster or slower.
+const OFF_ONE_IN: usize = 500;
 
-fn init(node: &Node) -> Result<(), String> {
-    node.init().map_err(|error| format!("{error:?}"))
-}
-
-/// The operation once more, by the same process where it is one that goes on.
-fn run_again(operation: &Operation, node: &Node, running: Option<&Running>) {
-    match (operation.run, running) {
-        // What failed may have been the very last step.
-        (Run::Init, _) => match node.init() {
-            Ok(_) | Err(KeeperError::AlreadySetUp) => {}
-            Err(error) => panic!("init cannot be run again: {error:?}"),
-        },
-        (Run::Recover, _) => match node.recover() {
-            Ok(()) | Err(KeeperError::KeysOpen) => {}
-            Err(error) => panic!("recover cannot be run again: {error:?}"),
-        },
-        (Run::Offline(work), _) => work(node).unwrap(),
-        (Run::Online(work), Some(running)) => work(node, running).unwrap(),
-        (Run::Start, Some(running)) => running.opens_by_itself(),
-        (Run::Online(_) | Run::Start, None) => unreachable!("these run"),
-    }
-}
-
-/// One operation, one fault at one step; with `at` behind the last step, after the operation was answered.
-fn case(operation: &Operation, template: &Node, at: usize, fault: Fault, steps: usize) {
-    let mut node = template.on(template.disk.copy());
-    let Done { running, result } = run(operation, &mut node, Some((at, fault)));
-    assert_eq!(node.disk.was_struck(), at < steps, "the planned step was not reached");
-    if let Some(running) = &running {
-        node.ledger.observe(running);
-    }
-    let is_answered = result.is_ok();
-    if at == steps {
-        result.unwrap();
-        running.iter().for_each(|running| node.ledger.encrypt(running));
-    }
-    if fault.ends_the_process() {
-        if is_answered {
-            node.answered();
-        }
-        for disk in next_disks(&node.disk, fault) {
-            boot(operation, node.on(disk), is_answered);
-        }
-        return;
-    }
-    // Two bad reads in a row are both copies of a KEK, and the start does not wait for a disk that may never be well again.
-    let may_lack = matches!((operation.run, fault), (Run::Start, Fault::Error(Failure::Io, Extent::Twice)));
-    let open = running.as_ref().filter(|running| running.keyring.key_id_now().is_some());
-    if let Some(running) = open {
-        // While the disk fails, what is in memory serves.
-        node.ledger.encrypt(running);
-        node.ledger.assert_holds_for(running, may_lack);
-    }
-    // What fails once and is not got over leaves what failing from then on leaves.
-    if is_answered || matches!(fault, Fault::Error(_, Extent::FromThenOn)) {
-        boot(operation, node.on(node.disk.after_cut(Crash::Lost)), is_answered);
-    }
-    node.disk.plan(None);
-    if !is_answered {
-        run_again(operation, &node, running.as_ref());
-    }
-    node.answered();
-    if let Some(running) = running {
-        node.ledger.encrypt(&running);
-        node.ledger.assert_holds_for(&running, may_lack);
-    }
-    boot(operation, node.on(node.disk.after_cut(Crash::Lost)), true);
-}
-
-/// What the next boot may find. Outcomes that leave the same on the disk are one.
-fn next_disks(disk: &SimDisk, fault: Fault) -> Vec<SimDisk> {
-    if fault != Fault::Cut {
-        return vec![disk.after_kill()];
-    }
-    let mut disks: Vec<SimDisk> = Vec::new();
-    for crash in Crash::ALL {
-        let next = disk.after_cut(crash);
-        if disks.iter().all(|disk| disk.tree() != next.tree()) {
-            disks.push(next);
-        }
-    }
-    disks
-}
-
-impl Node {
-    /// The operation was reported as done.
-    fn answered(&mut self) {
-        self.ledger.is_gone |= self.ledger.condemned.is_some();
-    }
-}
-
-/// The next boot on a disk that is well, and the life after it.
-fn boot(operation: &Operation, mut node: Node, is_answered: bool) {
-    if matches!(operation.run, Run::Init) && !is_answered {
-        // Nobody was told that the node is set up. Whether the daemon or the operator comes first is open.
-        let other = node.on(node.disk.copy());
-        run_again(operation, &other, None);
-        live_on(operation, other);
-        if node.start().first_attempt().is_err() {
-            init(&node).unwrap();
-        }
-    }
-    if matches!(operation.run, Run::Recover) && !is_answered {
-        let other = node.on(node.disk.copy());
-        run_again(operation, &other, None);
-        live_on(operation, other);
-        if node.start().first_attempt().is_err() {
-            node.recover().unwrap();
-        }
-    }
-    node.clock = node.clock.max(node.later);
-    if operation.moves == Moves::Must {
-        let running = node.start();
-        running.first_attempt().unwrap();
-        assert_ne!(
-            node.left.as_ref(),
-            running.keyring.key_id_now().as_ref(),
-            "the key_id that had to go is still there"
-        );
-    }
-    node.disk = node.disk.after_cut(Crash::Lost);
-    live_on(operation, node);
-}
-
-fn live_on(operation: &Operation, mut node: Node) {
-    let running = node.start();
-    running.first_attempt().unwrap_or_else(|error| panic!("the node does not open: {error}"));
-    let key_id = running.keyring.key_id_now();
-    if operation.moves == Moves::Never && !node.ledger.is_empty() {
-        assert_eq!(node.ledger.key_id(), key_id.as_ref(), "the key_id has changed");
-    }
-    node.ledger.encrypt(&running);
-    node.ledger.assert_holds(&running);
-    running.renew().unwrap_or_else(|error| panic!("no rotation is possible any more: {error:?}"));
-    node.ledger.encrypt(&running);
-    node.ledger.assert_holds(&running);
-    drop(running);
-    match node.init() {
-        Err(KeeperError::AlreadySetUp) => {}
-        other => panic!("a second init is not refused: {other:?}"),
-    }
-    let mut node = node.on(node.disk.after_cut(Crash::Lost));
-    assert_tidy(&node);
-    let running = node.start();
-    running.first_attempt().unwrap();
-    match node.provider {
-        None => assert_eq!(node.ledger.key_id(), running.keyring.key_id_now().as_ref()),
-        // It may still be about to turn to what the provider has now, and never back.
-        Some(_) => node.ledger.observe(&running),
-    }
-    node.ledger.assert_holds(&running);
-}
-
-/// Nothing is gone that was to be kept, and nothing lies about that no name leads to any more.
-fn assert_tidy(node: &Node) {
-    let files = node.files();
-    for (name, kept) in &node.kept {
-        assert!(files.values().any(|bytes| bytes == kept), "{name} is gone, which was to be kept");
-    }
-    let gone = node.ledger.condemned.filter(|_| node.ledger.is_gone).map(|kek| kek.to_string());
-    for name in files.keys() {
-        assert!(!name.starts_with("init.pending"), "{name} would let init make everything anew");
-        assert!(gone.as_ref().is_none_or(|kek| !name.contains(kek.as_str())), "{name} is of a destroyed KEK");
-        assert!(!name.ends_with(".new") && !name.ends_with(".old"), "{name} is left behind");
-    }
+/// Something that happens to an operation.
+#[derive(Clone, Copy, Debug)]
+enum Case {
+    Clock(Jump),
+    Device(usize, Trouble),
+    Disk(usize, Fault),
+    Provider(usize, Silence),
 }
 
 /// An operation, and how long it is without a fault.
@@ -242,43 +55,83 @@ struct Measured {
     /// A node that is about to do it.
     template: Node,
     steps: Vec<StepKind>,
+    /// To the device.
+    questions: usize,
+    /// To the provider, if there is one.
+    provider_questions: usize,
 }
 
 impl Measured {
-    fn new(operation: &'static Operation) -> Self {
+    fn new(operation: &'static Operation, reader: Option<&Arc<Running>>) -> Self {
         let mut template = Node::new();
         (operation.prepare)(&mut template);
         template.left = template.ledger.key_id().cloned();
+        template.reader = reader.filter(|_| template.provider.is_some()).cloned();
         let mut trial = template.on(template.disk.copy());
-        let Done { running, result } = run(operation, &mut trial, None);
+        trial.device = trial.device.apart();
+        let done = run(operation, &mut trial, None);
         let steps = trial.disk.steps();
-        result.unwrap();
-        drop(running);
-        Self { operation, template, steps }
+        let provider_questions = trial.provider.as_ref().map_or(0, |provider| provider.asked());
+        done.result.unwrap();
+        // The keeper ends when the device has counted.
+        drop(done.running);
+        let questions = trial.device.asked();
+        let provider_questions = provider_questions.min(PROVIDER_QUESTIONS_MAX);
+        Self { operation, template, steps, questions, provider_questions }
     }
 
-    /// Each step, and the moment after the last one, with everything that fits.
-    fn cases(&self) -> Vec<(usize, Fault)> {
-        let mut cases = Vec::new();
-        for fault in Fault::all() {
+    /// Each step, and the moment after the last one, with everything that fits; each question with everything.
+    fn cases(&self) -> Vec<Case> {
+        let mut cases: Vec<Case> = Jump::ALL.map(Case::Clock).to_vec();
+        for silence in Silence::ALL {
+            cases.extend((0..self.provider_questions).map(|at| Case::Provider(at, silence)));
+        }
+        for trouble in Trouble::ALL {
+            // Nobody is there who could do something else meanwhile.
+            let is_of_use = trouble != Trouble::Late || matches!(self.operation.run, Run::Online(_));
+            cases.extend((0..self.questions).filter(|_| is_of_use).map(|at| Case::Device(at, trouble)));
+        }
+        // Where one copy is damaged, a bad sector is the loss of the other one.
+        let name = self.operation.name;
+        // And before the first text, a lost reservation cannot be told from one that was never made.
+        let has_one_copy = name.contains("damaged") || name.starts_with("first KEK") || name.starts_with("recover");
+        let faults = Fault::all().into_iter();
+        let is_loss = |fault: &Fault| {
+            matches!(fault, Fault::Error(Failure::BadSector, _) | Fault::Error(Failure::Io, Extent::Twice))
+        };
+        for fault in faults.filter(|fault| !(has_one_copy && is_loss(fault))) {
             let fitting = self.steps.iter().enumerate().filter(|(_, step)| fault.fits(**step));
             // The end before a step is that after the one before it.
             let count = if fault == Fault::KillBefore { 1 } else { usize::MAX };
-            cases.extend(fitting.take(count).map(|(at, _)| (at, fault)));
+            cases.extend(fitting.take(count).map(|(at, _)| Case::Disk(at, fault)));
             if fault.ends_the_process() && fault != Fault::KillBefore {
-                cases.push((self.steps.len(), fault));
+                cases.push(Case::Disk(self.steps.len(), fault));
             }
         }
         cases
     }
 
-    /// What went wrong, if something did.
-    fn try_case(&self, at: usize, fault: Fault) -> Option<String> {
-        let panic = catch_unwind(AssertUnwindSafe(|| {
-            case(self.operation, &self.template, at, fault, self.steps.len());
+    /// Whether it took another number of steps than was measured, or what went wrong.
+    fn try_case(&self, case: Case) -> Result<bool, String> {
+        let (operation, template) = (self.operation, &self.template);
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            match case {
+                Case::Clock(jump) => clock_case(operation, template, jump),
+                Case::Device(at, trouble) => device_case(operation, template, at, trouble),
+                Case::Disk(at, fault) => return disk_case(operation, template, at, fault, self.steps.len()),
+                Case::Provider(at, silence) => provider_case(operation, template, at, silence),
+            }
+            false
         }));
-        let text = message(panic.err()?.as_ref());
-        Some(format!("{}, step {at} {:?}, {fault:?}: {text}", self.operation.name, self.steps.get(at)))
+        let text = match done {
+            Ok(is_off) => return Ok(is_off),
+            Err(panic) => message(panic.as_ref()),
+        };
+        let step = match case {
+            Case::Disk(at, _) => self.steps.get(at),
+            Case::Clock(_) | Case::Device(..) | Case::Provider(..) => None,
+        };
+        Err(format!("{}, {case:?} {step:?}: {text}", self.operation.name))
     }
 }
 
@@ -287,36 +140,83 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
+/// How many there are of each kind.
+#[derive(Default)]
+struct Count {
+    steps: usize,
+    disk: usize,
+    questions: usize,
+    device: usize,
+    provider: usize,
+    clock: usize,
+}
+
+impl Count {
+    fn add(&mut self, one: &Measured, cases: &[Case]) {
+        self.steps += one.steps.len();
+        self.questions += one.questions + one.provider_questions;
+        for case in cases {
+            match case {
+                Case::Clock(_) => self.clock += 1,
+                Case::Device(..) => self.device += 1,
+                Case::Disk(_, fault) => self.disk += fault.outcomes(),
+                Case::Provider(..) => self.provider += 1,
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { steps, disk, questions, device, provider, clock } = self;
+        write!(
+            f,
+            "{steps:>3} steps, {disk:>4} faults of the disk, {questions:>2} questions, {device:>2} faults of the "
+        )?;
+        write!(f, "device, {provider:>2} of the provider, {clock} of the clock")
+    }
+}
+
 #[test]
-fn no_operation_that_is_stopped_at_any_step_by_any_fault_of_the_disk_loses_a_key() {
+fn no_operation_that_is_stopped_at_any_step_by_any_fault_loses_a_key() {
     // One of them alone: NODESEAL_OPERATION=reseal
     let only = std::env::var("NODESEAL_OPERATION").ok();
     let chosen = OPERATIONS.iter().filter(|operation| only.as_ref().is_none_or(|only| only == operation.name));
-    let measured: Vec<Measured> = chosen.map(Measured::new).collect();
+    let reader = Node::reader();
+    let measured: Vec<Measured> = chosen.map(|operation| Measured::new(operation, Some(&reader))).collect();
     let started = Instant::now();
-    let (mut cases, mut all_faults) = (Vec::new(), 0);
+    let (mut cases, mut all) = (Vec::new(), Count::default());
     for one in &measured {
-        let own = one.cases();
-        let faults: usize = own.iter().map(|(_, fault)| fault.outcomes()).sum();
-        println!("{:>3} steps, {faults:>4} faults: {}", one.steps.len(), one.operation.name);
-        assert!(one.steps.len() > 5 && faults > 5 * one.steps.len(), "{}: too little happened", one.operation.name);
-        all_faults += faults;
-        cases.extend(own.into_iter().map(|(at, fault)| (one, at, fault)));
+        let (own, mut count) = (one.cases(), Count::default());
+        count.add(one, &own);
+        println!("{count}: {}", one.operation.name);
+        assert!(one.steps.len() > 5 && count.disk > 5 * one.steps.len(), "{}: too little happened", one.operation.name);
+        all.add(one, &own);
+        cases.extend(own.into_iter().map(|case| (one, case)));
     }
-    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    // Those that wait go first.
+    cases.sort_by_key(|(_, case)| matches!(case, Case::Disk(..)));
+    let (next, off, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                while let Some((one, at, fault)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let found = one.try_case(*at, *fault);
-                    wrong.lock().unwrap().extend(found);
+                while let Some((one, case)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match one.try_case(*case) {
+                        Ok(is_off) => drop(off.fetch_add(usize::from(is_off), Ordering::Relaxed)),
+                        Err(text) => {
+                            // At once: a run that is cut short has said what it found.
+                            println!("WRONG {text}");
+                            wrong.lock().unwrap().push(text);
+                        }
+                    }
                 }
             });
         }
     });
-    let wrong = wrong.into_inner().unwrap();
-    let steps: usize = measured.iter().map(|one| one.steps.len()).sum();
-    println!("{steps} steps, {all_faults} faults of {} operations, {:.0?}", measured.len(), started.elapsed());
-    assert!(only.is_some() || (measured.len() >= 25 && all_faults >= 15_000), "too little happened");
+    let (off, wrong) = (off.into_inner(), wrong.into_inner().unwrap());
+    println!("{all} of {} operations, {off} of other steps, {:.0?}", measured.len(), started.elapsed());
+    assert!(off <= cases.len() / OFF_ONE_IN, "the runs are not those that were measured: {off} of {}", cases.len());
+    let is_enough = measured.len() >= 35 && all.disk >= 20_000 && all.device >= 200 && all.provider >= 15;
+    assert!(only.is_some() || is_enough, "too little happened");
     assert!(wrong.is_empty(), "{} cases of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }

@@ -6,35 +6,39 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
-
-use tokio::runtime::{Builder, Runtime};
 
 use super::device::Device;
 use super::ledger::Ledger;
 use super::provider::Provider;
-use crate::envelope::Api;
+use super::running::Running;
 use crate::keyring::export::Export;
-use crate::keyring::keeper::{self, KeeperHandle, KekRow, KeyTable, ResealOrder, Settings};
+use crate::keyring::keeper::{self, KeyTable, ResealOrder, Settings};
+use crate::keyring::kek_file;
+use crate::keyring::maker::MakerKey;
 use crate::keyring::recovery::{self, Identity, Recipient};
-use crate::keyring::ring::MoveError;
-use crate::keyring::{self, Encrypted, Founding, KeeperError, Keyring, KeyringError, MaxAge, Resume};
-use crate::store::StateDir;
+use crate::keyring::rooted::Rooted;
+use crate::keyring::state_file::State;
+use crate::keyring::{self, Founding, KeeperError, MaxAge, RecoverOrder, Resume};
+use crate::seal::root::{NodeRoot, Parent};
 use crate::store::sim::SimDisk;
-use crate::types::{ClusterId, KekId, KeyId, SealPolicy, SealTo};
+use crate::store::{Disk, Kind, StateDir, container};
+use crate::types::clock::EARLIEST;
+use crate::types::{ClusterId, KekId, Key, KeyId, SealPolicy, SealTo};
 
 pub(super) const TO: SealTo = SealTo::Tpm2(SealPolicy::None);
 const ROOT: &str = "/state";
-const DEK: &[u8] = b"0123456789abcdef0123456789abcdef";
+/// Where the files of each node root are.
+const ROOTS: &str = "roots";
 
 pub(super) fn cluster() -> ClusterId {
     "c1".parse().unwrap()
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    thread_local!(static RUNTIME: Runtime = Builder::new_current_thread().enable_time().build().unwrap());
-    RUNTIME.with(|runtime| runtime.block_on(future))
-}
+// Of the node whose keeper runs on this thread.
+thread_local!(static CLOCK: RefCell<Arc<AtomicU64>> = RefCell::default());
+
+/// No file of ours.
+const TORN: &[u8] = b"NODESEAL torn";
 
 /// A node that does not run.
 pub(super) struct Node {
@@ -54,13 +58,15 @@ pub(super) struct Node {
     /// Opens the recovery file, if there is one.
     pub(super) identity: Option<Arc<Identity>>,
     /// What a recovery file that was kept elsewhere holds.
-    export: Arc<Vec<u8>>,
+    pub(super) export: Arc<Vec<u8>>,
     /// A request or a bundle of another node.
     pub(super) file: Arc<Vec<u8>>,
     /// What wraps its KEKs, if anything does.
     pub(super) provider: Option<Provider>,
     /// Contents that must lie somewhere on the disk for ever.
     pub(super) kept: Vec<(String, Vec<u8>)>,
+    /// Another node, with its own device and the same provider, that must read every text.
+    pub(super) reader: Option<Arc<Running>>,
 }
 
 impl Node {
@@ -69,7 +75,7 @@ impl Node {
             disk: SimDisk::default(),
             device: Arc::new(Device::new()),
             ledger: Ledger::default(),
-            clock: 0,
+            clock: EARLIEST,
             later: 0,
             left: None,
             target: None,
@@ -79,6 +85,7 @@ impl Node {
             file: Arc::default(),
             provider: None,
             kept: Vec::new(),
+            reader: None,
         }
     }
 
@@ -86,7 +93,8 @@ impl Node {
     pub(super) fn on(&self, disk: SimDisk) -> Self {
         Self {
             disk,
-            device: self.device.copy(),
+            // Whoever may make a counter makes it in a device of its own.
+            device: if self.guard.is_some() { self.device.apart() } else { self.device.copy() },
             ledger: self.ledger.clone(),
             left: self.left.clone(),
             identity: self.identity.clone(),
@@ -94,8 +102,15 @@ impl Node {
             file: Arc::clone(&self.file),
             provider: self.provider.as_ref().map(Provider::copy),
             kept: self.kept.clone(),
+            reader: self.reader.clone(),
             ..*self
         }
+    }
+
+    /// Whether what was planned for its disk, its device or its provider has happened.
+    pub(super) fn was_struck(&self) -> bool {
+        let provider = self.provider.as_ref().is_some_and(Provider::was_struck);
+        self.disk.was_struck() || self.device.was_struck() || provider
     }
 
     fn recipients(&self) -> Vec<Recipient> {
@@ -103,7 +118,8 @@ impl Node {
     }
 
     pub(super) fn order(&self) -> ResealOrder {
-        ResealOrder { to: TO, guard: self.guard, recipients: Some(self.recipients()) }
+        let (guard, recipients) = (self.guard, Some(self.recipients()));
+        ResealOrder { to: TO, guard, recipients, parent: Parent::Same, replace_counter: false }
     }
 
     fn found<T>(
@@ -112,8 +128,14 @@ impl Node {
     ) -> Result<T, KeeperError> {
         let dir = StateDir::create_on(self.disk.clone(), Path::new(ROOT)).map_err(KeeperError::Store)?;
         let (cluster, sealer, recipients) = (cluster(), self.device.client(), self.recipients());
-        let founding =
-            Founding { cluster: &cluster, sealer: &sealer, to: TO, guard: self.guard, recipients: &recipients };
+        let founding = Founding {
+            cluster: &cluster,
+            sealer: &sealer,
+            to: TO,
+            guard: self.guard,
+            replace_counter: false,
+            recipients: &recipients,
+        };
         found(&dir, &founding)
     }
 
@@ -125,50 +147,96 @@ impl Node {
     /// Takes a copy of the recovery file away from the node.
     pub(super) fn keep_recovery_file(&mut self) {
         let file = &self.files()[recovery::FILE];
-        let export = recovery::decrypt(self.identity.as_ref().unwrap(), file).unwrap();
-        self.export = Arc::new(export.encode().expose().to_vec());
+        let (export, _) = recovery::decrypt(self.identity.as_ref().unwrap(), file).unwrap();
+        let maker = MakerKey::new(&Key::copy_of(&[1; Key::LEN]).unwrap());
+        self.export = Arc::new(export.encode_signed(&maker).expose().to_vec());
     }
 
     /// As `nodeseal recover` does.
     pub(super) fn recover(&self) -> Result<(), KeeperError> {
-        let export = Export::decode(&self.export).unwrap();
-        self.found(|dir, founding| keyring::recover(dir, founding, export, Resume::NewKek, self.clock)).map(|_| ())
+        self.recover_to(Resume::NewKek)
     }
 
-    fn settings(&self, now: fn() -> u64) -> Settings<SimDisk> {
+    pub(super) fn recover_to(&self, resume: Resume) -> Result<(), KeeperError> {
+        let (export, _) = Export::decode(&self.export).unwrap();
+        self.found(|dir, founding| {
+            let order = RecoverOrder { resume, give_up_device: false };
+            keyring::recover(dir, founding, export, order, self.clock)
+        })
+        .map(|_| ())
+    }
+
+    /// A node of the same cluster with its own device and the same provider, which was just set up.
+    pub(super) fn neighbour(&self) -> Self {
+        let provider = self.provider.as_ref().map(Provider::shared);
+        let node = Self { provider, clock: self.clock, ..Self::new() };
+        node.init().unwrap();
+        node
+    }
+
+    /// A node that has nothing of its own to read texts with but the provider, and keeps nothing.
+    pub(super) fn reader() -> Arc<Running> {
+        let node = Self { provider: Some(Provider::new().directly()), ..Self::new() };
+        node.init().unwrap();
+        let running = node.start();
+        running.first_attempt().unwrap();
+        // The device has opened its root, and is asked no more.
+        Arc::new(running)
+    }
+
+    fn settings(&self) -> Settings<SimDisk> {
         Settings {
             disk: self.disk.clone(),
             state_dir: ROOT.into(),
             cluster: cluster(),
             sealer: self.device.client(),
             max_age: MaxAge::DEFAULT,
-            guarded: self.guard.is_some(),
-            now,
+            guard: self.guard,
+            pin_file: None,
+            now: || CLOCK.with_borrow(|clock| clock.load(Ordering::SeqCst)),
         }
     }
 
     /// As `nodeseal reseal` does while no daemon runs.
     pub(super) fn reseal(&self) -> Result<(), KeeperError> {
-        keeper::with_keeper(&self.settings(|| 0), false, |keeper| keeper.reseal(self.order())).map(|_| ())
+        CLOCK.set(Arc::new(AtomicU64::new(self.clock)));
+        keeper::with_keeper(&self.settings(), false, |keeper| keeper.reseal(self.order())).map(|_| ())
+    }
+
+    /// As `nodeseal reseal --accept-rollback` does.
+    pub(super) fn accept_rollback(&self) -> Result<(), KeeperError> {
+        CLOCK.set(Arc::new(AtomicU64::new(self.clock)));
+        keeper::with_keeper(&self.settings(), true, |keeper| keeper.reseal(self.order())).map(|_| ())
     }
 
     pub(super) fn start(&self) -> Running {
         self.start_in(|body| body())
     }
 
+    /// With other providers than its own.
+    pub(super) fn start_with(&self, rooted: Arc<Rooted>) -> Running {
+        self.start_around(Some(rooted), |body| body())
+    }
+
     /// The keeper's thread, inside of something.
     pub(super) fn start_in(&self, around: impl FnOnce(Box<dyn FnOnce() + Send>) + Send + 'static) -> Running {
-        thread_local!(static CLOCK: RefCell<Arc<AtomicU64>> = RefCell::default());
-        let settings = self.settings(|| CLOCK.with_borrow(|clock| clock.load(Ordering::SeqCst)));
-        let (keyring, handle, body) = keeper::new(settings);
-        keyring.begin_with(self.provider.as_ref().map(Provider::rooted));
+        self.start_around(self.provider.as_ref().map(Provider::rooted), around)
+    }
+
+    fn start_around(
+        &self,
+        rooted: Option<Arc<Rooted>>,
+        around: impl FnOnce(Box<dyn FnOnce() + Send>) + Send + 'static,
+    ) -> Running {
+        let (keyring, handle, body) = keeper::new(self.settings());
+        keyring.begin_with(rooted);
         let clock = Arc::new(AtomicU64::new(self.clock));
         let own = Arc::clone(&clock);
         let thread = thread::spawn(move || {
             CLOCK.set(own);
             around(Box::new(body));
         });
-        Running { keyring, handle, clock, thread: Some(thread) }
+        Running::new(keyring, handle, clock, thread)
     }
 
     /// Starts the node, lets something happen to it, and stops it. For the way to where an operation begins.
@@ -181,127 +249,144 @@ impl Node {
         self.ledger.assert_holds(&running);
         drop(running);
         // Without a daemon the keeper ends only when nothing is under way: the counter of the guard has counted.
-        keeper::with_keeper(&self.settings(|| 0), false, |keeper| keeper.list()).unwrap();
+        self.open_once().unwrap();
+    }
+
+    /// One attempt to open the keys, by a keeper that ends at once.
+    pub(super) fn open_once(&self) -> Result<KeyTable, KeeperError> {
+        CLOCK.set(Arc::new(AtomicU64::new(self.clock)));
+        keeper::with_keeper(&self.settings(), false, |keeper| keeper.list())
+    }
+
+    /// Starts the node, lets something happen to it, and kills it: nothing was written after the answer.
+    pub(super) fn live_and_die(&mut self, happen: impl FnOnce(&Running)) {
+        let running = self.start();
+        running.first_attempt().unwrap();
+        self.ledger.encrypt(&running);
+        happen(&running);
+        self.ledger.encrypt(&running);
+        let killed = self.disk.after_kill();
+        // The device has the time to count.
+        drop(running);
+        *self = self.on(killed);
+    }
+
+    /// Where the file is: at the top, or in the folder of the newest node root.
+    fn path_of(&self, name: &str) -> String {
+        let files = self.files();
+        let is_there = |path: &str| files.contains_key(path) || files.contains_key(&format!("{path}.prev"));
+        let newest = self.disk.newest(&Path::new(ROOT).join(ROOTS));
+        let below = newest.map(|root| format!("{ROOTS}/{root}/{name}"));
+        // Not a file of this root: those of the state directory itself.
+        let is_common = name.starts_with("recovery") || name.ends_with(".pending") || name == "current";
+        match below {
+            Some(below) if !is_there(name) && !is_common => below,
+            Some(_) | None => name.to_owned(),
+        }
+    }
+
+    /// Its name inside of the folder of its node root.
+    pub(super) fn short_name(path: &str) -> &str {
+        let below = path.strip_prefix(ROOTS).and_then(|rest| rest.strip_prefix('/')?.split_once('/'));
+        below.map_or(path, |(_, name)| name)
+    }
+
+    /// What is in the file.
+    pub(super) fn file(&self, name: &str) -> Option<Vec<u8>> {
+        self.files().remove(&self.path_of(name))
     }
 
     /// Damages the file on the medium.
     pub(super) fn damage(&self, name: &str) {
-        self.set(name, Some(b"NODESEAL torn".to_vec()));
+        self.set(name, Some(TORN.to_vec()));
+    }
+
+    /// The same with the generation before.
+    pub(super) fn damage_both(&self, name: &str) {
+        let path = self.path_of(name);
+        for path in [format!("{path}.prev"), path] {
+            self.disk.scribble(&Path::new(ROOT).join(path), Some(TORN.to_vec()));
+        }
     }
 
     /// Changes the file on the medium, or takes it away.
     pub(super) fn set(&self, name: &str, content: Option<Vec<u8>>) {
+        self.disk.scribble(&Path::new(ROOT).join(self.path_of(name)), content);
+    }
+
+    /// The same by the whole name.
+    pub(super) fn scribble(&self, name: &str, content: Option<Vec<u8>>) {
         self.disk.scribble(&Path::new(ROOT).join(name), content);
+    }
+
+    /// The state directory itself, with nothing in it.
+    pub(super) fn make_top(&self) {
+        StateDir::create_on(self.disk.clone(), Path::new(ROOT)).map(drop).unwrap();
+    }
+
+    pub(super) fn make_dir(&self, name: &str) {
+        self.disk.make_dir(&Path::new(ROOT).join(name)).unwrap();
+        self.disk.sync_dir(Path::new(ROOT)).unwrap();
+    }
+
+    /// An empty folder goes.
+    pub(super) fn remove_dir(&self, name: &str) {
+        self.disk.remove_dir(&Path::new(ROOT).join(name)).unwrap();
+        self.disk.sync_dir(Path::new(ROOT).join(name).parent().unwrap()).unwrap();
+    }
+
+    /// The folder of the node root that was made last.
+    pub(super) fn newest_root(&self) -> String {
+        format!("{ROOTS}/{}", self.disk.newest(&Path::new(ROOT).join(ROOTS)).unwrap())
+    }
+
+    /// Folders of the state directory, by their names inside of it.
+    pub(super) fn folders(&self) -> Vec<String> {
+        let folders = self.disk.tree().into_iter().filter(|(_, content)| content.is_none());
+        folders.filter_map(|(path, _)| Some(path.strip_prefix(ROOT).ok()?.to_str()?.to_owned())).collect()
+    }
+
+    /// What the disk would have of this KEK id if it stood for another key.
+    pub(super) fn kek_file_with_another_key(&self, id: &KekId) -> Vec<u8> {
+        let dir = StateDir::open_on(self.disk.clone(), &Path::new(ROOT).join(self.newest_root())).unwrap();
+        let (root, _) = NodeRoot::open(&dir, &self.device.client()).unwrap();
+        let label = kek_file::KekLabel { id: *id, created: 1 };
+        let (key, wrapping_key) = (Key::copy_of(&[9; Key::LEN]).unwrap(), root.kek_wrapping_key(&cluster()));
+        let payload = kek_file::seal(&key, &label, &cluster(), &root.id(), &wrapping_key, [7; 12]).unwrap();
+        container::wrap(Kind::LocalKek, &payload)
+    }
+
+    /// Names of the sealed copies of KEKs, newest generations.
+    pub(super) fn kek_files(&self) -> Vec<String> {
+        self.files().into_keys().filter(|name| name.ends_with(kek_file::SUFFIX)).collect()
+    }
+
+    /// The KEKs of every generation of the recovery file, and of every copy of it, that the identity opens.
+    pub(super) fn recovery_files(&self, identity: &Identity) -> Vec<(String, Vec<KekId>)> {
+        let files = self.files().into_iter().filter(|(name, _)| Self::short_name(name).starts_with("recovery"));
+        let open = |(name, file): (String, Vec<u8>)| {
+            let keks = recovery::decrypt(identity, &file).ok()?.0.keys.iter().map(|(id, _)| *id).collect();
+            Some((name, keks))
+        };
+        files.filter_map(open).collect()
+    }
+
+    /// Rewrites the state as a node with this many uses of its active KEK would have it.
+    pub(super) fn set_uses(&self, uses: u64) {
+        let state = self.path_of("state");
+        let folder = Path::new(ROOT).join(Path::new(&state).parent().unwrap());
+        let dir = StateDir::open_on(self.disk.clone(), &folder).unwrap();
+        let (root, _) = NodeRoot::open(&dir, &self.device.client()).unwrap();
+        let (cluster, mac_key) = (cluster(), root.state_mac_key(&cluster()));
+        let read = |version, bytes: &[u8]| State::decode(version, bytes, &cluster, &root.id(), &mac_key);
+        let state = dir.load("state", Kind::State, read).unwrap().value;
+        let state = State { ring: state.ring.with_reservation(uses), ..state };
+        dir.replace_both("state", Kind::State, &state.encode(&cluster, &root.id(), &mac_key)).unwrap();
     }
 
     /// Contents of the files of the state directory, by their names inside of it.
     pub(super) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let name = |path: &Path| path.strip_prefix(ROOT).unwrap().to_str().unwrap().to_owned();
         self.disk.files().into_iter().map(|(path, bytes)| (name(&path), bytes)).collect()
-    }
-}
-
-/// Several times the pause after which the keeper tries again in a test.
-const FAULT_TIMEOUT: Duration = Duration::from_millis(300);
-
-/// A node that runs.
-pub(super) struct Running {
-    pub(super) keyring: Arc<Keyring>,
-    pub(super) handle: KeeperHandle,
-    pub(super) clock: Arc<AtomicU64>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Running {
-    /// How the first attempt to open the keys ended.
-    pub(super) fn first_attempt(&self) -> Result<(), KeyringError> {
-        block_on(self.keyring.key_id()).map(|_| ())
-    }
-
-    /// The keeper tries again by itself, after half a second and later.
-    pub(super) fn opens_by_itself(&self) {
-        let give_up = Instant::now() + Duration::from_secs(30);
-        while self.keyring.key_id_now().is_none() {
-            assert!(Instant::now() < give_up, "the keys do not open by themselves once the disk is well");
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    pub(super) fn has_provider(&self) -> bool {
-        self.keyring.rooted().is_some()
-    }
-
-    pub(super) fn table(&self) -> KeyTable {
-        self.handle.list().unwrap()
-    }
-
-    pub(super) fn row(&self, state: &str) -> Option<KekRow> {
-        self.table().keys.into_iter().find(|row| row.state == state)
-    }
-
-    pub(super) fn kek(&self, state: &str) -> KekId {
-        self.row(state).unwrap().id.parse().unwrap()
-    }
-
-    /// Asks until the device, which may still have something to count, is free.
-    pub(super) fn ask<T>(&self, ask: impl Fn(&KeeperHandle) -> Result<T, KeeperError>) -> Result<T, KeeperError> {
-        loop {
-            match ask(&self.handle) {
-                Err(KeeperError::Busy) => thread::sleep(Duration::from_millis(1)),
-                answer => return answer,
-            }
-        }
-    }
-
-    /// Makes a KEK unless one is pending, and turns to it.
-    pub(super) fn renew(&self) -> Result<(), KeeperError> {
-        match self.ask(KeeperHandle::rotate) {
-            Ok(_) | Err(KeeperError::Move(MoveError::Pending)) => {}
-            Err(error) => return Err(error),
-        }
-        // With a provider the keeper may have turned to it by itself.
-        let Some(row) = self.row("pre-activation") else { return Ok(()) };
-        let give_up = Instant::now() + Duration::from_secs(30);
-        loop {
-            match self.handle.activate(row.id.parse().unwrap()) {
-                Err(KeeperError::Move(MoveError::Active)) if self.has_provider() => return Ok(()),
-                // The provider is about to wrap it.
-                Err(KeeperError::Unwrapped { .. }) if Instant::now() < give_up => {
-                    thread::sleep(Duration::from_millis(1));
-                }
-                other => return other.map(|_| ()),
-            }
-        }
-    }
-
-    /// Whether it comes, also when the disk fails in between. A fault is got over within moments, or not at all while it lasts.
-    pub(super) fn until(&self, disk: &SimDisk, is: impl Fn() -> bool) -> bool {
-        let started = Instant::now();
-        let mut struck = None;
-        while !is() {
-            if disk.was_struck() && started.elapsed() > FAULT_TIMEOUT + *struck.get_or_insert(started.elapsed()) {
-                return false;
-            }
-            assert!(started.elapsed() < Duration::from_secs(30), "it does not come");
-            thread::sleep(Duration::from_millis(1));
-        }
-        true
-    }
-
-    pub(super) fn encrypt(&self) -> Result<Encrypted, KeyringError> {
-        block_on(self.keyring.encrypt(Api::V2, DEK))
-    }
-
-    pub(super) fn decrypt(&self, old: &Encrypted) -> Result<bool, KeyringError> {
-        let opened = block_on(self.keyring.decrypt_v2(old.key_id.as_str(), old.attached.wraps().unwrap(), &old.text))?;
-        Ok(opened.plaintext.same_as(DEK))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.handle.stop();
-        let ended = self.thread.take().unwrap().join();
-        assert!(ended.is_ok() || thread::panicking(), "the keeper has panicked");
     }
 }

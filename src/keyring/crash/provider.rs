@@ -1,7 +1,6 @@
-//! A provider that is always there, and whose key can be rotated.
+//! Providers whose keys can be rotated, and which can be away or hang.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -9,38 +8,137 @@ use tokio::runtime::{Builder, Handle};
 
 use crate::keyring::rooted::{OnOutage, Rooted, Rules};
 use crate::provider::set::{Member, Providers, Role, Strategy};
-use crate::provider::{Answer, Context, Kek, KeyIdentity, KeyState, KeyVersion, ProviderKind, Wrapped};
+use crate::provider::{
+    Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, KeyVersion, ProviderError, ProviderKind, Wrapped,
+};
 use crate::types::Key;
 
-/// Its key's version. A copy goes its own way.
-pub(super) struct Provider(Arc<AtomicU32>);
+/// What becomes of questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Refused at once.
+    Away,
+    /// Not answered for as long as this lasts.
+    Hangs,
+}
+
+#[derive(Default)]
+struct Desk {
+    key: &'static str,
+    /// Of the key.
+    version: u32,
+    /// Of what it wraps, where that is another one.
+    lag: Option<u32>,
+    /// Wraps that it made.
+    wraps: usize,
+    /// Questions since the last plan.
+    asked: usize,
+    plan: Option<(usize, Silence)>,
+}
+
+/// A copy goes its own way; a shared one is the same provider.
+pub(super) struct Provider {
+    desk: Arc<Mutex<Desk>>,
+    local_kek: bool,
+}
+
+impl Silence {
+    pub(super) const ALL: [Self; 2] = [Self::Away, Self::Hangs];
+}
 
 impl Provider {
     pub(super) fn new() -> Self {
-        Self(Arc::new(AtomicU32::new(1)))
+        Self::of("k")
+    }
+
+    /// With a key of this name.
+    pub(super) fn of(key: &'static str) -> Self {
+        Self { desk: Arc::new(Mutex::new(Desk { key, version: 1, ..Desk::default() })), local_kek: true }
     }
 
     pub(super) fn copy(&self) -> Self {
-        Self(Arc::new(AtomicU32::new(self.0.load(Ordering::SeqCst))))
+        let Desk { key, version, .. } = *self.desk();
+        Self { desk: Arc::new(Mutex::new(Desk { key, version, ..Desk::default() })), ..*self }
+    }
+
+    /// For another node.
+    pub(super) fn shared(&self) -> Self {
+        Self { desk: Arc::clone(&self.desk), ..*self }
+    }
+
+    /// For a node that makes a KEK for each text and keeps none.
+    pub(super) fn directly(self) -> Self {
+        Self { local_kek: false, ..self }
     }
 
     pub(super) fn rotate_to(&self, version: u32) {
-        self.0.store(version, Ordering::SeqCst);
+        self.desk().version = version;
+    }
+
+    /// Wraps under this version, whatever it says of its key.
+    pub(super) fn lag_at(&self, version: u32) {
+        self.desk().lag = Some(version);
+    }
+
+    /// Wraps that it has made so far.
+    pub(super) fn wraps(&self) -> usize {
+        self.desk().wraps
+    }
+
+    /// Counts questions from 0 on again, and answers none of them from there on.
+    pub(super) fn plan(&self, plan: Option<(usize, Silence)>) {
+        let mut desk = self.desk();
+        (desk.asked, desk.plan) = (0, plan);
+    }
+
+    /// Whether a question was not answered.
+    pub(super) fn was_struck(&self) -> bool {
+        let desk = self.desk();
+        desk.plan.is_some_and(|(planned, _)| desk.asked > planned)
+    }
+
+    /// Questions since the last plan.
+    pub(super) fn asked(&self) -> usize {
+        self.desk().asked
     }
 
     /// As a configuration would have it that is in a hurry.
     pub(super) fn rooted(&self) -> Arc<Rooted> {
-        let member = Member::new("p", Role::Required, Arc::new(Imitated(Arc::clone(&self.0))));
-        let rules = Rules {
-            local_kek: true,
-            min_wraps: 1,
-            epoch: 0,
-            on_outage: OnOutage::Coast,
-            activation_delay: Duration::ZERO,
-            probe_every: Duration::from_millis(5),
-        };
-        Arc::new(Rooted::new(runtime(), Providers::new(vec![member], Strategy::Ordered), rules))
+        together(&[("p", Role::Required, self)], |rules| rules.local_kek = self.local_kek)
     }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap()
+    }
+}
+
+/// Several in one configuration, by their names. The same one twice is two ways to one key.
+pub(super) fn together(members: &[(&str, Role, &Provider)], change: impl FnOnce(&mut Rules)) -> Arc<Rooted> {
+    let member = |(name, role, provider): &(&str, Role, &Provider)| {
+        Member::new(*name, *role, Arc::new(Imitated(Arc::clone(&provider.desk))))
+    };
+    let mut rules = Rules {
+        local_kek: true,
+        min_wraps: 1,
+        epoch: 0,
+        on_outage: OnOutage::Coast,
+        activation_delay: Duration::ZERO,
+        probe_every: Duration::from_millis(5),
+    };
+    change(&mut rules);
+    Arc::new(Rooted::new(runtime(), Providers::new(members.iter().map(member).collect(), Strategy::Ordered), rules))
+}
+
+/// As a reload proves its providers before they count.
+pub(super) fn proved(rooted: Arc<Rooted>) -> Arc<Rooted> {
+    for member in rooted.providers.members() {
+        let member = member.clone();
+        let (tell, told) = std::sync::mpsc::channel();
+        let probe = async move { member.probe(tokio::time::Instant::now() + Duration::from_secs(5)).await };
+        rooted.runtime.spawn(async move { tell.send(probe.await.is_ok()) });
+        assert!(told.recv().unwrap(), "a provider does not prove itself");
+    }
+    rooted
 }
 
 fn runtime() -> Handle {
@@ -54,12 +152,35 @@ fn runtime() -> Handle {
     RUNTIME.get_or_init(begin).clone()
 }
 
-struct Imitated(Arc<AtomicU32>);
+struct Imitated(Arc<Mutex<Desk>>);
 
 impl Imitated {
-    fn state(&self) -> KeyState {
-        let version = self.0.load(Ordering::SeqCst).to_string();
-        KeyState { identity: KeyIdentity::new("k").unwrap(), version: KeyVersion::new(version).unwrap() }
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.0.lock().unwrap()
+    }
+
+    /// Its key, if this question is answered. Whoever hangs gives no answer later: the connection is another one then.
+    async fn state(&self) -> Result<KeyState, ProviderError> {
+        let silence = {
+            let mut desk = self.desk();
+            let at = desk.asked;
+            desk.asked += 1;
+            desk.plan.filter(|(planned, _)| at >= *planned).map(|(_, silence)| silence)
+        };
+        let away = || ProviderError::new(ErrorKind::Away, "imitated");
+        match silence {
+            Some(Silence::Away) => return Err(away()),
+            Some(Silence::Hangs) => {
+                while self.desk().plan.is_some() {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                return Err(away());
+            }
+            None => {}
+        }
+        let Desk { key, version, .. } = *self.desk();
+        let version = KeyVersion::new(version.to_string()).unwrap();
+        Ok(KeyState { identity: KeyIdentity::new(key).unwrap(), version })
     }
 }
 
@@ -69,15 +190,25 @@ impl Kek for Imitated {
     }
 
     fn probe(&self) -> Answer<'_, KeyState> {
-        Box::pin(async { Ok(self.state()) })
+        Box::pin(self.state())
     }
 
     fn wrap_key<'a>(&'a self, key: &'a Key, _: Context<'a>) -> Answer<'a, Wrapped> {
-        let KeyState { identity, version } = self.state();
-        Box::pin(async { Ok(Wrapped::new(ProviderKind::Vault, identity, version, key.expose().to_vec()).unwrap()) })
+        Box::pin(async {
+            let KeyState { identity, mut version } = self.state().await?;
+            let mut desk = self.desk();
+            desk.wraps += 1;
+            if let Some(lag) = desk.lag {
+                version = KeyVersion::new(lag.to_string()).unwrap();
+            }
+            Ok(Wrapped::new(ProviderKind::Vault, identity, version, key.expose().to_vec()).unwrap())
+        })
     }
 
     fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
-        Box::pin(async { Ok(Key::copy_of(wrapped.text()).unwrap()) })
+        Box::pin(async {
+            self.state().await?;
+            Ok(Key::copy_of(wrapped.text()).unwrap())
+        })
     }
 }

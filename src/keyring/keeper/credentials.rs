@@ -10,9 +10,9 @@ use crate::types::{CredentialName, Key, Secret};
 
 impl<D: Disk + Clone> Keeper<'_, D> {
     /// What the operator's tool has sealed under this node's root. It is opened once before anything is written.
-    pub(super) fn store_credential(&self, name: &CredentialName, payload: &[u8]) -> Result<(), KeeperError> {
+    pub(super) fn store_credential(&mut self, name: &CredentialName, payload: &[u8]) -> Result<(), KeeperError> {
         let key = self.key_of_credentials()?;
-        key.store(&self.dir, payload, name, &self.settings.cluster).map_err(KeeperError::Credentials)?;
+        key.store(self.books.folder()?, payload, name, &self.settings.cluster).map_err(KeeperError::Credentials)?;
         emit(&Event::CredentialSealed { name });
         Ok(())
     }
@@ -20,18 +20,18 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     /// For a login.
     pub(super) fn open_credential(&self, name: &CredentialName) -> Result<Secret, KeeperError> {
         let key = self.key_of_credentials()?;
-        key.open(&self.dir, name, &self.settings.cluster).map_err(KeeperError::Credentials)
+        key.open(&self.books.home.root, name, &self.settings.cluster).map_err(KeeperError::Credentials)
     }
 
     /// After a login that uses its credential up.
-    pub(super) fn replace_credential(&self, name: &CredentialName, content: &Secret) -> Result<(), KeeperError> {
+    pub(super) fn replace_credential(&mut self, name: &CredentialName, content: &Secret) -> Result<(), KeeperError> {
         let key = self.key_of_credentials()?;
         let payload = key.seal(content, name, &self.settings.cluster, (self.settings.now)());
         self.store_credential(name, &payload.map_err(KeeperError::Credentials)?)
     }
 
-    fn key_of_credentials(&self) -> Result<CredentialKey, KeeperError> {
-        let key = Key::copy_of(self.credential_key.expose()).ok_or(KeeperError::Locked)?;
-        Ok(CredentialKey::from_parts(self.root_id, key))
+    pub(super) fn key_of_credentials(&self) -> Result<CredentialKey, KeeperError> {
+        let key = Key::copy_of(self.derived.credential_key.expose()).ok_or(KeeperError::Locked)?;
+        Ok(CredentialKey::from_parts(self.books.root_id(), key))
     }
 }

@@ -1,78 +1,127 @@
 //! KEKs of other nodes that a provider has opened get a sealed copy here, so that the next start needs nobody for them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::handle::Purpose;
+use super::books::{Change, NewKek};
+use super::errands::{Errand, Slot};
 use super::{Keeper, trouble};
+use crate::audit::{Event, emit};
 use crate::keyring::error::KeeperError;
+use crate::keyring::kek_file::KekLabel;
+use crate::keyring::kek_store::foreign_entry;
 use crate::keyring::live::LiveKek;
-use crate::keyring::{kek_file, open};
+use crate::keyring::state_file::State;
 use crate::seal::root::NodeRoot;
 use crate::store::Disk;
+use crate::types::{KekId, Key};
 
 const KEEP: &str = "seal a copy of another node's local KEK";
 /// KEKs on disk, own and foreign: sixteen nodes at four rotations a year for 64 years.
 const KEPT_MAX: usize = 4096;
-/// After the device has failed.
-const RETRY: Duration = Duration::from_secs(60);
+
+/// What waits for its sealed copy. Nothing leaves it before it has one, or must not have one.
+#[derive(Default)]
+pub(super) struct Foreign {
+    waiting: Vec<Arc<LiveKek>>,
+    is_full_told: bool,
+}
+
+impl Foreign {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(super) fn forget(&mut self, id: &KekId) {
+        self.waiting.retain(|kek| kek.id != *id);
+    }
+}
 
 impl<D: Disk + Clone> Keeper<'_, D> {
-    /// A KEK of another node that a text has shown to be right.
-    pub(super) fn keep(&mut self, kek: Arc<LiveKek>) -> bool {
-        // One of our own comes this way when its sealed copy is damaged: it gets a new one.
-        let known = self.keks.contains_key(&kek.id) || self.to_keep.iter().any(|waiting| waiting.id == kek.id);
-        if !known && self.state.ring.entries().count() + self.to_keep.len() < KEPT_MAX {
-            self.to_keep.push(kek);
+    /// A KEK of another node that a text has shown to be right. One of our own comes this way when its sealed copy is damaged: it
+    /// gets a new one.
+    pub(super) fn keep(&mut self, kek: Arc<LiveKek>) {
+        let waits = self.foreign.waiting.iter().any(|waiting| waiting.id == kek.id);
+        if self.keys.has(&kek.id) || waits || self.ring().is_destroyed(&kek.id) {
+            return;
         }
-        self.keep_foreign();
-        true
+        if self.ring().entries().count() + self.foreign.waiting.len() >= KEPT_MAX {
+            if !std::mem::replace(&mut self.foreign.is_full_told, true) {
+                emit(&Event::LimitReached { what: "local KEKs of other nodes", limit: KEPT_MAX });
+            }
+            return;
+        }
+        self.foreign.waiting.push(kek);
+        self.errands.want(Errand::Keep);
     }
 
     /// Asks the device for the root, if there is something to seal.
-    pub(super) fn keep_foreign(&mut self) {
-        let waits = self.keep_retry.is_some_and(|at| Instant::now() < at);
-        if self.to_keep.is_empty() || self.device_is_asked || waits {
+    pub(super) fn keep_foreign(&mut self, now: Instant) {
+        self.errands.want_if(Errand::Keep, !self.foreign.is_empty());
+        if !self.errands.is_due(Errand::Keep, now) || !self.errands.is_free(Slot::Device) {
             return;
         }
-        if let Err(error) = self.run_errand(Purpose::Keep) {
-            trouble(KEEP, &error);
+        if let Err(error) = self.ask_for_errand(Errand::Keep) {
+            self.keep_failed(&error);
         }
     }
 
     /// The device has answered.
     pub(super) fn kept(&mut self, root: Result<NodeRoot, KeeperError>) {
-        let root = match root.and_then(|root| self.check_root(&root).map(|()| root)) {
-            Ok(root) => root,
-            Err(error) => {
-                self.keep_retry = Some(Instant::now() + RETRY);
-                return trouble(KEEP, &error);
+        let kept = root.and_then(|root| {
+            self.check_root(&root)?;
+            self.keep_all(&root)
+        });
+        match kept {
+            Ok(()) => {
+                self.errands.want_if(Errand::Keep, !self.foreign.is_empty());
+                self.publish();
             }
-        };
-        self.keep_retry = None;
-        let keks = std::mem::take(&mut self.to_keep);
-        let keep_all = || {
-            let now = (self.settings.now)();
-            let mut ring = self.state.ring.clone();
-            for kek in keks {
-                let key = kek.copy_key().ok_or(KeeperError::Locked)?;
-                let own = ring.entries().find(|(entry, _)| entry.id == kek.id).map(|(entry, _)| entry.created);
-                let label = kek_file::KekLabel { id: kek.id, created: own.unwrap_or(now) };
-                open::save_kek(&self.dir, &self.settings.cluster, &root, &label, &key)?;
-                match own {
-                    Some(_) => self.take_in(kek.id, key)?,
-                    None => {
-                        ring = ring.with_found(open::foreign_entry(&label), now);
-                        self.keks.insert(kek.id, kek);
-                    }
-                }
-            }
-            self.change(ring)
-        };
-        match keep_all() {
-            Ok(()) => self.publish(),
-            // Each stays in memory, and is opened by a provider after the next start.
-            Err(error) => trouble(KEEP, &error),
+            // Each stays in memory, and is tried again.
+            Err(error) => self.keep_failed(&error),
         }
+    }
+
+    fn keep_failed(&mut self, error: &KeeperError) {
+        self.errands.failed(Errand::Keep, Instant::now());
+        trouble(KEEP, error);
+    }
+
+    fn keep_all(&mut self, root: &NodeRoot) -> Result<(), KeeperError> {
+        let now = (self.settings.now)();
+        let mut ring = self.ring().clone();
+        // What was destroyed while the device was asked stays so.
+        let keks: Vec<Arc<LiveKek>> =
+            self.foreign.waiting.iter().filter(|kek| !ring.is_destroyed(&kek.id)).cloned().collect();
+        let mut copies: Vec<(KekLabel, Key, bool)> = Vec::new();
+        for kek in &keks {
+            let own = ring.entries().find(|(entry, _)| entry.id == kek.id).map(|(entry, _)| entry.created);
+            let label = KekLabel { id: kek.id, created: own.unwrap_or(now) };
+            if own.is_none() {
+                ring = ring.with_found(foreign_entry(&label), now);
+            }
+            copies.push((label, kek.copy_key().ok_or(KeeperError::Locked)?, own.is_some()));
+        }
+        // In memory first: the recovery file that comes with the change has them too.
+        for ((label, key, is_own), kek) in copies.iter().zip(&keks) {
+            match is_own {
+                true => self.keys.take_in(label.id, Key::copy_of(key.expose()).ok_or(KeeperError::Locked)?, &ring)?,
+                false => self.keys.share(Arc::clone(kek)),
+            }
+        }
+        let new = copies.iter().map(|(label, key, _)| NewKek { label: *label, key }).collect();
+        let next = State { ring, ..self.state().clone() };
+        let changed = self.change(Change { next, new: Some((root, new)), is_of_keys: true });
+        match &changed {
+            Ok(()) => {
+                for kek in &keks {
+                    self.foreign.forget(&kek.id);
+                }
+                let ring = self.ring().clone();
+                self.foreign.waiting.retain(|kek| !ring.is_destroyed(&kek.id));
+            }
+            Err(_) => keks.iter().for_each(|kek| self.keys.drop_key(&kek.id)),
+        }
+        changed
     }
 }

@@ -1,9 +1,12 @@
 //! The keeper without a daemon: for the operator's tool while `nodeseald` does not run, or cannot open the keys.
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use super::handle::{Command, KeeperHandle};
+use super::arrival::Message;
+use super::errands::Slot;
+use super::request::KeeperHandle;
 use super::{Keeper, Settings};
 use crate::keyring::error::KeeperError;
 use crate::keyring::live::Keyring;
@@ -18,7 +21,7 @@ pub fn with_keeper<D: Disk + Clone, T: Send>(
     work: impl FnOnce(&KeeperHandle) -> Result<T, KeeperError> + Send,
 ) -> Result<T, KeeperError> {
     let trust = if accept_rollback { Trust::Accepted } else { Trust::Guarded };
-    let (own, commands) = channel();
+    let (own, messages) = channel();
     let keyring = Keyring::opening(settings.cluster.clone(), |_| ());
     let mut keeper = Keeper::open(settings, &keyring, &own, trust)?;
     let handle = KeeperHandle(own.clone());
@@ -28,20 +31,27 @@ pub fn with_keeper<D: Disk + Clone, T: Send>(
             handle.stop();
             result
         });
-        while let Ok(command) = commands.recv() {
-            match command {
-                Command::Stop if !keeper.device_is_asked => break,
-                // What is under way is brought to its end first.
-                Command::Stop => {
-                    let _ = own.send(Command::Stop);
-                    thread::sleep(POLL);
-                }
-                other => keeper.answer(other),
+        let mut is_stopping = false;
+        loop {
+            while let Some(request) = keeper.errands.next_waiting() {
+                keeper.requested(request);
+            }
+            keeper.settle(Instant::now());
+            // What is under way is brought to its end first.
+            if is_stopping && keeper.errands.is_free(Slot::Device) {
+                break;
+            }
+            match messages.recv_timeout(POLL) {
+                Ok(Message::Stop) => is_stopping = true,
+                Ok(message) => keeper.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        keeper.give_back_uses();
         worker.join().unwrap_or(Err(KeeperError::Locked))
     })
 }
 
-/// Between two looks whether the device has answered.
-const POLL: std::time::Duration = std::time::Duration::from_millis(5);
+/// Between two looks at what is due.
+const POLL: Duration = Duration::from_millis(50);

@@ -1,25 +1,35 @@
 //! What the keeper tells of itself. Nothing here is secret, and nothing asks a device or a provider.
 
 use super::Keeper;
-use super::handle::{KekRow, KeyTable, Overview, RootsReport};
+use super::request::{KekRow, KeyTable, Overview, RootsReport};
 use crate::keyring::epoch::Reported;
 use crate::keyring::error::KeeperError;
 use crate::keyring::ring::{Entry, KekState};
 use crate::seal::root::SealedRoot;
 use crate::store::Disk;
-use crate::types::{KekId, KeyId};
+use crate::types::{KekId, KeyId, SealPolicy};
 
 impl<D: Disk + Clone> Keeper<'_, D> {
     pub(super) fn overview(&self) -> Result<Overview, KeeperError> {
-        let root = SealedRoot::load(&self.dir).map_err(KeeperError::Root)?.value;
-        let keks = self.state.ring.entries().filter(|(_, state)| *state != KekState::Destroyed).count();
+        // A disk that went away under a running node takes nothing from what is in memory.
+        let root = SealedRoot::load(&self.books.home.root).ok().map(|loaded| loaded.value);
+        let blob = root.as_ref().map_or(&self.derived.pin, |root| &root.blob);
+        let stored = root.as_ref().map_or(SealPolicy::None, |root| root.policy);
+        let shown = self.ring().entries().filter(|(entry, _)| !self.state().is_placeholder(&entry.id));
+        let keks = shown.filter(|(_, state)| *state != KekState::Destroyed).count();
+        let awaits_bundle = self.state().awaits_bundle;
         Ok(Overview {
             keks,
-            usable: self.keks.len(),
-            backend: root.backend(),
-            policy: root.policy,
-            guarded: self.state.guard.is_some(),
-            recipients: self.state.recipients.iter().map(ToString::to_string).collect(),
+            usable: self.keys.count(),
+            backend: blob.backend(),
+            policy: blob.policy().unwrap_or(stored),
+            would_open: !self.books.home.is_unsure && self.check.last().is_none_or(|last| last.opens),
+            guarded: self.state().guard.is_some(),
+            awaits_bundle,
+            is_overdue: !awaits_bundle && self.is_overdue(),
+            due: (!awaits_bundle).then(|| self.settings.max_age.due(self.ring())),
+            recipients: self.state().recipients.iter().map(ToString::to_string).collect(),
+            recovery_maker: self.books.maker()?.maker().fingerprint(),
             roots: self.roots(),
         })
     }
@@ -27,7 +37,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     fn roots(&self) -> RootsReport {
         let owed: Vec<(KekId, Vec<String>)> = self.debts();
         RootsReport {
-            records: self.state.roots.records.clone(),
+            records: self.state().roots.records.clone(),
             owed: owed.iter().map(|(_, names)| names.len()).sum(),
             short_texts: self.short_texts(),
             waits: self.waits().map(ToOwned::to_owned),
@@ -35,11 +45,16 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     }
 
     pub(super) fn key_id(&self) -> KeyId {
-        self.state.roots.reported.key_id(&self.settings.cluster, &self.state.ring.active().id)
+        self.state().roots.reported.key_id(&self.settings.cluster, &self.ring().active().id)
+    }
+
+    /// Empty for a node that waits for a bundle.
+    fn reported_key_id(&self) -> String {
+        if self.state().awaits_bundle { String::new() } else { self.key_id().to_string() }
     }
 
     pub(super) fn table(&self) -> KeyTable {
-        let ring = &self.state.ring;
+        let ring = self.ring();
         let row = |(entry, state): (&Entry, KekState)| {
             let former = ring.former().iter().find(|former| former.entry.id == entry.id);
             let since = match state {
@@ -49,7 +64,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                     former.map_or(0, |former| former.since)
                 }
             };
-            let live = self.keks.get(&entry.id).filter(|_| state == KekState::Active);
+            let live = self.keys.get(&entry.id).filter(|_| state == KekState::Active);
             KekRow {
                 id: entry.id.to_string(),
                 state: state.label().to_owned(),
@@ -58,17 +73,23 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 since,
                 uses: live.map_or(entry.uses_reserved, |kek| kek.uses.used()),
                 shared: entry.shared,
-                wraps: self.wraps.get(&entry.id).map_or(0, |set| set.wraps.len()),
+                check: self.keys.get(&entry.id).map_or_else(String::new, |kek| kek.check().to_hex()),
+                must_be_shared: state == KekState::PreActivation && !entry.shared && self.needs_sharing(),
+                may_return: ring.may_return(&entry.id),
+                wraps: self.keys.wraps(&entry.id).map_or(0, |set| set.wraps.len()),
             }
         };
-        KeyTable { key_id: self.key_id().to_string(), keys: ring.entries().map(row).collect() }
+        {
+            let shown = ring.entries().filter(|(entry, _)| !self.state().is_placeholder(&entry.id));
+            KeyTable { key_id: self.reported_key_id(), keys: shown.map(row).collect() }
+        }
     }
 
     /// A KEK that providers have wrapped has been reported under the key_ids of its time, which name no KEK.
     fn key_id_of(&self, id: &KekId, state: KekState) -> String {
-        match (&self.state.roots.reported, state) {
+        match (&self.state().roots.reported, state) {
             (Reported::Epoch(_), KekState::Active | KekState::PreActivation) => self.key_id().to_string(),
-            _ if self.wraps.get(id).is_some_and(|set| !set.wraps.is_empty()) => String::new(),
+            _ if self.keys.wraps(id).is_some_and(|set| !set.wraps.is_empty()) => String::new(),
             _ => KeyId::of_local_kek(&self.settings.cluster, id).to_string(),
         }
     }

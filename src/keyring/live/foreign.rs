@@ -1,12 +1,14 @@
-//! KEKs of other nodes, opened by providers when a text needs one. All that ask for the same one at the same time are one question;
-//! the answers stay in memory up to a bound, the least recently used going first.
+//! KEKs of other nodes, opened by providers when a text needs one. All that ask for the same one with the same copies at the same
+//! time are one question: a text that brings another copy has another way, and does not share the fate of one that has fewer. The answers stay in memory up to a bound, the least recently used going first.
 //!
 //! An answer is known to be right by the check value that the text brings along. It is kept under id and check value together, so
-//! that a text with wraps of somebody else's making spoils nothing for the others.
+//! that a text with wraps of somebody else's making spoils nothing for the others. What the operator has destroyed is forgotten, and an
+//! answer that comes after that is not kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::snapshot::LiveKek;
@@ -22,16 +24,17 @@ const KEPT_MAX: usize = 4096;
 
 type Found = Result<Arc<LiveKek>, ProvidersError>;
 
-enum Slot {
-    /// A question is under way.
-    Asked(watch::Receiver<Option<Found>>),
-    /// With the moment of its last use.
-    Kept(Arc<LiveKek>, u64),
-}
+/// A KEK and the copies that a text brings of it.
+type Question = (KekId, Check, [u8; 32]);
 
 #[derive(Default)]
 struct Slots {
-    by_kek: HashMap<(KekId, Check), Slot>,
+    /// With the moment of its last use.
+    kept: HashMap<(KekId, Check), (Arc<LiveKek>, u64)>,
+    /// Questions that are under way.
+    asked: HashMap<Question, watch::Receiver<Option<Found>>>,
+    /// Nothing of these is kept.
+    destroyed: HashSet<KekId>,
     moment: u64,
 }
 
@@ -57,12 +60,12 @@ impl Foreign {
         let (mut answer, is_new) = {
             let slots = &mut *self.slots();
             slots.moment += 1;
-            match slots.by_kek.get_mut(&(id, brought.check)) {
-                Some(Slot::Kept(kek, used)) => {
-                    *used = slots.moment;
-                    return Ok(Opened { kek: Arc::clone(kek), is_new: false });
-                }
-                Some(Slot::Asked(answer)) => (answer.clone(), false),
+            if let Some((kek, used)) = slots.kept.get_mut(&(id, brought.check)) {
+                *used = slots.moment;
+                return Ok(Opened { kek: Arc::clone(kek), is_new: false });
+            }
+            match slots.asked.get(&question(id, &brought)) {
+                Some(answer) => (answer.clone(), false),
                 None => (self.ask(slots, rooted, cluster, id, brought, keep), true),
             }
         };
@@ -85,11 +88,12 @@ impl Foreign {
         keep: bool,
     ) -> watch::Receiver<Option<Found>> {
         let (tell, answer) = watch::channel(None);
-        slots.by_kek.insert((id, brought.check), Slot::Asked(answer.clone()));
+        let question = question(id, &brought);
+        slots.asked.insert(question, answer.clone());
         let (providers, cluster, this) = (rooted.providers.clone(), cluster.clone(), self.clone());
         rooted.runtime.spawn(async move {
             // Also when this task is dropped in the middle: those who wait learn it by the closed channel, and the next one asks anew.
-            let slot = Asked { this: &this, kek: (id, brought.check) };
+            let slot = Asked { this: &this, question };
             let of = Owned { cluster, kek: id };
             let is_right = |key: &Key| Check::of(&id, key.expose()) == brought.check;
             let found = match providers.unwrap(&brought.wraps, &of, is_right).await {
@@ -109,18 +113,22 @@ impl Foreign {
         answer
     }
 
+    /// These are destroyed: no key of theirs stays here.
+    pub(super) fn forget(&self, destroyed: &HashSet<KekId>) {
+        let slots = &mut *self.slots();
+        slots.kept.retain(|(id, _), _| !destroyed.contains(id));
+        slots.destroyed.clone_from(destroyed);
+    }
+
     fn keep(&self, kek: (KekId, Check), live: Arc<LiveKek>) {
         let slots = &mut *self.slots();
-        let moment = slots.moment;
-        slots.by_kek.insert(kek, Slot::Kept(live, moment));
-        let kept = |slot: &Slot| match slot {
-            Slot::Kept(_, used) => Some(*used),
-            Slot::Asked(_) => None,
-        };
-        if slots.by_kek.values().filter_map(kept).count() > KEPT_MAX {
-            let oldest =
-                slots.by_kek.iter().filter_map(|(kek, slot)| Some((kept(slot)?, *kek))).min_by_key(|(at, _)| *at);
-            oldest.map(|(_, kek)| slots.by_kek.remove(&kek));
+        if slots.destroyed.contains(&kek.0) {
+            return;
+        }
+        slots.kept.insert(kek, (live, slots.moment));
+        if slots.kept.len() > KEPT_MAX {
+            let oldest = slots.kept.iter().map(|(kek, (_, used))| (*used, *kek)).min_by_key(|(used, _)| *used);
+            oldest.map(|(_, kek)| slots.kept.remove(&kek));
         }
     }
 
@@ -129,18 +137,28 @@ impl Foreign {
     }
 }
 
-/// A question that has not ended in a KEK that is kept leaves no slot behind.
+fn question(id: KekId, brought: &Brought) -> Question {
+    let mut digest = Sha256::new();
+    for wrap in &brought.wraps {
+        // None of these is longer than a few kilobytes.
+        for part in [wrap.identity.as_str().as_bytes(), wrap.version.as_str().as_bytes(), wrap.text()] {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        digest.update([wrap.kind as u8]);
+    }
+    (id, brought.check, digest.finalize().into())
+}
+
+/// A question that has ended leaves no slot behind.
 struct Asked<'a> {
     this: &'a Foreign,
-    kek: (KekId, Check),
+    question: Question,
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        let slots = &mut *self.this.slots();
-        if matches!(slots.by_kek.get(&self.kek), Some(Slot::Asked(_))) {
-            slots.by_kek.remove(&self.kek);
-        }
+        self.this.slots().asked.remove(&self.question);
     }
 }
 

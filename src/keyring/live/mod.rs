@@ -6,6 +6,7 @@
 mod foreign;
 mod snapshot;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ use super::error::KeyringError;
 use super::rooted::{ProvidersError, Rooted};
 use super::uses::Claim;
 use crate::envelope::{self, Api, EnvelopeError, Parsed, Wraps};
-use crate::provider::KeyState;
-use crate::provider::set::{NotOpened, Owned};
+use crate::provider::set::{Member, NotOpened, Owned};
+use crate::provider::{KeyIdentity, KeyState};
 use crate::types::{ClusterId, KekId, Key, KeyId, Secret, random};
 
 /// How long an Encrypt waits for the next block of uses: inside of kube-apiserver's 3 s (config `timeout` default).
@@ -48,6 +49,8 @@ pub struct Keyring {
     foreign: Foreign,
     /// Woken by the keeper after every change of `keys` and every block that it reserved.
     changed: Notify,
+    /// Blocks that were asked for and could not be reserved.
+    refused_blocks: AtomicU64,
     ask: Box<dyn Fn(Ask) + Send + Sync>,
 }
 
@@ -55,8 +58,17 @@ enum Keys {
     /// The first attempt to open them is under way.
     Opening,
     /// An attempt failed; the keeper goes on trying.
-    Locked,
+    Locked(SealRefusal),
     Open(Arc<Snapshot>),
+}
+
+/// Why the last attempt to open the keys failed, for people. Holds nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealRefusal {
+    /// The whole chain.
+    pub error: String,
+    /// What the operator does next.
+    pub hint: &'static str,
 }
 
 /// What an Encrypt gives.
@@ -86,6 +98,7 @@ impl Keyring {
             rooted: RwLock::default(),
             foreign: Foreign::default(),
             changed: Notify::new(),
+            refused_blocks: AtomicU64::new(0),
             ask: Box::new(ask),
         }
     }
@@ -105,13 +118,42 @@ impl Keyring {
         self.rooted().is_some_and(|rooted| rooted.stops_writes())
     }
 
+    /// Whether an Encrypt would be answered, as far as is known without asking anybody.
+    pub fn would_encrypt(&self) -> bool {
+        let snapshot = self.snapshot();
+        match snapshot.as_ref().and_then(|snapshot| snapshot.active.as_ref()).map(|active| &active.how) {
+            Some(How::Local(_) | How::Direct(Some(_))) => true,
+            Some(How::Direct(None)) => self.rooted().is_some_and(|rooted| rooted.outage().is_zero()),
+            None => false,
+        }
+    }
+
     /// Encrypts under the active KEK. Waits only when the disk is slower than the callers (see [`super::uses`]), and in mode
     /// "direct" for the providers.
     pub async fn encrypt(&self, api: Api, plaintext: &[u8]) -> Result<Encrypted, KeyringError> {
         let active = self.active().await?;
+        match self.encrypt_as(&active, api, plaintext).await {
+            // It was left while this call waited for uses of it, and nobody reserves any for it now.
+            Err(KeyringError::Reservation) if !self.is_active(&active) => {
+                let active = self.active().await?;
+                self.encrypt_as(&active, api, plaintext).await
+            }
+            other => other,
+        }
+    }
+
+    async fn encrypt_as(&self, active: &Active, api: Api, plaintext: &[u8]) -> Result<Encrypted, KeyringError> {
         match &active.how {
             How::Local(local) => self.encrypt_local(api, &active.key_id, local, plaintext).await,
-            How::Direct => self.encrypt_directly(api, &active.key_id, plaintext).await,
+            How::Direct(None) => self.encrypt_directly(api, &active.key_id, plaintext).await,
+            // kube-apiserver waits three seconds at most: who is known to be away is not asked first.
+            How::Direct(Some(local)) if self.rooted().is_none_or(|rooted| !rooted.outage().is_zero()) => {
+                self.encrypt_local(api, &active.key_id, local, plaintext).await
+            }
+            How::Direct(Some(local)) => match self.encrypt_directly(api, &active.key_id, plaintext).await {
+                Err(KeyringError::Providers(_)) => self.encrypt_local(api, &active.key_id, local, plaintext).await,
+                other => other,
+            },
         }
     }
 
@@ -143,8 +185,12 @@ impl Keyring {
         let (providers, asked) = (rooted.providers.clone(), Arc::clone(&key));
         let outcome = rooted.runtime.spawn(async move { providers.wrap(&asked, &of).await }).await;
         let outcome = outcome.map_err(|_| KeyringError::Providers(ProvidersError::none()))?;
-        if !rooted.suffices(|name| outcome.wraps.iter().any(|(made, _)| made == name)) {
-            return Err(KeyringError::Providers(ProvidersError::of(&NotOpened { refusals: outcome.owed })));
+        let has = |kind, key: &KeyIdentity| outcome.wraps.iter().any(|(_, wrap)| wrap.is_by(kind, key));
+        if !rooted.suffices(Member::identity, has) {
+            return Err(KeyringError::Providers(match outcome.owed.is_empty() {
+                true => ProvidersError::too_few(),
+                false => ProvidersError::of(&NotOpened { refusals: outcome.owed }),
+            }));
         }
         (self.ask)(Ask::Seen(outcome.wraps.iter().map(|(name, wrap)| (name.clone(), wrap.key_state())).collect()));
         let check = Check::of(&id, key.expose());
@@ -181,6 +227,10 @@ impl Keyring {
             Some(_) | None => {
                 let Some(brought) = brought else { return Err(KeyringError::UnknownKek(*parsed.kek_id())) };
                 let kek = self.fetch(*parsed.kek_id(), brought, |kek| parsed.open(kek.key.expose()).is_ok()).await?;
+                // By the operator's order, while the providers were asked.
+                if self.opened().await?.destroyed.contains(parsed.kek_id()) {
+                    return Err(KeyringError::UnknownKek(*parsed.kek_id()));
+                }
                 kek.ok_or(KeyringError::Envelope(EnvelopeError::Authentication))?
             }
         };
@@ -215,12 +265,21 @@ impl Keyring {
 
     /// The keeper's new truth: everything that it names is safe on disk.
     pub(super) fn publish(&self, snapshot: Snapshot) {
+        self.foreign.forget(&snapshot.destroyed);
         self.set(Keys::Open(Arc::new(snapshot)));
     }
 
     /// An attempt to open the keys failed: nobody waits any more.
-    pub(super) fn lock(&self) {
-        self.set(Keys::Locked);
+    pub(super) fn lock(&self, refusal: SealRefusal) {
+        self.set(Keys::Locked(refusal));
+    }
+
+    /// Why the keys are not open, once an attempt to open them has failed.
+    pub fn refusal(&self) -> Option<SealRefusal> {
+        match &*self.keys.read().unwrap_or_else(PoisonError::into_inner) {
+            Keys::Locked(refusal) => Some(refusal.clone()),
+            Keys::Open(_) | Keys::Opening => None,
+        }
     }
 
     /// A block up to `uses` is safe on disk.
@@ -228,6 +287,12 @@ impl Keyring {
         if let Some(kek) = self.active_kek() {
             kek.uses.extend(uses);
         }
+        self.changed.notify_waiters();
+    }
+
+    /// The block that was asked for cannot be reserved: whoever waits for it is told at once.
+    pub(super) fn refuse_block(&self) {
+        self.refused_blocks.fetch_add(1, Ordering::AcqRel);
         self.changed.notify_waiters();
     }
 
@@ -246,6 +311,11 @@ impl Keyring {
         self.rooted.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Takes no more uses of the active KEK, and says how many were taken. For the end of the process.
+    pub(super) fn close_uses(&self) -> Option<(KekId, u64)> {
+        self.active_kek().map(|kek| (kek.id, kek.uses.close()))
+    }
+
     fn active_kek(&self) -> Option<Arc<LiveKek>> {
         self.snapshot()?.active.as_ref()?.kek().cloned()
     }
@@ -259,11 +329,11 @@ impl Keyring {
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
         match &*self.keys.read().unwrap_or_else(PoisonError::into_inner) {
             Keys::Open(snapshot) => Some(Arc::clone(snapshot)),
-            Keys::Locked | Keys::Opening => None,
+            Keys::Locked(_) | Keys::Opening => None,
         }
     }
 
-    fn is_opening(&self) -> bool {
+    pub(in crate::keyring) fn is_opening(&self) -> bool {
         matches!(&*self.keys.read().unwrap_or_else(PoisonError::into_inner), Keys::Opening)
     }
 
@@ -271,14 +341,16 @@ impl Keyring {
         if let Some(snapshot) = self.snapshot() {
             return Ok(snapshot);
         }
-        let mut changed = std::pin::pin!(self.changed.notified());
-        // Registered before the second look, so that a change in between is not missed.
-        changed.as_mut().enable();
-        if self.is_opening() {
-            // Late or not, what counts is what is there now.
-            let _ = tokio::time::timeout(OPENING_TIMEOUT, changed).await;
+        let give_up = tokio::time::Instant::now() + OPENING_TIMEOUT;
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Registered before the second look, so that a change in between is not missed.
+            changed.as_mut().enable();
+            // Whoever was woken by something else goes on waiting.
+            if !self.is_opening() || tokio::time::timeout_at(give_up, changed).await.is_err() {
+                return self.snapshot().ok_or(KeyringError::Locked);
+            }
         }
-        self.snapshot().ok_or(KeyringError::Locked)
     }
 
     /// How new texts are made now. On a node whose providers have not wrapped a KEK yet, waits for the first.
@@ -290,14 +362,25 @@ impl Keyring {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            if let Some(active) = &self.opened().await?.active {
+            let snapshot = self.opened().await?;
+            if let Some(active) = &snapshot.active {
                 return Ok(Arc::clone(active));
+            }
+            // No provider and no second of waiting brings it.
+            if snapshot.awaits_bundle {
+                return Err(KeyringError::AwaitsBundle);
             }
             tokio::time::timeout_at(give_up, changed).await.map_err(|_| KeyringError::Waiting)?;
         }
     }
 
+    fn is_active(&self, active: &Active) -> bool {
+        let own = active.kek().map(|kek| kek.id);
+        self.snapshot().and_then(|snapshot| Some(snapshot.active.as_ref()?.kek()?.id)) == own
+    }
+
     async fn claim_use(&self, kek: &LiveKek) -> Result<(), KeyringError> {
+        let refused = self.refused_blocks.load(Ordering::Acquire);
         loop {
             let mut woken = std::pin::pin!(self.changed.notified());
             match kek.uses.claim() {
@@ -316,6 +399,17 @@ impl Keyring {
                         return Ok(());
                     }
                     tokio::time::timeout(RESERVATION_TIMEOUT, woken).await.map_err(|_| KeyringError::Reservation)?;
+                    if self.active_kek().is_some_and(|active| active.id != kek.id) {
+                        return Err(KeyringError::Reservation);
+                    }
+                    // No disk gets better within the time of one call.
+                    if self.refused_blocks.load(Ordering::Acquire) != refused {
+                        return match kek.uses.claim() {
+                            Claim::Granted | Claim::GrantedAndLow => Ok(()),
+                            Claim::Exhausted => Err(KeyringError::Exhausted),
+                            Claim::Wait => Err(KeyringError::Reservation),
+                        };
+                    }
                 }
             }
         }

@@ -12,8 +12,10 @@ use crate::types::{ClusterId, KekId, Key, KeyId};
 
 /// Everything that one call needs.
 pub(in crate::keyring) struct Snapshot {
-    /// `None` until providers have wrapped the first KEK of a node that is to have them.
+    /// `None` until providers have wrapped the first KEK of a node that is to have them, and on a node that has none yet.
     pub(in crate::keyring) active: Option<Arc<Active>>,
+    /// The first KEK comes in a bundle.
+    pub(in crate::keyring) awaits_bundle: bool,
     pub(in crate::keyring) by_id: HashMap<KekId, Arc<LiveKek>>,
     /// The operator's order holds, whatever a provider could still open.
     pub(in crate::keyring) destroyed: HashSet<KekId>,
@@ -30,6 +32,10 @@ pub(in crate::keyring) struct LiveKek {
 impl LiveKek {
     pub(in crate::keyring) fn new(id: KekId, key: LockedKey, uses: UseCounter) -> Self {
         Self { id, check: Check::of(&id, key.expose()), key, uses }
+    }
+
+    pub(in crate::keyring) const fn check(&self) -> Check {
+        self.check
     }
 
     /// The key, for exports and for providers.
@@ -52,8 +58,9 @@ pub(in crate::keyring) struct Active {
 pub(super) enum How {
     /// Under a local KEK.
     Local(Box<Local>),
-    /// Each under a KEK of its own, which providers wrap.
-    Direct,
+    /// Each under a KEK of its own, which providers wrap. Where they do not, under a local KEK without all its copies, if there is
+    /// one: better without copies than not at all.
+    Direct(Option<Box<Local>>),
 }
 
 pub(super) struct Local {
@@ -78,14 +85,22 @@ impl Active {
     }
 
     pub(in crate::keyring) fn direct(key_id: KeyId) -> Self {
-        Self { key_id, how: How::Direct }
+        Self { key_id, how: How::Direct(None) }
+    }
+
+    /// As [`Active::direct`] while the providers answer, and else as this one.
+    pub(in crate::keyring) fn until_copied(self) -> Self {
+        match self.how {
+            How::Local(local) => Self { key_id: self.key_id, how: How::Direct(Some(local)) },
+            How::Direct(_) => self,
+        }
     }
 
     /// The local KEK that encrypts, if one does.
     pub(in crate::keyring) fn kek(&self) -> Option<&Arc<LiveKek>> {
         match &self.how {
-            How::Local(local) => Some(&local.kek),
-            How::Direct => None,
+            How::Local(local) | How::Direct(Some(local)) => Some(&local.kek),
+            How::Direct(None) => None,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Taking over the ring of another node of the same cluster, and of this node from its recovery file.
 //!
 //! Refuses to go back: a KEK that was active here and was left is never made active by what somebody else still calls active.
-//! Nothing of this node is given up; what the other side destroyed stays usable here.
+//! Nothing of this node is destroyed; what the other side destroyed stays usable here. Of two rotations that cross, the own one is
+//! given up, and is taken up again should the other node have turned to it. Where each node has left what the other one calls active,
+//! a KEK in pre-activation that is new here is taken all the same: under it both meet again.
 
 use super::{Entry, Former, FormerState, KekState, Ring};
 use crate::types::KekId;
@@ -24,14 +26,38 @@ impl Ring {
         for former in other.former() {
             ring.adopt_former(former);
         }
-        ring.adopt_active(other.active(), now)?;
-        if let Some(entry) = other.pending()
-            && ring.state_of(&entry.id).is_err()
-        {
-            ring = ring.without_pending(now);
-            ring.pending.push(adopted(entry));
+        ring.adopt_active(other.active(), now).or_else(|stale| if ring.meets(other) { Ok(()) } else { Err(stale) })?;
+        if let Some(entry) = other.pending() {
+            let found =
+                ring.former.iter().position(|former| former.entry.id == entry.id && former.state == FormerState::Found);
+            if found.is_some() || ring.state_of(&entry.id).is_err() {
+                found.map(|index| ring.former.remove(index));
+                ring = ring.giving_up_pending(now);
+                ring.pending.push(adopted(entry));
+            }
         }
         Ok(ring)
+    }
+
+    /// Whether the other node has left our active KEK as we have left its own, and a KEK in pre-activation is there for both.
+    fn meets(&self, other: &Self) -> bool {
+        let is_for_both = |next: &Entry| next.id != self.active.id && !self.has_left(&next.id);
+        other.has_left(&self.active.id) && other.pending().is_some_and(is_for_both)
+    }
+
+    fn has_left(&self, id: &KekId) -> bool {
+        self.former.iter().any(|former| former.entry.id == *id && former.state != FormerState::Found)
+    }
+
+    /// This ring as that of a node that has none of its own yet.
+    pub fn taken_whole(&self, now: UnixSeconds) -> Self {
+        let mut ring = self.clone();
+        let former = ring.former.iter_mut().map(|former| &mut former.entry);
+        for entry in [&mut ring.active].into_iter().chain(ring.pending.iter_mut()).chain(former) {
+            *entry = adopted(entry);
+        }
+        ring.activated = now;
+        ring
     }
 
     /// Without the former KEKs that cannot decrypt, destroyed ones kept: what has no key is not worth a record on another node.
@@ -44,7 +70,13 @@ impl Ring {
 
     fn adopt_active(&mut self, active: &Entry, now: UnixSeconds) -> Result<(), AdoptError> {
         let known = self.state_of(&active.id).ok();
+        // What was taken in and never active here, as by an acceptance that was cut short, goes back to no key_id.
+        let is_found = |former: &Former| former.entry.id == active.id && former.state == FormerState::Found;
         let next = match known {
+            _ if self.former.iter().any(is_found) => {
+                let index = self.former.iter().position(is_found);
+                index.map_or_else(|| adopted(active), |index| self.former.remove(index).entry)
+            }
             Some(KekState::Active) => return Ok(()),
             Some(KekState::PreActivation) => {
                 let index = self.pending.iter().position(|entry| entry.id == active.id);
@@ -62,7 +94,15 @@ impl Ring {
     }
 
     fn adopt_former(&mut self, theirs: &Former) {
-        if self.active.id == theirs.entry.id || self.pending.iter().any(|entry| entry.id == theirs.entry.id) {
+        if self.active.id == theirs.entry.id {
+            return;
+        }
+        if let Some(index) = self.pending.iter().position(|entry| entry.id == theirs.entry.id) {
+            // They were under it and have gone on: who turned to it now would be alone.
+            if matches!(theirs.state, FormerState::Deactivated | FormerState::Compromised) {
+                let entry = Entry { shared: true, ..self.pending.remove(index) };
+                self.former.push(Former { entry, ..theirs.clone() });
+            }
             return;
         }
         match self.former.iter_mut().find(|ours| ours.entry.id == theirs.entry.id) {
@@ -70,6 +110,12 @@ impl Ring {
             Some(ours) if theirs.state == FormerState::Compromised && ours.state == FormerState::Deactivated => {
                 ours.state = FormerState::Compromised;
                 ours.since = theirs.since;
+            }
+            // Its state is known now.
+            Some(ours) if ours.state == FormerState::Found && theirs.state != FormerState::Destroyed => {
+                ours.state = theirs.state;
+                ours.since = theirs.since;
+                ours.entry.shared = true;
             }
             Some(_) => {}
             None => self.former.push(Former { entry: adopted(&theirs.entry), ..theirs.clone() }),
@@ -115,6 +161,16 @@ mod tests {
         );
         assert!(ring.active().shared && ring.active().uses_reserved == 0);
         assert_eq!(states(&ring.adopt(&other, 7).unwrap()), states(&ring), "a second time changes nothing");
+    }
+
+    #[test]
+    fn two_rotations_that_cross_end_under_one_kek() {
+        let both = Ring::new(entry(1), 0).all_shared();
+        let (a, b) = (both.with_pending(entry(2)).unwrap(), both.with_pending(entry(3)).unwrap());
+        let (a, b) = (a.adopt(&b, 1).unwrap(), b.adopt(&a, 1).unwrap());
+        let (a, b) = (a.activate(&id(3), 2).unwrap(), b.activate(&id(2), 2).unwrap());
+        assert_eq!(b.adopt(&a, 3).unwrap().active().id, id(3));
+        assert_eq!(a.adopt(&b, 3).unwrap().active().id, id(2));
     }
 
     #[test]

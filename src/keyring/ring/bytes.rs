@@ -6,13 +6,16 @@
 //! ```
 
 use super::{Entry, Former, FormerState, Ring};
+use crate::keyring::uses::USES_END;
 use crate::types::KekId;
 use crate::types::wire::{Reader, WireError, Writer};
 
 /// Of the first release: entries without flags.
 pub const VERSION_1: u8 = 1;
-/// The one that is written.
+/// Entries with flags.
 pub const VERSION_2: u8 = 2;
+/// Former KEKs may be found ones: the one that is written.
+pub const VERSION_4: u8 = 4;
 
 /// In the newest version.
 pub fn write_ring(w: &mut Writer, ring: &Ring) {
@@ -30,13 +33,14 @@ pub fn write_ring(w: &mut Writer, ring: &Ring) {
             FormerState::Deactivated => 1,
             FormerState::Compromised => 2,
             FormerState::Destroyed => 3,
+            FormerState::Found => 4,
         });
     }
 }
 
-/// The mirror of [`write_ring`], for every version.
+/// The mirror of [`write_ring`], of every version.
 pub fn read_ring(version: u8, r: &mut Reader<'_>) -> Result<Ring, WireError> {
-    let activated = r.u64("activated")?;
+    let activated = r.time("activated")?;
     let active = read_entry(version, r)?;
     let pending = (0..r.u16("pending")?).map(|_| read_entry(version, r)).collect::<Result<_, _>>()?;
     let former = (0..r.u16("former")?).map(|_| read_former(version, r)).collect::<Result<_, _>>()?;
@@ -49,7 +53,10 @@ fn write_entry(w: &mut Writer, entry: &Entry) {
 
 fn read_entry(version: u8, r: &mut Reader<'_>) -> Result<Entry, WireError> {
     let id = KekId::from_bytes(r.array("KEK id")?);
-    let (created, uses_reserved) = (r.u64("created")?, r.u64("uses")?);
+    let (created, uses_reserved) = (r.time("created")?, r.u64("uses")?);
+    if uses_reserved >= USES_END {
+        return Err(WireError::BadValue("uses"));
+    }
     let shared = match version {
         VERSION_1 => false,
         _ => match r.u8("flags")? {
@@ -63,11 +70,12 @@ fn read_entry(version: u8, r: &mut Reader<'_>) -> Result<Entry, WireError> {
 
 fn read_former(version: u8, r: &mut Reader<'_>) -> Result<Former, WireError> {
     let entry = read_entry(version, r)?;
-    let since = r.u64("since")?;
+    let since = r.time("since")?;
     let state = match r.u8("state")? {
         1 => FormerState::Deactivated,
         2 => FormerState::Compromised,
         3 => FormerState::Destroyed,
+        4 if version >= VERSION_4 => FormerState::Found,
         _ => return Err(WireError::BadValue("state")),
     };
     Ok(Former { entry, since, state })

@@ -5,6 +5,7 @@
 
 mod adopt;
 pub mod bytes;
+pub mod resume;
 
 pub use adopt::AdoptError;
 
@@ -44,6 +45,9 @@ pub enum FormerState {
     Deactivated,
     /// The key is gone; the record stays, so that its key_id is never used again.
     Destroyed,
+    /// Its file lay here, and no state of this node named it: it was never active here. Decrypts only, until another node's keyring
+    /// says that it is the active one.
+    Found,
 }
 
 /// SP 800-57's names for all states, for showing.
@@ -78,7 +82,7 @@ impl From<FormerState> for KekState {
     fn from(state: FormerState) -> Self {
         match state {
             FormerState::Compromised => Self::Compromised,
-            FormerState::Deactivated => Self::Deactivated,
+            FormerState::Deactivated | FormerState::Found => Self::Deactivated,
             FormerState::Destroyed => Self::Destroyed,
         }
     }
@@ -117,6 +121,12 @@ impl Ring {
     /// A node's first KEK is active at once.
     pub fn new(first: Entry, now: UnixSeconds) -> Self {
         Self { active: first, activated: now, pending: Vec::new(), former: Vec::new() }
+    }
+
+    /// A place for the ring that is read next.
+    pub(in crate::keyring) fn empty() -> Self {
+        let nothing = Entry { id: KekId::from_bytes([0; KekId::LEN]), created: 0, uses_reserved: 0, shared: false };
+        Self::new(nothing, 0)
     }
 
     /// From what was stored. `None` if an id stands twice or more than one is pending.
@@ -182,12 +192,13 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Marks a KEK that is not active as compromised or destroyed. The caller has asked for confirmation.
+    /// Marks a KEK that is not active as compromised or destroyed, or gives up the pending one. The caller has asked for confirmation.
     pub fn retire(&self, id: &KekId, to: RetireTo, now: UnixSeconds) -> Result<Self, MoveError> {
         let mut ring = self.clone();
         let state = match to {
             RetireTo::Compromised => FormerState::Compromised,
-            RetireTo::Destroyed => FormerState::Destroyed,
+            RetireTo::Destroyed | RetireTo::GoneEverywhere => FormerState::Destroyed,
+            RetireTo::GivenUp => return self.giving_up(id, now),
         };
         match self.state_of(id)? {
             KekState::Active => return Err(MoveError::Active),
@@ -226,17 +237,63 @@ impl Ring {
     /// Takes in a KEK whose file was found but that the stored state does not know: it decrypts, and never encrypts.
     pub fn with_found(&self, entry: Entry, now: UnixSeconds) -> Self {
         let mut ring = self.clone();
-        ring.former.push(Former { entry, since: now, state: FormerState::Deactivated });
+        ring.former.push(Former { entry, since: now, state: FormerState::Found });
         ring
     }
 
-    /// Gives up the pending KEK without forgetting it: whether it became active is unknown when the newest state was lost.
+    /// The active KEK counts as activated at `at`: what the clock said then cannot be.
+    pub fn with_activation(&self, at: UnixSeconds) -> Self {
+        Self { activated: at, ..self.clone() }
+    }
+
+    /// Records that exactly so many encryptions were made with the active KEK. The caller knows it: nothing encrypts any more.
+    pub fn with_true_uses(&self, uses: u64) -> Self {
+        let mut ring = self.clone();
+        ring.active.uses_reserved = ring.active.uses_reserved.min(uses);
+        ring
+    }
+
+    /// KEKs that decrypt: all but those that were destroyed.
+    pub fn usable(&self) -> impl Iterator<Item = (&Entry, KekState)> {
+        self.entries().filter(|(_, state)| *state != KekState::Destroyed)
+    }
+
+    /// Gives up the pending KEK without forgetting it: whether it became active is unknown when the newest state was lost. Where
+    /// other nodes have it they may have turned to it, and then this one follows them.
     pub fn without_pending(&self, now: UnixSeconds) -> Self {
         let mut ring = self.clone();
-        let given_up =
-            ring.pending.drain(..).map(|entry| Former { entry, since: now, state: FormerState::Deactivated });
+        let given_up = ring.pending.drain(..).map(|entry| {
+            let state = if entry.shared { FormerState::Found } else { FormerState::Deactivated };
+            Former { entry, since: now, state }
+        });
         ring.former.extend(given_up);
         ring
+    }
+
+    /// Gives up a pending KEK that was never active here. Another node may still turn to it, and then this one does too.
+    pub fn giving_up_pending(&self, now: UnixSeconds) -> Self {
+        let mut ring = self.clone();
+        let given_up = ring.pending.drain(..).map(|entry| Former { entry, since: now, state: FormerState::Found });
+        ring.former.extend(given_up);
+        ring
+    }
+
+    /// Whether another node can turn to this KEK, so that this one would have to follow: it has never been active here.
+    pub fn may_return(&self, id: &KekId) -> bool {
+        let is_found = |former: &&Former| former.state == FormerState::Found;
+        let found = self.former.iter().filter(is_found).map(|former| &former.entry);
+        self.pending.iter().chain(found).any(|entry| entry.id == *id && entry.shared)
+    }
+
+    fn giving_up(&self, id: &KekId, now: UnixSeconds) -> Result<Self, MoveError> {
+        let is_found = |former: &Former| former.entry.id == *id && former.state == FormerState::Found;
+        match self.state_of(id)? {
+            KekState::PreActivation => Ok(self.giving_up_pending(now)),
+            _ if self.former.iter().any(is_found) => Ok(self.clone()),
+            KekState::Active => Err(MoveError::Active),
+            KekState::Destroyed => Err(MoveError::Destroyed),
+            KekState::Compromised | KekState::Deactivated => Err(MoveError::Former),
+        }
     }
 
     /// Every KEK is known to another node from now on.
@@ -261,6 +318,36 @@ pub enum RetireTo {
     Compromised,
     /// Never decrypts again.
     Destroyed,
+    /// The same, and no other node can turn to it any more.
+    GoneEverywhere,
+    /// Goes on decrypting. Only a pending KEK can be given up.
+    GivenUp,
+}
+
+impl RetireTo {
+    /// What an operator says by these words.
+    pub const fn said(compromised: bool, give_up: bool, not_shared: bool) -> Self {
+        match (give_up, compromised, not_shared) {
+            (true, _, _) => Self::GivenUp,
+            (false, true, _) => Self::Compromised,
+            (false, false, true) => Self::GoneEverywhere,
+            (false, false, false) => Self::Destroyed,
+        }
+    }
+
+    /// Whether the key goes.
+    pub const fn destroys(self) -> bool {
+        matches!(self, Self::Destroyed | Self::GoneEverywhere)
+    }
+
+    /// Whether it may be done to a KEK that [may return](Ring::may_return).
+    pub const fn passes_over_others(self, is_pending: bool) -> bool {
+        match self {
+            Self::GivenUp => true,
+            Self::GoneEverywhere => !is_pending,
+            Self::Compromised | Self::Destroyed => false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,12 +4,13 @@
 //! shown where it names a right, a state or a limit; that of a refused signature can hold the session token.
 
 use std::error::Error;
-use std::io;
 
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 
+use super::super::http::retry_after;
+use super::super::session::OF_CLOCK;
 use crate::provider::{ErrorKind, ProviderError};
 
 /// By the code that KMS or STS gives (KMS and STS API references, "Errors" of each operation and "Common errors").
@@ -33,6 +34,7 @@ const KINDS: &[(&str, ErrorKind)] = &[
     ("ExpiredTokenException", ErrorKind::Login),
     ("InvalidToken", ErrorKind::Login),
     ("RequestExpired", ErrorKind::Login),
+    ("RequestTimeTooSkewed", ErrorKind::Login),
     ("InvalidIdentityToken", ErrorKind::Login),
     ("IDPRejectedClaim", ErrorKind::Login),
     ("DisabledException", ErrorKind::NoKey),
@@ -58,6 +60,10 @@ const KINDS: &[(&str, ErrorKind)] = &[
     ("ServiceUnavailableException", ErrorKind::Down),
     ("IDPCommunicationError", ErrorKind::Down),
 ];
+
+/// A signature of another time than AWS's: its sentences begin so, and some services have a code for it.
+const CLOCK_WORDS: [&str; 2] = ["Signature expired", "Signature not yet current"];
+const CLOCK_CODES: [&str; 2] = ["RequestExpired", "RequestTimeTooSkewed"];
 
 /// By code, and without a code that we know by HTTP's status.
 fn kind_of(code: Option<&str>, status: u16) -> ErrorKind {
@@ -95,13 +101,21 @@ fn convert<E: ProvideErrorMetadata>(
         SdkError::ServiceError(refusal) => {
             let status = refusal.raw().status().as_u16();
             let id = refusal.raw().headers().get("x-amzn-requestid").unwrap_or("-").to_owned();
+            let pause = refusal.raw().headers().get("retry-after").and_then(retry_after);
             let answer = refusal.into_err();
             let kind = kind_of(answer.code(), status);
             let told =
                 matches!(kind, ErrorKind::Forbidden | ErrorKind::NoKey | ErrorKind::Unfit | ErrorKind::Throttled);
             let sentence = answer.message().filter(|_| told).map(|text| format!(": {text}")).unwrap_or_default();
             let code = answer.code().unwrap_or("no code");
-            ProviderError::new(meant(kind), format!("{asked}: {status} {code}, request {id}{sentence}"))
+            let is_of_clock = kind == ErrorKind::Login
+                && (CLOCK_CODES.contains(&code)
+                    || answer.message().is_some_and(|text| CLOCK_WORDS.iter().any(|words| text.starts_with(words))));
+            let why = if is_of_clock { ", the clocks differ" } else { "" };
+            let error =
+                ProviderError::new(meant(kind), format!("{asked}: {status} {code}{why}, request {id}{sentence}"));
+            let error = error.after(pause);
+            if is_of_clock { error.with_hint(OF_CLOCK) } else { error }
         }
         SdkError::TimeoutError(_) => ProviderError::new(ErrorKind::Away, format!("{asked}: no answer in time")),
         // A body that was read to its end stands in memory.
@@ -124,28 +138,16 @@ fn convert<E: ProvideErrorMetadata>(
     }
 }
 
-/// TLS that was refused by one of both sides is the peer's; all else below HTTP is being away.
+/// What our own client of HTTP has said, below what the SDK has put around it.
 fn from_connector(asked: &str, connector: &ConnectorError) -> ProviderError {
-    let chain = chain(connector);
-    if let Some(tls) = chain.iter().find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
-        return ProviderError::new(ErrorKind::Peer, format!("{asked}: TLS")).because(tls.clone());
-    }
-    let texts: Vec<String> = chain.iter().skip(1).map(ToString::to_string).collect();
-    ProviderError::new(ErrorKind::Away, format!("{asked}: {}", texts.join(": ")))
-}
-
-/// All causes, also those inside of an [`io::Error`], whose `source` leaves its own content out.
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
-    let mut all = Vec::new();
-    let mut next = Some(error);
+    let mut next: Option<&(dyn Error + 'static)> = connector.source();
     while let Some(error) = next {
-        all.push(error);
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
+        if let Some(ours) = error.downcast_ref::<ProviderError>() {
+            return ProviderError::new(ours.kind(), asked).because(ours.again());
+        }
+        next = error.source();
     }
-    all
+    ProviderError::new(ErrorKind::Away, format!("{asked}: no answer in time"))
 }
 
 #[cfg(test)]
@@ -156,11 +158,12 @@ mod tests {
 
     use super::*;
 
-    const ALL: [ErrorKind; 11] = [
+    const ALL: [ErrorKind; 12] = [
         ErrorKind::Away,
         ErrorKind::Down,
         ErrorKind::Throttled,
         ErrorKind::Login,
+        ErrorKind::Credential,
         ErrorKind::Forbidden,
         ErrorKind::NoKey,
         ErrorKind::Peer,
@@ -187,7 +190,10 @@ mod tests {
         }
         // What has no row is never a refusal of AWS's: of the wire, of our own checks, or not understood.
         for kind in ALL {
-            let expected = !matches!(kind, ErrorKind::Away | ErrorKind::Peer | ErrorKind::Lied | ErrorKind::Protocol);
+            let expected = !matches!(
+                kind,
+                ErrorKind::Away | ErrorKind::Credential | ErrorKind::Peer | ErrorKind::Lied | ErrorKind::Protocol
+            );
             assert_eq!(KINDS.iter().any(|(_, found)| *found == kind), expected, "{kind:?}");
         }
     }
@@ -215,6 +221,20 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_differs_is_told_as_that_and_without_the_sentence() {
+        for (code, words, is_of_clock) in [
+            ("InvalidSignatureException", "Signature expired: 20260101T000000Z is now earlier than CANARY", true),
+            ("SignatureDoesNotMatch", "Signature not yet current: CANARY", true),
+            ("RequestExpired", "CANARY", true),
+            ("InvalidSignatureException", "The signature does not match. CANARY Signature expired", false),
+        ] {
+            let error = from_sdk("kms:Decrypt", refusal(code, 400, words));
+            assert_eq!((error.kind(), error.hint() == OF_CLOCK), (ErrorKind::Login, is_of_clock), "{code}");
+            assert!(!format!("{error} {error:?}").contains("CANARY"), "{error:?}");
+        }
+    }
+
+    #[test]
     fn a_missing_right_is_told_in_the_words_of_aws() {
         let sentence = "User: arn:aws:iam::1:user/x is not authorized to perform: kms:Decrypt";
         let error = from_sdk("kms:Decrypt", refusal("AccessDeniedException", 400, sentence));
@@ -222,15 +242,16 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_the_peer_and_a_refused_connection_is_away() {
-        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-        let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, tls));
-        let error = from_sdk::<DecryptError>("x", SdkError::dispatch_failure(ConnectorError::io(wrapped.into())));
-        assert_eq!(error.kind(), ErrorKind::Peer);
-        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        let error = from_sdk::<DecryptError>("x", SdkError::dispatch_failure(ConnectorError::io(refused.into())));
-        assert_eq!(error.kind(), ErrorKind::Away);
-        assert!(error.to_string().contains("connection refused"), "{error}");
+    fn what_our_own_client_said_is_found_below_the_sdks_words() {
+        for kind in [ErrorKind::Peer, ErrorKind::Away, ErrorKind::Unfit] {
+            let ours = ProviderError::new(kind, "no connection");
+            let error =
+                from_sdk::<DecryptError>("x", SdkError::dispatch_failure(ConnectorError::other(ours.into(), None)));
+            assert_eq!(error.kind(), kind);
+            assert!(crate::types::Chain(&error).to_string().contains("no connection"), "{error}");
+        }
+        let late = ConnectorError::timeout("late".into());
+        assert_eq!(from_sdk::<DecryptError>("x", SdkError::dispatch_failure(late)).kind(), ErrorKind::Away);
         let error = from_sdk::<DecryptError>("x", SdkError::timeout_error("late"));
         assert_eq!(error.kind(), ErrorKind::Away);
     }

@@ -3,7 +3,7 @@
 use aws_sdk_kms::types::{KeyMetadata, KeySpec, KeyState as AwsState, KeyUsageType};
 
 use super::fault::{code, from_sdk};
-use super::login::Session;
+use super::login::Signer;
 use super::settings::KeyArn;
 use crate::provider::{ErrorKind, KeyState, KeyVersion, ProviderError};
 
@@ -33,8 +33,8 @@ pub(super) struct Seen {
 }
 
 /// Asks for the key. `before` is the last answer: an alias that points to another key by now is refused.
-pub(super) async fn ask(session: &Session, key: &KeyArn, before: Option<&Seen>) -> Result<Seen, ProviderError> {
-    let answer = session.kms.describe_key().key_id(key.to_string()).send().await;
+pub(super) async fn ask(signer: &Signer, key: &KeyArn, before: Option<&Seen>) -> Result<Seen, ProviderError> {
+    let answer = signer.kms.describe_key().key_id(key.to_string()).send().await;
     let answer = answer.map_err(|error| from_sdk("kms:DescribeKey", error))?;
     let about = answer.key_metadata.ok_or_else(|| lied("an answer without a key"))?;
     let found = resolve(key, before, &about)?;
@@ -43,7 +43,7 @@ pub(super) async fn ask(session: &Session, key: &KeyArn, before: Option<&Seen>) 
     let arn = found.to_string();
     let (text, names_material) = match &about.current_key_material_id {
         Some(material) => (material_version(material), true),
-        None => (by_rotation(session, &arn).await?, false),
+        None => (by_rotation(signer, &arn).await?, false),
     };
     let version = KeyVersion::new(text).map_err(|_| lied("a key material without a proper id"))?;
     Ok(Seen { arn, state: KeyState { identity, version }, names_material })
@@ -92,11 +92,11 @@ fn fits(about: &KeyMetadata) -> Result<(), ProviderError> {
 }
 
 /// From the newest completed rotation, automatic or on demand, for servers that do not name the material.
-async fn by_rotation(session: &Session, arn: &str) -> Result<String, ProviderError> {
+async fn by_rotation(signer: &Signer, arn: &str) -> Result<String, ProviderError> {
     let mut newest = None;
     let mut marker = None;
     for _ in 0..PAGES_MAX {
-        let asked = session.kms.list_key_rotations().key_id(arn).limit(1000).set_marker(marker);
+        let asked = signer.kms.list_key_rotations().key_id(arn).limit(1000).set_marker(marker);
         let page = match asked.send().await {
             Ok(page) => page,
             Err(error) if code(&error).is_some_and(|code| NOT_LISTED.contains(&code)) => {

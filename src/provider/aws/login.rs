@@ -1,34 +1,29 @@
-//! A login to AWS: who signs, for how long, and where a fresh one comes from.
-//!
-//! A login is made when it is first needed, when the last one nears its end, and when AWS refused it. Callers that need one at the same time wait for
-//! one. A renewal that fails leaves the old login in use for as long as it lasts.
+//! The methods of logging in to AWS. What they need is read anew each time. When that is, and which login serves meanwhile, says
+//! [`super::super::session`].
 
-use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_credential_types::Credentials as Keys;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
 use serde::Deserialize;
-use tokio::sync::{Mutex, OnceCell};
-use tokio::time::timeout;
+use tokio::sync::OnceCell;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::super::files;
+use super::super::lease::Grant;
+use super::super::session::{self, OF_TOKEN_FILE};
 use super::fault::from_login;
 use super::settings::{AwsAuth, AwsBase, RoleArn};
-use super::wire::Wire;
+use super::wire::{Wire, unlogged};
 use crate::provider::{Credentials, ErrorKind, ProviderError};
 
-/// Before its end a login is renewed. STS gives an hour.
-const RENEW_BEFORE: Duration = Duration::from_secs(300);
-/// Between two tries of a renewal while the old login lasts.
-const RENEW_PAUSE: Duration = Duration::from_secs(30);
 /// A login with an end is not used closer to it than this: clocks differ.
 const END_MARGIN: Duration = Duration::from_secs(10);
-/// A login without an end is made anew after this, so that a replaced credential comes into use before the old one is revoked.
-const ENDLESS: Duration = Duration::from_secs(60);
+
+const OF_CHAIN: &str = "see this machine's own login to AWS: its instance role, container role, variables or ~/.aws; nothing of it is sealed here";
 
 /// What AWS's log of the account shows beside the role.
 const SESSION_NAME: &str = "nodeseal";
@@ -37,92 +32,56 @@ const SESSION_NAME: &str = "nodeseal";
 const TOKEN_MAX_BYTES: usize = 20_000;
 
 /// A client that signs with one login.
-pub(super) struct Session {
+pub(super) struct Signer {
     pub(super) kms: aws_sdk_kms::Client,
-    made: Instant,
-    ends: Option<SystemTime>,
 }
 
-impl Session {
-    fn is_fresh(&self, now: Instant, clock: SystemTime) -> bool {
-        match self.ends {
-            Some(ends) => clock + RENEW_BEFORE < ends,
-            None => now.duration_since(self.made) < ENDLESS,
-        }
-    }
-
-    /// Good for this call, although a new one is due.
-    fn still_lasts(&self, clock: SystemTime) -> bool {
-        self.ends.is_some_and(|ends| clock + END_MARGIN < ends)
-    }
-}
-
-/// The way to a login, and the present one.
-pub(super) struct Login {
+/// Logs in, again and again.
+pub(super) struct Logins {
     wire: Wire,
     auth: AwsAuth,
     source: Arc<dyn Credentials>,
     chain: OnceCell<DefaultCredentialsChain>,
-    now: Mutex<Present>,
-    renewal_limit: Duration,
 }
 
-#[derive(Default)]
-struct Present {
-    session: Option<Arc<Session>>,
-    /// A renewal is not tried before.
-    not_before: Option<Instant>,
+impl session::Logins for Logins {
+    type Login = Signer;
+
+    async fn log_in(&self) -> Result<(Signer, Grant), ProviderError> {
+        let keys = unlogged(self.keys()).await.map_err(|error| self.hinted(error))?;
+        let lives = |ends: SystemTime| ends.duration_since(SystemTime::now()).unwrap_or_default();
+        let lifetime = keys.expiry().map(|ends| lives(ends).saturating_sub(END_MARGIN));
+        if lifetime.is_some_and(|lifetime| lifetime.is_zero()) {
+            let detail = "a login that has ended before it began; see the clock of this machine";
+            return Err(ProviderError::new(ErrorKind::Login, detail));
+        }
+        Ok((Signer { kms: self.wire.kms(keys) }, Grant { lifetime, renewable: false }))
+    }
 }
 
-impl Login {
-    /// Asks nobody yet. `limit` is that of a whole call.
-    pub(super) fn new(wire: Wire, auth: AwsAuth, source: Arc<dyn Credentials>, limit: Duration) -> Self {
-        let now = Mutex::new(Present::default());
-        Self { wire, auth, source, chain: OnceCell::new(), now, renewal_limit: limit / 2 }
+impl Logins {
+    /// Asks nobody yet.
+    pub(super) fn new(wire: Wire, auth: AwsAuth, source: Arc<dyn Credentials>) -> Self {
+        Self { wire, auth, source, chain: OnceCell::new() }
     }
 
-    /// The present login, or a new one.
-    pub(super) async fn session(&self) -> Result<Arc<Session>, ProviderError> {
-        let mut present = self.now.lock().await;
-        let (now, clock) = (Instant::now(), SystemTime::now());
-        if let Some(session) = &present.session {
-            let paused = present.not_before.is_some_and(|instant| now < instant);
-            if session.is_fresh(now, clock) || (session.still_lasts(clock) && paused) {
-                return Ok(Arc::clone(session));
+    /// A login is a look at what was sealed, and asks nobody.
+    pub(super) const fn are_here(&self) -> bool {
+        matches!(self.auth, AwsAuth::Static { .. })
+    }
+
+    /// With what to do about a refused login, where nothing is sealed for it.
+    pub(super) fn hinted(&self, error: ProviderError) -> ProviderError {
+        match &self.auth {
+            AwsAuth::DefaultChain | AwsAuth::AssumeRole { base: AwsBase::DefaultChain, .. } => {
+                error.with_login_hint(OF_CHAIN)
             }
-        }
-        let old = present.session.clone().filter(|session| session.still_lasts(clock));
-        let made = match &old {
-            None => self.log_in().await,
-            // The call goes on with the old login if this takes too long.
-            Some(_) => timeout(self.renewal_limit, self.log_in()).await.unwrap_or_else(|_| {
-                Err(ProviderError::new(ErrorKind::Away, "renewal of the login: no answer in time"))
-            }),
-        };
-        match (made, old) {
-            (Ok(credentials), _) => {
-                let ends = credentials.expiry();
-                let session = Arc::new(Session { kms: self.wire.kms(credentials), made: now, ends });
-                *present = Present { session: Some(Arc::clone(&session)), not_before: None };
-                Ok(session)
-            }
-            (Err(_), Some(old)) => {
-                present.not_before = Some(now + RENEW_PAUSE);
-                Ok(old)
-            }
-            (Err(error), None) => Err(error),
+            AwsAuth::WebIdentity { .. } => error.with_login_hint(OF_TOKEN_FILE),
+            AwsAuth::Static { .. } | AwsAuth::AssumeRole { .. } => error,
         }
     }
 
-    /// AWS refused this login: the next call makes another. Another call may have done so already.
-    pub(super) async fn forget(&self, refused: &Arc<Session>) {
-        let mut present = self.now.lock().await;
-        if present.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, refused)) {
-            *present = Present::default();
-        }
-    }
-
-    async fn log_in(&self) -> Result<Keys, ProviderError> {
+    async fn keys(&self) -> Result<Keys, ProviderError> {
         match &self.auth {
             AwsAuth::Static { credential } => self.sealed(credential).await,
             AwsAuth::DefaultChain => self.chained().await,
@@ -153,8 +112,11 @@ impl Login {
 
     async fn sealed(&self, name: &str) -> Result<Keys, ProviderError> {
         let of = |kind, what: &str| ProviderError::new(kind, format!("credential {name}: {what}"));
-        let secret =
-            self.source.open(name).await.map_err(|error| of(ErrorKind::Login, "cannot be had").because(error))?;
+        let secret = self
+            .source
+            .open(name)
+            .await
+            .map_err(|error| of(ErrorKind::Credential, "cannot be opened").because(error))?;
         static_keys(secret.expose()).map_err(|what| of(ErrorKind::Login, what))
     }
 
@@ -211,9 +173,11 @@ fn static_keys(json: &[u8]) -> Result<Keys, &'static str> {
 /// A few kilobytes that the kubelet or an agent keeps in memory: read where it is needed.
 fn read_token(path: &std::path::Path) -> Result<String, ProviderError> {
     let wrong = |why: &str| ProviderError::new(ErrorKind::Login, format!("token_file {}: {why}", path.display()));
-    let mut token = fs::read_to_string(path).map_err(|error| wrong("cannot be read").because(error))?;
-    token.truncate(token.trim_end().len());
-    if (4..=TOKEN_MAX_BYTES).contains(&token.len()) { Ok(token) } else { Err(wrong("is empty or too long")) }
+    let bytes = files::read_token(path, TOKEN_MAX_BYTES as u64);
+    let bytes = bytes.map_err(|error| wrong("cannot be read").because(error))?;
+    let token = std::str::from_utf8(&bytes).map_err(|_| wrong("is no text"))?.trim_end();
+    let fits = (4..=TOKEN_MAX_BYTES).contains(&token.len());
+    if fits { Ok(token.to_owned()) } else { Err(wrong("is empty or too long")) }
 }
 
 #[cfg(test)]
@@ -242,23 +206,5 @@ mod tests {
     #[test]
     fn an_answer_without_credentials_is_no_login() {
         assert_eq!(temporary("sts:AssumeRole", None).unwrap_err().kind(), ErrorKind::Lied);
-    }
-
-    #[test]
-    fn a_login_is_renewed_before_its_end_and_used_until_shortly_before_it() {
-        let wire_free = |ends| {
-            let config =
-                aws_sdk_kms::Config::builder().behavior_version(aws_sdk_kms::config::BehaviorVersion::latest());
-            Session { kms: aws_sdk_kms::Client::from_conf(config.build()), made: Instant::now(), ends }
-        };
-        let (now, clock) = (Instant::now(), SystemTime::now());
-        let states = |session: &Session, clock| (session.is_fresh(now, clock), session.still_lasts(clock));
-        let hour = wire_free(Some(clock + Duration::from_secs(3600)));
-        assert_eq!(states(&hour, clock), (true, true));
-        assert_eq!(states(&hour, clock + Duration::from_secs(3400)), (false, true));
-        assert_eq!(states(&hour, clock + Duration::from_secs(3595)), (false, false));
-        let endless = wire_free(None);
-        assert_eq!(states(&endless, clock), (true, false));
-        assert!(!endless.is_fresh(endless.made + ENDLESS, clock));
     }
 }

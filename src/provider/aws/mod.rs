@@ -14,8 +14,8 @@
 //! `AWS_EXECUTION_ENV` into its user agent and `_X_AMZN_TRACE_ID` into a header when something sets them.)
 //!
 //! **Secrets.** Nothing here is logged, also at the finest level, and no error keeps a body. Keys of a login are wiped by the SDK when the last
-//! client with them is dropped, and a KEK's bytes in the SDK's input and output are wiped or moved by us where we own them. What the SDK does not wipe: the
-//! body of a request to Encrypt and of an answer of Decrypt (the KEK in base64), the encoded input beside it, the session token in a request's
+//! client with them is dropped, and a KEK's bytes in the SDK's input and output are wiped or moved by us where we own them. What the SDK does not wipe: its
+//! own body of a request to Encrypt (the KEK in base64) and what it decodes of an answer of Decrypt, the encoded input beside it, the session token in a request's
 //! headers, the answer of STS, the token of a web identity in its request, and the signing keys that it derives. They are
 //! freed when the call ends. Core dumps and swap are closed to the process for this reason.
 
@@ -37,16 +37,18 @@ use zeroize::Zeroizing;
 
 use self::fault::from_sdk;
 use self::key::Seen;
-use self::login::{Login, Session};
+use self::login::{Logins, Signer};
+pub(crate) use self::settings::default_chain;
 pub use self::settings::{AwsAuth, AwsBase, AwsSettings, Endpoint, FormError, KeyArn, RoleArn};
 use self::wire::{Wire, unlogged};
+use super::session::{Held, Refusal, Session};
 use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, KeyVersion, ProviderError, ProviderKind, Wrapped};
 use crate::types::Key;
 
 /// One key in AWS KMS, with a login to it.
 pub struct AwsKek {
     key: KeyArn,
-    login: Login,
+    session: Arc<Session<Logins>>,
     limit: Duration,
     last: Mutex<Option<Seen>>,
 }
@@ -60,26 +62,45 @@ impl AwsKek {
         }
         let wire = Wire::open(&settings)?;
         let AwsSettings { key, auth, timeout: limit, .. } = settings;
-        Ok(Self { key, login: Login::new(wire, auth, credentials, limit), limit, last: Mutex::new(None) })
+        let session = Session::new(Logins::new(wire, auth, credentials));
+        Ok(Self { key, session, limit, last: Mutex::new(None) })
     }
 
-    /// Bounds the whole of a call, and forgets a login that AWS refused.
-    fn call<'a, T, F>(&'a self, work: impl FnOnce(Arc<Session>) -> F + Send + 'a) -> Answer<'a, T>
+    /// Bounds the whole of a call, and does it once more with another login if AWS refused this one.
+    fn call<'a, T, F>(&'a self, work: impl Fn(Arc<Held<Signer>>) -> F + Send + Sync + 'a) -> Answer<'a, T>
     where
         T: Send + 'a,
         F: Future<Output = Result<T, ProviderError>> + Send + 'a,
     {
         let whole = async move {
-            let session = self.login.session().await?;
-            let result = work(Arc::clone(&session)).await;
-            if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Login) {
-                self.login.forget(&session).await;
+            let held = self.session.login().await?;
+            let answer = work(Arc::clone(&held)).await;
+            let kind = match &answer {
+                Ok(_) => {
+                    held.has_served();
+                    return answer;
+                }
+                Err(error) => error.kind(),
+            };
+            let refusal = match kind {
+                ErrorKind::Login if self.session.logins().are_here() => {
+                    // What is sealed is looked at for the next call: at once it would be what it was.
+                    self.session.refuse(&held, Refusal::Ended);
+                    return answer;
+                }
+                ErrorKind::Login => Refusal::Unknown,
+                ErrorKind::Forbidden => Refusal::Denied,
+                _ => return answer,
+            };
+            match self.session.another(&held, refusal).await {
+                Some(other) => work(other).await,
+                None => answer,
             }
-            result
         };
         Box::pin(async move {
             let late = |_| Err(ProviderError::new(ErrorKind::Away, format!("no answer within {:?}", self.limit)));
-            unlogged(tokio::time::timeout(self.limit, whole)).await.unwrap_or_else(late)
+            let answer = unlogged(tokio::time::timeout(self.limit, whole)).await.unwrap_or_else(late);
+            answer.map_err(|error| self.session.logins().hinted(error))
         })
     }
 
@@ -87,8 +108,8 @@ impl AwsKek {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn ask(&self, session: &Session) -> Result<Seen, ProviderError> {
-        let seen = key::ask(session, &self.key, self.last().as_ref()).await?;
+    async fn ask(&self, signer: &Signer) -> Result<Seen, ProviderError> {
+        let seen = key::ask(signer, &self.key, self.last().as_ref()).await?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
             // Two first probes of an alias at the same time, and it moved between them.
@@ -101,21 +122,21 @@ impl AwsKek {
     }
 
     /// The key, asked for if nobody has yet.
-    async fn known(&self, session: &Session) -> Result<Seen, ProviderError> {
+    async fn known(&self, signer: &Signer) -> Result<Seen, ProviderError> {
         match self.last() {
             Some(seen) => Ok(seen),
-            None => self.ask(session).await,
+            None => self.ask(signer).await,
         }
     }
 
-    async fn wrap(&self, session: &Session, key: &Key, context: Context<'_>) -> Result<Wrapped, ProviderError> {
+    async fn wrap(&self, signer: &Signer, key: &Key, context: Context<'_>) -> Result<Wrapped, ProviderError> {
         const ASKED: &str = "kms:Encrypt";
         // Where the answer will not tell the version, it is asked before: too old a version only means one more wrap later.
-        let seen = match self.known(session).await? {
+        let seen = match self.known(signer).await? {
             seen if seen.names_material => seen,
-            _ => self.ask(session).await?,
+            _ => self.ask(signer).await?,
         };
-        let asked = session.kms.encrypt().key_id(&seen.arn).encryption_algorithm(SymmetricDefault);
+        let asked = signer.kms.encrypt().key_id(&seen.arn).encryption_algorithm(SymmetricDefault);
         let asked = asked.set_encryption_context(Some(bound_to(context))).plaintext(Blob::new(key.expose().as_slice()));
         let answer = asked.send().await.map_err(|error| from_sdk(ASKED, error))?;
         of_key(ASKED, &seen, answer.key_id.as_deref())?;
@@ -123,7 +144,7 @@ impl AwsKek {
         if text.is_empty() {
             return Err(lied(ASKED, "an empty text"));
         }
-        let (opened, material) = open(session, &seen, &text, context).await?;
+        let (opened, material) = open(signer, &seen, &text, context).await?;
         if !bool::from(opened.expose().ct_eq(key.expose())) {
             return Err(lied(ASKED, "a text that opens to something else"));
         }
@@ -138,7 +159,7 @@ impl AwsKek {
             .map_err(|error| lied(ASKED, "a text of no proper length").because(error))
     }
 
-    async fn unwrap(&self, session: &Session, wrapped: &Wrapped, context: Context<'_>) -> Result<Key, ProviderError> {
+    async fn unwrap(&self, signer: &Signer, wrapped: &Wrapped, context: Context<'_>) -> Result<Key, ProviderError> {
         let seen = match self.key.identity() {
             // Nothing more is needed, so that one request opens a KEK.
             Some(identity) => Seen {
@@ -146,13 +167,13 @@ impl AwsKek {
                 state: KeyState { identity, version: wrapped.version.clone() },
                 names_material: false,
             },
-            None => self.known(session).await?,
+            None => self.known(signer).await?,
         };
         if wrapped.kind != ProviderKind::Aws || wrapped.identity != seen.state.identity {
             let detail = format!("made by {} {}, asked of {}", wrapped.kind.label(), wrapped.identity, seen.arn);
             return Err(ProviderError::new(ErrorKind::Text, detail));
         }
-        Ok(open(session, &seen, wrapped.text(), context).await?.0)
+        Ok(open(signer, &seen, wrapped.text(), context).await?.0)
     }
 }
 
@@ -162,27 +183,27 @@ impl Kek for AwsKek {
     }
 
     fn probe(&self) -> Answer<'_, KeyState> {
-        self.call(move |session| async move { Ok(self.ask(&session).await?.state) })
+        self.call(move |held| async move { Ok(self.ask(&held.login).await?.state) })
     }
 
     fn wrap_key<'a>(&'a self, key: &'a Key, context: Context<'a>) -> Answer<'a, Wrapped> {
-        self.call(move |session| async move { self.wrap(&session, key, context).await })
+        self.call(move |held| async move { self.wrap(&held.login, key, context).await })
     }
 
     fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, context: Context<'a>) -> Answer<'a, Key> {
-        self.call(move |session| async move { self.unwrap(&session, wrapped, context).await })
+        self.call(move |held| async move { self.unwrap(&held.login, wrapped, context).await })
     }
 }
 
 /// Decrypts. Also gives the id of the material that the text was made with, where the server names it.
 async fn open(
-    session: &Session,
+    signer: &Signer,
     seen: &Seen,
     text: &[u8],
     context: Context<'_>,
 ) -> Result<(Key, Option<String>), ProviderError> {
     const ASKED: &str = "kms:Decrypt";
-    let asked = session.kms.decrypt().key_id(&seen.arn).encryption_algorithm(SymmetricDefault);
+    let asked = signer.kms.decrypt().key_id(&seen.arn).encryption_algorithm(SymmetricDefault);
     let asked = asked.set_encryption_context(Some(bound_to(context))).ciphertext_blob(Blob::new(text));
     let answer = asked.send().await.map_err(|error| from_sdk(ASKED, error))?;
     let plain = Zeroizing::new(answer.plaintext.map(Blob::into_inner).unwrap_or_default());

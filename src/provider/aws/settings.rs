@@ -56,7 +56,7 @@ impl AwsSettings {
 }
 
 /// The metadata services of instance and container on port 80, and files where the SDK looks for them.
-fn default_chain(needs: Needs) -> Needs {
+pub(crate) fn default_chain(needs: Needs) -> Needs {
     const VARIABLES: [&str; 4] = [
         "AWS_CONFIG_FILE",
         "AWS_SHARED_CREDENTIALS_FILE",
@@ -132,6 +132,11 @@ impl KeyArn {
     /// Whether both are of one account in one region.
     pub(super) fn is_beside(&self, other: &Self) -> bool {
         self.partition == other.partition && self.region == other.region && self.account == other.account
+    }
+
+    /// Whether both name one key, as far as their texts tell.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self == other || self.identity().is_some_and(|own| other.identity() == Some(own))
     }
 
     /// What names this key for good. AWS never gives the id of a key to another one, so its ARN does. Keys `mrk-…` of several regions

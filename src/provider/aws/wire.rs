@@ -1,62 +1,65 @@
 //! The connection to AWS: trust, time limits, and clients that do nothing on their own.
 //!
-//! The SDK's retries, its cache of identities, its protection of slow streams and its proxy from the environment are off. Its log is off too: at its
-//! finest level it writes answers with their bodies if a variable of the environment says so, and a body holds a key.
+//! The SDK's way to the network is our own client of HTTP, as for every other provider: [`super::super::http`] says what it does
+//! not do. The SDK's retries, its cache of identities, its protection of slow streams and its proxy from the environment are off. Its
+//! log is off too: at its finest level it writes answers with their bodies if a variable of the environment says so, and a body holds a key.
 
-use std::fs;
 use std::future::Future;
-use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ::http::{HeaderName, HeaderValue, Method, Uri};
 use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::Credentials;
 use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::config::{
-    BehaviorVersion, IdentityCache, Region, SharedHttpClient, StalledStreamProtectionConfig as SlowStreams,
+    BehaviorVersion, IdentityCache, Region, RuntimeComponents, SharedHttpClient,
+    StalledStreamProtectionConfig as SlowStreams,
 };
-use aws_smithy_http_client::{Builder, tls};
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::http::StatusCode;
+use bytes::Bytes;
+use rustls::ClientConfig;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
+use zeroize::Zeroizing;
 
+use super::super::http::{self, Address, Ask, Body, Client, Reply, Roots};
 use super::settings::{AwsSettings, Endpoint};
 use crate::provider::{ErrorKind, ProviderError};
 
-/// Bytes of a file of certificates: that of a whole distribution has about 220 kB.
-const CA_FILE_MAX_BYTES: usize = 1 << 20;
+/// Of one request that makes a login, at least: nobody waits for one that is made beside the calls.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes clients of one region that share their connections.
 pub(super) struct Wire {
-    http: SharedHttpClient,
+    net: Net,
     region: Region,
     kms: Option<Endpoint>,
     sts: Option<Endpoint>,
-    limits: TimeoutConfig,
+    timeout: Duration,
 }
 
 impl Wire {
     /// Reads the trusted authorities; connects to nothing.
     pub(super) fn open(settings: &AwsSettings) -> Result<Self, ProviderError> {
-        let trust = match &settings.ca_file {
-            Some(path) => tls::TrustStore::empty().with_pem_certificate(authorities(path)?),
-            None if rustls_native_certs::load_native_certs().certs.is_empty() => {
-                let detail = "this machine has no certificate authorities: install ca-certificates, or set ca_file";
-                return Err(ProviderError::new(ErrorKind::Unfit, detail));
-            }
-            None => tls::TrustStore::default(),
+        let roots = settings.ca_file.clone().map_or(Roots::System, Roots::File);
+        let net = Net {
+            tls: http::config(&roots, None)?,
+            timeout: settings.timeout.max(LOGIN_TIMEOUT),
+            places: Arc::default(),
         };
-        let context = tls::TlsContext::builder().with_trust_store(trust).build();
-        let context = context.map_err(|error| ProviderError::new(ErrorKind::Unfit, "TLS").because(error))?;
-        let ring = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
         Ok(Self {
-            http: Builder::new().tls_provider(ring).tls_context(context).build_https(),
+            net,
             region: Region::new(settings.region.clone()),
             kms: settings.endpoint.clone(),
             sts: settings.sts_endpoint.clone(),
-            limits: limits(settings.timeout),
+            timeout: settings.timeout,
         })
     }
 
@@ -64,9 +67,9 @@ impl Wire {
     pub(super) fn kms(&self, login: Credentials) -> aws_sdk_kms::Client {
         let mut config = aws_sdk_kms::Config::builder()
             .behavior_version(BehaviorVersion::latest())
-            .http_client(self.http.clone())
+            .http_client(SharedHttpClient::new(self.net.clone()))
             .region(self.region.clone())
-            .timeout_config(self.limits.clone())
+            .timeout_config(limits(self.timeout))
             .retry_config(RetryConfig::disabled())
             .identity_cache(IdentityCache::no_cache())
             .stalled_stream_protection(SlowStreams::disabled())
@@ -79,9 +82,9 @@ impl Wire {
     pub(super) fn sts(&self, login: Option<Credentials>) -> aws_sdk_sts::Client {
         let mut config = aws_sdk_sts::Config::builder()
             .behavior_version(BehaviorVersion::latest())
-            .http_client(self.http.clone())
+            .http_client(SharedHttpClient::new(self.net.clone()))
             .region(self.region.clone())
-            .timeout_config(self.limits.clone())
+            .timeout_config(limits(self.timeout.max(LOGIN_TIMEOUT)))
             .retry_config(RetryConfig::disabled())
             .identity_cache(IdentityCache::no_cache())
             .stalled_stream_protection(SlowStreams::disabled());
@@ -95,10 +98,10 @@ impl Wire {
     /// For the SDK's own chain of logins, the only part that looks at environment, profiles and the instance.
     pub(super) fn chain(&self) -> (Region, ProviderConfig) {
         let config = ProviderConfig::default()
-            .with_http_client(self.http.clone())
+            .with_http_client(SharedHttpClient::new(self.net.clone()))
             .with_region(Some(self.region.clone()))
             .with_retry_config(RetryConfig::disabled())
-            .with_timeout_config(self.limits.clone());
+            .with_timeout_config(limits(self.timeout.max(LOGIN_TIMEOUT)));
         (self.region.clone(), config)
     }
 }
@@ -112,33 +115,102 @@ fn limits(whole: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(whole).operation_timeout(whole).build()
 }
 
-/// The text of a PEM file in which every certificate can be an authority; the SDK would panic on another.
-fn authorities(path: &Path) -> Result<Vec<u8>, ProviderError> {
-    let unfit = |why: &str| ProviderError::new(ErrorKind::Unfit, format!("ca_file {}: {why}", path.display()));
-    let pem = fs::read(path).map_err(|error| unfit("cannot be read").because(error))?;
-    if pem.len() > CA_FILE_MAX_BYTES {
-        return Err(unfit("is too long"));
-    }
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|_| unfit("is not PEM"))?;
-        store.add(certificate).map_err(|error| unfit("has no usable certificate").because(error))?;
-    }
-    if store.is_empty() { Err(unfit("has no certificate")) } else { Ok(pem) }
+/// Where a client goes, and the client.
+type Place = (Address, Arc<Client>);
+
+/// Clients by their place. The SDK goes to the two services, and for the default chain to those of the machine.
+#[derive(Clone)]
+struct Net {
+    tls: Arc<ClientConfig>,
+    timeout: Duration,
+    places: Arc<Mutex<Vec<Place>>>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl std::fmt::Debug for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Net")
+    }
+}
 
-    #[test]
-    fn a_file_without_usable_authorities_is_refused_before_the_sdk_sees_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ca.pem");
-        assert_eq!(authorities(&path).unwrap_err().kind(), ErrorKind::Unfit);
-        for text in ["", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-            fs::write(&path, text).unwrap();
-            assert_eq!(authorities(&path).unwrap_err().kind(), ErrorKind::Unfit, "{text:?}");
+impl Net {
+    fn client(&self, address: Address) -> Arc<Client> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = places.iter().find(|(known, _)| *known == address) {
+            return Arc::clone(client);
         }
+        let client = Arc::new(Client::new(address.clone(), Arc::clone(&self.tls), self.timeout));
+        places.push((address, Arc::clone(&client)));
+        client
+    }
+
+    async fn ask(&self, request: &HttpRequest) -> Result<HttpResponse, ProviderError> {
+        let unfit = |what: &str| ProviderError::new(ErrorKind::Unfit, format!("the SDK asks {what}"));
+        let uri: Uri = request.uri().parse().map_err(|_| unfit("at no address"))?;
+        let tls = uri.scheme_str() == Some("https");
+        let host = uri.host().ok_or_else(|| unfit("no host"))?.trim_matches(['[', ']']);
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let client = self.client(Address::of_parts(tls, host, port).map_err(|_| unfit("at no address"))?);
+        let mut headers = Vec::new();
+        for (name, value) in request.headers() {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unfit("with an odd header"))?;
+            let mut value = HeaderValue::from_str(value).map_err(|_| unfit("with an odd header"))?;
+            value.set_sensitive(true);
+            headers.push((name, value));
+        }
+        let body = request.body().bytes().ok_or_else(|| unfit("with a stream"))?;
+        // The kind of it is among the headers.
+        let body = (!body.is_empty()).then(|| {
+            let bytes = Bytes::from_owner(Zeroizing::new(body.to_vec()));
+            Body::of(HeaderValue::from_static("application/octet-stream"), bytes)
+        });
+        let method = Method::from_bytes(request.method().as_bytes()).map_err(|_| unfit("by no method"))?;
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        answer(client.ask(Ask { method, path, headers: &headers, body }).await?)
+    }
+}
+
+fn answer(reply: Reply) -> Result<HttpResponse, ProviderError> {
+    let odd = |_| ProviderError::new(ErrorKind::Protocol, "an answer with an odd head");
+    let status = StatusCode::try_from(reply.status.as_u16()).map_err(|_| odd(()))?;
+    let mut answer = HttpResponse::new(status, Bytes::from_owner(reply.body).into());
+    for (name, value) in &reply.headers {
+        // One that is no text is none that the SDK reads.
+        if let Ok(value) = value.to_str() {
+            answer.headers_mut().try_append(name.as_str().to_owned(), value.to_owned()).map_err(|_| odd(()))?;
+        }
+    }
+    Ok(answer)
+}
+
+impl HttpClient for Net {
+    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        // The chain of logins gives up early on a service that the machine does not have.
+        let limit = settings.connect_timeout().zip(settings.read_timeout()).map(|(connect, read)| connect + read);
+        SharedHttpConnector::new(Way { net: self.clone(), limit })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Way {
+    net: Net,
+    limit: Option<Duration>,
+}
+
+impl HttpConnector for Way {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let Self { net, limit } = self.clone();
+        HttpConnectorFuture::new(async move {
+            let asked = net.ask(&request);
+            let answer = match limit {
+                None => asked.await,
+                Some(limit) => {
+                    tokio::time::timeout(limit, asked).await.map_err(|late| ConnectorError::timeout(late.into()))?
+                }
+            };
+            answer.map_err(|error| match error.kind() {
+                ErrorKind::Away => ConnectorError::io(error.into()),
+                _ => ConnectorError::other(error.into(), None),
+            })
+        })
     }
 }

@@ -4,11 +4,15 @@
 //! <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>. Nothing of the SDK's errors is kept: they hold whole answers.
 
 use std::error::Error;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::super::http::Reply;
+use super::super::session::OF_CLOCK;
 use super::super::{ErrorKind, ProviderError};
+
+const OF_NETWORK: &str = "let the network of this node reach the vault: a private endpoint, or a rule of its firewall";
 
 /// Bytes of Azure's own words in an error of ours.
 const WORDS_MAX_BYTES: usize = 240;
@@ -26,6 +30,8 @@ pub(super) struct Said {
     /// It is in the form that Azure's errors have.
     is_azure: bool,
     location: Option<String>,
+    /// How long it wants to be left alone.
+    pause: Option<Duration>,
 }
 
 /// `{"error": {"code", "message", "innererror": {"code"}}}` of Key Vault, or `{"error", "error_description"}` of Entra ID.
@@ -71,7 +77,7 @@ impl Said {
         // What stands behind it names the request, for Microsoft's support.
         let words = words.split(" Trace ID:").next().unwrap_or_default();
         let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-        Self { status, code: name(code), inner: name(inner), words, is_azure, location }
+        Self { status, code: name(code), inner: name(inner), words, is_azure, location, pause: reply.retry_after() }
     }
 
     /// The same, and nothing of these in it. Azure never repeats what it was sent; something before it might.
@@ -113,29 +119,41 @@ impl Said {
 
     /// In the use of a key.
     fn in_use(&self, what: &str) -> ProviderError {
-        let has = |part: &str| self.inner.contains(part) || self.words.contains(part);
         let kind = self.kind().unwrap_or_else(|| match self.status {
-            // A key that is disabled, expired or not yet valid is forbidden to everybody.
-            403 if ["Disabled", "disabled", "Expired", "expired", "NotYetValid", "not yet valid"]
-                .into_iter()
-                .any(has) =>
-            {
-                ErrorKind::NoKey
-            }
-            403 if self.inner == "KeyOperationForbidden" => ErrorKind::Unfit,
-            403 => ErrorKind::Forbidden,
+            403 => self.forbidden(),
             // A conflict is a key that is being deleted or recovered.
             404 | 409 => ErrorKind::NoKey,
             400 if what == UNWRAP && !self.words.contains("incompatible") => ErrorKind::Text,
             400 | 405 => ErrorKind::Unfit,
             _ => ErrorKind::Protocol,
         });
-        ProviderError::new(kind, self.detail(what))
+        let error = ProviderError::new(kind, self.detail(what)).after(self.pause);
+        if kind == ErrorKind::Forbidden && self.is_of_network() { error.with_hint(OF_NETWORK) } else { error }
+    }
+
+    /// By the service's own reason, and by its words only where it gives none. A key that is disabled, expired or not yet valid is forbidden to
+    /// everybody.
+    fn forbidden(&self) -> ErrorKind {
+        let of_key = ["Disabled", "Expired", "NotYetValid"];
+        let words = ["disabled key", "key is disabled", "expired key", "key is expired", "not yet valid"];
+        match self.inner.as_str() {
+            "KeyOperationForbidden" => ErrorKind::Unfit,
+            inner if inner.starts_with("ForbiddenBy") => ErrorKind::Forbidden,
+            inner if of_key.into_iter().any(|part| inner.contains(part)) => ErrorKind::NoKey,
+            "" if words.into_iter().any(|part| self.words.contains(part)) => ErrorKind::NoKey,
+            _ => ErrorKind::Forbidden,
+        }
+    }
+
+    fn is_of_network(&self) -> bool {
+        matches!(self.inner.as_str(), "ForbiddenByConnection" | "ForbiddenByFirewall")
     }
 
     /// In a login: whatever is wrong with it needs another credential or another setting of the login.
     fn in_login(&self, what: &str) -> ProviderError {
-        ProviderError::new(self.kind().unwrap_or(ErrorKind::Login), self.detail(what))
+        let error = ProviderError::new(self.kind().unwrap_or(ErrorKind::Login), self.detail(what)).after(self.pause);
+        // "Client assertion is not within its valid time range."
+        if self.words.contains("AADSTS700024") { error.with_login_hint(OF_CLOCK) } else { error }
     }
 }
 
@@ -223,7 +241,7 @@ fn unread(what: &str, error: &azure_core::Error) -> ProviderError {
 
 #[cfg(test)]
 mod tests {
-    use ::http::StatusCode;
+    use ::http::{HeaderMap, StatusCode};
     use serde_json::{Value, json};
     use zeroize::Zeroizing;
 
@@ -232,11 +250,19 @@ mod tests {
     fn said(status: u16, body: &Value) -> Said {
         let body = Zeroizing::new(body.to_string().into_bytes());
         let status = StatusCode::from_u16(status).unwrap();
-        Said::read(&Reply { status, location: None, challenge: None, json: true, body })
+        Said::read(&Reply { status, location: None, challenge: None, json: true, headers: HeaderMap::new(), body })
     }
 
     fn vault(code: &str, words: &str, inner: &str) -> Value {
         json!({ "error": { "code": code, "message": words, "innererror": { "code": inner } } })
+    }
+
+    const NETWORK: &str = "Public network access is disabled and request is not from a trusted service.";
+
+    #[test]
+    fn a_vault_that_this_network_may_not_reach_is_no_fault_of_the_key() {
+        let error = said(403, &vault("Forbidden", NETWORK, "ForbiddenByConnection")).in_use(UNWRAP);
+        assert_eq!((error.kind(), error.hint()), (ErrorKind::Forbidden, OF_NETWORK));
     }
 
     #[test]
@@ -256,6 +282,8 @@ mod tests {
             (403, vault("Forbidden", "not allowed on a disabled key.", "KeyDisabled"), UNWRAP, ErrorKind::NoKey),
             (403, vault("Forbidden", "not allowed on an expired key.", ""), "wrapKey", ErrorKind::NoKey),
             (403, vault("Forbidden", "not permitted on this key.", "KeyOperationForbidden"), UNWRAP, ErrorKind::Unfit),
+            (403, vault("Forbidden", NETWORK, "ForbiddenByConnection"), "getKey", ErrorKind::Forbidden),
+            (403, vault("Forbidden", NETWORK, ""), UNWRAP, ErrorKind::Forbidden),
             (403, html.clone(), "getKey", ErrorKind::Protocol),
             (404, vault("KeyNotFound", "x", ""), "getKey", ErrorKind::NoKey),
             (404, html.clone(), "getKey", ErrorKind::Protocol),

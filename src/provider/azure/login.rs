@@ -2,7 +2,6 @@
 //!
 //! The SDK makes the requests to Entra ID. It has no part in a machine's own identity: there it goes by the environment, which nothing here does.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use ::http::{HeaderName, HeaderValue, Method};
 use async_trait::async_trait;
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
-use azure_core::credentials::{AccessToken, TokenCredential};
+use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
+use azure_core::error::ErrorKind as SdkKind;
 use azure_core::http::{ClientMethodOptions, ClientOptions};
 use azure_core::time::OffsetDateTime;
 use azure_identity::{
@@ -20,13 +20,19 @@ use azure_identity::{
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::super::files;
 use super::super::http::{Ask, Client, Identity};
 use super::super::lease::Grant;
+use super::super::session::{self, OF_TOKEN_FILE, Session};
 use super::super::{Credentials, ErrorKind, ProviderError};
+use super::fault::Stopped;
 use super::settings::{AzureAuth, EntraId, Resource};
 use super::wire::Wire;
 use super::{assertion, fault, unlogged};
 use crate::types::Secret;
+
+const OF_MACHINE: &str =
+    "assign the managed identity to this machine, and compare its client id; nothing of it is sealed here";
 
 /// Bytes of a federated token: Kubernetes' have about 1,200.
 const TOKEN_FILE_MAX_BYTES: u64 = 64 << 10;
@@ -45,8 +51,20 @@ pub(super) struct Logins {
     pub(super) metadata: Option<Client>,
 }
 
+impl session::Logins for Logins {
+    type Login = Secret;
+
+    async fn log_in(&self) -> Result<(Secret, Grant), ProviderError> {
+        self.token_of_method().await.map_err(|error| match &self.auth {
+            AzureAuth::ManagedIdentity { .. } => error.with_login_hint(OF_MACHINE),
+            AzureAuth::WorkloadIdentity { .. } => error.with_login_hint(OF_TOKEN_FILE),
+            AzureAuth::ClientSecret { .. } | AzureAuth::ClientCertificate { .. } => error,
+        })
+    }
+}
+
 impl Logins {
-    pub(super) async fn log_in(&self) -> Result<(Secret, Grant), ProviderError> {
+    async fn token_of_method(&self) -> Result<(Secret, Grant), ProviderError> {
         match &self.auth {
             AzureAuth::ClientSecret { tenant, client, credential } => {
                 let sealed = self.open(credential).await?;
@@ -75,10 +93,32 @@ impl Logins {
             AzureAuth::ManagedIdentity { client, .. } => self.of_machine(client.as_ref()).await,
         }
     }
+}
 
+/// The session as the SDK knows it. The SDK holds the last token that it was given, and uses none again without asking here: when one ends is not for
+/// the clock of the wall to say.
+pub(super) struct Bearer(pub(super) Arc<Session<Logins>>);
+
+impl std::fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bearer")
+    }
+}
+
+#[async_trait]
+impl TokenCredential for Bearer {
+    async fn get_token(&self, _: &[&str], _: Option<TokenRequestOptions<'_>>) -> azure_core::Result<AccessToken> {
+        let stopped = |error| azure_core::Error::new(SdkKind::Credential, Stopped::Failed(error));
+        let held = self.0.login().await.map_err(stopped)?;
+        let token = String::from_utf8_lossy(held.login.expose()).into_owned();
+        Ok(AccessToken::new(token, OffsetDateTime::now_utc()))
+    }
+}
+
+impl Logins {
     async fn open(&self, name: &str) -> Result<Secret, ProviderError> {
         self.credentials.open(name).await.map_err(|error| {
-            ProviderError::new(ErrorKind::Login, format!("credential {name} cannot be opened")).because(error)
+            ProviderError::new(ErrorKind::Credential, format!("credential {name} cannot be opened")).because(error)
         })
     }
 
@@ -172,12 +212,12 @@ fn text<'a>(secret: &'a Secret, name: &str) -> Result<&'a str, ProviderError> {
 /// A few kilobytes that somebody keeps fresh: read where it is needed.
 fn read_token(file: &Path) -> Result<String, ProviderError> {
     let wrong = |why: &str| ProviderError::new(ErrorKind::Login, format!("token_file {}: {why}", file.display()));
-    let size = fs::metadata(file).map_err(|error| wrong("cannot be read").because(error))?.len();
-    if size > TOKEN_FILE_MAX_BYTES {
+    let bytes =
+        files::read_token(file, TOKEN_FILE_MAX_BYTES).map_err(|error| wrong("cannot be read").because(error))?;
+    if bytes.len() as u64 > TOKEN_FILE_MAX_BYTES {
         return Err(wrong("is too long"));
     }
-    let token = Zeroizing::new(fs::read_to_string(file).map_err(|error| wrong("cannot be read").because(error))?);
-    let token = token.trim();
+    let token = std::str::from_utf8(&bytes).map_err(|_| wrong("holds no token"))?.trim();
     let fits = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
     if fits { Ok(token.to_owned()) } else { Err(wrong("holds no token")) }
 }
@@ -200,6 +240,8 @@ impl ClientAssertion for Assertion {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

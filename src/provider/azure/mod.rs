@@ -21,7 +21,6 @@ mod assertion;
 mod fault;
 mod key;
 mod login;
-mod session;
 mod settings;
 mod wire;
 
@@ -43,12 +42,12 @@ use tracing::instrument::WithSubscriber;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::http::{self, Body, Client};
+use super::session::{Refusal, Session};
 use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::types::Key;
 use fault::{Failed, UNWRAP};
 use key::{Known, Wanted};
-use login::Logins;
-use session::{Bearer, Session};
+use login::{Bearer, Logins};
 use wire::Wire;
 
 pub use super::http::{Address, AddressError, Roots, SYSTEM_ROOTS};
@@ -62,7 +61,7 @@ const KEY_CHARACTERS: usize = 43;
 pub struct AzureKek {
     wanted: Wanted,
     client: KeyClient,
-    session: Arc<Session>,
+    session: Arc<Session<Logins>>,
     limit: Duration,
     /// The SDK's first request goes out without a login, to be told what for. One call does that for all.
     challenged: OnceCell<()>,
@@ -109,18 +108,20 @@ impl AzureKek {
         F: Future<Output = Result<T, Failed>> + Send + 'a,
     {
         let whole = async move {
-            let login = self.session.login().await?;
-            let again = match self.after_challenge(&work).await {
-                Err(Failed::Login(error)) => match self.session.another(&login).await {
-                    Some(_) => self.after_challenge(&work).await,
-                    None => Err(error.into()),
-                },
-                result => {
-                    if result.is_ok() {
-                        login.has_served();
-                    }
-                    result
+            let held = self.session.login().await?;
+            let answer = self.after_challenge(&work).await;
+            let refusal = match &answer {
+                Ok(_) => {
+                    held.has_served();
+                    return answer.map_err(Failed::into_error);
                 }
+                Err(Failed::Login(_)) => Refusal::Unknown,
+                Err(Failed::Finally(error)) if error.kind() == ErrorKind::Forbidden => Refusal::Denied,
+                Err(Failed::Finally(_)) => return answer.map_err(Failed::into_error),
+            };
+            let again = match self.session.another(&held, refusal).await {
+                Some(_) => self.after_challenge(&work).await,
+                None => answer,
             };
             again.map_err(Failed::into_error)
         };

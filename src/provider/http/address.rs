@@ -8,7 +8,9 @@ use std::str::FromStr;
 
 use rustls::pki_types::ServerName;
 
+#[cfg(any(feature = "azure", feature = "vault"))]
 use super::tls::Roots;
+#[cfg(any(feature = "azure", feature = "vault"))]
 use crate::sandbox::Needs;
 
 /// Why a text is not an address.
@@ -51,6 +53,7 @@ impl Address {
     }
 
     /// The port, the name service where the host is a name, and what the roots are read from, which is done without TLS too.
+    #[cfg(any(feature = "azure", feature = "vault"))]
     pub(in super::super) fn needs(&self, roots: &Roots) -> Needs {
         let needs = roots.needs().port(self.port);
         if self.host.parse::<IpAddr>().is_ok() { needs } else { needs.name_service() }
@@ -68,6 +71,19 @@ impl Address {
     #[cfg(feature = "azure")]
     pub(in super::super) fn is_at(&self, other: &Self) -> bool {
         self.host.eq_ignore_ascii_case(&other.host) && self.port == other.port
+    }
+
+    /// Where the SDK of AWS goes, which has checked it: its chain of logins asks services of the machine in clear.
+    #[cfg(feature = "aws")]
+    pub(in super::super) fn of_parts(tls: bool, host: &str, port: u16) -> Result<Self, AddressError> {
+        let server_name = ServerName::try_from(host.to_owned()).map_err(|_| AddressError::Host)?;
+        Ok(Self { host: host.to_owned(), port, server_name, tls })
+    }
+
+    /// The same, looked up by another name than the one that TLS checks.
+    #[cfg(test)]
+    pub(super) fn called(self, host: &str) -> Self {
+        Self { host: host.to_owned(), ..self }
     }
 
     /// As the parties name the place, which speak of no other scheme.

@@ -19,6 +19,7 @@ pub(crate) struct Body {
 
 impl Body {
     /// JSON of an object of texts. Room for all of it is made first, so that no growing leaves a copy behind.
+    #[cfg(any(test, feature = "azure", feature = "vault"))]
     pub(crate) fn json(fields: &[(&str, &str)]) -> Self {
         // An escaped control character is the longest: six bytes for one.
         let room = fields.iter().map(|(name, value)| 6 * (name.len() + value.len()) + 6).sum::<usize>() + 2;
@@ -37,7 +38,7 @@ impl Body {
     }
 
     /// Bytes of another kind, or such as somebody else holds too.
-    #[cfg(feature = "azure")]
+    #[cfg(any(feature = "aws", feature = "azure"))]
     pub(crate) fn of(kind: HeaderValue, bytes: Bytes) -> Self {
         Self { kind, bytes }
     }
@@ -60,6 +61,7 @@ impl Body {
     }
 }
 
+#[cfg(any(test, feature = "azure", feature = "vault"))]
 fn quote(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');

@@ -7,40 +7,53 @@
 
 mod address;
 mod body;
+mod names;
+mod pool;
+mod race;
+#[cfg(test)]
+mod tests;
 mod tls;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
-use ::http::{Method, Request, StatusCode};
+use ::http::{HeaderMap, Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 #[cfg(feature = "azure")]
 pub(super) use address::instance_metadata;
 pub use address::{Address, AddressError};
 pub(super) use body::Body;
-pub(super) use tls::{Identity, config};
+#[cfg(any(feature = "azure", feature = "vault"))]
+pub(super) use tls::Identity;
+pub(super) use tls::config;
 pub use tls::{Roots, SYSTEM_ROOTS};
 
+use self::names::Names;
+use self::pool::{Connect, Pool, Sender, Taken};
 use super::{ErrorKind, ProviderError};
 
-/// Connections that wait for the next request. More than these are closed after their answer.
-const IDLE_MAX: usize = 8;
-/// Vault closes an idle connection after 5 minutes (`http_idle_timeout`), proxies and firewalls often after one.
-const IDLE_MAX_AGE: Duration = Duration::from_secs(30);
+/// Of one TLS handshake, while the name has other addresses.
+const SHAKING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What was answered.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     /// Scheme and host of the `Location` of a redirect, for the operator.
+    #[cfg_attr(
+        not(any(feature = "azure", feature = "vault")),
+        expect(dead_code, reason = "the SDK of AWS reads the head")
+    )]
     pub(super) location: Option<String>,
     /// How it wants to be asked instead: `WWW-Authenticate` of a 401.
     #[cfg_attr(not(feature = "azure"), expect(dead_code, reason = "Vault does not ask back"))]
@@ -48,10 +61,25 @@ pub(super) struct Reply {
     /// Says that it is JSON.
     #[cfg_attr(not(feature = "vault"), expect(dead_code, reason = "Azure's errors are told by their form"))]
     pub(super) json: bool,
+    /// All of the head.
+    pub(super) headers: HeaderMap,
     pub(super) body: Zeroizing<Vec<u8>>,
 }
 
-/// What is asked. Header values and body are wiped when the last user of them drops.
+#[cfg(any(feature = "azure", feature = "vault"))]
+impl Reply {
+    /// How long the peer wants to be left alone: `Retry-After` in seconds (RFC 9110 §10.2.3). A date is not read: clocks differ.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        retry_after(self.headers.get(::http::header::RETRY_AFTER)?.to_str().ok()?)
+    }
+}
+
+/// The same of a header's text.
+pub(super) fn retry_after(text: &str) -> Option<Duration> {
+    text.trim().parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+/// What is asked. A header of it comes in the place of one of ours. Header values and body are wiped when the last user of them drops.
 pub(super) struct Ask<'a> {
     pub(super) method: Method,
     pub(super) path: &'a str,
@@ -59,28 +87,28 @@ pub(super) struct Ask<'a> {
     pub(super) body: Option<Body>,
 }
 
-struct Idle {
-    since: Instant,
-    sender: SendRequest<Full<Bytes>>,
-}
-
 /// Speaks to one address.
 pub(super) struct Client {
-    address: Address,
-    tls: Arc<ClientConfig>,
+    pool: Arc<Pool<Way>>,
     /// Of one request, from looking up the name to the last byte of the answer.
     timeout: Duration,
-    idle: Mutex<Vec<Idle>>,
+}
+
+/// How a connection is made.
+struct Way {
+    address: Address,
+    tls: Arc<ClientConfig>,
+    names: Names,
 }
 
 impl Client {
     pub(super) fn new(address: Address, tls: Arc<ClientConfig>, timeout: Duration) -> Self {
-        Self { address, tls, timeout, idle: Mutex::new(Vec::new()) }
+        Self { pool: Pool::new(Way { address, tls, names: Names::of_process() }), timeout }
     }
 
     /// One request. A status of any kind is an answer; an error is what kept us from one.
     pub(super) async fn ask(&self, ask: Ask<'_>) -> Result<Reply, ProviderError> {
-        match tokio::time::timeout(self.timeout, self.ask_in_time(ask)).await {
+        match timeout(self.timeout, self.ask_in_time(ask)).await {
             Ok(answer) => answer,
             Err(_) => Err(ProviderError::new(ErrorKind::Away, format!("no answer in {:?}", self.timeout))),
         }
@@ -88,90 +116,101 @@ impl Client {
 
     async fn ask_in_time(&self, ask: Ask<'_>) -> Result<Reply, ProviderError> {
         let mut request = self.request(ask)?;
-        // One that the peer closed meanwhile gives the request back.
-        while let Some(mut sender) = self.waiting() {
+        loop {
+            let Taken { mut sender, is_fresh } = self.pool.take().await?;
             match sender.try_send_request(request).await {
                 Ok(answer) => return self.reply(answer, sender).await,
                 Err(mut refused) => match refused.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Err(broken(refused.into_error())),
+                    // One that the peer closed meanwhile gives the request back.
+                    Some(unsent) if !is_fresh => request = unsent,
+                    _ => return Err(broken(refused.into_error())),
                 },
             }
         }
-        let mut sender = self.connect().await?;
-        let answer = sender.send_request(request).await.map_err(broken)?;
-        self.reply(answer, sender).await
     }
 
     fn request(&self, ask: Ask<'_>) -> Result<Request<Full<Bytes>>, ProviderError> {
-        let mut request = Request::builder()
-            .method(ask.method)
-            .uri(ask.path)
-            .header(HOST, self.address.host_header())
-            .header(USER_AGENT, concat!("nodeseal/", env!("CARGO_PKG_VERSION")));
+        let unfit = |error| ProviderError::new(ErrorKind::Unfit, "path").because(error);
+        let (kind, body) = ask.body.map(Body::into_parts).unzip();
+        let request = Request::builder().method(ask.method).uri(ask.path);
+        let mut request = request.body(Full::new(body.unwrap_or_default())).map_err(unfit)?;
+        let host = HeaderValue::try_from(self.pool.connect().address.host_header());
+        let host = host.map_err(|error| ProviderError::new(ErrorKind::Unfit, "host").because(error))?;
+        let headers = request.headers_mut();
+        headers.insert(HOST, host);
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("nodeseal/", env!("CARGO_PKG_VERSION"))));
+        headers.extend(kind.map(|kind| (CONTENT_TYPE, kind)));
         for (name, value) in ask.headers {
-            request = request.header(name, value);
+            headers.insert(name, value.clone());
         }
-        let body = match ask.body {
-            Some(body) => {
-                let (kind, bytes) = body.into_parts();
-                request = request.header(CONTENT_TYPE, kind);
-                bytes
-            }
-            None => Bytes::new(),
-        };
-        request.body(Full::new(body)).map_err(|error| ProviderError::new(ErrorKind::Unfit, "path").because(error))
+        Ok(request)
     }
 
-    fn waiting(&self) -> Option<SendRequest<Full<Bytes>>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|idle| idle.since.elapsed() < IDLE_MAX_AGE && !idle.sender.is_closed());
-        idle.pop().map(|idle| idle.sender)
-    }
-
-    fn keep(&self, sender: SendRequest<Full<Bytes>>) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_MAX && !sender.is_closed() {
-            idle.push(Idle { since: Instant::now(), sender });
-        }
-    }
-
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ProviderError> {
-        let stream = TcpStream::connect((self.address.host(), self.address.port())).await.map_err(away)?;
-        stream.set_nodelay(true).map_err(away)?;
-        if self.address.is_tls() {
-            let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
-            let stream = connector.connect(self.address.server_name(), stream).await.map_err(tls::failure)?;
-            Self::handshake(TokioIo::new(stream)).await
-        } else {
-            Self::handshake(TokioIo::new(stream)).await
-        }
-    }
-
-    async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, ProviderError>
-    where
-        S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    {
-        let (sender, connection) = http1::handshake(stream).await.map_err(broken)?;
-        // Ends when its sender drops or the peer closes; its error is the request's.
-        tokio::spawn(connection);
-        Ok(sender)
-    }
-
-    async fn reply(
-        &self,
-        answer: ::http::Response<Incoming>,
-        sender: SendRequest<Full<Bytes>>,
-    ) -> Result<Reply, ProviderError> {
+    async fn reply(&self, answer: ::http::Response<Incoming>, sender: Sender) -> Result<Reply, ProviderError> {
         let (head, body) = answer.into_parts();
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
         let location = text(::http::header::LOCATION).map(host_of);
         let challenge = text(::http::header::WWW_AUTHENTICATE).map(str::to_owned);
         let json = text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
         let body = body::read(body).await?;
-        self.keep(sender);
-        Ok(Reply { status: head.status, location, challenge, json, body })
+        self.pool.give_back(sender);
+        Ok(Reply { status: head.status, location, challenge, json, headers: head.headers, body })
     }
+}
+
+impl Connect for Way {
+    async fn connect(&self) -> Result<Sender, ProviderError> {
+        let mut left = self.names.addresses(self.address.host()).await?;
+        left.truncate(race::ADDRESSES_MAX);
+        let mut first_error = None;
+        while !left.is_empty() {
+            match self.connect_to_one(&mut left).await {
+                Ok(sender) => return Ok(sender),
+                Err(error) => first_error.get_or_insert(error),
+            };
+        }
+        Err(first_error.unwrap_or_else(|| ProviderError::new(ErrorKind::Away, "no address")))
+    }
+}
+
+impl Way {
+    /// To the first of them that answers. It and those that failed before it are left out the next time.
+    async fn connect_to_one(&self, left: &mut Vec<IpAddr>) -> Result<Sender, ProviderError> {
+        let (stream, address) = race::connect(left, self.address.port()).await.map_err(away)?;
+        let ready = if left.is_empty() {
+            self.shake_hands(stream).await
+        } else {
+            // A kernel takes connections for a program that hangs, and a balancer for a server that is gone.
+            let late =
+                |_| Err(ProviderError::new(ErrorKind::Away, format!("{address}: no handshake in {SHAKING_TIMEOUT:?}")));
+            timeout(SHAKING_TIMEOUT, self.shake_hands(stream)).await.unwrap_or_else(late)
+        };
+        if ready.is_ok() {
+            self.names.remember(self.address.host(), address);
+        }
+        ready
+    }
+
+    async fn shake_hands(&self, stream: TcpStream) -> Result<Sender, ProviderError> {
+        stream.set_nodelay(true).map_err(away)?;
+        if self.address.is_tls() {
+            let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
+            let stream = connector.connect(self.address.server_name(), stream).await.map_err(tls::failure)?;
+            handshake(TokioIo::new(stream)).await
+        } else {
+            handshake(TokioIo::new(stream)).await
+        }
+    }
+}
+
+async fn handshake<S>(stream: S) -> Result<Sender, ProviderError>
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(stream).await.map_err(broken)?;
+    // Ends when its sender drops or the peer closes; its error is the request's.
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 /// Scheme and host of a URL: the rest may repeat what was sent.

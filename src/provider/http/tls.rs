@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{AlertDescription, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
-use super::super::{ErrorKind, ProviderError};
+use super::super::{ErrorKind, ProviderError, files};
+#[cfg(any(feature = "azure", feature = "vault"))]
 use crate::sandbox::Needs;
 use crate::types::Secret;
 
@@ -29,6 +30,7 @@ pub enum Roots {
     File(PathBuf),
 }
 
+#[cfg(any(feature = "azure", feature = "vault"))]
 impl Roots {
     /// Those of the system; a file is listed by whoever configures it.
     pub(super) fn needs(&self) -> Needs {
@@ -47,6 +49,10 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// From one PEM text: the certificate, those that signed it, and the key, in any order.
+    #[cfg_attr(
+        not(any(feature = "azure", feature = "vault")),
+        expect(dead_code, reason = "AWS takes no certificate of ours")
+    )]
     pub(crate) fn from_pem(pem: &Secret) -> Result<Self, ProviderError> {
         // The cause is left out: it may show a part of the text.
         let unfit = |what: &str| ProviderError::new(ErrorKind::Login, format!("the credential holds no {what} in PEM"));
@@ -103,7 +109,13 @@ fn store(roots: &Roots) -> Result<RootCertStore, ProviderError> {
         },
     };
     let unfit = || ProviderError::new(ErrorKind::Unfit, format!("ca_file {}", path.display()));
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unfit().because(error))? {
+    let read = match roots {
+        Roots::File(path) => files::read_roots(path),
+        // The administrator's of the whole system.
+        Roots::System => std::fs::read(path),
+    };
+    let pem = read.map_err(|error| unfit().because(error))?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| unfit().because(error))?;
         match (store.add(certificate), roots) {
             // A system has many, and some are too odd for webpki. A file that the operator named is not half good.
@@ -127,17 +139,53 @@ pub(super) fn failure(error: io::Error) -> ProviderError {
     if let Some(refused) = refused_us(&error) {
         return refused;
     }
-    let (kind, detail) = match of_rustls(&error) {
-        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
-            (ErrorKind::Peer, "its certificate is not good")
+    let (kind, detail, hint) = match of_rustls(&error) {
+        Some(rustls::Error::InvalidCertificate(why)) => match beyond_us(why) {
+            Some(hint) => (ErrorKind::Unfit, "its certificate is of a form that is not taken", Some(hint)),
+            None => (ErrorKind::Peer, "its certificate is not good", None),
+        },
+        Some(rustls::Error::NoCertificatesPresented) => (ErrorKind::Peer, "it has no certificate", None),
+        Some(rustls::Error::InvalidMessage(_)) => (ErrorKind::Protocol, "not TLS", None),
+        Some(rustls::Error::PeerIncompatible(_)) => (ErrorKind::Unfit, "TLS handshake", Some(SETTINGS)),
+        Some(rustls::Error::AlertReceived(
+            AlertDescription::HandshakeFailure
+            | AlertDescription::ProtocolVersion
+            | AlertDescription::InsufficientSecurity,
+        )) => (ErrorKind::Unfit, "TLS handshake", Some(SETTINGS)),
+        Some(rustls::Error::PeerMisbehaved(_) | rustls::Error::AlertReceived(_)) => {
+            (ErrorKind::Protocol, "TLS handshake", None)
         }
-        Some(rustls::Error::InvalidMessage(_)) => (ErrorKind::Protocol, "not TLS"),
-        Some(
-            rustls::Error::PeerIncompatible(_) | rustls::Error::PeerMisbehaved(_) | rustls::Error::AlertReceived(_),
-        ) => (ErrorKind::Protocol, "TLS handshake"),
-        _ => (ErrorKind::Away, "TLS handshake"),
+        _ => (ErrorKind::Away, "TLS handshake", None),
     };
-    ProviderError::new(kind, detail).because(error)
+    let error = ProviderError::new(kind, detail).because(error);
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+/// What both sides have to have in common.
+const SETTINGS: &str = "see the server's TLS: it needs 1.2 or 1.3 with ECDHE, and a certificate with RSA, P-256, P-384 or Ed25519; or it \
+                        wants a certificate of ours, which docs/providers/ says how to seal";
+
+/// A certificate that may be in order, and that we cannot check or do not take: nobody has to sit between for that.
+fn beyond_us(why: &CertificateError) -> Option<&'static str> {
+    // Its own errors are hidden behind their names.
+    let named = match why {
+        CertificateError::Other(other) => other.to_string(),
+        other => format!("{other:?}"),
+    };
+    if named.contains("UnsupportedSignatureAlgorithm") {
+        Some("have it signed with RSA, P-256, P-384 or Ed25519: other curves, such as P-521, are not checked here")
+    } else if named.contains("CaUsedAsEndEntity") {
+        Some(
+            "the server shows a certificate of an authority: make one for it with CA:FALSE, signed by what is in ca_file",
+        )
+    } else if named.contains("UnsupportedCertVersion") {
+        Some("the server's certificate is of X.509 version 1: make one of version 3, with its name as subjectAltName")
+    } else {
+        None
+    }
 }
 
 /// The peer said in an alert that it does not want our certificate. With TLS 1.3 it says so after the handshake.

@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use super::{KmsPluginSettings, PluginApi};
 use crate::kms::{CallError, Connection, Message};
 use crate::provider::{ErrorKind, ProviderError};
+use crate::types::OVERFLOW_UID;
 
 /// Characters of a text of the plugin's that are shown.
 const SHOWN_MAX: usize = 200;
@@ -61,6 +62,13 @@ impl Plugin {
         let stream = UnixStream::connect(path).await.map_err(|error| unreachable(path, error))?;
         let peer = stream.peer_cred().map_err(|error| unreachable(path, error))?;
         let own = nix::unistd::geteuid().as_raw();
+        if peer.uid() == OVERFLOW_UID {
+            let detail = format!(
+                "{}: user {OVERFLOW_UID} listens there, which stands for every user whom nodeseald's user namespace does not show: run the plugin as root or as user {own}, or write PrivateUsers=identity (systemd 257) or =no by a drop-in and allow the user that it really is",
+                path.display()
+            );
+            return Err(ProviderError::new(ErrorKind::Peer, detail));
+        }
         if peer.uid() != 0 && peer.uid() != own && !settings.allow_uids.contains(&peer.uid()) {
             let detail = format!(
                 "{}: user {} listens there; expected are root and user {own}: run the plugin as one of them, or allow its user",

@@ -20,7 +20,7 @@ const fn kind(code: FaultCode) -> ErrorKind {
     use FaultCode as F;
     match code {
         F::Auth | F::Format | F::HsmForeign => ErrorKind::Text,
-        F::Busy | F::HsmGone => ErrorKind::Down,
+        F::Busy | F::HsmGone | F::Stuck => ErrorKind::Down,
         F::HsmKey => ErrorKind::NoKey,
         F::HsmPin => ErrorKind::Login,
         F::HsmMechanism | F::HsmModule | F::HsmToken | F::NotCompiledIn => ErrorKind::Unfit,

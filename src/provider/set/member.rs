@@ -1,5 +1,7 @@
 //! One provider of a set: its name and role, its circuit breaker, its cap on calls, how long it usually takes, and how it is.
 
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -7,22 +9,23 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::ATTEMPT;
+use super::health::{Health, Operation, Troubles};
+use super::pace::Pace;
+use super::question::chance;
+use super::{ATTEMPT, BUDGET, COPY_BUDGET};
 use crate::audit::{Event, emit};
-use crate::provider::breaker::{Breaker, Pass};
+use crate::provider::breaker::{Breaker, Failure, Pass};
 use crate::provider::{Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
-use crate::types::{Chain, Class, ClusterId, KekId, Key};
+use crate::types::{Class, ClusterId, KekId, Key};
 
 /// Calls to one provider at once. A cold start of ten thousand objects has as many KEKs as nodes and epochs, not as objects.
 const CALLS_MAX: usize = 16;
-/// Answers that are looked back on for the usual time.
-const LATENCIES: usize = 64;
-/// What is usual before there are enough answers.
-const USUAL_AT_FIRST: Duration = Duration::from_millis(200);
-/// Answers that make a usual time.
-const ENOUGH: usize = 8;
+/// After this a wrap that opened is opened again, so that a right that was lost is known before it is needed.
+const OPENED_AGAIN: Duration = Duration::from_secs(24 * 3600);
 /// Probes that are left out at most while other calls succeed.
 const PROBES_LEFT_OUT: u32 = 5;
+/// Texts that the provider has to fail on, in a row, before that is about the provider and not about a text.
+const FAILING_TEXTS: usize = 2;
 
 /// What a provider does for new local KEKs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,19 +38,6 @@ pub enum Role {
     DecryptOnly,
 }
 
-/// How a provider answered last.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Health {
-    /// Since the last answer that did what was asked.
-    pub answered: Option<Duration>,
-    /// What it has said since; `None` when its last answer was good, or was a refusal that says nothing of its health.
-    pub failure: Option<(Class, String)>,
-    /// Since the first of the failures that have followed each other until now.
-    pub failing_for: Option<Duration>,
-    /// Calls are held back.
-    pub is_open: bool,
-}
-
 /// What a wrap is bound to, for calls that outlive their asker.
 #[derive(Clone, Debug)]
 pub struct Owned {
@@ -57,13 +47,15 @@ pub struct Owned {
     pub kek: KekId,
 }
 
-/// A provider and what we know of it. Cheap to clone; all clones share what is known.
+/// A provider and what we know of it. Cheap to clone; all clones share what is known, under whatever name and in whatever role.
 #[derive(Clone)]
-pub struct Member(Arc<Inner>);
+pub struct Member {
+    name: Arc<str>,
+    role: Role,
+    own: Arc<Inner>,
+}
 
 struct Inner {
-    name: String,
-    role: Role,
     kek: Arc<dyn Kek>,
     calls: Semaphore,
     since: Instant,
@@ -73,49 +65,54 @@ struct Inner {
 #[derive(Default)]
 struct Known {
     breaker: Breaker,
+    /// Of the last failure: what those are told who are held back because of it.
+    held_back_by: Option<ErrorKind>,
     identity: Option<KeyIdentity>,
     /// As it told it last.
     state: Option<KeyState>,
-    latencies: Vec<Duration>,
-    at: usize,
+    pace: Pace,
     /// When it last did what was asked, and when it last told its key's version.
     answered: Option<Instant>,
     told: Option<Instant>,
-    failure: Option<(Class, String)>,
-    failing_since: Option<Instant>,
+    troubles: Troubles,
+    /// What did not go well last, to be tried again.
+    unwrapped: Option<(Wrapped, Owned)>,
+    /// The last wrap that opened, and when: the right to open is known before it is needed.
+    opened: Option<(Wrapped, Owned, Instant)>,
+    wrapped: Option<(Owned, Duration)>,
 }
 
 impl Member {
     /// A provider by its name in the configuration.
     pub fn new(name: impl Into<String>, role: Role, kek: Arc<dyn Kek>) -> Self {
-        Self(Arc::new(Inner {
-            name: name.into(),
-            role,
-            kek,
-            calls: Semaphore::new(CALLS_MAX),
-            since: Instant::now(),
-            known: Mutex::default(),
-        }))
+        let (calls, since, known) = (Semaphore::new(CALLS_MAX), Instant::now(), Mutex::default());
+        Self { name: name.into().into(), role, own: Arc::new(Inner { kek, calls, since, known }) }
+    }
+
+    /// The same provider with its login and all that is known of it, under this name and in this role.
+    #[must_use]
+    pub fn under(&self, name: &str, role: Role) -> Self {
+        Self { name: name.into(), role, own: Arc::clone(&self.own) }
     }
 
     /// As the operator calls it.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.name
     }
 
     /// What it does for new KEKs.
     pub fn role(&self) -> Role {
-        self.0.role
+        self.role
     }
 
     /// Whether new KEKs are wrapped by it.
     pub fn writes(&self) -> bool {
-        self.0.role != Role::DecryptOnly
+        self.role != Role::DecryptOnly
     }
 
     /// Which kind.
     pub fn kind(&self) -> ProviderKind {
-        self.0.kek.kind()
+        self.own.kek.kind()
     }
 
     /// Its key, if it has ever been seen.
@@ -128,28 +125,55 @@ impl Member {
         self.known().identity.get_or_insert(identity);
     }
 
-    /// How it answered last.
+    /// How it is.
     pub fn health(&self) -> Health {
         let known = self.known();
         let answered = known.answered.map(|at| at.elapsed());
-        let failing_for = known.failing_since.map(|at| at.elapsed());
-        Health { answered, failure: known.failure.clone(), failing_for, is_open: known.breaker.is_open() }
+        Health { answered, is_open: known.breaker.is_open(), ..known.troubles.health() }
     }
 
     /// Whether it is time to ask for its version: not while it has told it within `every`, and while other calls succeed only at
-    /// every fifth time, since those tell its health as well.
+    /// every fifth time, since those tell its health as well. What fails is tried again each time.
     pub fn is_probe_due(&self, every: Duration) -> bool {
         let known = self.known();
         let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| at.elapsed());
         let (told, answered) = (since(known.told), since(known.answered));
-        told >= every && (answered >= every || told >= every * PROBES_LEFT_OUT)
+        let is_due = told >= every && (answered >= every || told >= every * PROBES_LEFT_OUT);
+        is_due || known.troubles.are_any()
     }
 
-    /// The key as it is now.
+    /// The key as it is now; and what has failed is tried again. Not held back by an open circuit: nobody waits for it, so it may take
+    /// longer than a call for a text, and finds out whether the provider is back.
     pub async fn probe(&self, end: Instant) -> Result<KeyState, ProviderError> {
-        let state = self.call(end, end, self.0.kek.probe()).await?;
-        self.tell(&state);
+        let state = self.look(end).await?;
+        self.try_again().await;
         Ok(state)
+    }
+
+    async fn look(&self, end: Instant) -> Result<KeyState, ProviderError> {
+        let state = self.attempt(Operation::Probe, None, end, self.own.kek.probe()).await;
+        self.note(Operation::Probe, None, &state);
+        state.inspect(|state| self.tell(state))
+    }
+
+    /// Within the time that it had when it failed: what is too slow for a text stays so. A failure is noted where it happens.
+    async fn try_again(&self) {
+        let (wrapped, unwrapped) = {
+            let known = self.known();
+            let wrapped = known.wrapped.clone().filter(|_| known.troubles.is_of(Operation::Wrap) && self.writes());
+            let is_old = |opened: &&(Wrapped, Owned, Instant)| opened.2.elapsed() >= OPENED_AGAIN;
+            let old = known.opened.as_ref().filter(is_old).map(|(wrap, of, _)| (wrap.clone(), of.clone()));
+            (wrapped, known.unwrapped.clone().filter(|_| known.troubles.is_of(Operation::Unwrap)).or(old))
+        };
+        if let Some((of, call)) = wrapped
+            && let Ok(key) = Key::random()
+        {
+            let budget = if call > BUDGET { COPY_BUDGET } else { BUDGET };
+            let _ = self.wrap_and_prove(&key, &of, call, Instant::now() + budget).await;
+        }
+        if let Some((wrap, of)) = unwrapped {
+            let _ = self.unwrap(&wrap, &of, Instant::now() + BUDGET).await;
+        }
     }
 
     /// Its key as it told it last, if it has told it since it was opened.
@@ -166,28 +190,47 @@ impl Member {
 
     /// Same kind, and not known to be of another key.
     pub(super) fn may_open(&self, wrap: &Wrapped) -> bool {
-        self.0.kek.kind() == wrap.kind && self.known().identity.as_ref().is_none_or(|own| *own == wrap.identity)
+        self.own.kek.kind() == wrap.kind && self.known().identity.as_ref().is_none_or(|own| *own == wrap.identity)
     }
 
-    /// Wraps, opens what came, and compares. Each of both takes `attempt` at most.
+    /// Wraps, opens what came, and compares. Each of both takes `call` at most.
     pub async fn wrap_and_prove(
         &self,
         key: &Key,
         of: &Owned,
-        attempt: Duration,
+        call: Duration,
         end: Instant,
     ) -> Result<Wrapped, ProviderError> {
-        let wrapped = self.call(end, Instant::now() + attempt, self.0.kek.wrap_key(key, context(of))).await?;
-        if wrapped.kind != self.0.kek.kind() {
-            return Err(self.lied("the wrap is of another kind"));
+        let proved = self.wrapped_and_proved(key, of, call, end).await;
+        match &proved {
+            Ok(wrapped) => self.known().opened = Some((wrapped.clone(), of.clone(), Instant::now())),
+            Err(_) => self.known().wrapped = Some((of.clone(), call)),
         }
-        let opened = self.call(end, Instant::now() + attempt, self.0.kek.unwrap_key(&wrapped, context(of))).await;
-        let back = opened.map_err(|error| match error.class().is_retried() {
-            true => error,
-            false => self.lied("its own wrap does not open").because(error),
+        self.note(Operation::Wrap, None, &proved);
+        proved
+    }
+
+    async fn wrapped_and_proved(
+        &self,
+        key: &Key,
+        of: &Owned,
+        call: Duration,
+        end: Instant,
+    ) -> Result<Wrapped, ProviderError> {
+        let lied = |what| ProviderError::new(ErrorKind::Lied, what);
+        let limit = || end.min(Instant::now() + call);
+        let wrapped = self.call(Operation::Wrap, None, limit(), self.own.kek.wrap_key(key, context(of))).await?;
+        if wrapped.kind != self.own.kek.kind() {
+            return Err(lied("the wrap is of another kind"));
+        }
+        let opened = self.call(Operation::Wrap, None, limit(), self.own.kek.unwrap_key(&wrapped, context(of))).await;
+        // A right that is missing is said to be that. Only who does not know his own text is not to be relied on.
+        let back = opened.map_err(|error| match error.kind() {
+            ErrorKind::Text => lied("its own wrap does not open").because(error),
+            _ => error,
         })?;
         if !bool::from(back.expose().ct_eq(key.expose())) {
-            return Err(self.lied("its own wrap opens to something else"));
+            return Err(lied("its own wrap opens to something else"));
         }
         self.tell(&wrapped.key_state());
         Ok(wrapped)
@@ -204,7 +247,7 @@ impl Member {
             [only] => only,
             several => {
                 if self.identity().is_none() {
-                    self.probe(end.min(Instant::now() + ATTEMPT)).await?;
+                    self.look(end.min(Instant::now() + ATTEMPT)).await?;
                 }
                 let own = several.iter().find(|wrap| self.may_open(wrap));
                 own.ok_or_else(|| ProviderError::new(ErrorKind::Text, "none of the wraps is of its key"))?
@@ -214,107 +257,151 @@ impl Member {
     }
 
     pub(super) async fn unwrap(&self, wrapped: &Wrapped, of: &Owned, end: Instant) -> Result<Key, ProviderError> {
-        self.call(end, Instant::now() + ATTEMPT, self.0.kek.unwrap_key(wrapped, context(of))).await
+        let text = Some(digest(wrapped));
+        let unwrapped = self.call(Operation::Unwrap, text, end, self.own.kek.unwrap_key(wrapped, context(of))).await;
+        match &unwrapped {
+            Ok(_) => self.known().opened = Some((wrapped.clone(), of.clone(), Instant::now())),
+            Err(error) => {
+                let mut known = self.known();
+                known.unwrapped = Some((wrapped.clone(), of.clone()));
+                // It never will again, which is no loss of a right.
+                let is_gone = matches!(error.class(), Class::NotFound | Class::Corrupt);
+                known.opened.take_if(|(opened, ..)| is_gone && opened == wrapped);
+            }
+        }
+        self.note(Operation::Unwrap, text, &unwrapped);
+        unwrapped
     }
 
     /// The 95th percentile of its last answers.
     pub(super) fn usual(&self) -> Duration {
-        self.percentile(95).min(ATTEMPT)
+        self.known().pace.percentile(95).min(ATTEMPT)
     }
 
     /// The middle of its last answers: single late ones do not make a provider a slow one.
     pub(super) fn pace(&self) -> Duration {
-        self.percentile(50)
+        self.known().pace.percentile(50)
     }
 
-    fn percentile(&self, percent: usize) -> Duration {
-        let mut latencies = self.known().latencies.clone();
-        if latencies.len() < ENOUGH {
-            return USUAL_AT_FIRST;
-        }
-        latencies.sort();
-        latencies[latencies.len() * percent / 100]
-    }
-
-    /// One attempt: past breaker and cap, within its own limit and the end of the budget.
+    /// One attempt, past breaker and cap.
     async fn call<T>(
         &self,
-        end: Instant,
+        operation: Operation,
+        text: Option<u64>,
         limit: Instant,
         attempt: impl Future<Output = Result<T, ProviderError>>,
     ) -> Result<T, ProviderError> {
-        let held_back = |why| ProviderError::new(ErrorKind::Away, why);
-        if let Pass::Wait(_) = self.known().breaker.ask(self.0.since.elapsed()) {
-            return Err(held_back("it has failed before, and is tried again in a moment"));
+        let held_back = {
+            let mut known = self.known();
+            match known.breaker.ask(self.own.since.elapsed()) {
+                Pass::Wait(until) => Some((known.held_back_by.unwrap_or(ErrorKind::Away), self.own.since + until)),
+                Pass::Go | Pass::Trial => None,
+            }
+        };
+        match held_back {
+            Some((kind, until)) => {
+                let rest = until.saturating_duration_since(Instant::now());
+                let detail = format!("it has failed before, and is asked again in {:.1} s", rest.as_secs_f64());
+                Err(ProviderError::held_back(kind, detail, until))
+            }
+            None => self.attempt(operation, text, limit, attempt).await,
         }
-        let limit = limit.min(end);
-        let Ok(Ok(_permit)) = timeout_at(limit, self.0.calls.acquire()).await else {
-            return Err(held_back("too many calls of ours are under way"));
+    }
+
+    /// Past the cap on calls alone.
+    async fn attempt<T>(
+        &self,
+        operation: Operation,
+        text: Option<u64>,
+        limit: Instant,
+        attempt: impl Future<Output = Result<T, ProviderError>>,
+    ) -> Result<T, ProviderError> {
+        let Ok(Ok(_permit)) = timeout_at(limit, self.own.calls.acquire()).await else {
+            let detail = "too many calls of ours are under way";
+            return Err(ProviderError::held_back(ErrorKind::Away, detail, Instant::now()));
         };
         let started = Instant::now();
-        let mut watched = Watched { member: self, started, ended: false };
+        let mut watched = Watched { member: self, operation, text, started, ended: false };
         let answer = match timeout_at(limit, attempt).await {
             Ok(answer) => answer,
-            Err(_) => Err(ProviderError::new(ErrorKind::Away, "no answer in time")),
+            Err(_) => Err(late()),
         };
         watched.ended = true;
         match &answer {
             Ok(_) => {
                 let mut known = self.known();
                 known.breaker.succeeded();
-                known.remember(started.elapsed());
+                known.pace.remember(started.elapsed());
                 known.answered = Some(Instant::now());
-                known.failing_since = None;
-                if known.failure.take().is_some() {
-                    emit(&Event::ProviderRecovered { provider: &self.0.name });
-                }
             }
-            Err(error) => self.failed(error),
+            // Nobody was asked, in a pause after a login that failed.
+            Err(error) if error.not_before().is_some() || error.kind() == ErrorKind::Credential => {}
+            Err(error) => self.failed(text, error),
         }
         answer
     }
 
+    /// By whoever has found out that what it gave is something else.
     pub(super) fn lied(&self, what: &str) -> ProviderError {
         let error = ProviderError::new(ErrorKind::Lied, what);
-        self.failed(&error);
+        self.failed(None, &error);
+        self.note_failure(Operation::Unwrap, None, &error);
         error
     }
 
-    fn failed(&self, error: &ProviderError) {
+    fn failed(&self, text: Option<u64>, error: &ProviderError) {
         let mut known = self.known();
-        known.breaker.failed(error.class(), self.0.since.elapsed());
-        // Limits are no outage, and what is wrong with one text is no fault of who refuses it.
-        if !matches!(error.class(), Class::Throttled | Class::Corrupt) {
-            let text = Chain(error).to_string();
-            if known.failure.is_none() || error.kind() == ErrorKind::Lied {
-                let (class, hint) = (error.class(), error.hint());
-                emit(&Event::ProviderFailed { provider: &self.0.name, class, error: &text, hint });
-            }
-            known.failing_since.get_or_insert_with(Instant::now);
-            known.failure = Some((error.class(), text));
+        known.held_back_by = Some(error.kind());
+        // What is not answered says nothing of the text.
+        let text = text.filter(|_| error.kind() != ErrorKind::Away);
+        let failure = Failure { class: error.class(), text, pause: error.pause(), chance: chance() };
+        known.breaker.failed(failure, self.own.since.elapsed());
+    }
+
+    fn note<T>(&self, operation: Operation, text: Option<u64>, answer: &Result<T, ProviderError>) {
+        match answer {
+            Ok(_) => self.note_success(operation),
+            // Nobody was asked.
+            Err(error) if error.not_before().is_some() => {}
+            Err(error) => self.note_failure(operation, text, error),
+        }
+    }
+
+    fn note_success(&self, operation: Operation) {
+        if self.known().troubles.went_well(operation) {
+            emit(&Event::ProviderRecovered { provider: &self.name });
+        }
+    }
+
+    fn note_failure(&self, operation: Operation, text: Option<u64>, error: &ProviderError) {
+        let (kind, class) = (error.kind(), error.class());
+        let told = {
+            let mut known = self.known();
+            // What is wrong with one text, or with the version that it was made under, is no fault of who refuses it.
+            let is_of_text = class == Class::Corrupt || (operation == Operation::Unwrap && class == Class::NotFound);
+            // Nor is it yet when only that text has failed.
+            let is_one_text = text.is_some()
+                && matches!(class, Class::Unavailable | Class::Internal)
+                && kind != ErrorKind::Away
+                && known.breaker.failures() < FAILING_TEXTS;
+            known.troubles.went_wrong(operation, error, is_of_text || is_one_text)
+        };
+        if let Some(text) = told {
+            emit(&Event::ProviderFailed { provider: &self.name, class, error: &text, hint: error.hint() });
         }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.own.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
-    fn remember(&mut self, latency: Duration) {
-        if self.latencies.len() < LATENCIES {
-            self.latencies.push(latency);
-        } else {
-            self.latencies[self.at % LATENCIES] = latency;
-            self.at = (self.at + 1) % LATENCIES;
-        }
-    }
-}
-
-/// An attempt under way. One that is dropped because another provider was faster has told that it takes at least this long: if
-/// that counted for nothing, a provider that became slow would be asked first for ever.
+/// An attempt under way. One that is dropped because another one was faster, or because the time was over, has told that it takes at
+/// least this long: if that counted for nothing, a provider that became slow would be asked first for ever, and one that hangs at all.
 struct Watched<'a> {
     member: &'a Member,
+    operation: Operation,
+    text: Option<u64>,
     started: Instant,
     ended: bool,
 }
@@ -322,11 +409,29 @@ struct Watched<'a> {
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         let took = self.started.elapsed();
+        if self.ended {
+            return;
+        }
         // A shorter time says nothing: it might have been the fastest answer ever.
-        if !self.ended && took > self.member.usual() {
-            self.member.known().remember(took);
+        if took > self.member.usual() {
+            self.member.known().pace.remember(took);
+        }
+        if took >= ATTEMPT {
+            self.member.failed(self.text, &late());
+            self.member.note_failure(self.operation, self.text, &late());
         }
     }
+}
+
+fn late() -> ProviderError {
+    ProviderError::new(ErrorKind::Away, "no answer in time")
+}
+
+/// Tells wraps apart, for as long as the process runs.
+fn digest(wrapped: &Wrapped) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (wrapped.identity.as_str(), wrapped.version.as_str(), wrapped.text()).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn context(of: &Owned) -> Context<'_> {

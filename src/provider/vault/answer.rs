@@ -1,5 +1,7 @@
 //! What Vault answers, and what a refusal of it means.
 
+use std::time::Duration;
+
 use ::http::header::{HeaderName, HeaderValue};
 use ::http::{Method, StatusCode};
 use bytes::Bytes;
@@ -15,6 +17,18 @@ use crate::types::Secret;
 const WORDS_MAX_BYTES: usize = 200;
 /// A shorter text than this is not looked for in an error: `{}` and a version are everywhere.
 const SECRET_MIN_BYTES: usize = 8;
+
+/// The call whose refusals may be about the text.
+pub(super) const DECRYPT: &str = "decrypt";
+/// Words of Vault's (sdk/helper/keysutil) that are about a text and not about a key or a request.
+const OF_TEXT: [&str; 6] = [
+    "message authentication failed",
+    "invalid ciphertext",
+    "failed to RSA decrypt",
+    "decryption error",
+    "to decrypt ciphertext",
+    "could not decode",
+];
 
 /// A token, as it was granted.
 pub(super) struct Token(Secret);
@@ -48,6 +62,8 @@ pub(super) struct Said {
     words: String,
     json: bool,
     location: Option<String>,
+    /// How long it wants to be left alone.
+    pause: Option<Duration>,
 }
 
 /// Why a call gave nothing.
@@ -72,11 +88,6 @@ impl Said {
     /// The token itself is no more, whatever it may have been allowed.
     pub(super) fn token_is_gone(&self) -> bool {
         self.is_forbidden() && (self.words.contains("invalid token") || self.words.contains("bad token"))
-    }
-
-    /// Vault's own no, rather than a state that passes.
-    pub(super) fn is_denial(&self) -> bool {
-        self.kind().is_none()
     }
 
     fn detail(&self, what: &str) -> String {
@@ -104,25 +115,35 @@ impl Said {
     /// In the use of a key.
     pub(super) fn in_use(self, what: &str) -> ProviderError {
         let has = |words: &[&str]| words.iter().any(|part| self.words.contains(part));
-        let kind = self.kind().unwrap_or_else(|| match self.status.as_u16() {
-            403 if self.token_is_gone() => ErrorKind::Login,
-            403 => ErrorKind::Forbidden,
-            404 => ErrorKind::NoKey,
-            400 if has(&["key not found", "no such key version", "too old", "requested version", "soft deleted"]) => {
-                ErrorKind::NoKey
-            }
-            400 if has(&["message authentication failed", "invalid ciphertext", "decrypt", "ciphertext"]) => {
-                ErrorKind::Text
-            }
-            400 | 405 => ErrorKind::Unfit,
-            _ => ErrorKind::Protocol,
-        });
-        ProviderError::new(kind, self.detail(what))
+        let is_of_text = || what == DECRYPT && has(&OF_TEXT);
+        let kind = match self.status.as_u16() {
+            // RSA keys, and AES in older releases: a text that does not open is told as an error of the server's own.
+            500 if self.json && is_of_text() => ErrorKind::Text,
+            status => self.kind().unwrap_or_else(|| match status {
+                403 if self.token_is_gone() => ErrorKind::Login,
+                403 => ErrorKind::Forbidden,
+                404 => ErrorKind::NoKey,
+                400 if has(&[
+                    "key not found",
+                    "no such key version",
+                    "too old",
+                    "requested version",
+                    "soft deleted",
+                ]) =>
+                {
+                    ErrorKind::NoKey
+                }
+                400 if is_of_text() => ErrorKind::Text,
+                400 | 405 => ErrorKind::Unfit,
+                _ => ErrorKind::Protocol,
+            }),
+        };
+        ProviderError::new(kind, self.detail(what)).after(self.pause)
     }
 
     /// In a login: whatever is wrong with it needs another credential or another setting of the login.
     pub(super) fn in_login(self, what: &str) -> ProviderError {
-        ProviderError::new(self.kind().unwrap_or(ErrorKind::Login), self.detail(what))
+        ProviderError::new(self.kind().unwrap_or(ErrorKind::Login), self.detail(what)).after(self.pause)
     }
 }
 
@@ -181,8 +202,9 @@ fn said(reply: Reply, secrets: &[&str]) -> Said {
     }
     words = words.split_whitespace().collect::<Vec<_>>().join(" ");
     words.truncate(words.floor_char_boundary(WORDS_MAX_BYTES));
+    let (status, pause) = (reply.status, reply.retry_after());
     let location = if reply.status.is_redirection() { reply.location } else { None };
-    Said { status: reply.status, words, json, location }
+    Said { status, words, json, location, pause }
 }
 
 /// The wrapper around `data` that most answers have.
@@ -206,18 +228,35 @@ pub(super) fn read_data<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> R
 
 #[cfg(test)]
 mod tests {
+    use ::http::HeaderMap;
+
     use super::*;
 
     fn refusal(status: u16, body: &str) -> Said {
         let body = Zeroizing::new(body.as_bytes().to_vec());
         let json = body.starts_with(b"{");
         let status = StatusCode::from_u16(status).unwrap();
-        let reply = Reply { status, location: None, challenge: None, json, body };
+        let reply = Reply { status, location: None, challenge: None, json, headers: HeaderMap::new(), body };
         said(reply, &["hvs.CANARY", "{}"])
     }
 
     fn errors(words: &str) -> String {
         serde_json::json!({ "errors": [words] }).to_string()
+    }
+
+    #[test]
+    fn words_of_a_text_count_where_a_text_was_opened_and_nowhere_else() {
+        for (status, what, kind) in [
+            (400, DECRYPT, ErrorKind::Text),
+            (500, DECRYPT, ErrorKind::Text),
+            (400, "encrypt", ErrorKind::Unfit),
+            (500, "encrypt", ErrorKind::Down),
+        ] {
+            let said = refusal(status, &errors("cipher: message authentication failed"));
+            assert_eq!(said.in_use(what).kind(), kind, "{status} {what}");
+        }
+        let missing = refusal(400, &errors("missing ciphertext to decrypt"));
+        assert_eq!(missing.in_use(DECRYPT).kind(), ErrorKind::Unfit);
     }
 
     #[test]
@@ -248,10 +287,17 @@ mod tests {
             (429, errors("quota"), ErrorKind::Throttled, ErrorKind::Throttled),
             (473, errors(""), ErrorKind::Down, ErrorKind::Down),
             (502, html, ErrorKind::Down, ErrorKind::Down),
+            (
+                500,
+                errors("1 error occurred:\n\t* failed to RSA decrypt the ciphertext: crypto/rsa"),
+                ErrorKind::Text,
+                ErrorKind::Down,
+            ),
+            (500, errors("internal error"), ErrorKind::Down, ErrorKind::Down),
             (503, errors("Vault is sealed"), ErrorKind::Down, ErrorKind::Down),
             (307, String::new(), ErrorKind::Down, ErrorKind::Down),
         ] {
-            assert_eq!(refusal(status, &body).in_use("x").kind(), in_use, "{status} {body}");
+            assert_eq!(refusal(status, &body).in_use(DECRYPT).kind(), in_use, "{status} {body}");
             assert_eq!(refusal(status, &body).in_login("x").kind(), in_login, "{status} {body}");
         }
     }

@@ -1,6 +1,5 @@
 //! The methods of logging in. What they need is read anew each time: a file may have been replaced, a credential sealed again.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +7,14 @@ use std::time::Duration;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::super::http::{Body, Identity};
+use super::super::files;
+use super::super::http::{self, Body, Client, Identity};
 use super::super::lease::Grant;
+use super::super::session::{self, OF_TOKEN_FILE};
 use super::super::{Credentials, ErrorKind, ProviderError};
+use super::VaultSettings;
 use super::answer::{self, Api, Failed, Token};
 use super::names::{MountPath, Name};
-use super::session::Login;
 use crate::types::Secret;
 
 /// How to log in. Credentials are named, never held.
@@ -53,8 +54,22 @@ pub enum VaultAuth {
     },
 }
 
+/// A connection with a token.
+pub(super) struct Login {
+    api: Api,
+    token: Token,
+}
+
+impl Login {
+    /// As [`Api::call`], with the token.
+    pub(super) async fn call(&self, path: &str, fields: Option<&[(&str, &str)]>) -> Result<Zeroizing<Vec<u8>>, Failed> {
+        self.api.call(path, Some(&self.token), fields).await
+    }
+}
+
 /// Logs in, again and again.
 pub(super) struct Logins {
+    pub(super) settings: VaultSettings,
     credentials: Arc<dyn Credentials>,
     /// Fetched with a wrapping token that is used up, and not yet sealed.
     unsealed: tokio::sync::Mutex<Option<Secret>>,
@@ -103,25 +118,25 @@ fn refused(failed: Failed, what: &str) -> ProviderError {
 }
 
 impl Logins {
-    pub(super) fn new(credentials: Arc<dyn Credentials>) -> Self {
-        Self { credentials, unsealed: tokio::sync::Mutex::new(None) }
+    pub(super) fn new(settings: VaultSettings, credentials: Arc<dyn Credentials>) -> Self {
+        Self { settings, credentials, unsealed: tokio::sync::Mutex::new(None) }
     }
 
     async fn open(&self, name: &str) -> Result<Secret, ProviderError> {
         self.credentials.open(name).await.map_err(|error| {
-            ProviderError::new(ErrorKind::Login, format!("credential {name} cannot be opened")).because(error)
+            ProviderError::new(ErrorKind::Credential, format!("credential {name} cannot be opened")).because(error)
         })
     }
 
     /// Who we are in TLS, where the method is that.
-    pub(super) async fn certificate(&self, auth: &VaultAuth) -> Result<Option<Identity>, ProviderError> {
+    async fn certificate(&self, auth: &VaultAuth) -> Result<Option<Identity>, ProviderError> {
         match auth {
             VaultAuth::Certificate { credential, .. } => Identity::from_pem(&self.open(credential).await?).map(Some),
             _ => Ok(None),
         }
     }
 
-    pub(super) async fn login(&self, auth: &VaultAuth, api: &Api) -> Result<(Token, Grant), ProviderError> {
+    async fn login(&self, auth: &VaultAuth, api: &Api) -> Result<(Token, Grant), ProviderError> {
         match auth {
             VaultAuth::Token { credential } => given(api, &self.open(credential).await?).await,
             VaultAuth::AppRole { mount, role, credential } => {
@@ -170,6 +185,30 @@ impl Logins {
             *unsealed = Some(Secret::copy_of(fetched.expose()));
         }
         app_role_login(api, mount, &parse(&fetched, name)?, name).await
+    }
+}
+
+impl session::Logins for Logins {
+    type Login = Login;
+
+    /// The connection is made anew with each login, so that a changed ca_file or certificate is taken up.
+    async fn log_in(&self) -> Result<(Login, Grant), ProviderError> {
+        let VaultSettings { address, namespace, roots, timeout, auth, .. } = &self.settings;
+        let identity = self.certificate(auth).await?;
+        let client = Client::new(address.clone(), http::config(roots, identity)?, *timeout);
+        let api = Api::new(client, namespace.as_ref())?;
+        let (token, grant) = self.login(auth, &api).await.map_err(|error| match auth {
+            VaultAuth::Jwt { .. } => error.with_login_hint(OF_TOKEN_FILE),
+            VaultAuth::Token { .. } | VaultAuth::AppRole { .. } | VaultAuth::Certificate { .. } => error,
+        })?;
+        Ok((Login { api, token }, grant))
+    }
+
+    async fn renew(&self, login: &Login) -> Result<Grant, ProviderError> {
+        let what = "auth/token/renew-self";
+        let body = login.call(what, Some(&[])).await.map_err(|failed| refused(failed, what))?;
+        let Granted { auth } = answer::read(&body, what)?;
+        Ok(auth.grant())
     }
 }
 
@@ -260,23 +299,15 @@ async fn unwrap(api: &Api, mount: &MountPath, role: Option<&Name>, wrapping: &st
     Ok(Secret::copy_of(unwrapped.secret_id.as_bytes()))
 }
 
-pub(super) async fn renew(login: &Login) -> Result<Grant, Failed> {
-    let what = "auth/token/renew-self";
-    let body = login.api.call(what, Some(&login.token), Some(&[])).await?;
-    let Granted { auth } = answer::read(&body, what)?;
-    Ok(auth.grant())
-}
-
 /// Bytes of a token in a file: Kubernetes' have about 1,200.
 const JWT_MAX_BYTES: u64 = 64 << 10;
 
 fn read_jwt(file: &Path) -> Result<Secret, ProviderError> {
     let unfit = |why: &str| ProviderError::new(ErrorKind::Login, format!("{}: {why}", file.display()));
-    let size = fs::metadata(file).map_err(|error| unfit("cannot be read").because(error))?.len();
-    if size > JWT_MAX_BYTES {
+    let bytes = files::read_token(file, JWT_MAX_BYTES).map_err(|error| unfit("cannot be read").because(error))?;
+    if bytes.len() as u64 > JWT_MAX_BYTES {
         return Err(unfit("too long for a token"));
     }
-    let bytes = Zeroizing::new(fs::read(file).map_err(|error| unfit("cannot be read").because(error))?);
     let token = bytes.trim_ascii();
     if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
         return Err(unfit("holds no token"));
@@ -286,6 +317,8 @@ fn read_jwt(file: &Path) -> Result<Secret, ProviderError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

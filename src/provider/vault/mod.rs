@@ -10,7 +10,6 @@ mod answer;
 mod key;
 mod login;
 mod names;
-mod session;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,13 +19,14 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::session::{Refusal, Session};
 use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::sandbox::Needs;
 use crate::types::Key;
 use crate::types::wire::Writer;
-use answer::{Failed, Said};
+use answer::{DECRYPT, Failed, Said};
 use key::{Binding, Known};
-use session::Session;
+use login::Logins;
 
 pub use super::http::{Address, AddressError, Roots, SYSTEM_ROOTS};
 pub use key::Remark;
@@ -68,7 +68,7 @@ impl VaultSettings {
 
 /// One transit key, with a login to it.
 pub struct Vault {
-    session: Arc<Session>,
+    session: Arc<Session<Logins>>,
     /// The key as it was last seen.
     known: Mutex<Option<Known>>,
 }
@@ -76,7 +76,7 @@ pub struct Vault {
 impl Vault {
     /// Does not connect yet.
     pub fn new(settings: VaultSettings, credentials: Arc<dyn Credentials>) -> Self {
-        Self { session: Session::new(settings, credentials), known: Mutex::new(None) }
+        Self { session: Session::new(Logins::new(settings, credentials)), known: Mutex::new(None) }
     }
 
     /// Keeps the login alive, for ever. To be spawned once beside the calls: a token that nobody uses for long has to be renewed too.
@@ -90,6 +90,10 @@ impl Vault {
         self.last_seen().map(|known| known.remarks).unwrap_or_default()
     }
 
+    fn settings(&self) -> &VaultSettings {
+        &self.session.logins().settings
+    }
+
     fn last_seen(&self) -> Option<Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -100,12 +104,12 @@ impl Vault {
 
     /// The identity without the time.
     fn scope(&self) -> String {
-        let VaultSettings { namespace, mount, key, .. } = self.session.settings();
+        let VaultSettings { namespace, mount, key, .. } = self.settings();
         namespace.as_ref().map_or_else(|| format!("{mount}/{key}"), |namespace| format!("{namespace}/{mount}/{key}"))
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, ProviderError>>) -> Result<T, ProviderError> {
-        let timeout = self.session.settings().timeout;
+        let timeout = self.settings().timeout;
         match tokio::time::timeout(timeout, call).await {
             Ok(answer) => answer,
             Err(_) => Err(ProviderError::new(ErrorKind::Away, format!("no answer in {timeout:?}"))),
@@ -118,10 +122,10 @@ impl Vault {
         verb: &str,
         fields: Option<&[(&str, &str)]>,
     ) -> Result<Zeroizing<Vec<u8>>, Result<Said, ProviderError>> {
-        let VaultSettings { mount, key, .. } = self.session.settings();
+        let VaultSettings { mount, key, .. } = self.settings();
         let path = format!("{mount}/{verb}/{key}");
-        let login = self.session.login().await.map_err(Err)?;
-        let said = match login.api.call(&path, Some(&login.token), fields).await {
+        let held = self.session.login().await.map_err(Err)?;
+        let said = match held.login.call(&path, fields).await {
             Ok(body) => return Ok(body),
             Err(Failed::Unanswered(error)) => return Err(Err(error)),
             Err(Failed::Refused(said)) => said,
@@ -129,8 +133,12 @@ impl Vault {
         if !said.is_forbidden() {
             return Err(Ok(said));
         }
-        let Some(login) = self.session.another(&login, &said).await else { return Err(Ok(said)) };
-        login.api.call(&path, Some(&login.token), fields).await.map_err(|failed| match failed {
+        let refusal = if said.token_is_gone() { Refusal::Ended } else { Refusal::Denied };
+        let Some(held) = self.session.another(&held, refusal).await else {
+            // Some servers say of a token that is none the same as of a right that is missing. A login that was refused just now tells.
+            return Err(self.session.refusal().map_or(Ok(said), Err));
+        };
+        held.login.call(&path, fields).await.map_err(|failed| match failed {
             Failed::Unanswered(error) => Err(error),
             Failed::Refused(said) => Ok(said),
         })
@@ -140,12 +148,12 @@ impl Vault {
         let body = self.call("keys", None).await.map_err(|failed| match failed {
             Err(error) => error,
             Ok(said) if said.is_forbidden() && !said.token_is_gone() => {
-                let VaultSettings { mount, key, .. } = self.session.settings();
+                let VaultSettings { mount, key, .. } = self.settings();
                 said.in_use(&format!("the policy must allow read on {mount}/keys/{key}"))
             }
             Ok(said) => said.in_use("read key"),
         })?;
-        let known = key::read(&body, &self.scope(), self.session.settings().created.as_deref())?;
+        let known = key::read(&body, &self.scope(), self.settings().created.as_deref())?;
         self.remember(Some(known.clone()));
         Ok(known)
     }
@@ -201,8 +209,8 @@ impl Vault {
         let bound = bound(context);
         let mut fields = vec![("ciphertext", text)];
         fields.extend(binding(known.binding, &bound));
-        let body = self.call("decrypt", Some(&fields)).await;
-        let body = body.map_err(|failed| failed.map_or_else(|error| error, |said| said.in_use("decrypt")))?;
+        let body = self.call(DECRYPT, Some(&fields)).await;
+        let body = body.map_err(|failed| failed.map_or_else(|error| error, |said| said.in_use(DECRYPT)))?;
         opened(&body)
     }
 }

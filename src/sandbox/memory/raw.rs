@@ -1,4 +1,4 @@
-//! The only unsafe code of this library: pages for keys, and a heap that wipes what is given back. `tests/house.rs` finds any other.
+//! The only unsafe code of this library: pages for keys, and a heap that wipes what is given back. `tests/house` finds any other.
 //!
 //! Both are here because no safe call exists: rustix and memmap2 have no memfd_secret, a mapping of a file is unsafe in both, and so
 //! is the trait of an allocator. Nothing but what must be unsafe is in here; who uses a page for what is `slab`'s affair.

@@ -59,7 +59,7 @@ impl ParentError {
         match self {
             Self::Format(_) => "make the request again on the new node and copy it whole",
             Self::Rsa | Self::Unfit(_) => {
-                "on the new node, let parent_handle under [seal.tpm2] name a free handle, where an ECC P-256 storage key is then made, and make the request again"
+                "on the new node, let parent_handle under [seal.tpm2] name a free handle, where an ECC P-256 storage key is then made, run `nodeseal reseal --new-parent`, and make the request again"
             }
         }
     }

@@ -116,11 +116,32 @@ pub(super) const fn answer(rv: RvError) -> Answer {
     }
 }
 
+/// Whether C_Login cannot have looked at the PIN when it answers this. Whatever else it says may have been counted as a wrong one:
+/// tokens say CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED, CKR_DEVICE_ERROR or CKR_ARGUMENTS_BAD of a PIN that is wrong.
+pub(super) const fn never_reached_the_pin(rv: RvError) -> bool {
+    use RvError as R;
+    matches!(
+        rv,
+        R::CryptokiNotInitialized
+            | R::FunctionNotSupported
+            | R::SessionClosed
+            | R::SessionHandleInvalid
+            | R::SessionReadOnlyExists
+            | R::SlotIdInvalid
+            | R::TokenNotPresent
+            | R::TokenNotRecognized
+            | R::UserAnotherAlreadyLoggedIn
+            | R::UserTooManyTypes
+            | R::UserTypeInvalid
+    )
+}
+
 /// A fault, and whether everything should be opened anew before it counts.
 #[derive(Debug)]
 pub(super) struct Failure {
     fault: Fault,
     answer: Option<Answer>,
+    of_parameters: bool,
 }
 
 impl Failure {
@@ -131,6 +152,8 @@ impl Failure {
             return Self::last(Fault::new(FaultCode::HsmAnswer, format!("{error}, {step}")));
         };
         let answer = answer(*rv);
+        let of_parameters =
+            step == Step::Encrypt && matches!(rv, RvError::MechanismParamInvalid | RvError::ArgumentsBad);
         let code = match (answer, step) {
             (Answer::Gone, _) | (Answer::Text, _) => FaultCode::HsmGone,
             (_, Step::Initialise | Step::OpenSession) => FaultCode::HsmGone,
@@ -139,17 +162,26 @@ impl Failure {
             (Answer::Key, _) => FaultCode::HsmKey,
             (Answer::Unknown, _) => FaultCode::HsmAnswer,
         };
-        Self { fault: Fault::new(code, format!("C_{function:?} gave {}, {step}", spelt(*rv))), answer: Some(answer) }
+        Self {
+            fault: Fault::new(code, format!("C_{function:?} gave {}, {step}", spelt(*rv))),
+            answer: Some(answer),
+            of_parameters,
+        }
     }
 
     /// One that another try would not change.
     pub(super) const fn last(fault: Fault) -> Self {
-        Self { fault, answer: None }
+        Self { fault, answer: None, of_parameters: false }
     }
 
     /// The text did not open, for a reason that the module does not tell.
     pub(super) fn is_of_text(&self) -> bool {
         self.answer == Some(Answer::Text)
+    }
+
+    /// The mechanism's parameters may be wanted in another form.
+    pub(super) const fn is_of_parameters(&self) -> bool {
+        self.of_parameters
     }
 
     /// Whatever was asked, the answer is about the token and not about the question.

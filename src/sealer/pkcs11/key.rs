@@ -10,7 +10,7 @@ use cryptoki::types::Ulong;
 
 use super::blob::Head;
 use super::fault::{Failure, Step};
-use super::mechanism::{needed, trial};
+use super::mechanism::{IvForm, needed, trial};
 use super::token::Token;
 use crate::seal::fault::{Fault, FaultCode};
 use crate::sealer::settings::{Pkcs11Mechanism, Pkcs11Settings};
@@ -28,7 +28,7 @@ const ID_BYTES: usize = 16;
 /// The objects that are one wrapping key. Valid as long as the session.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Handles {
-    Aes(ObjectHandle),
+    Aes { key: ObjectHandle, iv: IvForm },
     Rsa { public: Option<ObjectHandle>, private: ObjectHandle },
     AesAndMac { aes: ObjectHandle, mac: ObjectHandle },
 }
@@ -46,6 +46,8 @@ pub(super) struct Wanted<'a> {
     pub(super) label: &'a str,
     pub(super) id: Option<&'a [u8]>,
     pub(super) make: bool,
+    /// See [`Pkcs11Settings::trust_key`].
+    pub(super) trust: bool,
     /// In the order in which they are tried.
     pub(super) mechanisms: &'a [Pkcs11Mechanism],
 }
@@ -53,9 +55,9 @@ pub(super) struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     /// The key that seals the node root.
     pub(super) fn of(settings: &'a Pkcs11Settings) -> Self {
-        let Pkcs11Settings { key_label, key_id, make_key, mechanism, .. } = settings;
+        let Pkcs11Settings { key_label, key_id, make_key, trust_key, mechanism, .. } = settings;
         let mechanisms = mechanism.as_ref().map_or(Pkcs11Mechanism::ALL.as_slice(), std::slice::from_ref);
-        Self { label: key_label, id: key_id.as_deref(), make: *make_key, mechanisms }
+        Self { label: key_label, id: key_id.as_deref(), make: *make_key, trust: *trust_key, mechanisms }
     }
 }
 
@@ -65,11 +67,10 @@ type Found = (Vec<u8>, ObjectHandle);
 /// The key that new seals go under: the one that is there, or a new one.
 pub(super) fn for_sealing(library: &Pkcs11, token: &Token, wanted: &Wanted<'_>) -> Result<WrappingKey, Failure> {
     let session = &token.session;
-    let Wanted { label, id, make: may_make, mechanisms } = *wanted;
+    let Wanted { label, id, make: may_make, trust, mechanisms } = *wanted;
     for mechanism in mechanisms {
-        if let Some((id, handles)) = one(session, *mechanism, label, id)? {
-            let tried = WrappingKey { mechanism: *mechanism, id, handles };
-            return trial(session, &handles).map(|()| tried);
+        if let Some((id, handles)) = one(session, *mechanism, label, id, trust)? {
+            return trial(session, &handles).map(|handles| WrappingKey { mechanism: *mechanism, id, handles });
         }
     }
     if id.is_some() || !may_make {
@@ -80,7 +81,7 @@ pub(super) fn for_sealing(library: &Pkcs11, token: &Token, wanted: &Wanted<'_>) 
     for mechanism in mechanisms.iter().copied() {
         match needed(mechanism).iter().find(|needed| !offered.contains(needed)) {
             Some(absent) => reasons.push(format!("{}: {absent} is not offered", mechanism.label())),
-            None => match make(session, mechanism, label) {
+            None => match make(session, mechanism, label, trust) {
                 Ok(made) => return Ok(made),
                 Err(failure) if failure.is_of_device() => return Err(failure),
                 Err(failure) => reasons.push(format!("{}: {}", mechanism.label(), failure.fault().detail)),
@@ -90,9 +91,14 @@ pub(super) fn for_sealing(library: &Pkcs11, token: &Token, wanted: &Wanted<'_>) 
     Err(fault(FaultCode::HsmMechanism, reasons.join("; ")))
 }
 
+/// Until a trial says otherwise.
+const fn aes(key: ObjectHandle) -> Handles {
+    Handles::Aes { key, iv: IvForm::Given }
+}
+
 /// Exactly the key that a blob names.
-pub(super) fn named(session: &Session, head: &Head) -> Result<Handles, Failure> {
-    match one(session, head.mechanism, &head.key_label, Some(&head.key_id))? {
+pub(super) fn named(session: &Session, head: &Head, trust: bool) -> Result<Handles, Failure> {
+    match one(session, head.mechanism, &head.key_label, Some(&head.key_id), trust)? {
         Some((_, handles)) => Ok(handles),
         None => Err(fault(
             FaultCode::HsmKey,
@@ -113,7 +119,7 @@ pub(super) fn name(session: &Session, settings: &Pkcs11Settings) -> Result<Strin
         if settings.mechanism.is_some_and(|pinned| pinned != mechanism) {
             continue;
         }
-        match one(session, mechanism, &settings.key_label, settings.key_id.as_deref()) {
+        match one(session, mechanism, &settings.key_label, settings.key_id.as_deref(), settings.trust_key) {
             Ok(Some((id, _))) => return Ok(format!("{} {}", settings.key_label, hex::encode(id))),
             Ok(None) => {}
             Err(failure) if failure.is_of_device() => return Err(failure),
@@ -128,6 +134,7 @@ fn one(
     mechanism: Pkcs11Mechanism,
     label: &str,
     id: Option<&[u8]>,
+    trust: bool,
 ) -> Result<Option<(Vec<u8>, Handles)>, Failure> {
     let find = |class, kind| find(session, class, kind, label, id);
     let macs =
@@ -138,7 +145,7 @@ fn one(
             let mut lone = Vec::new();
             for (id, key) in find(ObjectClass::SECRET_KEY, KeyType::AES)? {
                 if macs(session, &id)?.is_empty() {
-                    lone.push((id, Handles::Aes(key)));
+                    lone.push((id, aes(key)));
                 }
             }
             lone
@@ -164,7 +171,7 @@ fn one(
     match found.as_slice() {
         [] => Ok(None),
         [(id, handles)] => {
-            guard(session, handles)?;
+            guard(session, handles, trust)?;
             Ok(Some((id.clone(), *handles)))
         }
         several => {
@@ -210,37 +217,47 @@ fn find(
 }
 
 /// Refuses a key that the token would give to whoever has the PIN.
-fn guard(session: &Session, handles: &Handles) -> Result<(), Failure> {
+fn guard(session: &Session, handles: &Handles, trust: bool) -> Result<(), Failure> {
     let secrets = match *handles {
-        Handles::Aes(key) | Handles::Rsa { private: key, .. } => vec![key],
+        Handles::Aes { key, .. } | Handles::Rsa { private: key, .. } => vec![key],
         Handles::AesAndMac { aes, mac } => vec![aes, mac],
     };
     for key in secrets {
         let asked = [AttributeType::Sensitive, AttributeType::Extractable];
         let told = session.get_attributes(key, &asked).map_err(|error| Failure::new(Step::FindKey, &error))?;
-        if told.contains(&Attribute::Sensitive(false)) || told.contains(&Attribute::Extractable(true)) {
-            return Err(fault(
-                FaultCode::HsmKey,
-                "the key can be read out of the token: it must be sensitive and not extractable",
-            ));
+        if let Some(why) = unfit(&told, trust) {
+            return Err(fault(FaultCode::HsmKey, why));
         }
     }
     Ok(())
 }
 
+/// What a token tells of a key. It leaves out what it does not know (C_GetAttributeValue, PKCS#11 v3.0 §5.7.5): then the operator's word
+/// counts, and never against what it does tell.
+fn unfit(told: &[Attribute], trust: bool) -> Option<&'static str> {
+    if told.contains(&Attribute::Sensitive(false)) || told.contains(&Attribute::Extractable(true)) {
+        return Some("the key can be read out of the token: it must be sensitive and not extractable");
+    }
+    let is_told = told.contains(&Attribute::Sensitive(true)) && told.contains(&Attribute::Extractable(false));
+    (!is_told && !trust).then_some(
+        "the token does not tell whether the key can be read out of it (CKA_SENSITIVE, CKA_EXTRACTABLE): if its maker says \
+         that it cannot, set trust_key = true under [seal.pkcs11]",
+    )
+}
+
 /// Makes a key and tries it; what does not pass is destroyed again.
-fn make(session: &Session, mechanism: Pkcs11Mechanism, label: &str) -> Result<WrappingKey, Failure> {
+fn make(session: &Session, mechanism: Pkcs11Mechanism, label: &str, trust: bool) -> Result<WrappingKey, Failure> {
     let fail = |error| Failure::new(Step::MakeKey, &error);
     let id = match (mechanism, orphan(session, label)?) {
         (Pkcs11Mechanism::AesCbcHmac, Some((id, mac))) => {
             // The first half of a pair whose making was interrupted.
-            return finish_pair(session, label, id, mac);
+            return finish_pair(session, label, id, mac, trust);
         }
         _ => random::array::<ID_BYTES>().map_err(|error| fault(FaultCode::Internal, error.to_string()))?.to_vec(),
     };
     let handles = match mechanism {
         Pkcs11Mechanism::AesGcm => {
-            Handles::Aes(session.generate_key(&Mechanism::AesKeyGen, &aes_template(label, &id)).map_err(fail)?)
+            aes(session.generate_key(&Mechanism::AesKeyGen, &aes_template(label, &id)).map_err(fail)?)
         }
         Pkcs11Mechanism::RsaOaepSha256 => {
             let [public, private] = rsa_templates(label, &id);
@@ -249,16 +266,22 @@ fn make(session: &Session, mechanism: Pkcs11Mechanism, label: &str) -> Result<Wr
         }
         Pkcs11Mechanism::AesCbcHmac => {
             let mac = session.generate_key(&Mechanism::GenericSecretKeyGen, &mac_template(label, &id)).map_err(fail)?;
-            return finish_pair(session, label, id, mac);
+            return finish_pair(session, label, id, mac, trust);
         }
     };
-    tried(session, mechanism, id, handles)
+    tried(session, mechanism, id, handles, trust)
 }
 
 /// The HMAC key comes first, so that an AES key without one is never half of a pair.
-fn finish_pair(session: &Session, label: &str, id: Vec<u8>, mac: ObjectHandle) -> Result<WrappingKey, Failure> {
+fn finish_pair(
+    session: &Session,
+    label: &str,
+    id: Vec<u8>,
+    mac: ObjectHandle,
+    trust: bool,
+) -> Result<WrappingKey, Failure> {
     match session.generate_key(&Mechanism::AesKeyGen, &aes_template(label, &id)) {
-        Ok(aes) => tried(session, Pkcs11Mechanism::AesCbcHmac, id, Handles::AesAndMac { aes, mac }),
+        Ok(aes) => tried(session, Pkcs11Mechanism::AesCbcHmac, id, Handles::AesAndMac { aes, mac }, trust),
         Err(error) => {
             destroy(session, &[mac]);
             Err(Failure::new(Step::MakeKey, &error))
@@ -266,12 +289,18 @@ fn finish_pair(session: &Session, label: &str, id: Vec<u8>, mac: ObjectHandle) -
     }
 }
 
-fn tried(session: &Session, mechanism: Pkcs11Mechanism, id: Vec<u8>, handles: Handles) -> Result<WrappingKey, Failure> {
-    match trial(session, &handles).and_then(|()| guard(session, &handles)) {
-        Ok(()) => Ok(WrappingKey { mechanism, id, handles }),
+fn tried(
+    session: &Session,
+    mechanism: Pkcs11Mechanism,
+    id: Vec<u8>,
+    handles: Handles,
+    trust: bool,
+) -> Result<WrappingKey, Failure> {
+    match trial(session, &handles).and_then(|handles| guard(session, &handles, trust).map(|()| handles)) {
+        Ok(handles) => Ok(WrappingKey { mechanism, id, handles }),
         Err(failure) => {
             match handles {
-                Handles::Aes(key) => destroy(session, &[key]),
+                Handles::Aes { key, .. } => destroy(session, &[key]),
                 Handles::Rsa { public, private } => {
                     destroy(session, &[private]);
                     destroy(session, public.as_slice());
@@ -352,4 +381,27 @@ fn fault(code: FaultCode, detail: impl Into<String>) -> Failure {
 
 fn and_id(id: Option<&[u8]>) -> String {
     id.map(|id| format!(" and the id {}", hex::encode(id))).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use cryptoki::object::Attribute::{Extractable, Sensitive};
+
+    use super::unfit;
+
+    #[test]
+    fn a_key_is_used_only_if_the_token_tells_that_it_cannot_be_read_out_or_the_operator_vouches_for_it() {
+        let good = [Sensitive(true), Extractable(false)];
+        assert_eq!((unfit(&good, false), unfit(&good, true)), (None, None));
+        for untold in [&good[..1], &good[1..], &[]] {
+            assert!(unfit(untold, false).is_some_and(|why| why.contains("trust_key")), "{untold:?}");
+            assert_eq!(unfit(untold, true), None, "{untold:?}");
+        }
+        // Nobody's word counts against the token's.
+        for bad in [&[Sensitive(false)][..], &[Extractable(true)], &[Sensitive(true), Extractable(true)]] {
+            for trust in [false, true] {
+                assert!(unfit(bad, trust).is_some_and(|why| why.contains("can be read out")), "{bad:?}");
+            }
+        }
+    }
 }

@@ -1,25 +1,27 @@
-//! The PIN: read from its file each time, and never tried twice when the token refused it.
+//! The PIN: read from its file each time, never tried twice when the token refused it, and hardly more often when it may have.
 //!
-//! A token locks itself after a few wrong PINs, for good or until its security officer comes. So a refused PIN is remembered (as a
-//! salted digest) for as long as the process lives, and the last try that a token says it has left is not ours to spend. A
-//! process that answers one question only has no memory: it spends no try once the token says that one went wrong.
+//! A token locks itself after a few wrong PINs, for good or until its security officer comes, and not every token says that it was the
+//! PIN. So a PIN is remembered (`tries`) before it is given, and forgotten only after a login or an answer that proves that it was not
+//! looked at; and the last try that a token says it has left is not ours to spend. A process that answers one question only and has
+//! no file to remember in spends no try once the token says that one went wrong.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::TokenInfo;
 use cryptoki::types::RawAuthPin;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use nix::time::{ClockId, clock_gettime};
 use zeroize::Zeroizing;
 
-use super::fault::{Failure, Step};
+use super::fault::{Failure, Step, never_reached_the_pin};
+use super::tries::{Tries, TriesFile, Verdict};
 use crate::seal::fault::{Fault, FaultCode};
-use crate::types::{Secret, random};
+use crate::types::Secret;
 
 /// Bytes. PKCS#11 leaves the length to the token; none that we know takes more.
 const PIN_MAX: usize = 255;
@@ -27,33 +29,52 @@ const PIN_MAX: usize = 255;
 /// The file's bytes without one newline at their end.
 pub(super) struct Pin(Secret);
 
-/// Where the PIN is, and which one was refused.
-pub(super) struct Pins {
-    path: PathBuf,
-    refused: Option<Refused>,
-    /// The process answers more than one question.
-    remembers: bool,
+impl Pin {
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.0.expose()
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self(Secret::copy_of(bytes))
+    }
 }
 
-struct Refused {
-    salt: [u8; 16],
-    digest: [u8; 32],
+/// Where the PIN is, and what is known of the last one.
+pub(super) struct Pins {
+    path: PathBuf,
+    tries: Tries,
+    /// The process answers more than one question.
+    serves: bool,
 }
 
 impl Pins {
-    pub(super) const fn new(path: PathBuf, remembers: bool) -> Self {
-        Self { path, refused: None, remembers }
+    pub(super) fn new(path: PathBuf, serves: bool) -> Self {
+        Self { path, tries: Tries::default(), serves }
     }
 
-    /// The PIN, unless the token has refused this very one.
+    /// From now on this file is the memory too.
+    pub(super) fn remember_in(&mut self, file: TriesFile) {
+        self.tries = Tries::in_file(file, since_boot());
+    }
+
+    /// The PIN, unless it is not to be given to the token, or not now.
     pub(super) fn read(&self) -> Result<Pin, Failure> {
         let pin = read(&self.path).map_err(|why| fault(format!("{}: {why}", self.path.display())))?;
-        match &self.refused {
-            Some(refused) if digest(&refused.salt, &pin) == refused.digest => {
-                Err(fault(format!("the PIN in {} was refused before and is not tried again", self.path.display())))
-            }
-            _ => Ok(pin),
-        }
+        let told = match self.tries.verdict(&pin, since_boot()) {
+            Verdict::Give | Verdict::GiveOnceMore => return Ok(pin),
+            Verdict::Wait(left) => format!(
+                "was given to the token, which did not say whether it counted a try, and is tried once more in {} s",
+                left.as_secs() + 1
+            ),
+            Verdict::Doubtful => format!(
+                "was given to the token twice, which did not say whether it counted that, and is not tried again: prove it with \
+                 another program, then {}restart nodeseal-sealer",
+                self.tries.file().map(|file| format!("remove {} and ", file.path().display())).unwrap_or_default()
+            ),
+            Verdict::Refused => "was refused before and is not tried again".to_owned(),
+        };
+        Err(fault(format!("the PIN in {} {told}", self.path.display())))
     }
 
     /// Logs in, if the token asks for it.
@@ -66,29 +87,38 @@ impl Pins {
             final_try: info.user_pin_final_try(),
             count_low: info.user_pin_count_low(),
         };
-        flags.guard(self.remembers).map_err(fault)?;
-        let raw = RawAuthPin::new(Box::new(pin.0.expose().to_vec()));
+        let now = since_boot();
+        let in_doubt = self.tries.verdict(pin, now) != Verdict::Give;
+        flags.guard(self.serves || self.tries.outlive(), in_doubt).map_err(fault)?;
+        let raw = RawAuthPin::new(Box::new(pin.bytes().to_vec()));
+        // Before the token is asked: it may not answer, or with a word that tells nothing.
+        let before = self.tries.begin(pin, now);
         match session.login_with_raw(UserType::User, &raw) {
             // The login is the application's, not the session's.
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                self.refused = None;
+                self.tries.set(None);
                 Ok(())
+            }
+            Err(Error::Pkcs11(rv, function)) if never_reached_the_pin(rv) => {
+                self.tries.set(before);
+                Err(Failure::new(Step::Login, &Error::Pkcs11(rv, function)))
             }
             Err(error) => {
                 let failure = Failure::new(Step::Login, &error);
                 if failure.is_of_pin() {
-                    self.remember(pin);
+                    self.tries.refused();
+                    return Err(failure);
                 }
-                Err(failure)
+                let detail = failure.into_fault().detail;
+                Err(fault(format!("{detail}, which does not say whether the token has counted a wrong PIN")))
             }
         }
     }
+}
 
-    fn remember(&mut self, pin: &Pin) {
-        // Without randomness an unsalted digest, which is better than a second try.
-        let salt = random::array().unwrap_or_default();
-        self.refused = Some(Refused { salt, digest: digest(&salt, pin) });
-    }
+/// Also while the machine slept.
+fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
 /// CK_TOKEN_INFO flags, PKCS#11 v3.0 §3.2.
@@ -102,7 +132,8 @@ struct Flags {
 }
 
 impl Flags {
-    fn guard(&self, remembers: bool) -> Result<(), String> {
+    /// `in_doubt`: this PIN was given before.
+    fn guard(&self, remembers: bool, in_doubt: bool) -> Result<(), String> {
         if self.locked {
             return Err("the token says that its user PIN is locked".to_owned());
         }
@@ -110,6 +141,10 @@ impl Flags {
             return Err(
                 "the token has one try left, which is not spent here: log in once with another program".to_owned()
             );
+        }
+        if self.count_low && in_doubt {
+            return Err("the token was given a wrong PIN, and this may have been it: log in once with another program"
+                .to_owned());
         }
         if self.count_low && !remembers {
             return Err(
@@ -124,12 +159,6 @@ impl Flags {
 
 fn fault(detail: String) -> Failure {
     Failure::last(Fault::new(FaultCode::HsmPin, detail))
-}
-
-fn digest(salt: &[u8; 16], pin: &Pin) -> [u8; 32] {
-    // HMAC takes a key of any length (RFC 2104 §2).
-    let Ok(mac) = Hmac::<Sha256>::new_from_slice(salt) else { unreachable!("HMAC takes any key") };
-    mac.chain_update(pin.0.expose()).finalize().into_bytes().into()
 }
 
 fn read(path: &Path) -> Result<Pin, String> {
@@ -233,10 +262,11 @@ mod tests {
     fn a_locked_token_and_the_last_try_are_left_alone_and_one_question_alone_spends_no_second_try() {
         let flags = |locked, final_try, count_low| Flags { locked, final_try, count_low };
         for remembers in [true, false] {
-            assert!(flags(false, false, false).guard(remembers).is_ok());
-            assert!(flags(true, false, true).guard(remembers).unwrap_err().contains("locked"));
-            assert!(flags(false, true, true).guard(remembers).unwrap_err().contains("one try left"));
-            assert_eq!(flags(false, false, true).guard(remembers).is_ok(), remembers);
+            assert!(flags(false, false, false).guard(remembers, true).is_ok());
+            assert!(flags(true, false, true).guard(remembers, false).unwrap_err().contains("locked"));
+            assert!(flags(false, true, true).guard(remembers, false).unwrap_err().contains("one try left"));
+            assert_eq!(flags(false, false, true).guard(remembers, false).is_ok(), remembers);
+            assert!(flags(false, false, true).guard(remembers, true).unwrap_err().contains("may have been it"));
         }
     }
 
@@ -245,7 +275,10 @@ mod tests {
         let (_dir, path) = file(b"wrong\n", 0o600);
         let mut pins = Pins::new(path.clone(), true);
         let pin = pins.read().ok().unwrap();
-        pins.remember(&pin);
+        pins.tries.begin(&pin, since_boot());
+        let failure = pins.read().err().unwrap();
+        assert!(failure.fault().detail.contains("tried once more in 1"), "{}", failure.fault().detail);
+        pins.tries.refused();
         let failure = pins.read().err().unwrap();
         assert_eq!(failure.fault().code, FaultCode::HsmPin);
         assert!(failure.fault().detail.contains("not tried again") && !failure.fault().detail.contains("wrong"));

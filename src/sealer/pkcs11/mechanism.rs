@@ -1,10 +1,16 @@
 //! Encrypting and decrypting by the token, in three ways, and the trial that each must pass before it is relied on.
 //!
+//! Tokens want the parameters of one mechanism differently: who makes the IV of AES-GCM is found out in the trial, and kept with the
+//! key as long as its handle.
+//!
 //! Never OAEP with SHA-1, never CBC without a MAC that is looked at first.
+
+use std::ffi::c_ulong;
 
 use cryptoki::error::Error;
 use cryptoki::mechanism::aead::GcmParams;
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
+use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
@@ -22,6 +28,33 @@ use crate::types::random;
 /// Bits of the GCM tag. NIST SP 800-38D §5.2.1.2 allows less; we do not.
 const GCM_TAG_BITS: Ulong = Ulong::new(128);
 const GCM_TAG_BYTES: usize = 16;
+
+/// Who makes the IV of AES-GCM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IvForm {
+    /// We do.
+    Given,
+    /// The token does, and writes it where it was given zeros: AWS CloudHSM.
+    Zeros,
+    /// The token does, wants none, and writes it behind the text: Luna in FIPS mode.
+    Absent,
+}
+
+impl IvForm {
+    /// In the order in which they are tried.
+    const ALL: [Self; 3] = [Self::Given, Self::Zeros, Self::Absent];
+}
+
+/// CK_GCM_PARAMS without an IV, which the library cannot say: PKCS#11 v3.0 §2.12.3, and the header's `ulIvBits`.
+#[repr(C)]
+struct GcmWithoutIv {
+    iv: *const u8,
+    iv_bytes: c_ulong,
+    iv_bits: c_ulong,
+    aad: *const u8,
+    aad_bytes: c_ulong,
+    tag_bits: c_ulong,
+}
 
 /// Separates the token's MAC from whatever else a key of that kind may be used for.
 const MAC_LABEL: &[u8] = b"nodeseal pkcs11 mac v1\0";
@@ -50,7 +83,7 @@ pub(super) const fn needed(mechanism: Pkcs11Mechanism) -> &'static [MechanismTyp
 pub(super) fn encrypt(session: &Session, keys: &Handles, head: &[u8], payload: &[u8]) -> Result<Sealed, Failure> {
     let fail = |error| Failure::new(Step::Encrypt, &error);
     match *keys {
-        Handles::Aes(key) => encrypt_gcm(session, key, head, payload),
+        Handles::Aes { key, iv } => encrypt_gcm(session, key, iv, head, payload),
         Handles::Rsa { public, .. } => {
             let public = public.ok_or_else(|| {
                 Failure::last(Fault::new(FaultCode::HsmKey, "the RSA key has no public half in the token"))
@@ -78,7 +111,7 @@ pub(super) fn decrypt(
     let (mechanism, key);
     let mut iv = sealed.iv.clone();
     match *keys {
-        Handles::Aes(aes) => {
+        Handles::Aes { key: aes, .. } => {
             let params = GcmParams::new(&mut iv, head, GCM_TAG_BITS).map_err(fail)?;
             (mechanism, key) = (Mechanism::AesGcm(params), aes);
         }
@@ -96,8 +129,24 @@ pub(super) fn decrypt(
     session.decrypt(&mechanism, key, &sealed.text).map(Zeroizing::new).map_err(fail)
 }
 
-/// Whether this key does what we need: gives back what it was given, and refuses what was changed.
-pub(super) fn trial(session: &Session, keys: &Handles) -> Result<(), Failure> {
+/// Whether this key does what we need, and with which parameters.
+pub(super) fn trial(session: &Session, keys: &Handles) -> Result<Handles, Failure> {
+    let Handles::Aes { key, .. } = *keys else { return try_out(session, keys).map(|()| *keys) };
+    let mut refused = None;
+    for iv in IvForm::ALL {
+        let keys = Handles::Aes { key, iv };
+        match try_out(session, &keys) {
+            Ok(()) => return Ok(keys),
+            // What the token says of the first form is about what the operator looks up.
+            Err(failure) if failure.is_of_parameters() => refused = refused.or(Some(failure)),
+            Err(failure) => return Err(refused.unwrap_or(failure)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| Failure::last(Fault::new(FaultCode::Internal, "no form of an IV"))))
+}
+
+/// It gives back what it was given, and refuses what was changed.
+fn try_out(session: &Session, keys: &Handles) -> Result<(), Failure> {
     let odd = |what: &str| Failure::last(Fault::new(FaultCode::HsmMechanism, what.to_owned()));
     let payload: [u8; TRIAL_BYTES] =
         random::array().map_err(|error| Failure::last(Fault::new(FaultCode::Internal, error.to_string())))?;
@@ -115,24 +164,48 @@ pub(super) fn trial(session: &Session, keys: &Handles) -> Result<(), Failure> {
     }
 }
 
-fn encrypt_gcm(session: &Session, key: ObjectHandle, head: &[u8], payload: &[u8]) -> Result<Sealed, Failure> {
+fn encrypt_gcm(
+    session: &Session,
+    key: ObjectHandle,
+    form: IvForm,
+    head: &[u8],
+    payload: &[u8],
+) -> Result<Sealed, Failure> {
     const IV_BYTES: usize = iv_bytes(Pkcs11Mechanism::AesGcm);
     let fail = |error: Error| Failure::new(Step::Encrypt, &error);
-    let mut iv: [u8; IV_BYTES] = fresh_iv()?;
-    let mut text = {
+    let odd = |detail: String| Failure::last(Fault::new(FaultCode::HsmMechanism, detail));
+    let mut iv = match form {
+        IvForm::Given => fresh_iv()?,
+        IvForm::Zeros | IvForm::Absent => [0; IV_BYTES],
+    };
+    let mut text = if form == IvForm::Absent {
+        let aad_bytes = c_ulong::try_from(head.len()).map_err(|error| odd(error.to_string()))?;
+        let params = GcmWithoutIv {
+            iv: std::ptr::null(),
+            iv_bytes: 0,
+            iv_bits: 0,
+            aad: head.as_ptr(),
+            aad_bytes,
+            tag_bits: GCM_TAG_BITS.into(),
+        };
+        let mechanism = VendorDefinedMechanism::new(MechanismType::AES_GCM, Some(&params));
+        session.encrypt(&Mechanism::VendorDefined(mechanism), key, payload).map_err(fail)?
+    } else {
         let params = GcmParams::new(&mut iv, head, GCM_TAG_BITS).map_err(fail)?;
         session.encrypt(&Mechanism::AesGcm(params), key, payload).map_err(fail)?
     };
-    // From here on `iv` is what the token used: AWS CloudHSM writes its own into the parameters, Luna in FIPS mode behind the
-    // text.
+    // From here on `iv` is what the token used, or its own comes behind the text.
     let with_tag = payload.len() + GCM_TAG_BYTES;
     let mut used = iv.to_vec();
     if text.len() == with_tag + IV_BYTES {
         used = text.split_off(with_tag);
     }
     if text.len() != with_tag {
-        let detail = format!("AES-GCM gave {} bytes for {}", text.len(), payload.len());
-        return Err(Failure::last(Fault::new(FaultCode::HsmMechanism, detail)));
+        return Err(odd(format!("AES-GCM gave {} bytes for {}", text.len(), payload.len())));
+    }
+    // The token took zeros for an IV: the next one would be the same.
+    if used == [0; IV_BYTES] {
+        return Err(odd("AES-GCM used an IV of zeros".to_owned()));
     }
     Ok(Sealed { iv: used, text, mac: Vec::new() })
 }

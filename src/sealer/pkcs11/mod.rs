@@ -3,7 +3,7 @@
 //! One module, one session, held open between questions, since logging in can take seconds and some tokens count it. When the
 //! token went away meanwhile, everything is closed and opened anew, once for each question.
 //!
-//! Refuses to spend the token's tries on a PIN that it refused, a module that others could replace, a key that can be read out of
+//! Refuses to spend the token's tries on a PIN that it refused or may have counted, a module that others could replace, a key that can be read out of
 //! the token, and to report success before what it sealed came back the same. It destroys no object but one that it has itself
 //! made and found useless, and it never falls back to OAEP with SHA-1.
 //!
@@ -18,6 +18,7 @@ mod mechanism;
 mod module;
 mod shared;
 mod token;
+mod tries;
 
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use self::key::Wanted;
 use self::login::Pins;
 use self::module::Module;
 use self::token::Token;
+pub use self::tries::TriesFile;
 use super::settings::Pkcs11Settings;
 use super::{Sealer, SharedKeys};
 use crate::seal::fault::{Fault, FaultCode};
@@ -65,6 +67,13 @@ impl Pkcs11 {
     /// For a process that answers one question and ends. It makes up for having no memory by trusting the token's: see `login`.
     pub fn for_one_question(settings: Pkcs11Settings) -> Self {
         Self { pins: Pins::new(settings.pin_file.clone(), false), ..Self::new(settings) }
+    }
+
+    /// Remembers in this file too which PIN the token may have counted, for the next engine and the next process of this boot.
+    #[must_use]
+    pub fn remembering_in(mut self, file: &TriesFile) -> Self {
+        self.pins.remember_in(file.clone());
+        self
     }
 
     /// Does it with the session that is open, and once more with a new one if that may help.
@@ -135,7 +144,9 @@ impl Pkcs11 {
     ) -> Result<(Vec<u8>, DeviceBlob), Fault> {
         let bytes = self.run(|module, token, _| Self::seal_once(module, token, wanted, secret, auth))?.encode();
         let stored = decode(&bytes).map_err(|fault| unproved(&fault))?;
-        let back = self.run(|_, token, _| Self::unseal_once(token, &stored, auth)).map_err(|fault| unproved(&fault))?;
+        let back = self
+            .run(|_, token, settings| Self::unseal_once(token, &stored, auth, settings.trust_key))
+            .map_err(|fault| unproved(&fault))?;
         if !bool::from(back.expose().ct_eq(secret.expose())) {
             return Err(Fault::new(FaultCode::Verify, "other bytes came back"));
         }
@@ -144,11 +155,11 @@ impl Pkcs11 {
         Ok((stored.head.key_id, blob))
     }
 
-    fn unseal_once(token: &Token, blob: &Blob, auth: &Auth) -> Result<Key, Failure> {
-        let handles = key::named(&token.session, &blob.head)?;
+    fn unseal_once(token: &Token, blob: &Blob, auth: &Auth, trust: bool) -> Result<Key, Failure> {
+        let handles = key::named(&token.session, &blob.head, trust)?;
         let head = blob.head.encode();
         let payload = match mechanism::decrypt(&token.session, &handles, &head, &blob.sealed) {
-            Err(failure) if failure.is_of_text() => return Err(Self::whose_fault(token, &blob.head, failure)),
+            Err(failure) if failure.is_of_text() => return Err(Self::whose_fault(token, &blob.head, trust, failure)),
             other => other?,
         };
         let foreign = || Failure::last(Fault::new(FaultCode::HsmForeign, "other bytes than a payload came out"));
@@ -161,10 +172,11 @@ impl Pkcs11 {
     }
 
     /// Asks the token whether it is well, since its answer did not tell a text that does not open from a device that is broken.
-    fn whose_fault(token: &Token, head: &Head, failure: Failure) -> Failure {
-        let health = key::named(&token.session, head).and_then(|handles| mechanism::trial(&token.session, &handles));
+    fn whose_fault(token: &Token, head: &Head, trust: bool, failure: Failure) -> Failure {
+        let health =
+            key::named(&token.session, head, trust).and_then(|handles| mechanism::trial(&token.session, &handles));
         match health {
-            Ok(()) => {
+            Ok(_) => {
                 let detail = format!("{}; the token is well", failure.into_fault().detail);
                 Failure::last(Fault::new(FaultCode::HsmForeign, detail))
             }
@@ -174,7 +186,14 @@ impl Pkcs11 {
 }
 
 impl Sealer for Pkcs11 {
-    fn seal(&mut self, secret: &Key, auth: &Auth, policy: &SealPolicy) -> Result<DeviceBlob, Fault> {
+    /// A token's key is found by its label, which the configuration names: a pin says nothing about it.
+    fn seal(
+        &mut self,
+        secret: &Key,
+        auth: &Auth,
+        policy: &SealPolicy,
+        _pin: Option<&DeviceBlob>,
+    ) -> Result<DeviceBlob, Fault> {
         if *policy != SealPolicy::None {
             return Err(Fault::new(FaultCode::NotCompiledIn, "a token has no policies: only a TPM has PCRs"));
         }
@@ -184,7 +203,7 @@ impl Sealer for Pkcs11 {
 
     fn unseal(&mut self, blob: &DeviceBlob, auth: &Auth) -> Result<Key, Fault> {
         let blob = decode(blob.as_bytes())?;
-        self.run(|_, token, _| Self::unseal_once(token, &blob, auth))
+        self.run(|_, token, settings| Self::unseal_once(token, &blob, auth, settings.trust_key))
     }
 
     fn describe(&mut self) -> Result<DeviceInfo, Fault> {

@@ -47,7 +47,7 @@ impl SharedKeys for Pkcs11 {
             let detail = format!("the text is of the key {key_label:?} with the id {}", hex::encode(key_id));
             return Err(Fault::new(FaultCode::HsmForeign, detail));
         }
-        self.run(|_, token, _| Self::unseal_once(token, &blob, auth))
+        self.run(|_, token, settings| Self::unseal_once(token, &blob, auth, settings.trust_key))
     }
 }
 
@@ -58,7 +58,8 @@ impl Pkcs11 {
                 format!("{:?} is the label of the key that seals the node root: give this one its own", key.label());
             return Err(Fault::new(FaultCode::HsmKey, detail));
         }
-        Ok(Wanted { label: key.label(), id: key.id(), make, mechanisms: &MECHANISMS })
+        let trust = self.settings.trust_key;
+        Ok(Wanted { label: key.label(), id: key.id(), make, trust, mechanisms: &MECHANISMS })
     }
 }
 

@@ -77,12 +77,24 @@ pub(super) fn look(library: &Pkcs11, settings: &Pkcs11Settings) -> Result<Facts,
 
 fn find(library: &Pkcs11, settings: &Pkcs11Settings) -> Result<(Slot, TokenInfo), Failure> {
     let slots = library.get_slots_with_token().map_err(|error| Failure::new(Step::FindToken, &error))?;
-    // A slot that does not answer is another token's trouble, or ours, and then ours is not found.
-    let tokens = slots.into_iter().filter_map(|slot| Some((slot, library.get_token_info(slot).ok()?)));
-    choose(tokens.collect(), settings, |info| {
-        (info.label().trim_end().to_owned(), info.serial_number().trim().to_owned())
-    })
-    .map_err(Failure::last)
+    let (mut tokens, mut silent) = (Vec::new(), Vec::new());
+    for slot in slots {
+        match library.get_token_info(slot) {
+            Ok(info) => tokens.push((slot, info)),
+            // Another token's trouble, or ours, and then ours is not found.
+            Err(error) => silent.push(format!("slot {}: its token's info cannot be read: {error}", slot.id())),
+        }
+    }
+    choose(tokens, settings, |info| (info.label().trim_end().to_owned(), info.serial_number().trim().to_owned()))
+        .map_err(|fault| Failure::last(with_silent(fault, &silent)))
+}
+
+/// Where ours may be, if it is not among those that can be read.
+fn with_silent(mut fault: Fault, silent: &[String]) -> Fault {
+    for slot in silent {
+        fault = Fault::new(fault.code, format!("{}; {slot}", fault.detail));
+    }
+    fault
 }
 
 fn choose<T>(
@@ -91,9 +103,12 @@ fn choose<T>(
     names: impl Fn(&T) -> (String, String),
 ) -> Result<(Slot, T), Fault> {
     let Pkcs11Settings { token_label, token_serial, .. } = settings;
+    let seen =
+        tokens.iter().map(|(_, token)| format!("{:?}", printable(&names(token).0))).collect::<Vec<_>>().join(", ");
     let mut of_label: Vec<_> = tokens.into_iter().filter(|(_, token)| names(token).0 == *token_label).collect();
     if of_label.is_empty() {
-        return Err(Fault::new(FaultCode::HsmGone, format!("there is no token of the label {token_label:?}")));
+        let seen = if seen.is_empty() { String::new() } else { format!("; those there have {seen}") };
+        return Err(Fault::new(FaultCode::HsmGone, format!("there is no token of the label {token_label:?}{seen}")));
     }
     let serials = of_label.iter().map(|(_, token)| printable(&names(token).1)).collect::<Vec<_>>().join(", ");
     if let Some(serial) = token_serial {
@@ -125,6 +140,7 @@ pub(super) mod tests {
             key_label: "nodeseal".into(),
             key_id: None,
             make_key: true,
+            trust_key: false,
             mechanism: None,
             allow_paths: Vec::new(),
             allow_ports: Vec::new(),
@@ -148,5 +164,16 @@ pub(super) mod tests {
         assert_eq!(chosen(&[("a", "2"), ("a", "2")], Some("2")), Err(FaultCode::HsmToken));
         assert_eq!(chosen(&tokens[..1], Some("2")), Err(FaultCode::HsmGone));
         assert_eq!(chosen(&[], None), Err(FaultCode::HsmGone));
+    }
+
+    #[test]
+    fn a_token_that_is_not_found_is_told_with_those_that_are_and_with_the_slots_that_cannot_be_read() {
+        let slots = (0u64..).map(|number| Slot::try_from(number).unwrap());
+        let tokens = slots.zip([("b".to_owned(), String::new()), ("c\u{7}".to_owned(), String::new())]);
+        let fault = choose(tokens.collect(), &settings(), Clone::clone).unwrap_err();
+        let fault = with_silent(fault, &["slot 3: its token's info cannot be read: odd".to_owned()]);
+        let told = "there is no token of the label \"a\"; those there have \"b\", \"c?\"; slot 3: its token's info cannot be \
+                    read: odd";
+        assert_eq!(fault.detail, told);
     }
 }

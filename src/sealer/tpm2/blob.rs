@@ -1,4 +1,4 @@
-//! The sealed blob, pure bytes (docs/formats.md, "TPM blob"). Holds no secret: the TPM encrypted `private` under its storage
+//! The sealed blob, pure bytes (docs/formats.md, "TPM blob"); `seal::tpm_head` has its first rows. Holds no secret: the TPM encrypted `private` under its storage
 //! root key, and everything else is public.
 //!
 //! [`Blob::decode`] is total over any bytes and refuses whatever [`Blob::encode`] would not have written: the C library behind
@@ -24,31 +24,18 @@
 //!
 //! A later policy takes a new kind, and whatever it stores follows its kind; other changes take a new version.
 
-use sha2::{Digest, Sha256};
-
 use super::policy::{self, PolicyDigest};
-use super::template::{self, NAME_BYTES, Name, SrkTemplate};
-use crate::seal::protocol::DeviceBlob;
+use super::template::{self, Name, SrkTemplate};
+use crate::seal::tpm_head::TpmHead;
 use crate::sealer::settings::OWNER_PERSISTENT_HANDLES;
 use crate::types::SealPolicy;
-use crate::types::wire::{Reader, WireError, Writer};
-
-/// First bytes of every blob.
-const MAGIC: &[u8; 8] = DeviceBlob::TPM2_MAGIC;
-
-/// The one version there is.
-const VERSION: u16 = 1;
-
-/// The one set of algorithms there is.
-const ALGORITHM: u8 = 1;
+use crate::types::wire::{Reader, WireError};
 
 /// Bytes of a TPM2B_PRIVATE's content. 32 sealed bytes give about 158; the size is the TPM maker's choice.
 const PRIVATE_MAX: usize = 1024;
 
 /// Bytes of the texts about the TPM.
 const TEXT_MAX: usize = 32;
-
-const CHECKSUM_BYTES: usize = 32;
 
 /// All that is needed to open again, and what tells why it does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,54 +68,40 @@ impl Blob {
 
     /// The bytes to store.
     pub fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::new();
-        w.raw(MAGIC).u16(VERSION).u8(ALGORITHM);
-        w.u32(self.parent_handle).u8(self.parent_template.map_or(0, |template| template as u8)).raw(&self.parent_name);
-        self.policy.write(&mut w);
-        self.pcr_values.iter().for_each(|value| {
-            w.raw(value);
-        });
-        w.raw(&self.policy_digest()).bytes16(&self.public).bytes16(&self.private);
-        w.bytes16(self.manufacturer.as_bytes()).bytes16(self.firmware.as_bytes());
-        let checksum = Sha256::digest(w.as_bytes());
-        w.raw(&checksum).finish()
+        let head = TpmHead {
+            parent_handle: self.parent_handle,
+            parent_template: self.parent_template.map_or(0, |template| template as u8),
+            parent_name: self.parent_name,
+            policy: self.policy,
+        };
+        head.write(|w| {
+            self.pcr_values.iter().for_each(|value| {
+                w.raw(value);
+            });
+            w.raw(&self.policy_digest()).bytes16(&self.public).bytes16(&self.private);
+            w.bytes16(self.manufacturer.as_bytes()).bytes16(self.firmware.as_bytes());
+        })
     }
 
     /// The mirror of [`Blob::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        let (body, checksum) = bytes.split_at_checked(bytes.len().saturating_sub(CHECKSUM_BYTES)).unwrap_or_default();
-        let mut r = Reader::new(body);
-        // Before the checksum, so that a blob of another kind or a later version is called that and not damaged.
-        if r.array("magic")? != *MAGIC {
-            return Err(WireError::BadValue("magic"));
-        }
-        if r.u16("version")? != VERSION {
-            return Err(WireError::BadValue("version"));
-        }
-        if Sha256::digest(body)[..] != *checksum {
-            return Err(WireError::BadValue("checksum"));
-        }
-        if r.u8("algorithm")? != ALGORITHM {
-            return Err(WireError::BadValue("algorithm"));
-        }
-        let blob = Self::decode_fields(&mut r)?;
+        let (head, mut r) = TpmHead::read(bytes)?;
+        let blob = Self::decode_fields(head, &mut r)?;
         r.end()?;
         Ok(blob)
     }
 
-    fn decode_fields(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        let parent_handle = r.u32("parent handle")?;
+    fn decode_fields(head: TpmHead, r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let TpmHead { parent_handle, parent_template, parent_name, policy } = head;
         if !OWNER_PERSISTENT_HANDLES.contains(&parent_handle) {
             return Err(WireError::BadValue("parent handle"));
         }
-        let parent_template = match r.u8("parent template")? {
+        let parent_template = match parent_template {
             0 => None,
             1 => Some(SrkTemplate::EccP256),
             2 => Some(SrkTemplate::Rsa2048),
             _ => return Err(WireError::BadValue("parent template")),
         };
-        let parent_name = r.array::<NAME_BYTES>("parent name")?;
-        let policy = SealPolicy::read(r)?;
         let pcr_values = match &policy {
             SealPolicy::None => Vec::new(),
             SealPolicy::Pcr { bank, pcrs } => {

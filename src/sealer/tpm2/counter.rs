@@ -7,11 +7,12 @@
 //! Nobody on the bus can lie about the value. Each use is authorised by the salted session with the index's authValue, and the
 //! HMAC of the answer is keyed with both: it is fresh by our nonce, it covers the index's Name, and whoever put his own storage
 //! root key into the TPM's answers still lacks the authValue. That one crosses the bus once, when the counter is made, hidden
-//! by the salted session; a bus that is attacked already then is the attack on a first setup (docs/threat-model.md). Error
-//! codes carry no HMAC: that the counter is gone can be invented, and ends in a refusal.
+//! by the salted session to the storage root key that the node root's seal pins; without a pin, a bus that is attacked already
+//! then is the attack on a first setup (docs/threat-model.md). Error codes carry no HMAC: that the counter is gone can be
+//! invented, and ends in a refusal.
 //!
 //! Refuses indices outside of the owner's range, and never undefines, counts or reads one whose type, size or attributes are
-//! not those of ours.
+//! not those of ours; nor undefines one that our authValue does not open, unless it is asked to replace or discard whatever counter is there.
 
 use tss_esapi::Context;
 use tss_esapi::attributes::NvIndexAttributes;
@@ -21,11 +22,12 @@ use tss_esapi::interface_types::resource_handles::{NvAuth, Provision};
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{Digest, NvPublic};
 
+use super::blob::Blob;
 use super::fault::{At, Failure, Rc, Step};
 use super::retry::{Budget, Monotonic, Retry};
-use super::{Tpm2, connect, object, session, srk};
+use super::{Tpm2, connect, object, pinned, session, srk};
 use crate::seal::fault::{Fault, FaultCode};
-use crate::seal::protocol::{Auth, CounterStep};
+use crate::seal::protocol::{Auth, CounterStep, DeviceBlob};
 use crate::sealer::Counters;
 use crate::sealer::settings::{OWNER_NV_INDICES, TpmSettings};
 
@@ -43,19 +45,32 @@ const ATTRIBUTES: u32 = AUTH_WRITE | COUNTER | AUTH_READ | NO_DA;
 const BYTES: u16 = 8;
 
 impl Counters for Tpm2 {
-    fn count(&mut self, step: CounterStep, index: u32, auth: &Auth) -> Result<u64, Fault> {
+    fn count(&mut self, step: CounterStep, index: u32, auth: &Auth, pin: Option<&DeviceBlob>) -> Result<u64, Fault> {
         if !OWNER_NV_INDICES.contains(&index) {
             let (first, last) = (OWNER_NV_INDICES.start(), OWNER_NV_INDICES.end());
             let detail = format!("{index:#x} is not an NV index of the owner, {first:#x} to {last:#x}");
             return Err(Fault::new(FaultCode::CounterSpace, detail));
         }
+        let pin = pinned(pin)?;
         let mut retry = Retry::new(Budget::OPERATION, Monotonic::start());
-        let open = || Counter::open(&self.settings, index, auth);
+        let open = || Counter::open(&self.settings, index, auth, pin.as_ref());
         match step {
-            CounterStep::Make => retry.run(|| open()?.define())?,
+            CounterStep::Make => retry.run(|| {
+                let mut counter = open()?;
+                counter.prove()?;
+                counter.define()
+            })?,
+            CounterStep::Replace => retry.run(|| open()?.define())?,
             CounterStep::Read => return retry.run(|| open()?.read()?.ok_or_else(|| never_counted(index))),
             CounterStep::Advance => {}
-            CounterStep::Remove => return retry.run(|| open()?.undefine()).map(|()| 0),
+            CounterStep::Discard => return retry.run(|| open()?.undefine().map(|()| 0)),
+            CounterStep::Remove => {
+                return retry.run(|| {
+                    let mut counter = open()?;
+                    counter.prove()?;
+                    counter.undefine().map(|()| 0)
+                });
+            }
         }
         // An attempt whose answer was lost may have counted: the next one looks before it counts once more.
         let mut before = None;
@@ -87,11 +102,23 @@ struct Counter<'a> {
 }
 
 impl<'a> Counter<'a> {
-    fn open(settings: &TpmSettings, index: u32, auth: &'a Auth) -> Result<Self, Failure> {
+    fn open(settings: &TpmSettings, index: u32, auth: &'a Auth, pin: Option<&Blob>) -> Result<Self, Failure> {
         let mut context = connect::open(settings)?;
-        let srk = srk::for_sealing(&mut context, settings.parent_handle)?;
+        let srk = srk::of(&mut context, settings.parent_handle, pin)?;
         let channel = session::channel(&mut context, srk.handle)?;
         Ok(Self { context, channel, index, auth })
+    }
+
+    /// That our authValue opens it, if it is there: the owner's authorisation, which is empty as a rule, would undefine anybody's. The
+    /// TPM checks it before it looks whether there is a value (Part 3, TPM2_NV_Read), so that one that never counted is proved too.
+    fn prove(&mut self) -> Result<(), Failure> {
+        match self.find()? {
+            Some(handle) => {
+                self.close(handle)?;
+                self.read().map(|_| ())
+            }
+            None => Ok(()),
+        }
     }
 
     /// In place of an older one. Counts nothing yet, so that it may be asked again when its answer was lost.

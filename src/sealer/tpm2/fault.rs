@@ -106,6 +106,7 @@ struct FormatOne {
 
 const ASYMMETRIC: u32 = 0x01;
 const VALUE: u32 = 0x04;
+const HIERARCHY: u32 = 0x05;
 const TYPE: u32 = 0x0A;
 const HANDLE: u32 = 0x0B;
 const AUTH_FAIL: u32 = 0x0E;
@@ -168,6 +169,11 @@ impl Rc {
     /// This TPM has not the algorithm or the curve.
     pub(super) fn is_unsupported(self) -> bool {
         self.format_one().is_some_and(|rc| matches!(rc.number, ASYMMETRIC | TYPE | CURVE))
+    }
+
+    /// An authorisation was refused.
+    pub(super) fn is_denied(self) -> bool {
+        self.format_one().is_some_and(|rc| matches!(rc.number, AUTH_FAIL | BAD_AUTH))
     }
 
     /// A counter that was defined and never counted.
@@ -274,6 +280,10 @@ fn code(step: Step, rc: Rc) -> FaultCode {
 
 fn format_one_code(step: Step, rc: FormatOne) -> FaultCode {
     let denied = matches!(rc.number, AUTH_FAIL | BAD_AUTH);
+    // Of every object and index of the owner, whatever is done with it.
+    if rc.number == HIERARCHY {
+        return FaultCode::HierarchyOff;
+    }
     match step {
         Step::DefineCounter | Step::MakeSrk | Step::PersistSrk | Step::UndefineCounter if denied => {
             FaultCode::OwnerAuth

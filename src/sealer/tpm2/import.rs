@@ -13,17 +13,17 @@ use tss_esapi::traits::{Marshall, UnMarshall};
 use super::blob::Blob;
 use super::fault::{At, Failure, Step};
 use super::retry::{Budget, Monotonic, Retry};
-use super::{Tpm2, connect, object, session, srk, template};
+use super::{Tpm2, connect, object, pinned, session, srk, template};
 use crate::seal::duplicate::Duplicate;
 use crate::seal::fault::{Fault, FaultCode};
-use crate::seal::protocol::Auth;
+use crate::seal::protocol::{Auth, DeviceBlob};
 use crate::sealer::Importer;
 use crate::types::{Key, SealPolicy};
 
 impl Tpm2 {
-    fn parent_once(&self) -> Result<Vec<u8>, Failure> {
+    fn parent_once(&self, pin: Option<&Blob>) -> Result<Vec<u8>, Failure> {
         let mut context = connect::open(&self.settings)?;
-        let srk = srk::for_sealing(&mut context, self.settings.parent_handle)?;
+        let srk = srk::of(&mut context, self.settings.parent_handle, pin)?;
         let (public, _, _) = context.read_public(srk.handle).at(Step::ReadSrk)?;
         let public = public.marshall().at(Step::ReadSrk)?;
         if template::name(&public) == srk.name {
@@ -33,9 +33,9 @@ impl Tpm2 {
         }
     }
 
-    fn import_once(&self, duplicate: &Duplicate, auth: &Auth) -> Result<Key, Failure> {
+    fn import_once(&self, duplicate: &Duplicate, auth: &Auth, pin: Option<&Blob>) -> Result<Key, Failure> {
         let mut context = connect::open(&self.settings)?;
-        let srk = srk::for_sealing(&mut context, self.settings.parent_handle)?;
+        let srk = srk::of(&mut context, self.settings.parent_handle, pin)?;
         if srk.name != *duplicate.parent_name() {
             let (found, made_for) = (hex::encode(srk.name), hex::encode(duplicate.parent_name()));
             return Err(Failure::refused(FaultCode::ForeignBundle, format!("made for {made_for}, this is {found}")));
@@ -61,14 +61,17 @@ impl Tpm2 {
 }
 
 impl Importer for Tpm2 {
-    fn parent(&mut self) -> Result<Vec<u8>, Fault> {
-        Retry::new(Budget::OPERATION, Monotonic::start()).run(|| self.parent_once())
+    fn parent(&mut self, pin: Option<&DeviceBlob>) -> Result<Vec<u8>, Fault> {
+        let pin = pinned(pin)?;
+        Retry::new(Budget::OPERATION, Monotonic::start()).run(|| self.parent_once(pin.as_ref()))
     }
 
-    fn import(&mut self, duplicate: &[u8], auth: &Auth) -> Result<Key, Fault> {
+    fn import(&mut self, duplicate: &[u8], auth: &Auth, pin: Option<&DeviceBlob>) -> Result<Key, Fault> {
+        let pin = pinned(pin)?;
         let duplicate =
             Duplicate::decode(duplicate).map_err(|error| Fault::new(FaultCode::ForeignBundle, error.to_string()))?;
-        let key = Retry::new(Budget::OPERATION, Monotonic::start()).run(|| self.import_once(&duplicate, auth));
+        let key =
+            Retry::new(Budget::OPERATION, Monotonic::start()).run(|| self.import_once(&duplicate, auth, pin.as_ref()));
         key.map_err(of_bundle)
     }
 }

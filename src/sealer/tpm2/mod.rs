@@ -33,7 +33,7 @@ use super::settings::TpmSettings;
 use super::{Counters, Importer, Sealer};
 use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::protocol::{Auth, DeviceBlob, DeviceInfo};
-use crate::types::{Key, SealPolicy};
+use crate::types::{Backend, Key, SealPolicy};
 
 /// TPMA_PERMANENT.inLockout, TPM 2.0 Part 2 §8.6.
 const IN_LOCKOUT: u32 = 1 << 9;
@@ -50,9 +50,9 @@ impl Tpm2 {
         Self { settings }
     }
 
-    fn seal_once(&self, secret: &Key, auth: &Auth, policy: &SealPolicy) -> Result<Blob, Failure> {
+    fn seal_once(&self, secret: &Key, auth: &Auth, policy: &SealPolicy, pin: Option<&Blob>) -> Result<Blob, Failure> {
         let mut context = connect::open(&self.settings)?;
-        let srk = srk::for_sealing(&mut context, self.settings.parent_handle)?;
+        let srk = srk::for_sealing(&mut context, self.settings.parent_handle, pin)?;
         let channel = session::channel(&mut context, srk.handle)?;
         let pcr_values = match policy {
             SealPolicy::None => Vec::new(),
@@ -75,7 +75,7 @@ impl Tpm2 {
 
     fn unseal_once(&self, blob: &Blob, auth: &Auth) -> Result<Key, Failure> {
         let mut context = connect::open(&self.settings)?;
-        let srk = srk::pinned(&mut context, blob)?;
+        let srk = srk::pinned(&mut context, blob)?.handle;
         let channel = session::channel(&mut context, srk)?;
         let sealed = object::load(&mut context, srk, channel, blob, auth)?;
         let policy = session::policy(&mut context, srk)?;
@@ -103,9 +103,16 @@ impl Tpm2 {
 }
 
 impl Sealer for Tpm2 {
-    fn seal(&mut self, secret: &Key, auth: &Auth, policy: &SealPolicy) -> Result<DeviceBlob, Fault> {
+    fn seal(
+        &mut self,
+        secret: &Key,
+        auth: &Auth,
+        policy: &SealPolicy,
+        pin: Option<&DeviceBlob>,
+    ) -> Result<DeviceBlob, Fault> {
+        let pin = pinned(pin)?;
         let mut retry = Retry::new(Budget::OPERATION, Monotonic::start());
-        let bytes = retry.run(|| self.seal_once(secret, auth, policy))?.encode();
+        let bytes = retry.run(|| self.seal_once(secret, auth, policy, pin.as_ref()))?.encode();
         // What will be stored is what is proved.
         let stored = decode(&bytes).map_err(|fault| unproved(&fault))?;
         let back = retry.run(|| self.unseal_once(&stored, auth)).map_err(|fault| unproved(&fault))?;
@@ -135,6 +142,11 @@ impl Sealer for Tpm2 {
 
 fn decode(bytes: &[u8]) -> Result<Blob, Fault> {
     Blob::decode(bytes).map_err(|error| Fault::new(FaultCode::Format, error.to_string()))
+}
+
+/// What a token has sealed names no storage root key.
+fn pinned(pin: Option<&DeviceBlob>) -> Result<Option<Blob>, Fault> {
+    pin.filter(|pin| pin.backend() != Some(Backend::Pkcs11)).map(|pin| decode(pin.as_bytes())).transpose()
 }
 
 /// A fault while proving a new seal: of the machine's state it stays what it is, of the seal itself it says that the TPM did not

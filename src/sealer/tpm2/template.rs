@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::policy::PolicyDigest;
+use crate::seal::duplicate::NAME_BYTES;
 use crate::types::wire::{Reader, WireError, Writer};
 
 const ALG_RSA: u16 = 0x0001;
@@ -35,9 +36,6 @@ const PARENT_MUST_NOT: u32 = ST_CLEAR | SIGN;
 /// Only way in is the policy (no userWithAuth), nothing may change it (no adminWithPolicy), it never leaves, and it is exempt
 /// from dictionary-attack protection: its authValue has 256 bits.
 const SEALED: u32 = FIXED_TPM | FIXED_PARENT | NO_DA;
-
-/// Bytes of a SHA-256 Name: algorithm and digest (Part 1 §16).
-pub(super) const NAME_BYTES: usize = 34;
 
 /// The Name of an object.
 pub(super) type Name = [u8; NAME_BYTES];

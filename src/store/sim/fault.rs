@@ -2,6 +2,8 @@
 
 use nix::errno::Errno;
 
+use crate::store::READ_TRIES;
+
 /// Bytes. What a medium writes at once.
 const BLOCK_BYTES: usize = 512;
 
@@ -10,11 +12,13 @@ const BLOCK_BYTES: usize = 512;
 pub(crate) enum StepKind {
     /// Makes a name: directory, link, rename.
     Change,
+    /// Reads names, and not what is in a file.
+    Look,
     Read,
     Remove,
     Sync,
-    /// Makes a name and content.
-    Write,
+    /// Makes a name and content of so many bytes.
+    Write(usize),
 }
 
 /// One thing that goes wrong.
@@ -52,12 +56,20 @@ pub(crate) enum Crash {
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
+    /// EIO for this file from now on, whoever asks and whenever: a sector that does not come back. A new file has other sectors.
+    BadSector,
+    /// EACCES.
+    Denied,
+    /// EMFILE.
+    NoDescriptor,
     /// EIO, and nothing was done.
     Io,
     /// EIO, and yet it was done.
     IoThoughDone,
     /// ENOSPC, and nothing was done.
     NoSpace,
+    /// ENOSPC for more bytes than these, and nothing was done.
+    NoSpaceAbove(usize),
     /// ENOSPC, after half of the bytes.
     NoSpaceInPart,
     /// EROFS.
@@ -71,19 +83,40 @@ pub(crate) enum Extent {
     FromThenOn,
     /// This step.
     Once,
-    /// This step and the next one.
+    /// This step and as many after it as it takes to give up two files: each is read [`READ_TRIES`] times.
     Twice,
 }
 
+impl Failure {
+    /// Whether names can still be taken away.
+    pub(crate) fn lets_remove(self) -> bool {
+        matches!(self, Self::NoSpace | Self::NoSpaceAbove(_) | Self::NoSpaceInPart)
+    }
+}
+
 impl Fault {
-    /// Every fault there is.
+    /// Bytes. On a disk that is nearly full the sealed copy of a KEK fits, or that and a state, and a recovery file does not.
+    const LARGE_BYTES: [usize; 2] = [200, 400];
+
+    /// A sector that does not come back. Apart from the others, since it takes the only good copy away where there is one.
+    pub(crate) const BAD_SECTOR: Self = Self::Error(Failure::BadSector, Extent::Once);
+
+    /// Every other fault there is.
     pub(crate) fn all() -> Vec<Self> {
-        let failures =
-            [Failure::Io, Failure::IoThoughDone, Failure::NoSpace, Failure::NoSpaceInPart, Failure::ReadOnly];
+        let failures = [
+            Failure::Denied,
+            Failure::Io,
+            Failure::IoThoughDone,
+            Failure::NoDescriptor,
+            Failure::NoSpace,
+            Failure::NoSpaceInPart,
+            Failure::ReadOnly,
+        ];
         let mut all = vec![Self::KillAfter, Self::KillBefore, Self::Cut];
         for extent in [Extent::FromThenOn, Extent::Once] {
             all.extend(failures.map(|failure| Self::Error(failure, extent)));
         }
+        all.extend(Self::LARGE_BYTES.map(|limit| Self::Error(Failure::NoSpaceAbove(limit), Extent::FromThenOn)));
         // Both generations of a file.
         all.push(Self::Error(Failure::Io, Extent::Twice));
         all
@@ -101,14 +134,16 @@ impl Fault {
 
     /// Whether this can happen to such a step. The end of a process at a read is that at the change before it.
     pub(crate) fn fits(self, kind: StepKind) -> bool {
-        use StepKind::{Change, Read, Remove, Sync, Write};
+        use StepKind::{Change, Look, Read, Remove, Sync, Write};
         match self {
-            Self::Cut | Self::KillAfter | Self::KillBefore => kind != Read,
+            Self::Cut | Self::KillAfter | Self::KillBefore => !matches!(kind, Look | Read),
+            Self::Error(Failure::BadSector | Failure::Denied | Failure::NoDescriptor, _) => kind == Read,
             Self::Error(Failure::Io, _) => true,
-            Self::Error(Failure::IoThoughDone, _) => kind != Read,
-            Self::Error(Failure::NoSpace, _) => matches!(kind, Change | Sync | Write),
-            Self::Error(Failure::NoSpaceInPart, _) => kind == Write,
-            Self::Error(Failure::ReadOnly, _) => matches!(kind, Change | Remove | Write),
+            Self::Error(Failure::IoThoughDone, _) => !matches!(kind, Look | Read),
+            Self::Error(Failure::NoSpace, _) => matches!(kind, Change | Sync | Write(_)),
+            Self::Error(Failure::NoSpaceAbove(limit), _) => matches!(kind, Write(bytes) if bytes > limit),
+            Self::Error(Failure::NoSpaceInPart, _) => matches!(kind, Write(_)),
+            Self::Error(Failure::ReadOnly, _) => matches!(kind, Change | Remove | Write(_)),
         }
     }
 
@@ -116,7 +151,7 @@ impl Fault {
     pub(super) fn strikes(self, planned: usize, at: usize, kind: StepKind) -> bool {
         let reaches = match self {
             Self::Error(_, Extent::FromThenOn) => at >= planned,
-            Self::Error(_, Extent::Twice) => (planned..planned + 2).contains(&at),
+            Self::Error(_, Extent::Twice) => (planned..planned + 2 * READ_TRIES).contains(&at),
             Self::Cut | Self::Error(_, Extent::Once) | Self::KillAfter | Self::KillBefore => at == planned,
         };
         reaches && self.fits(kind)
@@ -124,7 +159,9 @@ impl Fault {
 
     pub(super) fn errno(self) -> Errno {
         match self {
-            Self::Error(Failure::NoSpace | Failure::NoSpaceInPart, _) => Errno::ENOSPC,
+            Self::Error(Failure::Denied, _) => Errno::EACCES,
+            Self::Error(Failure::NoDescriptor, _) => Errno::EMFILE,
+            Self::Error(Failure::NoSpace | Failure::NoSpaceAbove(_) | Failure::NoSpaceInPart, _) => Errno::ENOSPC,
             Self::Error(Failure::ReadOnly, _) => Errno::EROFS,
             _ => Errno::EIO,
         }

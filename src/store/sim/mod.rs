@@ -4,17 +4,20 @@
 //! and [`Disk::sync_dir`] carry the first over to the second, and nothing else does. Every call is a numbered step, at which one
 //! [`Fault`] can be planned; [`SimDisk::after_kill`] and [`SimDisk::after_cut`] are what the next boot finds.
 
+mod disk;
 mod fault;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
 pub(crate) use self::fault::{Crash, Extent, Failure, Fault, StepKind};
-use super::Disk;
+use super::{Disk, Exposure};
+use crate::types::Owner;
 
 /// A handle: clones see the same disk. [`SimDisk::copy`] is another disk.
 #[derive(Clone, Default)]
@@ -34,11 +37,15 @@ struct World {
     struck: bool,
     /// The process that uses this disk is no more.
     dead: bool,
+    /// All that it has, if it can be full.
+    blocks: Option<usize>,
+    /// Bytes of content that there is room for.
+    capacity: usize,
 }
 
 #[derive(Clone)]
 enum Inode {
-    File { seen: Vec<u8>, durable: Vec<u8> },
+    File { seen: Vec<u8>, durable: Vec<u8>, is_bad: bool },
     Dir { seen: BTreeMap<String, usize>, durable: BTreeMap<String, usize> },
 }
 
@@ -60,6 +67,8 @@ impl Default for World {
             plan: None,
             struck: false,
             dead: false,
+            blocks: None,
+            capacity: usize::MAX,
         }
     }
 }
@@ -98,6 +107,21 @@ impl SimDisk {
         self.derive(|world| world.cut(crash))
     }
 
+    /// What the next boot can find after this fault, each content once.
+    pub(crate) fn outcomes(&self, fault: Fault) -> Vec<Self> {
+        if fault != Fault::Cut {
+            return vec![self.after_kill()];
+        }
+        let mut disks: Vec<Self> = Vec::new();
+        for crash in Crash::ALL {
+            let next = self.after_cut(crash);
+            if disks.iter().all(|disk| disk.tree() != next.tree()) {
+                disks.push(next);
+            }
+        }
+        disks
+    }
+
     /// All files with their contents, as programs see them.
     pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         self.tree().into_iter().filter_map(|(path, content)| Some((path, content?))).collect()
@@ -123,20 +147,46 @@ impl SimDisk {
         found
     }
 
+    /// The entry of a directory that was made last.
+    pub(crate) fn newest(&self, dir: &Path) -> Option<String> {
+        let world = self.world();
+        let Inode::Dir { seen, .. } = &world.inodes[world.find(dir).ok()?] else { return None };
+        seen.iter().max_by_key(|(_, inode)| **inode).map(|(name, _)| name.clone())
+    }
+
+    /// From now on, and after every boot, there is no free block: what is written takes the place of what was removed.
+    pub(crate) fn fill(&self) {
+        let mut world = self.world();
+        world.blocks = Some(world.blocks_in_use());
+    }
+
     /// Changes a file behind everybody's back, on the medium as well; `None` takes it away.
     pub(crate) fn scribble(&self, path: &Path, content: Option<Vec<u8>>) {
         let mut world = self.world();
         // Another name of the same file keeps what it has.
-        let inode = content.map(|content| world.add(Inode::File { seen: content.clone(), durable: content }));
+        let inode =
+            content.map(|content| world.add(Inode::File { seen: content.clone(), durable: content, is_bad: false }));
         world.set(path, inode).unwrap();
         let (dir, _) = world.parent(path).unwrap();
         world.sync(dir);
     }
 
+    /// Makes a disk of which so many bytes are free. Only content counts, and what is removed is free again.
+    pub(crate) fn leave_room(&self, bytes: usize) {
+        let mut world = self.world();
+        world.capacity = world.used().saturating_add(bytes);
+    }
+
+    /// Makes a file one that cannot be read any more, as [`Failure::BadSector`] does.
+    pub(crate) fn spoil(&self, path: &Path) {
+        self.world().spoil(path);
+    }
+
     fn derive(&self, change: impl FnOnce(&mut World)) -> Self {
         let mut world = self.world().clone();
         change(&mut world);
-        let healthy = World { inodes: world.inodes, unsynced: world.unsynced, ..World::default() };
+        let World { inodes, unsynced, blocks, capacity, .. } = world;
+        let healthy = World { inodes, unsynced, blocks, capacity, ..World::default() };
         Self(Arc::new(Mutex::new(healthy)))
     }
 
@@ -189,7 +239,7 @@ impl World {
         for inode in &mut self.inodes {
             match inode {
                 Inode::Dir { seen, durable } => *seen = durable.clone(),
-                Inode::File { seen, durable } if seen != durable => *seen = crash.content(seen, durable),
+                Inode::File { seen, durable, .. } if seen != durable => *seen = crash.content(seen, durable),
                 Inode::File { .. } => {}
             }
         }
@@ -206,7 +256,7 @@ impl World {
     fn sync(&mut self, inode: usize) {
         match &mut self.inodes[inode] {
             Inode::Dir { seen, durable } => *durable = seen.clone(),
-            Inode::File { seen, durable } => *durable = seen.clone(),
+            Inode::File { seen, durable, .. } => *durable = seen.clone(),
         }
         self.unsynced.retain(|change| change.dir != inode);
     }
@@ -241,6 +291,22 @@ impl World {
         Ok(())
     }
 
+    fn blocks_in_use(&self) -> usize {
+        let (mut blocks, mut seen) = (0, BTreeSet::new());
+        let mut waiting = vec![0];
+        while let Some(inode) = waiting.pop() {
+            // Names of one file share its blocks.
+            if !seen.insert(inode) {
+                continue;
+            }
+            match &self.inodes[inode] {
+                Inode::Dir { seen, .. } => waiting.extend(seen.values()),
+                Inode::File { seen, .. } => blocks += blocks_of(seen),
+            }
+        }
+        blocks
+    }
+
     fn create(&mut self, path: &Path, inode: Inode) -> io::Result<()> {
         if self.find(path).is_ok() {
             return Err(Errno::EEXIST.into());
@@ -250,110 +316,45 @@ impl World {
     }
 
     fn create_file(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.create(path, Inode::File { seen: bytes.to_vec(), durable: Vec::new() })
-    }
-}
-
-/// Gives the lock back when it is dropped.
-pub(crate) struct SimLock(SimDisk);
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        self.0.world().locked = false;
-    }
-}
-
-impl Disk for SimDisk {
-    type Lock = SimLock;
-
-    fn lock(&self, path: &Path) -> io::Result<Option<SimLock>> {
-        let is_there = self.world().find(path).is_ok();
-        let kind = if is_there { StepKind::Read } else { StepKind::Change };
-        let is_free = self.step(kind, |world| match is_there {
-            true => Ok(!world.locked),
-            false => world.create_file(path, b"").map(|()| !world.locked),
-        })?;
-        self.world().locked = true;
-        Ok(is_free.then(|| SimLock(self.clone())))
-    }
-
-    fn exposure(&self, path: &Path) -> io::Result<Option<&'static str>> {
-        self.step(StepKind::Read, |world| {
-            let inode = world.find(path)?;
-            Ok((!matches!(world.inodes[inode], Inode::Dir { .. })).then_some("is not a directory"))
-        })
-    }
-
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.step(StepKind::Read, |world| Ok(world.find(path).is_ok()))
-    }
-
-    fn make_dir(&self, path: &Path) -> io::Result<()> {
-        self.step(StepKind::Change, |world| match world.find(path) {
-            Ok(_) => Ok(()),
-            Err(_) => world.create(path, Inode::Dir { seen: BTreeMap::new(), durable: BTreeMap::new() }),
-        })
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.step(StepKind::Read, |world| match &world.inodes[world.find(path)?] {
-            Inode::Dir { seen, .. } => Ok(seen.keys().cloned().collect()),
-            Inode::File { .. } => Err(Errno::ENOTDIR.into()),
-        })
-    }
-
-    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let written = self.step(StepKind::Write, |world| world.create_file(path, bytes));
-        let full = written.as_ref().is_err_and(|error| error.raw_os_error() == Some(Errno::ENOSPC as i32));
-        if full && self.writes_a_part() {
-            self.world().create_file(path, &bytes[..bytes.len() / 2])?;
+        if self.blocks.is_some_and(|blocks| self.blocks_in_use() + blocks_of(bytes) > blocks) {
+            return Err(Errno::ENOSPC.into());
         }
-        written
+        if bytes.len() > self.capacity.saturating_sub(self.used()) {
+            return Err(Errno::ENOSPC.into());
+        }
+        self.create(path, Inode::File { seen: bytes.to_vec(), durable: Vec::new(), is_bad: false })
     }
 
-    fn sync_file(&self, path: &Path) -> io::Result<()> {
-        self.step(StepKind::Sync, |world| world.find(path).map(|inode| world.sync(inode)))
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.step(StepKind::Sync, |world| world.find(path).map(|inode| world.sync(inode)))
-    }
-
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step(StepKind::Change, |world| {
-            let inode = world.find(from)?;
-            match world.find(to) {
-                Ok(_) => Err(Errno::EEXIST.into()),
-                Err(_) => world.set(to, Some(inode)),
+    /// Bytes of all files that have a name.
+    fn used(&self) -> usize {
+        let (mut files, mut dirs) = (std::collections::BTreeSet::new(), vec![0]);
+        while let Some(Inode::Dir { seen, .. }) = dirs.pop().map(|dir| &self.inodes[dir]) {
+            for inode in seen.values() {
+                match &self.inodes[*inode] {
+                    Inode::Dir { .. } => dirs.push(*inode),
+                    Inode::File { .. } => drop(files.insert(*inode)),
+                }
             }
-        })
+        }
+        let length = |inode: &usize| match &self.inodes[*inode] {
+            Inode::File { seen, .. } => seen.len(),
+            Inode::Dir { .. } => 0,
+        };
+        files.iter().map(length).sum()
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step(StepKind::Change, |world| {
-            let inode = world.find(from)?;
-            // rename(2): two names of one file are left as they are.
-            if world.find(to).is_ok_and(|old| old == inode) {
-                return Ok(());
-            }
-            world.set(to, Some(inode))?;
-            world.set(from, None)
-        })
+    fn spoil(&mut self, path: &Path) {
+        if let Ok(inode) = self.find(path)
+            && let Inode::File { is_bad, .. } = &mut self.inodes[inode]
+        {
+            *is_bad = true;
+        }
     }
+}
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.step(StepKind::Remove, |world| match world.find(path) {
-            Ok(_) => world.set(path, None),
-            Err(_) => Ok(()),
-        })
-    }
-
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.step(StepKind::Read, |world| match &world.inodes[world.find(path)?] {
-            Inode::File { seen, .. } => Ok(seen.clone()),
-            Inode::Dir { .. } => Err(Errno::EISDIR.into()),
-        })
-    }
+/// A block holds 4096 bytes.
+fn blocks_of(bytes: &[u8]) -> usize {
+    bytes.len().div_ceil(4096)
 }
 
 #[cfg(test)]

@@ -79,6 +79,30 @@ fn a_disk_that_fails_does_what_its_fault_says_and_no_more() {
 }
 
 #[test]
+fn a_disk_without_room_for_large_files_takes_small_ones() {
+    let disk = disk_with_a_synced_file();
+    disk.plan(Some((0, Fault::Error(Failure::NoSpaceAbove(3), Extent::FromThenOn))));
+    disk.write_new(Path::new("/dir/small"), b"abc").unwrap();
+    let error = disk.write_new(Path::new("/dir/large"), b"abcd").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::ENOSPC as i32));
+    assert_eq!(disk.newest(Path::new("/dir")).as_deref(), Some("small"));
+}
+
+#[test]
+fn a_full_disk_takes_as_much_as_was_removed() {
+    let disk = disk_with_a_synced_file();
+    disk.fill();
+    let (old, new) = (Path::new("/dir/old"), Path::new("/dir/new"));
+    assert!(disk.write_new(new, b"new").is_err());
+    disk.link(old, Path::new("/dir/other")).unwrap();
+    disk.remove(old).unwrap();
+    assert!(disk.write_new(new, b"new").is_err(), "the other name holds the block");
+    disk.remove(Path::new("/dir/other")).unwrap();
+    disk.write_new(new, b"new").unwrap();
+    assert!(disk.write_new(old, b"old").is_err());
+}
+
+#[test]
 fn one_owner_has_the_lock_until_it_is_gone() {
     let disk = disk_with_a_synced_file();
     let path = Path::new("/dir/lock");

@@ -186,6 +186,8 @@ func (n *node) otherTPM() {
 	fingerprint := func() string {
 		return n.Sh("cd /var/lib/nodeseal && find . -type f ! -name lock | sort | xargs sha256sum")
 	}
+	// Its stop gives back what it had reserved.
+	n.Run("systemctl", "stop", "nodeseal.socket", "nodeseal.service")
 	before := fingerprint()
 	n.Shutdown()
 	n.SwapTPM("other")
@@ -260,7 +262,7 @@ func (n *node) remove() {
 	if !strings.Contains(said, "/var/lib/nodeseal") {
 		n.t.Errorf("it does not say where the keys are:\n%s", said)
 	}
-	n.Sh("dpkg --purge nodeseal && test -e /var/lib/nodeseal/state")
+	n.Sh("dpkg --purge nodeseal && test -e /var/lib/nodeseal/current")
 	n.Sh("dpkg -i /mnt/payload/nodeseal.deb")
 	n.Write(configPath, config)
 	n.Run("systemctl", "restart", "nodeseal.service")

@@ -95,6 +95,8 @@ func (n *node) swapped() {
 // recoveredKeys are both halves of each KEK, as the recovery file has them (docs/formats.md, "Recovery file", "Keyring export").
 func (n *node) recoveredKeys() map[string][]byte {
 	const container, trailer, id, key = 15, 32, 16, 32
+	// No copies of providers on this node; who has made the file, and a signature.
+	const copies, maker, signature = 2, 32, 64
 	file := n.Run("cat", "/var/lib/nodeseal/recovery.age")
 	identity := filepath.Join(n.t.TempDir(), "identity")
 	if err := os.WriteFile(identity, []byte(strings.ReplaceAll(n.code, " ", "")+"\n"), 0o600); err != nil {
@@ -107,7 +109,12 @@ func (n *node) recoveredKeys() map[string][]byte {
 	if err != nil {
 		n.t.Fatalf("age: %v", err)
 	}
-	// Keys are the last field, after their count.
+	// Behind the keys, which come after their count.
+	tail := export[len(export)-copies-maker-signature:]
+	if version := binary.BigEndian.Uint16(export[8:]); version != 2 || binary.BigEndian.Uint16(tail) != 0 {
+		n.t.Fatalf("an export of version %d with copies %x", version, tail[:copies])
+	}
+	export = export[:len(export)-len(tail)]
 	keys := 1
 	for ; int(binary.BigEndian.Uint16(export[len(export)-keys*(id+key)-2:])) != keys; keys++ {
 	}

@@ -381,27 +381,36 @@ async fn a_plugin_of_a_user_that_is_not_expected_hears_nothing() {
     }
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let socket = dir.path().join("s");
-    let mut command = std::process::Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "perl", "-e", LISTEN]).arg(&socket);
-    let mut stranger = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(stranger.stdout.take().unwrap()), &mut line).unwrap();
-    assert_eq!(line, "up\n");
     let mine = Mine::fake(Mode::Reset);
-    let of = |allow_uids| KmsPluginSettings {
-        socket: socket.clone(),
-        allow_uids,
-        timeout: Duration::from_millis(300),
-        ..mine.settings()
-    };
-    let error = KmsPlugin::new(of(vec![1])).probe().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Peer);
-    assert!(error.to_string().contains("user 65534 listens there"), "{error}");
-    // One that is allowed is asked, and says nothing.
-    assert_eq!(KmsPlugin::new(of(vec![65_534])).probe().await.unwrap_err().kind(), ErrorKind::Away);
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
+    for uid in [2, 65_534] {
+        let socket = dir.path().join(format!("s{uid}"));
+        let mut command = std::process::Command::new("setpriv");
+        command.args([&format!("--reuid={uid}"), "--regid=65534", "--clear-groups", "perl", "-e", LISTEN]).arg(&socket);
+        let mut stranger = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stranger.stdout.take().unwrap()), &mut line).unwrap();
+        assert_eq!(line, "up\n");
+        let of = |allow_uids| KmsPluginSettings {
+            socket: socket.clone(),
+            allow_uids,
+            timeout: Duration::from_millis(300),
+            ..mine.settings()
+        };
+        let error = KmsPlugin::new(of(vec![1])).probe().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Peer);
+        assert!(error.to_string().contains(&format!("user {uid} listens there")), "{error}");
+        let allowed = KmsPlugin::new(of(vec![uid])).probe().await.unwrap_err();
+        match uid {
+            // It is asked, and says nothing.
+            2 => assert_eq!(allowed.kind(), ErrorKind::Away),
+            // It stands for everybody whom a user namespace hides.
+            _ => {
+                assert!(allowed.kind() == ErrorKind::Peer && allowed.to_string().contains("PrivateUsers"), "{allowed}")
+            }
+        }
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+    }
 }
 
 #[tokio::test]

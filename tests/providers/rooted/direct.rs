@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::client::code;
-use crate::proxy::Mode;
+use crate::proxy::{Given, Mode};
 
 fn direct(vault: &Mine, more: &str) -> Node {
     start(&[("vault", vault, "")], &format!("[local_kek]\nenabled = false\n{FAST}{more}"))
@@ -47,6 +47,30 @@ fn without_the_provider_nothing_is_served_and_status_says_so_in_time() {
     vault.proxy().set(Mode::Pass);
     until(SOON, "Status is well again", || (client.status().unwrap().healthz == "ok").then_some(()));
     text.assert_opens(&client);
+}
+
+#[test]
+fn a_provider_that_limits_or_denies_every_wrap_is_an_outage_as_one_that_is_away() {
+    let vault = Mine::new();
+    let node = direct(&vault, "on_outage = \"stop-writes-after 2s\"\n");
+    let client = node.client();
+    let text = Text::new(&client);
+    for (refused, class) in [(429, "throttled"), (403, "denied")] {
+        vault.proxy().change(move |seen, given| match seen.path().contains("/encrypt/") {
+            true => Given { status: refused, body: r#"{"errors":["no"]}"#.into(), ..given },
+            false => given,
+        });
+        until(SOON, "Status stops kube-apiserver from writing", || {
+            let _ = Text::try_new(&client);
+            (client.status().unwrap().healthz != "ok").then_some(())
+        });
+        let status = any_status(&node);
+        assert_eq!(status["healthy"], false, "{status:#}");
+        assert_eq!(status["providers"][0]["class"], class, "{status:#}");
+        vault.proxy().set(Mode::Pass);
+        until(SOON, "Status is well again", || (client.status().unwrap().healthz == "ok").then_some(()));
+        until(SOON, "it opens", || text.open(&client).ok());
+    }
 }
 
 #[test]

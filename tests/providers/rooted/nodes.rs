@@ -81,7 +81,7 @@ fn a_kek_that_was_destroyed_here_stays_so_whatever_the_provider_could_open() {
     text.assert_opens(&client);
     node.ask(&["keys", "retire", &old, "--confirm", &old]);
     assert_eq!(text.open(&client).unwrap_err().code(), Some(code::NOT_FOUND));
-    let left: Vec<_> = fs::read_dir(node.state().join("keyring")).unwrap().collect();
+    let left: Vec<_> = fs::read_dir(node.root().join("keyring")).unwrap().collect();
     assert!(
         left.iter().all(|entry| !entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(&old)),
         "{left:?}"

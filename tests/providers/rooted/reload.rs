@@ -125,3 +125,53 @@ fn a_login_that_is_sealed_again_and_a_watched_file_need_no_restart_and_no_reload
     assert_eq!(node.pid("nodeseald"), pid);
     vault.proxy().set(Mode::Pass);
 }
+
+#[test]
+fn a_login_that_was_refused_while_its_provider_was_away_is_taken_up_when_it_is_back_and_no_reload_says_so_before() {
+    let vault = Mine::new();
+    let node = start(&[("vault", &vault, "")], FAST);
+    let new = vault.replace_secret_id();
+    vault.proxy().set(Mode::Reset);
+    seal(&node.config(), "vault-login", &new);
+    until(SOON, "the provider does not prove itself", || node.log().contains("config.refused").then_some(()));
+    // Nor does it keep the rest from being taken up.
+    rewrite(&node, |file| {
+        file["provider"].as_array_mut().unwrap()[0].as_table_mut().unwrap().insert("required".into(), false.into());
+    });
+    let refused = node.tool(&["reload"]);
+    let said = &refused.assert_refused(69).err;
+    assert!(said.contains("but the changed files") && said.contains("`vault` did not prove itself"), "{refused:?}");
+    assert_eq!(any_status(&node)["providers"][0]["role"], "optional");
+    vault.proxy().set(Mode::Pass);
+    let last = |log: &str| log.lines().rfind(|line| line.contains("config.re")).map(str::to_owned);
+    until(SOON, "it is taken up by itself", || last(&node.log())?.contains("config.reloaded").then_some(()));
+    node.ask(&["reload"]);
+}
+
+#[test]
+fn name_role_and_limits_of_a_provider_that_is_away_can_be_changed_and_its_key_cannot() {
+    let (away, well) = (Mine::new(), Mine::new());
+    let node = start(&[("away", &away, ""), ("well", &well, "")], FAST);
+    let role =
+        |status: &Value, role: &str| status["providers"].as_array().unwrap().iter().any(|row| row["role"] == role);
+    // Logins that were sealed after the start.
+    until(SOON, "both are taken up", || (node.log().matches("config.reloaded").count() >= 2).then_some(()));
+    away.proxy().set(Mode::Reset);
+    let change = |key: &str, value: toml::Value| {
+        rewrite(&node, |file| {
+            let table = file["provider"].as_array_mut().unwrap()[0].as_table_mut().unwrap();
+            table.insert(key.into(), value);
+        });
+    };
+    change("required", false.into());
+    node.ask(&["reload"]);
+    assert!(role(&any_status(&node), "optional"));
+    change("timeout", "10s".into());
+    node.ask(&["reload"]);
+    change("write", false.into());
+    change("name", "gone".into());
+    node.ask(&["reload"]);
+    assert!(role(&any_status(&node), "decrypt-only"));
+    change("key", "another".into());
+    assert!(node.tool(&["reload"]).assert_refused(69).err.contains("`gone` did not prove itself"));
+}

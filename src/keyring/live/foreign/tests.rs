@@ -107,7 +107,7 @@ async fn a_wrong_key_is_no_answer_and_spoils_nothing_for_the_right_one() {
     let (foreign, rooted) = (Foreign::default(), rooted(&kek));
     // Wraps that somebody else has made under the id of a KEK of ours.
     assert!(get(&foreign, &rooted, brought(9, 9), true).await.is_ok());
-    assert_eq!(get(&foreign, &rooted, brought(9, 7), true).await.err().unwrap().class, Class::Internal);
+    assert_eq!(get(&foreign, &rooted, brought(9, 7), true).await.err().unwrap().class, Class::Corrupt);
     let right = get(&foreign, &rooted, brought(7, 7), true).await.unwrap();
     assert_eq!(right.kek.copy_key().unwrap().expose(), &[7; 32]);
 }
@@ -120,5 +120,43 @@ async fn what_is_not_to_be_kept_is_asked_for_each_time() {
         assert!(get(&foreign, &rooted, brought(7, 7), false).await.is_ok());
         assert_eq!(kek.calls.load(Ordering::SeqCst), calls);
     }
-    assert!(foreign.slots().by_kek.is_empty());
+    let slots = foreign.slots();
+    assert!(slots.kept.is_empty() && slots.asked.is_empty());
+}
+
+#[tokio::test]
+async fn a_text_with_another_copy_does_not_wait_for_the_question_of_one_that_lacks_it() {
+    let kek = Arc::<Imitated>::default();
+    let (foreign, rooted) = (Foreign::default(), rooted(&kek));
+    // What the first brings opens to another key, so that it is refused.
+    let (first, second) =
+        tokio::join!(get(&foreign, &rooted, brought(9, 7), true), get(&foreign, &rooted, brought(7, 7), true));
+    assert!(first.is_err());
+    assert_eq!(second.unwrap().kek.copy_key().unwrap().expose(), &[7; 32]);
+}
+
+#[tokio::test]
+async fn what_is_destroyed_is_forgotten_and_an_answer_that_comes_later_is_not_kept() {
+    use crate::keyring::live::{Keyring, Snapshot};
+
+    let kek = Arc::<Imitated>::default();
+    let (keyring, rooted) = (Keyring::opening("c1".parse().unwrap(), |_| ()), rooted(&kek));
+    let publish = |destroyed: &[KekId]| {
+        let destroyed = destroyed.iter().copied().collect();
+        keyring.publish(Snapshot { active: None, awaits_bundle: false, by_id: HashMap::new(), destroyed });
+    };
+    publish(&[]);
+    let opened = get(&keyring.foreign, &rooted, brought(7, 7), true).await.unwrap();
+    assert_eq!(keyring.foreign.slots().kept.len(), 1);
+    publish(&[ID]);
+    assert!(keyring.foreign.slots().kept.is_empty(), "a key that was destroyed stays in memory");
+    drop(opened);
+    publish(&[]);
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        publish(&[ID]);
+    };
+    let (opened, ()) = tokio::join!(get(&keyring.foreign, &rooted, brought(7, 7), true), late);
+    assert!(opened.is_ok());
+    assert!(keyring.foreign.slots().kept.is_empty(), "a key comes back after it was destroyed");
 }

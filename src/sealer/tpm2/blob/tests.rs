@@ -1,9 +1,14 @@
 //! Frozen vectors are only ever added to: what one release wrote every later one reads.
 
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::seal::duplicate::NAME_BYTES;
+use crate::seal::protocol::DeviceBlob;
 use crate::types::{PcrBank, PcrSet};
+
+const CHECKSUM_BYTES: usize = 32;
 
 /// Sealed on swtpm 0.7.1 by version 1, policy none.
 const V1_NONE: &str = "\
@@ -137,7 +142,7 @@ proptest! {
     fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let _ = Blob::decode(&bytes);
         // Behind the checks of magic, version and checksum.
-        let _ = Blob::decode(&resealed(&[&MAGIC[..], &[0, 1, 1], &bytes].concat()));
+        let _ = Blob::decode(&resealed(&[&DeviceBlob::TPM2_MAGIC[..], &[0, 1, 1], &bytes].concat()));
     }
 
     #[test]

@@ -62,7 +62,7 @@ func (s *stage) startNode(name, token, rules string, providers ...provider) (*no
 	// A fresh node waits for its providers, and they for their login.
 	if len(providers) > 0 {
 		err := until("the login of "+name, func() error {
-			for _, needed := range []string{"control.sock", "state/node/root.seal"} {
+			for _, needed := range []string{"control.sock", "state/current"} {
 				if _, err := os.Stat(filepath.Join(dir, needed)); err != nil {
 					return err
 				}

@@ -90,7 +90,7 @@ func (p *Plugin) sealCredentials() {
 				p.t.Fatal("`nodeseal dev` ended before a credential was sealed")
 			default:
 			}
-			if _, err := os.Stat(filepath.Join(p.Dir, "state", "state")); err != nil {
+			if _, err := os.Stat(filepath.Join(p.Dir, "state", "current")); err != nil {
 				return err
 			}
 			_, err := p.output(secret, "credentials", "seal", name)

@@ -1,0 +1,135 @@
+//! What the operator does next, after each failure of the keys' owner.
+
+use super::{KeeperError, ROLLBACK};
+use crate::keyring::ring::MoveError;
+use crate::keyring::state_file::StateError;
+use crate::seal::fault::FaultCode;
+use crate::types::Class;
+
+impl KeeperError {
+    /// What the operator does next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::AlreadySetUp => {
+                "to make a new KEK: `nodeseal keys rotate`; a second init would make everything encrypted so far unreadable"
+            }
+            Self::AwaitsBundle => {
+                "on this node: `nodeseal bundle request --out FILE`; on a node that has the keys: `nodeseal bundle make FILE`"
+            }
+            Self::BeforeGuard { .. } => ROLLBACK.hint(),
+            Self::KeptFolder(_) => {
+                "if nothing needs that folder any more, remove it first: `rm -r STATE_DIR/roots/NAME`; --compromised only marks the KEK"
+            }
+            Self::NotGone { .. } => {
+                "put the disk right and run the same command again; it is also tried again at the next start of nodeseald"
+            }
+            Self::LeftOver(_) => {
+                "`nodeseal recover` takes a recovery file; if this is to be a new node, move these files to another place first"
+            }
+            Self::MayBeInRecoveryFile(_) => {
+                "restore its file in keyring/, or retire that KEK first, if nothing is encrypted under it any more"
+            }
+            Self::MayStillOpen(error) => match error.class() {
+                Class::Unavailable => "wait until the device answers again; if it never will, add --give-up-device",
+                _ => "see what is wrong with the state directory first; if its keys are lost, add --give-up-device",
+            },
+            Self::MemberFile { .. } => {
+                "remove it (`nodeseal members remove NAME`), and add its identity once more: `nodeseal members add FILE`"
+            }
+            Self::MemberTwice(_) => "remove the other name first: `nodeseal members remove NAME`",
+            Self::NoReceipt(_) => {
+                "let these nodes accept their bundle, then: `nodeseal keys activate --when-all-have DIR`; if another node has gone on with this rotation, accept a bundle of that one; for a node that is gone for good: `nodeseal members remove NAME`"
+            }
+            Self::TokenCannotAsk => {
+                "such a node takes the recovery file of a node that has the keys: `nodeseal recover --keep-active`"
+            }
+            Self::OtherTpm(_) => {
+                "if the TPM of that node was replaced, add --replace; if this is another node, let it write its identity under another name: `nodeseal members identity --name`"
+            }
+            Self::OwnIdentity => "add the identity of another node",
+            Self::UnknownMember(_) => "list them: `nodeseal members list`",
+            Self::NoRecoveryFile => "make one first: `nodeseal reseal --recovery-code`; or add --without-recovery-file",
+            Self::NothingInterrupted => "there is nothing to do",
+            Self::NothingPending { is_shared: false } => "make a KEK first: `nodeseal keys rotate`",
+            Self::NothingPending { is_shared: true } => {
+                "take a bundle of the node that has rotated: `nodeseal bundle request` here, `nodeseal bundle make` there; only if none has: `nodeseal keys rotate`, on one node alone"
+            }
+            Self::NotShared(_) => {
+                "give it to the other nodes first: `nodeseal bundle request` there, `nodeseal bundle make` here; or, if they are no more, add --not-shared"
+            }
+            Self::NotAllWereGiven { .. } => {
+                "give it to them first: `nodeseal bundle request` there, `nodeseal bundle make` here; for a node that is gone for good: `nodeseal members remove NAME`, and so for one that has no name here and was given it, with the words that stand for it"
+            }
+            Self::PendingElsewhere(_) => {
+                "turn to it as well: `nodeseal keys activate`; or give it up on every node, where it goes on decrypting: `nodeseal keys retire ID --give-up --confirm ID`. Once no other node can turn to it any more, destroy it with --not-shared"
+            }
+            Self::SeveralNodes(_) => "say which one, as it is written here: `nodeseal members remove NAME@…`",
+            Self::OtherSeal => {
+                "put the newest node/root.seal back; if you did that yourself: `nodeseal reseal --accept-rollback`"
+            }
+            Self::Unsure => {
+                "restart nodeseald as soon as the disk is well: until then it decrypts, and changes nothing"
+            }
+            Self::SharedRecovery => {
+                "add --keep-active if the other nodes still encrypt under it, or --new-key if this is the only node left"
+            }
+            Self::Bundle(error) => error.hint(),
+            Self::Hung(_) => {
+                "a disk or a device hangs: see the kernel's log. What is in memory is served, and nothing is written. Whether this was done is open: look with `nodeseal keys list` as soon as it answers"
+            }
+            Self::Busy => "wait for the first operation to end; a device that never answers is given up after a minute",
+            Self::Confirmation => "repeat the full id of the KEK behind --confirm",
+            Self::Credentials(error) => error.hint(),
+            Self::Device(error) => error.hint(),
+            Self::Duplicate(error) => error.hint(),
+            Self::Parent(error) => error.hint(),
+            Self::CounterBehind { .. } => FaultCode::CounterGone.hint(),
+            Self::KeysOpen => {
+                "the recovery file has no KEK that this node lacks; if this device is to be given up, move the node to another first: `nodeseal reseal --to tpm2` or `--to pkcs11`"
+            }
+            Self::KekMissing { source, .. } if !source.is_lost() => source.hint(),
+            Self::KekFile { .. } | Self::KekMissing { .. } | Self::NotOpened(_) => {
+                "restore the folder keyring/ from a backup of this node's state directory"
+            }
+            Self::LastOpener { .. } => {
+                "keep the provider with write = false, rotate, migrate the cluster's storage and retire the KEK; or give it up: `nodeseal reload --abandon`"
+            }
+            Self::OnlyWay { .. } => {
+                "keep its table with write = false until the cluster's storage was migrated, on all nodes (docs/operations/rotate.md); then give it up: `nodeseal reload --abandon`"
+            }
+            Self::Locked => "`nodeseal status` says why the keys are not unsealed, and what to do",
+            Self::Memory(_) => "free memory, or raise the limit of locked memory",
+            Self::Move(MoveError::Active) => {
+                "make and activate another KEK first: `nodeseal keys rotate`, `nodeseal keys activate`"
+            }
+            Self::Move(MoveError::Pending) => {
+                "activate it: `nodeseal keys activate`, or give it up: `nodeseal keys retire ID --confirm ID`"
+            }
+            Self::Move(MoveError::Former) => "make a new KEK: `nodeseal keys rotate`",
+            Self::Move(MoveError::Destroyed) => {
+                "to retire it, there is nothing to do; to encrypt with another: `nodeseal keys rotate`"
+            }
+            Self::Move(MoveError::Unknown) => "list the KEKs: `nodeseal keys list`",
+            Self::OtherCluster(_) => {
+                "set `cluster` in nodeseal.toml to that name, or take the recovery file of this cluster"
+            }
+            Self::Random(_) => "the kernel's random generator failed: reboot, and distrust the machine",
+            Self::Recovery(error) => error.hint(),
+            Self::RecoveryPending => "run `nodeseal recover` once more, with the same recovery file",
+            Self::RolledBack { .. } => ROLLBACK.hint(),
+            Self::Stale(_) => {
+                "let the other node accept a bundle of this one first; where each refuses the other's: `nodeseal keys rotate` on one of them, and a new bundle of that one here"
+            }
+            Self::Root(error) => error.hint(),
+            Self::State(StateError::Cluster(_)) => {
+                "set `cluster` in nodeseal.toml back to the name that this node was set up with"
+            }
+            Self::State(_) => "restore the whole state directory from one backup of this node",
+            Self::Store(error) => error.hint(),
+            Self::UsedUp(_) => "recover without --keep-active: a new KEK encrypts from then on, and this one decrypts",
+            Self::Unwrapped { .. } => {
+                "see `nodeseal status` for what the providers said; it is tried again as soon as they answer"
+            }
+        }
+    }
+}

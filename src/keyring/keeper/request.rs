@@ -1,0 +1,430 @@
+//! How the rest of the program asks the keeper: questions over a channel, each with its own way back.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use crate::keyring::KeeperError;
+use crate::keyring::epoch::Record;
+use crate::keyring::export::Export;
+use crate::keyring::keeper::arrival::Message;
+use crate::keyring::recovery::Recipient;
+use crate::keyring::ring::RetireTo;
+use crate::keyring::rooted::Rooted;
+use crate::seal::root::{Parent, SealedRoot};
+use crate::types::clock::UnixSeconds;
+use crate::types::{Backend, CredentialName, KekId, MemberName, RootId, SealPolicy, SealTo, Secret};
+
+/// `status` is for when something is wrong, and must not hang with it.
+const OVERVIEW_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Above the two minutes that two questions to a device may take, and below what `nodeseal` waits for (`control::client`).
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(140);
+
+/// One KEK for showing. Holds nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KekRow {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// SP 800-57's word.
+    pub state: String,
+    /// What kube-apiserver stores beside texts of this KEK; empty for one that has served under key_ids of providers.
+    pub key_id: String,
+    /// Seconds since 1970.
+    pub created: UnixSeconds,
+    /// Seconds since 1970 of the last change of state; for the active KEK its activation.
+    pub since: UnixSeconds,
+    /// Encryptions that may have been made; an upper bound.
+    pub uses: u64,
+    /// Other nodes have it too.
+    #[serde(default)]
+    pub shared: bool,
+    /// Copies that providers have made.
+    #[serde(default)]
+    pub wraps: usize,
+    /// Tells its key from every other one of this id, in hexadecimal; empty while the key is not in memory.
+    #[serde(default)]
+    pub check: String,
+    /// In pre-activation, and other nodes have the active KEK and not this one.
+    #[serde(default)]
+    pub must_be_shared: bool,
+    /// It was never active here, and another node that has it may turn to it. Left out when false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_return: bool,
+}
+
+/// All KEKs for showing.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KeyTable {
+    /// What Status reports.
+    pub key_id: String,
+    /// The active one first.
+    pub keys: Vec<KekRow>,
+}
+
+/// One member for showing.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct MemberRow {
+    /// As the other node calls itself.
+    pub name: String,
+    /// Of its identity.
+    pub fingerprint: String,
+    /// It was given the KEK in pre-activation, and that KEK waits for its receipt.
+    pub owes_receipt: bool,
+}
+
+/// Which KEK is to become active, and on what condition.
+#[derive(Clone, Debug, Default)]
+pub struct Activation {
+    /// `None`: the one that there is.
+    pub id: Option<KekId>,
+    /// Also if other nodes have the active one and not this one.
+    pub not_shared: bool,
+    /// Every member has to show that it has it, whoever has made it.
+    pub when_all_have: bool,
+    /// Of members that were given it.
+    pub receipts: Vec<Vec<u8>>,
+}
+
+/// What `status` shows of the keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// KEKs that the node knows of, without those that were destroyed.
+    pub keks: usize,
+    /// Those in memory.
+    pub usable: usize,
+    /// The kind of device that sealed the node root.
+    pub backend: Option<Backend>,
+    /// What the node root is bound to.
+    pub policy: SealPolicy,
+    /// The device has opened the root when it was asked last, at the start or by the daily check, and it is known which root counts.
+    pub would_open: bool,
+    /// An old copy of the state directory would be recognised.
+    pub guarded: bool,
+    /// The node has no KEK yet.
+    pub awaits_bundle: bool,
+    /// The active KEK is due for replacement, by age or by use.
+    pub is_overdue: bool,
+    /// When it is due by its age; `None` on a node that has none yet.
+    pub due: Option<UnixSeconds>,
+    /// Whom the recovery file is encrypted to; empty if there is none.
+    pub recipients: Vec<String>,
+    /// Fingerprint of the key that signs this node's recovery files.
+    pub recovery_maker: String,
+    /// Of providers.
+    pub roots: RootsReport,
+}
+
+/// What the keeper knows of providers and of the copies that they have made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RootsReport {
+    /// Their keys.
+    pub records: Vec<Record>,
+    /// Copies that are still to be made: one for each KEK and key.
+    pub owed: usize,
+    /// Texts that were given out with fewer copies; an upper bound.
+    pub short_texts: u64,
+    /// Why the key_id does not name the providers' keys as they are now.
+    pub waits: Option<String>,
+}
+
+/// What is to be made anew around the same keys.
+#[derive(Clone, Debug)]
+pub struct ResealOrder {
+    /// By which device, under which policy.
+    pub to: SealTo,
+    /// NV index of the counter that guards the state from now on, if any.
+    pub guard: Option<u32>,
+    /// Whom the recovery file is encrypted to from now on; absent: as before.
+    pub recipients: Option<Vec<Recipient>>,
+    /// Which storage root key it may be sealed under.
+    pub parent: Parent,
+    /// A counter at that index that our authValue does not open gives way.
+    pub replace_counter: bool,
+}
+
+/// Another node root, for a node in use.
+#[derive(Clone, Debug)]
+pub struct RenewOrder {
+    /// By which device, under which policy.
+    pub to: SealTo,
+    /// NV index of the counter that the configuration asks for, if any.
+    pub guard: Option<u32>,
+    /// The operator knows that there is no recovery file.
+    pub without_recovery_file: bool,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+}
+
+/// What a renewal of the root has done, or would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// The root that was left.
+    pub old: RootId,
+    /// The one that counts now; `None` for a dry run.
+    pub new: Option<RootId>,
+    /// KEKs that were sealed anew.
+    pub keks: usize,
+    /// Credentials that were sealed anew.
+    pub credentials: usize,
+}
+
+/// What a look at device and files has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CheckReport {
+    /// The device has opened the root, it is the one in use, and the next start has what it needs.
+    pub opens: bool,
+    /// Why not.
+    pub error: Option<String>,
+    /// What the operator does next.
+    pub hint: Option<String>,
+    /// Files that were damaged or lost, and were written anew from the other generation or from memory.
+    pub repaired: Vec<String>,
+    /// Files that are damaged and could not be repaired.
+    pub damaged: Vec<String>,
+    /// KEKs that are not in memory and whose file does not open: what they have encrypted is not readable here.
+    #[serde(default)]
+    pub lacking: Vec<String>,
+    /// Seconds since 1970.
+    pub at: UnixSeconds,
+}
+
+impl CheckReport {
+    /// Nothing is left to be done.
+    pub fn is_fine(&self) -> bool {
+        self.opens && self.damaged.is_empty() && self.lacking.is_empty()
+    }
+}
+
+pub(super) type Reply<T> = Sender<Result<T, KeeperError>>;
+
+/// What others ask. Each carries its way back.
+pub(super) enum Request {
+    Activate(Activation, Reply<KeyTable>),
+    AddMember(Vec<u8>, String, bool, Reply<Vec<MemberRow>>),
+    BundleAccept(Vec<u8>, Option<String>, Reply<KeyTable>),
+    BundleFor(MemberName, Reply<Vec<u8>>),
+    BundleMake(Vec<u8>, String, Reply<Vec<u8>>),
+    AskForBundle(String, Reply<Vec<u8>>),
+    Check(Reply<CheckReport>),
+    /// Providers, and whether copies that none of them opens are given up.
+    Configure(Option<Arc<Rooted>>, bool, Reply<()>),
+    CredentialOpen(CredentialName, Reply<Secret>),
+    CredentialReplace(CredentialName, Secret, Reply<()>),
+    CredentialStore(CredentialName, Vec<u8>, Reply<()>),
+    Identity(MemberName, Reply<Vec<u8>>),
+    List(Reply<KeyTable>),
+    Members(Reply<Vec<MemberRow>>),
+    Overview(Reply<Overview>),
+    Receipt(Reply<Vec<u8>>),
+    RemoveMember(String, Reply<Vec<MemberRow>>),
+    RenewRoot(RenewOrder, Reply<Renewed>),
+    Reseal(ResealOrder, Reply<SealedRoot>),
+    Restore(Box<Export>, Reply<Vec<KekId>>),
+    Retire(KekId, RetireTo, Reply<KeyTable>),
+    Rotate(Reply<KekRow>),
+}
+
+/// Asks the keeper. Cheap to clone; every question blocks until it is answered.
+#[derive(Clone)]
+pub struct KeeperHandle(pub(super) Sender<Message>);
+
+impl KeeperHandle {
+    /// All KEKs with their states.
+    pub fn list(&self) -> Result<KeyTable, KeeperError> {
+        self.ask(Request::List)
+    }
+
+    /// Makes a KEK in pre-activation.
+    pub fn rotate(&self) -> Result<KekRow, KeeperError> {
+        self.ask(Request::Rotate)
+    }
+
+    /// Turns to a KEK in pre-activation.
+    pub fn activate(&self, activation: Activation) -> Result<KeyTable, KeeperError> {
+        self.ask(|reply| Request::Activate(activation, reply))
+    }
+
+    /// What this node shows of itself to the others.
+    pub fn identity(&self, name: MemberName) -> Result<Vec<u8>, KeeperError> {
+        self.ask(|reply| Request::Identity(name, reply))
+    }
+
+    /// Another node, whose fingerprint the operator has compared.
+    pub fn add_member(&self, file: Vec<u8>, fingerprint: String) -> Result<Vec<MemberRow>, KeeperError> {
+        self.ask(|reply| Request::AddMember(file, fingerprint, false, reply))
+    }
+
+    /// The same, also in place of a member of that name that had another TPM.
+    pub fn replace_member(&self, file: Vec<u8>, fingerprint: String) -> Result<Vec<MemberRow>, KeeperError> {
+        self.ask(|reply| Request::AddMember(file, fingerprint, true, reply))
+    }
+
+    /// The other nodes that this one knows.
+    pub fn members(&self) -> Result<Vec<MemberRow>, KeeperError> {
+        self.ask(Request::Members)
+    }
+
+    /// Gives it no key any more, and takes none from it.
+    pub fn remove_member(&self, name: String) -> Result<Vec<MemberRow>, KeeperError> {
+        self.ask(|reply| Request::RemoveMember(name, reply))
+    }
+
+    /// All keys, for one member alone.
+    pub fn bundle_for(&self, name: MemberName) -> Result<Vec<u8>, KeeperError> {
+        self.ask(|reply| Request::BundleFor(name, reply))
+    }
+
+    /// That this node has the KEK in pre-activation, or else the active one.
+    pub fn receipt(&self) -> Result<Vec<u8>, KeeperError> {
+        self.ask(Request::Receipt)
+    }
+
+    /// Lets the device open the root once, and looks at every file.
+    pub fn check(&self) -> Result<CheckReport, KeeperError> {
+        self.ask(Request::Check)
+    }
+
+    /// Another node root under the same keys.
+    pub fn renew_root(&self, order: RenewOrder) -> Result<Renewed, KeeperError> {
+        self.ask(|reply| Request::RenewRoot(order, reply))
+    }
+
+    /// Seals the KEKs of a recovery file that this node lacks. Gives their ids.
+    pub fn restore(&self, export: Export) -> Result<Vec<KekId>, KeeperError> {
+        self.ask(|reply| Request::Restore(Box::new(export), reply))
+    }
+
+    /// Marks or destroys a KEK that is not active. The caller has asked for confirmation.
+    pub fn retire(&self, id: KekId, to: RetireTo) -> Result<KeyTable, KeeperError> {
+        self.ask(|reply| Request::Retire(id, to, reply))
+    }
+
+    /// Counts, and the policy of the seal. Does not wait for a device that is asked to open the keys.
+    pub fn overview(&self) -> Result<Overview, KeeperError> {
+        let (reply, answer) = channel();
+        self.0.send(Message::Request(Request::Overview(reply))).map_err(|_| KeeperError::Locked)?;
+        within(&answer, OVERVIEW_TIMEOUT)
+    }
+
+    /// A request for the keys of another node; `node` is this one's name, for people.
+    pub fn bundle_request(&self, node: String) -> Result<Vec<u8>, KeeperError> {
+        self.ask(|reply| Request::AskForBundle(node, reply))
+    }
+
+    /// All keys, for the node that made the request. The operator has compared the request's fingerprint.
+    pub fn bundle_make(&self, request: Vec<u8>, fingerprint: String) -> Result<Vec<u8>, KeeperError> {
+        self.ask(|reply| Request::BundleMake(request, fingerprint, reply))
+    }
+
+    /// Takes over the keys of another node: of a member, or of one whose bundle's fingerprint the operator has compared.
+    pub fn bundle_accept(&self, bundle: Vec<u8>, fingerprint: Option<String>) -> Result<KeyTable, KeeperError> {
+        self.ask(|reply| Request::BundleAccept(bundle, fingerprint, reply))
+    }
+
+    /// Stores a credential that was sealed under this node's root.
+    pub fn store_credential(&self, name: CredentialName, payload: Vec<u8>) -> Result<(), KeeperError> {
+        self.ask(|reply| Request::CredentialStore(name, payload, reply))
+    }
+
+    /// The bytes that were sealed under this name.
+    pub fn open_credential(&self, name: CredentialName) -> Result<Secret, KeeperError> {
+        self.ask(|reply| Request::CredentialOpen(name, reply))
+    }
+
+    /// Seals other bytes under this name.
+    pub fn replace_credential(&self, name: CredentialName, content: Secret) -> Result<(), KeeperError> {
+        self.ask(|reply| Request::CredentialReplace(name, content, reply))
+    }
+
+    /// Other providers from now on, or none. With `abandon`, also if something may be left that none of them opens.
+    pub fn configure(&self, rooted: Option<Arc<Rooted>>, abandon: bool) -> Result<(), KeeperError> {
+        self.ask(|reply| Request::Configure(rooted, abandon, reply))
+    }
+
+    /// Seals the node root anew, and what goes with it.
+    pub fn reseal(&self, order: ResealOrder) -> Result<SealedRoot, KeeperError> {
+        self.ask(|reply| Request::Reseal(order, reply))
+    }
+
+    /// Lets the thread end.
+    pub fn stop(&self) {
+        let _ = self.0.send(Message::Stop);
+    }
+
+    fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, KeeperError> {
+        let (reply, answer) = channel();
+        self.0.send(Message::Request(request(reply))).map_err(|_| KeeperError::Locked)?;
+        within(&answer, ANSWER_TIMEOUT)
+    }
+}
+
+/// An answer that does not come leaves open whether it was done: the disk or the device may still go on.
+fn within<T>(answer: &Receiver<Result<T, KeeperError>>, limit: Duration) -> Result<T, KeeperError> {
+    match answer.recv_timeout(limit) {
+        Ok(answer) => answer,
+        Err(RecvTimeoutError::Disconnected) => Err(KeeperError::Locked),
+        Err(RecvTimeoutError::Timeout) => Err(KeeperError::Hung(limit)),
+    }
+}
+
+impl Request {
+    /// Whether its answer takes the sealing device.
+    pub(super) const fn asks_the_device(&self) -> bool {
+        matches!(
+            self,
+            Self::BundleAccept(..)
+                | Self::AskForBundle(..)
+                | Self::Check(_)
+                | Self::Identity(..)
+                | Self::RenewRoot(..)
+                | Self::Reseal(..)
+                | Self::Restore(..)
+                | Self::Rotate(_)
+        )
+    }
+
+    /// The answer while the keys are not open.
+    pub(super) fn refuse(self) {
+        fn locked<T>(reply: &Reply<T>) {
+            // A reply that nobody waits for any more is no error.
+            let _ = reply.send(Err(KeeperError::Locked));
+        }
+        match self {
+            Self::Activate(_, reply)
+            | Self::BundleAccept(_, _, reply)
+            | Self::List(reply)
+            | Self::Retire(_, _, reply) => locked(&reply),
+            Self::AddMember(_, _, _, reply) | Self::Members(reply) | Self::RemoveMember(_, reply) => locked(&reply),
+            Self::BundleMake(_, _, reply)
+            | Self::AskForBundle(_, reply)
+            | Self::BundleFor(_, reply)
+            | Self::Identity(_, reply)
+            | Self::Receipt(reply) => locked(&reply),
+            Self::Check(reply) => locked(&reply),
+            Self::Configure(_, _, reply)
+            | Self::CredentialReplace(_, _, reply)
+            | Self::CredentialStore(_, _, reply) => locked(&reply),
+            Self::CredentialOpen(_, reply) => locked(&reply),
+            Self::Overview(reply) => locked(&reply),
+            Self::RenewRoot(_, reply) => locked(&reply),
+            Self::Reseal(_, reply) => locked(&reply),
+            Self::Restore(_, reply) => locked(&reply),
+            Self::Rotate(reply) => locked(&reply),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_does_not_come_is_not_waited_for_without_end_and_is_not_called_closed() {
+        let (reply, answer) = channel::<Result<(), KeeperError>>();
+        let limit = Duration::from_millis(20);
+        assert!(matches!(within(&answer, limit), Err(KeeperError::Hung(waited)) if waited == limit));
+        drop(reply);
+        assert!(matches!(within(&answer, limit), Err(KeeperError::Locked)));
+    }
+}

@@ -1,0 +1,166 @@
+//! The file `state` in all its versions: frozen vectors, and what is refused.
+
+use super::*;
+use crate::keyring::epoch::{Epoch, Part, Record, Reported};
+use crate::keyring::ring::Entry;
+use crate::provider::observed::Observed;
+use crate::provider::{KeyIdentity, KeyState, KeyVersion, ProviderKind};
+fn key(byte: u8) -> Key {
+    Key::copy_of(&[byte; 32]).unwrap()
+}
+
+fn entry(byte: u8) -> Entry {
+    Entry { id: KekId::from_bytes([byte; 16]), created: u64::from(byte), uses_reserved: 65_536, shared: false }
+}
+
+fn state() -> State {
+    let ring = Ring::new(entry(1), 5).with_pending(entry(2)).unwrap().activate(&entry(2).id, 6).unwrap();
+    State {
+        generation: 3,
+        written: 8,
+        guard: Some(Guard { index: 0x0180_4E53, expected: 4 }),
+        recipients: vec![RECIPIENT.parse().unwrap()],
+        roots: roots(),
+        ..State::bare(ring.with_pending(entry(3)).unwrap().all_shared())
+    }
+}
+
+fn roots() -> Roots {
+    let cluster = "c1".parse().unwrap();
+    let key = |version: &str| KeyState {
+        identity: KeyIdentity::new("transit/k@1").unwrap(),
+        version: KeyVersion::new(version).unwrap(),
+    };
+    let epoch = |version: &str| {
+        let KeyState { identity, version } = key(version);
+        Reported::Epoch(Epoch { number: 0, parts: [Part { kind: ProviderKind::Vault, identity, version }].into() })
+    };
+    let observed = Observed::from_parts(key("2"), [("transit/k@1".to_owned(), "1".to_owned())]);
+    let records = vec![Record { names: ["vault".to_owned()].into(), kind: ProviderKind::Vault, observed }];
+    Roots { records, ..Roots::default() }.report(epoch("1"), &cluster).report(epoch("2"), &cluster)
+}
+
+/// The test key of age's specification.
+const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+
+const ROOT: RootId = RootId::from_bytes([9; 16]);
+
+/// As release 0.1 wrote it.
+const VERSION_1_BYTES: &str = "010909090909090909090909090909090900026331000000000000000300000000000000060202020202020202020202\
+    020202020200000000000000020000000000010000000103030303030303030303030303030303000000000000000300\
+    000000000100000001010101010101010101010101010101010000000000000001000000000001000000000000000000\
+    06014acdaac2dbd21ed3397b4d08fd2fd730a7518a1c19fb46ef12f37508c71657d6";
+
+#[test]
+fn a_state_of_version_1_is_read() {
+    let bytes = hex::decode(VERSION_1_BYTES).unwrap();
+    let state = State::decode(1, &bytes, &"c1".parse().unwrap(), &ROOT, &key(7)).unwrap();
+    let ring = Ring::new(entry(1), 5).with_pending(entry(2)).unwrap().activate(&entry(2).id, 6).unwrap();
+    let ring = ring.with_pending(entry(3)).unwrap();
+    assert_eq!(state, State { generation: 3, ..State::bare(ring) });
+}
+
+#[test]
+fn a_state_of_version_2_is_read() {
+    let bytes = hex::decode(VERSION_2_BYTES).unwrap();
+    let read = State::decode(2, &bytes, &"c1".parse().unwrap(), &ROOT, &key(7));
+    assert_eq!(read, Ok(State { roots: Roots::default(), ..state() }));
+}
+
+const VERSION_2_BYTES: &str = "010909090909090909090909090909090900026331000000000000000300000000000000080101804e53000000000000\
+         000401003e616765317a766b7967326c717a726161326c6e6a7671656a33326e6b75753075657332733832687a727965\
+         38363978656578766e37336571756e756a776a0000000000000006020202020202020202020202020202020000000000\
+         000002000000000001000001000103030303030303030303030303030303000000000000000300000000000100000100\
+         01010101010101010101010101010101010000000000000001000000000001000001000000000000000601e76df69fc1\
+         ce7cd50ea76e09472c0dea61fc8886a7c6feda43af87903f101a10";
+
+#[test]
+fn a_state_of_version_3_is_read() {
+    let bytes = hex::decode(VERSION_3_BYTES).unwrap();
+    assert_eq!(State::decode(3, &bytes, &"c1".parse().unwrap(), &ROOT, &key(7)), Ok(state()));
+}
+
+const VERSION_3_BYTES: &str = "010909090909090909090909090909090900026331000000000000000300000000000000080101804e530000000000\
+         00000401003e616765317a766b7967326c717a726161326c6e6a7671656a33326e6b75753075657332733832687a72\
+         796538363978656578766e37336571756e756a776a0100000000000101000b7472616e7369742f6b40310001320001\
+         002c6e73312d6631336638623363343138306463306233336438363035626234623166383430383864343266303800\
+         0100057661756c7401000b7472616e7369742f6b40310001320001000b7472616e7369742f6b403100013100000000\
+         0000000602020202020202020202020202020202000000000000000200000000000100000100010303030303030303\
+         0303030303030303000000000000000300000000000100000100010101010101010101010101010101010100000000\
+         000000010000000000010000010000000000000006014fb3e00fb7b46b9559d9159b05095e4c429e31f95f72390658\
+         bc08a18d32ef90";
+
+fn whole() -> State {
+    let mark = |byte| Some(SealMark { generation: u64::from(byte), digest: [byte; 32] });
+    let ring = state().ring.with_found(entry(5), 9);
+    let mut given = Nodes::new();
+    given.insert(NodeMark::of(b"storage key"), "cp-2");
+    State {
+        guard: None,
+        guard_to_come: Some(0x0180_4E54),
+        seal: mark(6),
+        next_seal: mark(7),
+        recovery: Some([8; 32]),
+        sharers: Nodes::some().with(&given),
+        given,
+        pending_is_own: true,
+        left_counters: [(0x0180_4E52, Some(7)), (0x0180_4E53, None)].into(),
+        awaits_bundle: true,
+        ring,
+        ..state()
+    }
+}
+
+#[test]
+fn frozen_vector_of_version_4() {
+    let cluster = "c1".parse().unwrap();
+    let bytes = whole().encode(&cluster, &ROOT, &key(7));
+    assert_eq!(hex::encode(&bytes), VERSION_4_BYTES);
+    assert_eq!(State::decode(4, &bytes, &cluster, &ROOT, &key(7)), Ok(whole()));
+    let plain = state().encode(&cluster, &ROOT, &key(7));
+    assert_eq!(State::decode(4, &plain, &cluster, &ROOT, &key(7)), Ok(state()));
+    assert_eq!(State::decode(3, &plain, &cluster, &ROOT, &key(7)), Err(StateError::Mac), "the version is under it");
+}
+
+const VERSION_4_BYTES: &str = "010909090909090909090909090909090900026331000000000000000300000000000000080201804e5401003e6167\
+         65317a766b7967326c717a726161326c6e6a7671656a33326e6b75753075657332733832687a727965383639786565\
+         78766e37336571756e756a776a0100000000000101000b7472616e7369742f6b40310001320001002c6e73312d6631\
+         3366386233633431383064633062333364383630356262346231663834303838643432663038000100057661756c74\
+         01000b7472616e7369742f6b40310001320001000b7472616e7369742f6b4031000131010000000000000006060606\
+         0606060606060606060606060606060606060606060606060606060606010000000000000007070707070707070707\
+         0707070707070707070707070707070707070707070707010808080808080808080808080808080808080808080808\
+         08080808080808080803020000000000000000000000000000000000012d66217b9651a2b9ead83fc44f2ba503e400\
+         0463702d320166217b9651a2b9ead83fc44f2ba503e4000463702d320201804e5201000000000000000701804e5300\
+         0000000000000006020202020202020202020202020202020000000000000002000000000001000001000103030303\
+         0303030303030303030303030000000000000003000000000001000001000201010101010101010101010101010101\
+         0000000000000001000000000001000001000000000000000601050505050505050505050505050505050000000000\
+         00000500000000000100000000000000000000090482265d428aa51510f987a50307d9f41b1868eee3ebb7b2c536b0\
+         86e4e74ac001";
+
+#[test]
+fn a_recipient_that_we_would_write_otherwise_is_refused() {
+    let cluster = "c1".parse().unwrap();
+    let bytes = state().encode(&cluster, &ROOT, &key(7));
+    let at = bytes.windows(RECIPIENT.len()).position(|window| window == RECIPIENT.as_bytes()).unwrap();
+    let mut body = bytes[..bytes.len() - MAC_BYTES].to_vec();
+    body[at - 1] += 1;
+    body.insert(at, b' ');
+    let tag = mac(&key(7), &[LABEL, &[4], &body]).finalize();
+    let refused = State::decode(4, &[&body[..], &tag].concat(), &cluster, &ROOT, &key(7));
+    assert_eq!(refused, Err(StateError::Format(WireError::BadValue("recipient"))));
+}
+
+#[test]
+fn a_state_of_another_cluster_or_root_is_named_and_a_changed_one_refused() {
+    let (c1, c2): (ClusterId, ClusterId) = ("c1".parse().unwrap(), "c2".parse().unwrap());
+    let bytes = state().encode(&c1, &ROOT, &key(7));
+    assert_eq!(State::decode(4, &bytes, &c2, &ROOT, &key(7)), Err(StateError::Cluster("c1".into())));
+    let other = RootId::from_bytes([8; 16]);
+    assert_eq!(State::decode(4, &bytes, &c1, &other, &key(7)), Err(StateError::Root(ROOT)));
+    assert_eq!(State::decode(4, &bytes, &c1, &ROOT, &key(6)), Err(StateError::Mac));
+    for bit in 0..bytes.len() * 8 {
+        let mut bad = bytes.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(State::decode(4, &bad, &c1, &ROOT, &key(7)).is_err(), "bit {bit}");
+    }
+}

@@ -1,0 +1,291 @@
+//! Which PIN the token may have counted against us: in memory, and in a file that outlives this process within one boot, where there is
+//! one.
+//!
+//! It is written down before the token is asked, so that neither an answer that says nothing, nor one that never comes, nor the end of
+//! this process makes us give the same PIN again and again. A token has 3 to 15 tries, and is locked for good after them.
+//!
+//! The file holds 16 bits of a salted digest: enough to know a PIN again. Of a long one that says next to nothing; one of few digits is
+//! found by them, so that the file is as closed as that of the PIN (0600, in memory) and empty after a login. What cannot be read there counts
+//! as nothing, and what cannot be written is left out: memory then remembers alone.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit, Mac};
+use nix::fcntl::OFlag;
+use sha2::Sha256;
+
+use super::login::Pin;
+use crate::types::random;
+use crate::types::wire::{Reader, WireError, Writer};
+
+/// Until the one further try of a PIN about which the token said nothing: some say a general error while they are busy.
+pub(super) const PAUSE: Duration = Duration::from_secs(120);
+
+/// Tries of such a PIN in all.
+const TRIES_MAX: u8 = 2;
+
+const MAGIC: &[u8; 8] = b"NSEALTRY";
+const SALT_BYTES: usize = 16;
+const DIGEST_BYTES: usize = 32;
+/// Of the digest in the file.
+const KEPT_BYTES: usize = 2;
+/// Longer than any record.
+const FILE_MAX: usize = 64;
+
+/// What may be done with a PIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing is known against it.
+    Give,
+    /// It was given once, and nobody knows whether that was counted. Once more, unless the token has counted something.
+    GiveOnceMore,
+    /// As [`Verdict::GiveOnceMore`], and not before this long.
+    Wait(Duration),
+    /// It was given as often as it may be, and nobody knows.
+    Doubtful,
+    /// The token has refused it.
+    Refused,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    salt: [u8; SALT_BYTES],
+    /// Its first bytes, as many as are known.
+    digest: Vec<u8>,
+    refused: bool,
+    tries: u8,
+    /// Of the last one, since the machine was started.
+    at: Duration,
+}
+
+/// Where it is written down for the next process of this boot, open.
+#[derive(Clone, Debug)]
+pub struct TriesFile {
+    file: Arc<File>,
+    path: PathBuf,
+}
+
+impl TriesFile {
+    /// `None` without a folder for it, or with a file that is not ours alone.
+    pub fn open(path: &Path) -> Option<Self> {
+        let open = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+            .open(path);
+        let file = open.ok().filter(|file| is_ours(file, path))?;
+        Some(Self { file: Arc::new(file), path: path.to_owned() })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The PIN of which something is known.
+#[derive(Default)]
+pub(super) struct Tries {
+    record: Option<Record>,
+    file: Option<TriesFile>,
+}
+
+impl Tries {
+    /// With what was written there in this boot.
+    pub(super) fn in_file(file: TriesFile, now: Duration) -> Self {
+        let mut bytes = [0; FILE_MAX];
+        let read = file.file.read_at(&mut bytes, 0).unwrap_or_default();
+        // One of the future is of an earlier boot.
+        let record = Record::decode(&bytes[..read]).ok().filter(|record| record.at <= now);
+        Self { record, file: Some(file) }
+    }
+
+    pub(super) const fn file(&self) -> Option<&TriesFile> {
+        self.file.as_ref()
+    }
+
+    /// Another process goes on where this one ends.
+    pub(super) const fn outlive(&self) -> bool {
+        self.file.is_some()
+    }
+
+    pub(super) fn verdict(&self, pin: &Pin, now: Duration) -> Verdict {
+        let Some(record) = self.of(pin) else { return Verdict::Give };
+        match record.tries {
+            _ if record.refused => Verdict::Refused,
+            0 => Verdict::Give,
+            TRIES_MAX.. => Verdict::Doubtful,
+            _ => match (record.at + PAUSE).checked_sub(now) {
+                None | Some(Duration::ZERO) => Verdict::GiveOnceMore,
+                Some(left) => Verdict::Wait(left),
+            },
+        }
+    }
+
+    /// It is given to the token now. What was known before is given back, for an answer that proves that nothing was counted.
+    pub(super) fn begin(&mut self, pin: &Pin, now: Duration) -> Option<Record> {
+        let before = self.record.clone();
+        let tries = self.of(pin).map_or(0, |record| record.tries).saturating_add(1);
+        // Without randomness an unsalted digest, which is better than a second try.
+        let salt = random::array().unwrap_or_default();
+        let digest = digest(&salt, pin).to_vec();
+        self.set(Some(Record { salt, digest, refused: false, tries, at: now }));
+        before
+    }
+
+    /// The token said that this is not its PIN.
+    pub(super) fn refused(&mut self) {
+        let refused = self.record.take().map(|record| Record { refused: true, ..record });
+        self.set(refused);
+    }
+
+    /// See [`Tries::begin`]; nothing, after a login that succeeded.
+    pub(super) fn set(&mut self, record: Option<Record>) {
+        self.record = record;
+        let Some(TriesFile { file, .. }) = &self.file else { return };
+        let bytes = self.record.as_ref().map(Record::encode).unwrap_or_default();
+        // The length first: what is cut off counts as nothing known, and what is too long would as well.
+        let _ = file.set_len(bytes.len() as u64).and_then(|()| file.write_all_at(&bytes, 0));
+    }
+
+    fn of(&self, pin: &Pin) -> Option<&Record> {
+        self.record.as_ref().filter(|record| digest(&record.salt, pin).starts_with(&record.digest))
+    }
+}
+
+impl Record {
+    fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.raw(MAGIC).raw(&self.salt).raw(&self.digest[..KEPT_BYTES.min(self.digest.len())]);
+        w.u8(u8::from(self.refused)).u8(self.tries).u64(self.at.as_secs()).finish()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(bytes);
+        if r.array("magic")? != *MAGIC {
+            return Err(WireError::BadValue("magic"));
+        }
+        let salt = r.array("salt")?;
+        let digest = r.take(KEPT_BYTES, "digest")?.to_vec();
+        let (refused, tries) = (r.u8("refused")? != 0, r.u8("tries")?);
+        let at = Duration::from_secs(r.u64("time")?);
+        r.end()?;
+        Ok(Self { salt, digest, refused, tries, at })
+    }
+}
+
+/// A file of one name that nobody else can read. What root makes in a folder of another user is that user's, whose processes come next.
+fn is_ours(file: &File, path: &Path) -> bool {
+    let own = nix::unistd::geteuid();
+    let owner = |path: &Path| path.metadata().map(|folder| (folder.uid(), folder.gid())).ok();
+    let Ok(meta) = file.metadata() else { return false };
+    if !meta.is_file() || meta.nlink() != 1 || meta.mode() & 0o077 != 0 {
+        return false;
+    }
+    match path.parent().and_then(owner) {
+        Some((user, group)) if own.is_root() && user != 0 => {
+            meta.uid() == user || meta.uid() == 0 && fchown(file, Some(user), Some(group)).is_ok()
+        }
+        _ => meta.uid() == own.as_raw(),
+    }
+}
+
+fn digest(salt: &[u8; SALT_BYTES], pin: &Pin) -> [u8; DIGEST_BYTES] {
+    // HMAC takes a key of any length (RFC 2104 §2).
+    let Ok(mac) = Hmac::<Sha256>::new_from_slice(salt) else { unreachable!("HMAC takes any key") };
+    mac.chain_update(pin.bytes()).finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1000);
+
+    fn in_file(path: &Path, now: Duration) -> Tries {
+        Tries::in_file(TriesFile::open(path).unwrap(), now)
+    }
+
+    #[test]
+    fn a_pin_that_may_have_been_counted_is_given_once_more_after_a_pause_and_then_never() {
+        let (pin, other) = (Pin::of(b"1234"), Pin::of(b"4321"));
+        let mut tries = Tries::default();
+        assert_eq!(tries.verdict(&pin, NOW), Verdict::Give);
+        tries.begin(&pin, NOW);
+        assert_eq!(tries.verdict(&pin, NOW), Verdict::Wait(PAUSE));
+        assert_eq!(tries.verdict(&other, NOW), Verdict::Give);
+        assert_eq!(tries.verdict(&pin, NOW + PAUSE), Verdict::GiveOnceMore);
+        tries.begin(&pin, NOW + PAUSE);
+        assert_eq!(tries.verdict(&pin, NOW + PAUSE * 1000), Verdict::Doubtful);
+    }
+
+    #[test]
+    fn a_refused_pin_is_never_given_again_and_a_right_one_leaves_nothing_behind() {
+        let pin = Pin::of(b"1234");
+        let mut tries = Tries::default();
+        tries.begin(&pin, NOW);
+        tries.refused();
+        assert_eq!(tries.verdict(&pin, NOW + PAUSE * 1000), Verdict::Refused);
+        tries.set(None);
+        assert_eq!(tries.verdict(&pin, NOW), Verdict::Give);
+    }
+
+    #[test]
+    fn an_answer_that_proves_that_nothing_was_counted_leaves_what_was_known() {
+        let pin = Pin::of(b"1234");
+        let mut tries = Tries::default();
+        let before = tries.begin(&pin, NOW);
+        tries.set(before);
+        assert_eq!(tries.verdict(&pin, NOW), Verdict::Give);
+        tries.begin(&pin, NOW);
+        let before = tries.begin(&pin, NOW + PAUSE);
+        tries.set(before);
+        assert_eq!(tries.verdict(&pin, NOW), Verdict::Wait(PAUSE));
+    }
+
+    #[test]
+    fn the_next_process_knows_what_this_one_began_and_the_file_does_not_tell_the_pin() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tries");
+        let pin = Pin::of(b"1234");
+        in_file(&path, NOW).begin(&pin, NOW);
+        let mut next = in_file(&path, NOW);
+        assert!(next.outlive());
+        assert_eq!(next.verdict(&pin, NOW), Verdict::Wait(PAUSE));
+        next.refused();
+        assert_eq!(in_file(&path, NOW).verdict(&pin, NOW), Verdict::Refused);
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 8 + SALT_BYTES + KEPT_BYTES + 2 + 8);
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        // It was written in another boot.
+        assert_eq!(in_file(&path, Duration::from_secs(1)).verdict(&pin, NOW), Verdict::Give);
+        next.set(None);
+        assert_eq!(in_file(&path, NOW).verdict(&pin, NOW), Verdict::Give);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_foreign_a_link_or_nowhere_counts_as_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tries");
+        let pin = Pin::of(b"1234");
+        in_file(&path, NOW).begin(&pin, NOW);
+        let whole = std::fs::read(&path).unwrap();
+        for len in 0..whole.len() {
+            std::fs::write(&path, &whole[..len]).unwrap();
+            assert_eq!(in_file(&path, NOW).verdict(&pin, NOW), Verdict::Give, "{len}");
+        }
+        std::fs::write(&path, &whole).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o604)).unwrap();
+        for path in [&link, &path, &dir.path().join("none/tries")] {
+            assert!(TriesFile::open(path).is_none(), "{}", path.display());
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Whether the documentation lists what the code has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nodeseal::keyring::files::{self, FILES, Generations, Place};
+use nodeseal::seal::fault::FaultCode;
+
+use super::{files_below, read};
+
+/// The cells of the table row whose first cell is this name.
+fn row<'a>(page: &'a str, name: &str) -> Option<Vec<&'a str>> {
+    let start = format!("| `{name}` |");
+    let line = page.lines().find(|line| line.starts_with(&start))?;
+    Some(line.split('|').map(str::trim).collect())
+}
+
+/// Names in the first cells of the page's tables.
+fn rows_of(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name)
+}
+
+#[test]
+fn every_fault_code_is_documented_as_it_is() {
+    let page = read("docs/operations/faults.md");
+    for fault in FaultCode::ALL {
+        let code = fault.code();
+        let cells = row(&page, code).unwrap_or_else(|| panic!("docs/operations/faults.md has no row for {code}"));
+        assert!(cells.contains(&fault.class().label()), "{code}: class {} in {cells:?}", fault.class());
+        assert!(cells.contains(&fault.message()), "{code}: message {:?} in {cells:?}", fault.message());
+    }
+    let known: Vec<_> = FaultCode::ALL.iter().map(|fault| fault.code()).collect();
+    let unknown: Vec<_> = rows_of(&page).filter(|name| name.starts_with("E-") && !known.contains(name)).collect();
+    assert!(unknown.is_empty(), "documented and not in the code: {unknown:?}");
+}
+
+#[test]
+fn every_event_is_documented_and_no_other() {
+    let source = read("src/audit/line.rs");
+    let events: BTreeSet<_> =
+        source.split("event = \"").skip(1).map(|rest| rest.split_once('"').unwrap().0.to_owned()).collect();
+    assert!(events.len() > 10, "{events:?}");
+    let page = read("docs/audit-events.md");
+    let documented: BTreeSet<_> = rows_of(&page).filter(|name| name.contains('.')).map(str::to_owned).collect();
+    assert_eq!(events, documented, "src/audit/line.rs and docs/audit-events.md");
+}
+
+/// A file of the state directory as the table of docs/formats.md shows it, without what it says of the content.
+fn file_cells(file: &files::Row) -> [String; 6] {
+    let place = match file.place {
+        Place::Root => "root",
+        Place::Top => "top",
+    };
+    let generations = match file.generations {
+        Generations::Alternate => "alternate",
+        Generations::Both => "both",
+        Generations::One => "one",
+    };
+    let yes = |is: bool| if is { "yes" } else { "no" };
+    let kind = file.kind.map_or_else(|| "–".to_owned(), |kind| (kind as u8).to_string());
+    let rest = [place, generations, yes(file.is_secret), yes(file.is_checked)].map(str::to_owned);
+    let [place, generations, is_secret, is_checked] = rest;
+    [format!("`{}`", file.name), kind, place, generations, is_secret, is_checked]
+}
+
+#[test]
+fn every_file_of_the_state_directory_is_documented_as_it_is_and_no_other() {
+    let page = read("docs/formats.md");
+    let (_, section) = page.split_once("\n## State directory\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let documented: BTreeSet<Vec<String>> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .map(|line| format!("`{line}").split('|').map(|cell| cell.trim().to_owned()).take(6).collect())
+        .collect();
+    let known: BTreeSet<Vec<String>> = FILES.iter().map(|file| file_cells(file).to_vec()).collect();
+    assert!(known.len() > 10 && known.len() == FILES.len(), "a name stands twice: {known:#?}");
+    assert_eq!(documented, known, "docs/formats.md, \"State directory\", and src/keyring/files.rs");
+}
+
+/// Dotted paths of all keys, from the structs of src/config/raw.rs.
+fn config_keys() -> BTreeSet<String> {
+    let source = read("src/config/raw.rs");
+    let mut structs: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+    let mut current = "";
+    for line in source.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("pub(super) struct ").and_then(|rest| rest.strip_suffix(" {")) {
+            current = name;
+        } else if let Some((name, kind)) = line.strip_prefix("pub(super) ").and_then(|rest| rest.split_once(": ")) {
+            structs.entry(current).or_default().push((name, kind.trim_end_matches(',')));
+        }
+    }
+    let mut keys = BTreeSet::new();
+    let mut open = vec![(String::new(), "File")];
+    while let Some((prefix, name)) = open.pop() {
+        for (key, kind) in &structs[name] {
+            let path = format!("{prefix}{key}");
+            if structs.contains_key(kind) {
+                open.push((format!("{path}."), kind));
+            } else {
+                keys.insert(path);
+            }
+        }
+    }
+    keys
+}
+
+#[test]
+fn every_configuration_key_is_documented() {
+    let page = read("docs/configuration.md");
+    let keys = config_keys();
+    assert!(keys.len() > 15 && keys.contains("seal.tpm2.pcrs"), "{keys:?}");
+    for key in keys {
+        let (table, last) = key.rsplit_once('.').unwrap_or(("", &key));
+        // By its whole path, or by its last part in the section of its table.
+        let section = page.split("\n### ").find(|section| section.starts_with(&format!("`[{table}]`")));
+        let spelt = [format!("`{key}`"), format!("`[{key}]`"), format!("`[[{key}]]`")];
+        let found = spelt.iter().any(|name| page.contains(name)) || section.is_some_and(|s| row(s, last).is_some());
+        assert!(found, "docs/configuration.md does not name {key}");
+    }
+}
+
+#[test]
+fn every_defect_that_others_have_had_is_a_test_of_ours() {
+    let page = read("docs/known-defects.md");
+    let code: String = ["src", "tests", "hsm-tests"]
+        .into_iter()
+        .flat_map(files_below)
+        .filter(|path| path.ends_with(".rs"))
+        .map(|path| read(&path))
+        .collect();
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ") && line.contains('`')).collect();
+    assert_eq!(rows.len(), 18, "{rows:#?}");
+    for name in rows.iter().flat_map(|row| row.split('`').skip(1).step_by(2)) {
+        let is_there = ["(", "<"].iter().any(|next| code.contains(&format!("fn {name}{next}")));
+        assert!(is_there, "there is no test {name}");
+    }
+}

@@ -13,7 +13,7 @@ import platform
 import re
 import sys
 
-ALLOWED = ["common.json", "nodeseald.json"]
+ALLOWED = ["common.json", "libraries.json", "nodeseald.json"]
 WHO = ["nodeseald", "nodeseal-sealer", "probes"]
 LINE = re.compile(r"(\d+) +(.*)")
 CALL = re.compile(r"(\w+)\((.*)")
@@ -99,7 +99,7 @@ class Found:
         if program != "probes":
             self.lists.setdefault(allowed, program)
         owner = self.lists.get(allowed)
-        files = ALLOWED if owner == "nodeseald" else ALLOWED[:1]
+        files = {"nodeseald": ALLOWED[::2], "nodeseal-sealer": ALLOWED[:2]}.get(owner, ALLOWED[::2])
         hits = [line for file, line in self.by_name[name] if file in files and fits(line, arguments)]
         for line in hits:
             self.counts[key(line), program] += 1

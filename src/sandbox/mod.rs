@@ -8,9 +8,11 @@
 
 mod identity;
 mod landlock;
+mod libraries;
 pub mod memory;
 mod needs;
 pub mod process;
+mod raw;
 mod seccomp;
 
 use std::fmt;
@@ -148,6 +150,9 @@ impl SandboxError {
 /// Irrevocable. Drops the user and all capabilities, then sets Landlock, then seccomp.
 pub fn confine(settings: &Settings, needs: &Needs, policy: Policy) -> Result<Confined, SandboxError> {
     let Settings { mode, user, any_provider: _, allow_ports: _, allow_paths: _ } = settings;
+    if policy == Policy::Daemon && *mode != Mode::Off {
+        libraries::load();
+    }
     identity::drop_privileges(user.as_ref(), needs).map_err(SandboxError::Identity)?;
     // Read while the calls for it are still there.
     let no_capabilities = [caps::CapSet::Effective, caps::CapSet::Permitted]

@@ -99,7 +99,8 @@ impl Needs {
         self
     }
 
-    /// Shared libraries: glibc loads those of the name service, the TPM library its transport, when they are first used.
+    /// Shared libraries: the TPM library loads its transport when it is first used, and OpenSSL what the system's configuration names.
+    /// `nodeseald` reads them alone, and maps none (`libraries`).
     #[must_use]
     pub fn libraries(self) -> Self {
         const FOLDERS: [&str; 5] = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64"];

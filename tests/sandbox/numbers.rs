@@ -18,10 +18,13 @@ const FATAL: &str = include_str!("../../src/sandbox/policy/fatal.json");
 const PROGRAMS: &str = include_str!("../../src/sandbox/policy/programs.json");
 const COMMON: &str = include_str!("../../src/sandbox/policy/common.json");
 const DAEMON: &str = include_str!("../../src/sandbox/policy/nodeseald.json");
+const LIBRARIES: &str = include_str!("../../src/sandbox/policy/libraries.json");
 
 /// Beyond the last of Linux 6.18.
 const NUMBERS: u64 = 480;
 const ENOSYS: i64 = 38;
+/// Of a descriptor that is none: the filter has let the call through.
+const EBADF: i64 = 9;
 /// uretprobe and uprobe: the kernel's own way out of a breakpoint that it has set (Linux 6.11 and 6.18), which no filter is asked about.
 /// Made by anybody else they are an illegal instruction.
 const PAST_ALL_FILTERS: [u64; 2] = [335, 336];
@@ -117,10 +120,13 @@ impl Traced {
 
     /// Makes this call with arguments that lead nowhere, and goes on to the next entry.
     fn call(&self, number: u64) -> Answer {
+        self.call_with(number, [u64::MAX; 6])
+    }
+
+    fn call_with(&self, number: u64, arguments: [u64; 6]) -> Answer {
         let mut registers = ptrace::getregs(self.thread).unwrap();
-        let all_ones = u64::MAX;
         registers.orig_rax = number;
-        [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = [all_ones; 6];
+        [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = arguments;
         ptrace::setregs(self.thread, registers).unwrap();
         // Also a call that ends the process is returned from, and then the signal comes.
         let mut stop = self.to_stop();
@@ -162,7 +168,8 @@ fn every_line_of_the_fatal_files_ends_the_process() {
 
 #[test]
 fn what_stands_in_no_file_is_unknown_as_on_a_kernel_that_has_it_not() {
-    for (policy, files) in [("daemon", &[COMMON, DAEMON, FATAL, PROGRAMS][..]), ("sealer", &[COMMON, FATAL, PROGRAMS])]
+    for (policy, files) in
+        [("daemon", &[COMMON, DAEMON, FATAL, PROGRAMS][..]), ("sealer", &[COMMON, LIBRARIES, FATAL, PROGRAMS])]
     {
         let listed: BTreeSet<_> = files.iter().flat_map(|file| calls(file)).map(|(_, number)| number).collect();
         let traced = Traced::start(policy);
@@ -172,5 +179,26 @@ fn what_stands_in_no_file_is_unknown_as_on_a_kernel_that_has_it_not() {
             count += 1;
         }
         assert!(count > 250, "{count}");
+    }
+}
+
+/// mmap(2) with a descriptor that is none: what the filter lets through, the kernel refuses for that.
+#[test]
+fn who_writes_files_maps_none_of_them_as_a_program() {
+    const READ: u64 = 1;
+    const WRITE: u64 = 2;
+    const EXECUTE: u64 = 4;
+    const PRIVATE: u64 = 2;
+    const SHARED: u64 = 1;
+    let map = nix::libc::SYS_mmap.cast_unsigned();
+    for (policy, of_a_library) in [("daemon", ENOSYS), ("sealer", EBADF)] {
+        let traced = Traced::start(policy);
+        let answer = |access, flags| traced.call_with(map, [0, 4096, access, flags, u64::from(u32::MAX), 0]);
+        assert_eq!(answer(READ | WRITE, PRIVATE), Answer::Returned(-EBADF), "{policy}: the call itself is let through");
+        for flags in [PRIVATE, SHARED] {
+            assert_eq!(answer(READ | EXECUTE, flags), Answer::Returned(-of_a_library), "{policy}, {flags}");
+            assert_eq!(answer(EXECUTE, flags), Answer::Returned(-of_a_library), "{policy}, {flags}");
+            assert_eq!(answer(READ | WRITE | EXECUTE, flags), Answer::Returned(-ENOSYS), "{policy}, {flags}");
+        }
     }
 }

@@ -8,7 +8,6 @@
 //! All three kinds are kept from children: one that would touch them ends. Pages of zeros, which is what MADV_WIPEONFORK gives, would
 //! be taken for a key. Many keys share a page, with a page before and after that nobody may touch.
 
-mod raw;
 mod slab;
 
 use std::fmt;

@@ -4,7 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroize;
 
-use super::{MemoryError, Protection, raw};
+use super::super::raw;
+use super::{MemoryError, Protection};
 use crate::types::Key;
 
 type Place = &'static mut [u8; Key::LEN];

@@ -1,11 +1,13 @@
-//! The only unsafe code of this library: pages for keys, and a heap that wipes what is given back. `tests/house` finds any other.
+//! The only unsafe code of this library: pages for keys, a heap that wipes what is given back, and shared libraries that are loaded
+//! before the filter of calls. `tests/house` finds any other.
 //!
-//! Both are here because no safe call exists: rustix and memmap2 have no memfd_secret, a mapping of a file is unsafe in both, and so
-//! is the trait of an allocator. Nothing but what must be unsafe is in here; who uses a page for what is `slab`'s affair.
+//! All three are here because no safe call exists: rustix and memmap2 have no memfd_secret, a mapping of a file is unsafe in both, and
+//! so are the trait of an allocator and dlopen(3). Nothing but what must be unsafe is in here; who uses a page for what is `slab`'s
+//! affair, which libraries there are that of `libraries`.
 #![allow(unsafe_code, reason = "see above; each block says why it is sound")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
@@ -13,7 +15,7 @@ use std::slice;
 
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
-use super::Protection;
+use super::memory::Protection;
 
 /// At least so many bytes that nobody else reads, between two pages that nobody may touch. Never given back.
 pub(super) fn pages(bytes: usize) -> io::Result<(&'static mut [u8], Protection)> {
@@ -64,6 +66,14 @@ fn anonymous(bytes: usize) -> io::Result<*mut c_void> {
     let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice.
     Ok(unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), bytes, access, MapFlags::PRIVATE) }?)
+}
+
+/// Whether the dynamic loader has this library in memory now, for as long as the process lives.
+pub(super) fn load_for_good(library: &CStr) -> bool {
+    // SAFETY: dlopen(3) reads a string that ends with NUL and runs the library's initialisers. The C library itself would load the same
+    // file at its first question for a name, at any time and in any thread; here no thread but this one exists. It is never unloaded.
+    let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL | libc::RTLD_NODELETE) };
+    !handle.is_null()
 }
 
 /// The system's heap, with every block wiped before it is given back: buffers of HTTP/2, TLS, age and the clouds' libraries hold

@@ -1,5 +1,6 @@
 //! Answers of the daemon, and the stable schema behind `--json`: fields are only ever added.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 
 use serde::{Deserialize, Serialize};
@@ -168,6 +169,12 @@ pub struct Status {
     /// kube-apiserver is told not to write, by `write.on_outage`.
     #[serde(default)]
     pub stops_writes: bool,
+    /// Decrypts that were refused since the start, by class.
+    #[serde(default)]
+    pub decrypts_refused: BTreeMap<String, u64>,
+    /// Texts that need a KEK which neither this node nor a provider has; absent if there was none since the start.
+    #[serde(default)]
+    pub without_kek: Option<WithoutKek>,
     /// Lines of the log that were dropped since the start, because nobody read them.
     #[serde(default)]
     pub log_lines_dropped: u64,
@@ -179,6 +186,17 @@ pub struct Status {
     /// What the configuration says and what does not run yet, as far as the keys are open.
     #[serde(default)]
     pub pending: Vec<Pending>,
+}
+
+/// See [`Status::without_kek`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithoutKek {
+    /// Decrypts that were refused for it.
+    pub decrypts: u64,
+    /// What the last one needs, 32 hexadecimal digits.
+    pub kek: String,
+    /// When the last one came, in seconds since 1970.
+    pub last: UnixSeconds,
 }
 
 /// [`Status::mode`] of a node without providers.

@@ -83,6 +83,7 @@ mod tests {
     fn table() -> KeyTable {
         let row = |(id, check): (KekId, String)| KekRow {
             must_be_shared: false,
+            opened: None,
             may_return: false,
             id: id.to_string(),
             state: "active".into(),

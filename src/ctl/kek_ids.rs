@@ -60,6 +60,7 @@ mod tests {
             wraps: 0,
             check: String::new(),
             must_be_shared: false,
+            opened: None,
             may_return: false,
         }
     }

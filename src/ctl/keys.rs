@@ -221,7 +221,11 @@ fn describe(row: &KekRow) -> String {
         false => "it is on this node alone",
     };
     let state = if row.may_return { state(row) } else { row.state.clone() };
-    format!("local KEK {}: {state} since {}, at most {} uses; {owner}", row.id, time(row.since), row.uses)
+    let opened = match row.opened {
+        Some(at) => format!("it opened a text last at {}, so objects in etcd may need it", time(at)),
+        None => "it has opened no text since nodeseald started".to_owned(),
+    };
+    format!("local KEK {}: {state} since {}, at most {} uses; {owner}\n{opened}", row.id, time(row.since), row.uses)
 }
 
 fn show(common: &Common, config: &Config, id: String) -> Result<ExitCode, ExitCode> {

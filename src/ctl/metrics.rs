@@ -15,6 +15,7 @@ use super::output::{control_error, load, print, unfit};
 use crate::control::report::ProviderRow;
 use crate::control::{self, Answer, Status};
 use crate::sandbox::{Enforced, Protection};
+use crate::types::Class;
 
 pub(super) fn run(common: &Common) -> ExitCode {
     let config = match load(common) {
@@ -94,6 +95,12 @@ fn up(status: &Status) -> Vec<Family> {
         ),
         Family::new("nodeseal_mode_info", "How DEKs are encrypted.").with(&[("mode", &status.mode)], true),
     ];
+    let refused = Family::new("nodeseal_decrypts_refused", "Decrypts that were refused since the start, by class.");
+    let refused = Class::ALL.iter().fold(refused, |family, class| {
+        let count = status.decrypts_refused.get(class.label()).copied().unwrap_or_default();
+        family.with(&[("class", class.label())], count)
+    });
+    all.push(refused);
     if status.keys_known {
         all.extend(of_keys(status));
     }

@@ -146,6 +146,21 @@ fn due(status: &Status) -> Option<String> {
     Some(format!("{since}: nodeseal keys rotate"))
 }
 
+/// What kube-apiserver could not read.
+fn refused(status: &Status) -> Option<String> {
+    let all: u64 = status.decrypts_refused.values().sum();
+    let classes = status.decrypts_refused.iter().map(|(class, count)| format!("{count} {class}"));
+    let text = format!("{all} Decrypts since the start: {}", classes.collect::<Vec<_>>().join(", "));
+    let without = status.without_kek.as_ref().map(|without| {
+        let (at, kek) = (time(without.last), &without.kek);
+        format!(
+            "; the last one that no key was found for came at {at} and needs KEK {kek}: take it from a node that has it \
+             (`nodeseal bundle request`), or from a recovery file (`nodeseal recover`)"
+        )
+    });
+    (all > 0).then(|| text + &without.unwrap_or_default())
+}
+
 fn provider(row: &ProviderRow) -> String {
     let said = match (&row.error, row.answered_seconds_ago) {
         (Some(error), _) => format!("{}: {error}", row.class.as_deref().unwrap_or("failed")),
@@ -188,6 +203,7 @@ fn render(report: &Report<'_>) -> String {
     if status.outage_seconds > 0 {
         lines.push(("outage", format!("{} s", status.outage_seconds)));
     }
+    lines.extend(refused(status).map(|text| ("refused", text)));
     if status.log_lines_dropped > 0 {
         let text = format!("{} log lines were dropped: nobody read them in time", status.log_lines_dropped);
         lines.push(("log", text));

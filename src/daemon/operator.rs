@@ -7,12 +7,12 @@ use super::reload::Reloader;
 use crate::audit::log;
 use crate::config::{self, OrderError};
 use crate::control::consent::{Act, NoConsent};
-use crate::control::report::{HARDWARE_ONLY, ProviderRow, Refusal};
+use crate::control::report::{HARDWARE_ONLY, ProviderRow, Refusal, WithoutKek};
 use crate::control::{Answer, Request, Status};
 use crate::keyring::keeper::{Activation, KeeperHandle, ResealOrder, RootsReport};
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
-use crate::keyring::{KeeperError, Keyring};
+use crate::keyring::{KeeperError, Keyring, Unknown};
 use crate::provider::set::{Member, Role};
 use crate::seal::root::{Parent, SealedRoot};
 use crate::types::{Class, IdError, KekId, MemberName};
@@ -161,6 +161,7 @@ impl Operator {
         let pending = self.reloader.pending(overview.as_ref());
         let stops_writes = self.keyring.stops_writes();
         let refusal = self.keyring.refusal();
+        let told = self.keyring.told();
         Status {
             healthy: self.keyring.would_encrypt() && !stops_writes,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -192,6 +193,12 @@ impl Operator {
             waits: roots.waits,
             outage_seconds: rooted.map_or(0, |rooted| rooted.outage().as_secs()),
             stops_writes,
+            decrypts_refused: told.refused.into_iter().map(|(class, count)| (class.to_owned(), count)).collect(),
+            without_kek: told.unknown.map(|Unknown { count: decrypts, kek, at: last }| WithoutKek {
+                decrypts,
+                kek: kek.to_string(),
+                last,
+            }),
             log_lines_dropped: log::dropped(),
             sandbox: Some(self.reloader.confined().enforced_now()),
             warnings: config.warnings.iter().map(ToString::to_string).chain(hung).collect(),

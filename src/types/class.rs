@@ -22,6 +22,17 @@ pub enum Class {
 }
 
 impl Class {
+    /// In the order of their labels.
+    pub const ALL: [Self; 7] = [
+        Self::Corrupt,
+        Self::Denied,
+        Self::Internal,
+        Self::Misconfigured,
+        Self::NotFound,
+        Self::Throttled,
+        Self::Unavailable,
+    ];
+
     /// Whether asking again later can help.
     pub const fn is_retried(self) -> bool {
         match self {
@@ -58,17 +69,7 @@ impl Class {
 
     /// The mirror of [`Class::label`].
     pub fn from_label(label: &str) -> Option<Self> {
-        [
-            Self::Corrupt,
-            Self::Denied,
-            Self::Internal,
-            Self::Misconfigured,
-            Self::NotFound,
-            Self::Throttled,
-            Self::Unavailable,
-        ]
-        .into_iter()
-        .find(|class| class.label() == label)
+        Self::ALL.into_iter().find(|class| class.label() == label)
     }
 }
 

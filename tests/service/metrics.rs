@@ -127,3 +127,39 @@ fn a_configuration_that_cannot_be_read_is_an_error_and_no_metric() {
     let output = alone.tool(&["metrics"]);
     assert_eq!((output.code, output.out.as_str()), (78, ""), "{output:?}");
 }
+
+/// One such object is enough for kube-apiserver to list none of its resource.
+#[test]
+fn a_text_that_cannot_be_read_is_counted_and_the_kek_that_it_needs_is_named() {
+    let tpm = Swtpm::start();
+    let mut alone = Alone::set_up(&tpm);
+    let client = alone.start();
+    let stored = client.store().unwrap();
+    let old = alone.tool(&["keys", "list", "--json"]).json()["keys"][0].clone();
+    let id = old["id"].as_str().unwrap();
+    assert!(old.get("opened").is_none(), "it has opened nothing yet: {old}");
+    assert!(!alone.tool(&["status"]).out.contains("refused"), "nothing was refused yet");
+    client.assert_opens(&stored);
+    let shown = alone.tool(&["keys", "show", id]).out;
+    assert!(shown.contains("it opened a text last at "), "{shown}");
+
+    assert_eq!(alone.tool(&["keys", "rotate", "--activate"]).code, 0);
+    let dry = alone.tool(&["keys", "retire", id, "--dry-run"]).out;
+    assert!(dry.contains("it opened a text last at "), "said before it is destroyed: {dry}");
+    assert_eq!(alone.tool(&["keys", "retire", id, "--confirm", id]).code, 0);
+    for _ in 0..3 {
+        assert_eq!(client.decrypt(&stored.text, &stored.key_id).unwrap_err().code(), Some(5));
+    }
+    assert_eq!(client.decrypt(b"no text of anybody", &stored.key_id).unwrap_err().code(), Some(3));
+
+    let status = alone.tool(&["status", "--json"]).json();
+    assert_eq!(status["decrypts_refused"], serde_json::json!({ "corrupt": 1, "not_found": 3 }));
+    assert_eq!((&status["without_kek"]["decrypts"], &status["without_kek"]["kek"]), (&3.into(), &id.into()));
+    let text = alone.tool(&["status"]).out;
+    let row = text.lines().find(|line| line.starts_with("refused ")).unwrap();
+    assert!(row.contains("4 Decrypts since the start: 1 corrupt, 3 not_found") && row.contains(id), "{row}");
+    let samples = parse(&alone.tool(&["metrics"]).out);
+    assert_eq!(samples["nodeseal_decrypts_refused{class=\"not_found\"}"], 3.0);
+    assert_eq!(samples["nodeseal_decrypts_refused{class=\"denied\"}"], 0.0);
+    assert_eq!(alone.stop(), 0);
+}

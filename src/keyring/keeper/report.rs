@@ -55,6 +55,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     pub(super) fn table(&self) -> KeyTable {
         let ring = self.ring();
+        let told = self.keyring.told();
         let row = |(entry, state): (&Entry, KekState)| {
             let former = ring.former().iter().find(|former| former.entry.id == entry.id);
             let since = match state {
@@ -75,6 +76,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 shared: entry.shared,
                 check: self.keys.get(&entry.id).map_or_else(String::new, |kek| kek.check().to_hex()),
                 must_be_shared: state == KekState::PreActivation && !entry.shared && self.needs_sharing(),
+                opened: told.opened.get(&entry.id).copied(),
                 may_return: ring.may_return(&entry.id),
                 wraps: self.keys.wraps(&entry.id).map_or(0, |set| set.wraps.len()),
             }

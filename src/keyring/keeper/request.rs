@@ -48,6 +48,9 @@ pub struct KekRow {
     /// In pre-activation, and other nodes have the active KEK and not this one.
     #[serde(default)]
     pub must_be_shared: bool,
+    /// When it opened a text last, in seconds since 1970; absent if it has opened none since `nodeseald` started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<UnixSeconds>,
     /// It was never active here, and another node that has it may turn to it. Left out when false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_return: bool,

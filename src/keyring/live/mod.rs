@@ -3,8 +3,10 @@
 //! One snapshot answers a whole call, so that the key_id of a Status and of an Encrypt can never come from two sides of a rotation.
 //! Nothing here waits for the network but a text whose KEK this node does not have, and mode "direct".
 
+mod decrypt;
 mod foreign;
 mod snapshot;
+mod tally;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,17 +14,20 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+pub use self::decrypt::Decrypted;
 use self::foreign::Foreign;
 pub(super) use self::snapshot::{Active, LiveKek, Snapshot};
 use self::snapshot::{How, Local, sealing};
-use super::attached::{Attached, Brought, Check, Form};
+use self::tally::Tally;
+pub use self::tally::{Told, Unknown};
+use super::attached::{Attached, Check, Form};
 use super::error::KeyringError;
 use super::rooted::{ProvidersError, Rooted};
 use super::uses::Claim;
-use crate::envelope::{self, Api, EnvelopeError, Parsed, Wraps};
+use crate::envelope::{Api, EnvelopeError};
 use crate::provider::set::{Member, NotOpened, Owned};
 use crate::provider::{KeyIdentity, KeyState};
-use crate::types::{ClusterId, KekId, Key, KeyId, Secret, random};
+use crate::types::{ClusterId, KekId, Key, KeyId, random};
 
 /// How long an Encrypt waits for the next block of uses: inside of kube-apiserver's 3 s (config `timeout` default).
 const RESERVATION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -51,6 +56,7 @@ pub struct Keyring {
     changed: Notify,
     /// Blocks that were asked for and could not be reserved.
     refused_blocks: AtomicU64,
+    tally: Tally,
     ask: Box<dyn Fn(Ask) + Send + Sync>,
 }
 
@@ -81,14 +87,6 @@ pub struct Encrypted {
     pub attached: Arc<Attached>,
 }
 
-/// What a Decrypt gives.
-pub struct Decrypted {
-    /// The DEK or seed.
-    pub plaintext: Secret,
-    /// What was reported when it was encrypted.
-    pub key_id: KeyId,
-}
-
 impl Keyring {
     /// Without keys: calls wait for the first attempt of the keeper to open them, and are refused once it failed.
     pub(super) fn opening(cluster: ClusterId, ask: impl Fn(Ask) + Send + Sync + 'static) -> Self {
@@ -99,6 +97,7 @@ impl Keyring {
             foreign: Foreign::default(),
             changed: Notify::new(),
             refused_blocks: AtomicU64::new(0),
+            tally: Tally::default(),
             ask: Box::new(ask),
         }
     }
@@ -204,63 +203,14 @@ impl Keyring {
         Ok(Encrypted { text, key_id: key_id.clone(), attached: Arc::new(attached) })
     }
 
-    /// Decrypts what a v1 Encrypt of this cluster gave, under whichever KEK it names.
-    pub async fn decrypt_v1(&self, text: &[u8]) -> Result<Decrypted, KeyringError> {
-        self.open(envelope::parse_v1(&self.cluster, text)).await
-    }
-
-    /// Decrypts what a v2 Encrypt of this cluster gave, with the key_id and annotations that were stored beside it.
-    pub async fn decrypt_v2(&self, key_id: &str, wraps: Wraps<'_>, text: &[u8]) -> Result<Decrypted, KeyringError> {
-        self.open(envelope::parse_v2(&self.cluster, key_id, wraps, text)).await
-    }
-
-    async fn open(&self, parsed: Result<Parsed<'_>, EnvelopeError>) -> Result<Decrypted, KeyringError> {
-        let snapshot = self.opened().await?;
-        let parsed = parsed.map_err(KeyringError::Envelope)?;
-        let key_id = parsed.key_id().parse().map_err(|_| KeyringError::Envelope(EnvelopeError::Elsewhere))?;
-        let brought = Brought::read(parsed.wraps());
-        let kek = match snapshot.by_id.get(parsed.kek_id()) {
-            Some(kek) if kek.is_of(brought.as_ref().map(|brought| brought.check)) => Arc::clone(kek),
-            None if snapshot.destroyed.contains(parsed.kek_id()) => {
-                return Err(KeyringError::UnknownKek(*parsed.kek_id()));
-            }
-            Some(_) | None => {
-                let Some(brought) = brought else { return Err(KeyringError::UnknownKek(*parsed.kek_id())) };
-                let kek = self.fetch(*parsed.kek_id(), brought, |kek| parsed.open(kek.key.expose()).is_ok()).await?;
-                // By the operator's order, while the providers were asked.
-                if self.opened().await?.destroyed.contains(parsed.kek_id()) {
-                    return Err(KeyringError::UnknownKek(*parsed.kek_id()));
-                }
-                kek.ok_or(KeyringError::Envelope(EnvelopeError::Authentication))?
-            }
-        };
-        let plaintext = parsed.open(kek.key.expose()).map_err(KeyringError::Envelope)?;
-        Ok(Decrypted { plaintext, key_id })
-    }
-
-    /// The KEK of a text from a provider. One that is worth it gets a sealed copy here, after it has opened the text.
-    async fn fetch(
-        &self,
-        id: KekId,
-        brought: Brought,
-        opens: impl Fn(&LiveKek) -> bool,
-    ) -> Result<Option<Arc<LiveKek>>, KeyringError> {
-        let Some(rooted) = self.rooted() else { return Err(KeyringError::UnknownKek(id)) };
-        let keep = rooted.rules.local_kek && brought.form == Form::Local;
-        let opened = self.foreign.get(&rooted, &self.cluster, id, brought, keep).await;
-        let opened = opened.map_err(KeyringError::Providers)?;
-        if !opens(&opened.kek) {
-            return Ok(None);
-        }
-        if opened.is_new && keep {
-            (self.ask)(Ask::Keep(Arc::clone(&opened.kek)));
-        }
-        Ok(Some(opened.kek))
-    }
-
     /// Uses of the active KEK so far, for `status`.
     pub fn uses(&self) -> Option<u64> {
         Some(self.snapshot()?.active.as_ref()?.kek()?.uses.used())
+    }
+
+    /// What Decrypts have told since the start.
+    pub fn told(&self) -> Told {
+        self.tally.read()
     }
 
     /// The keeper's new truth: everything that it names is safe on disk.

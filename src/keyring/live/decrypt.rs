@@ -1,0 +1,88 @@
+//! Decrypt: under the KEKs of this node, and under those that a text brings with it for a provider to open.
+
+use std::sync::Arc;
+
+use super::{Ask, Keyring, LiveKek};
+use crate::envelope::{self, EnvelopeError, Parsed, Wraps};
+use crate::keyring::attached::{Brought, Form};
+use crate::keyring::error::KeyringError;
+use crate::types::{KekId, KeyId, Secret, clock};
+
+/// What a Decrypt gives.
+pub struct Decrypted {
+    /// The DEK or seed.
+    pub plaintext: Secret,
+    /// What was reported when it was encrypted.
+    pub key_id: KeyId,
+}
+
+impl Keyring {
+    /// Decrypts what a v1 Encrypt of this cluster gave, under whichever KEK it names.
+    pub async fn decrypt_v1(&self, text: &[u8]) -> Result<Decrypted, KeyringError> {
+        let decrypted = self.open(envelope::parse_v1(&self.cluster, text)).await;
+        self.noted(decrypted)
+    }
+
+    /// Decrypts what a v2 Encrypt of this cluster gave, with the key_id and annotations that were stored beside it.
+    pub async fn decrypt_v2(&self, key_id: &str, wraps: Wraps<'_>, text: &[u8]) -> Result<Decrypted, KeyringError> {
+        let decrypted = self.open(envelope::parse_v2(&self.cluster, key_id, wraps, text)).await;
+        self.noted(decrypted)
+    }
+
+    fn noted(&self, decrypted: Result<Decrypted, KeyringError>) -> Result<Decrypted, KeyringError> {
+        if let Err(error) = &decrypted {
+            self.tally.refused(error.class());
+            if let KeyringError::UnknownKek(kek) = error {
+                self.tally.unknown(*kek, clock::now());
+            }
+        }
+        decrypted
+    }
+
+    async fn open(&self, parsed: Result<Parsed<'_>, EnvelopeError>) -> Result<Decrypted, KeyringError> {
+        let snapshot = self.opened().await?;
+        let parsed = parsed.map_err(KeyringError::Envelope)?;
+        let key_id = parsed.key_id().parse().map_err(|_| KeyringError::Envelope(EnvelopeError::Elsewhere))?;
+        let brought = Brought::read(parsed.wraps());
+        let kek = match snapshot.by_id.get(parsed.kek_id()) {
+            Some(kek) if kek.is_of(brought.as_ref().map(|brought| brought.check)) => Arc::clone(kek),
+            None if snapshot.destroyed.contains(parsed.kek_id()) => {
+                return Err(KeyringError::UnknownKek(*parsed.kek_id()));
+            }
+            Some(_) | None => {
+                let Some(brought) = brought else { return Err(KeyringError::UnknownKek(*parsed.kek_id())) };
+                let kek = self.fetch(*parsed.kek_id(), brought, |kek| parsed.open(kek.key.expose()).is_ok()).await?;
+                // By the operator's order, while the providers were asked.
+                if self.opened().await?.destroyed.contains(parsed.kek_id()) {
+                    return Err(KeyringError::UnknownKek(*parsed.kek_id()));
+                }
+                kek.ok_or(KeyringError::Envelope(EnvelopeError::Authentication))?
+            }
+        };
+        let plaintext = parsed.open(kek.key.expose()).map_err(KeyringError::Envelope)?;
+        if snapshot.by_id.get(parsed.kek_id()).is_some_and(|own| Arc::ptr_eq(own, &kek)) {
+            self.tally.opened(kek.id, clock::now());
+        }
+        Ok(Decrypted { plaintext, key_id })
+    }
+
+    /// The KEK of a text from a provider. One that is worth it gets a sealed copy here, after it has opened the text.
+    async fn fetch(
+        &self,
+        id: KekId,
+        brought: Brought,
+        opens: impl Fn(&LiveKek) -> bool,
+    ) -> Result<Option<Arc<LiveKek>>, KeyringError> {
+        let Some(rooted) = self.rooted() else { return Err(KeyringError::UnknownKek(id)) };
+        let keep = rooted.rules.local_kek && brought.form == Form::Local;
+        let opened = self.foreign.get(&rooted, &self.cluster, id, brought, keep).await;
+        let opened = opened.map_err(KeyringError::Providers)?;
+        if !opens(&opened.kek) {
+            return Ok(None);
+        }
+        if opened.is_new && keep {
+            (self.ask)(Ask::Keep(Arc::clone(&opened.kek)));
+        }
+        Ok(Some(opened.kek))
+    }
+}

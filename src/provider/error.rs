@@ -112,9 +112,9 @@ impl ProviderError {
     /// Bytes of a detail; a longer one is cut.
     pub const DETAIL_MAX_BYTES: usize = 512;
 
-    /// Without a cause below it. Control characters in the detail are left out: it comes from the network.
+    /// Without a cause below it. What changes how the rest is shown is left out of the detail, which comes from the network.
     pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
-        let mut detail: String = detail.into().chars().filter(|c| !c.is_control()).collect();
+        let mut detail: String = detail.into().chars().filter(|c| is_shown(*c)).collect();
         detail.truncate(detail.floor_char_boundary(Self::DETAIL_MAX_BYTES));
         Self { kind, detail, source: None, hint: None, pause: None, not_before: None }
     }
@@ -213,6 +213,38 @@ impl Error for ProviderError {
     }
 }
 
+/// Neither a control character nor one of Unicode's format characters (general category Cf, Unicode 16), which turn the direction of a
+/// line, hide a part of it or join it to another.
+fn is_shown(character: char) -> bool {
+    const FORMAT: [(u32, u32); 21] = [
+        (0xAD, 0xAD),
+        (0x600, 0x605),
+        (0x61C, 0x61C),
+        (0x6DD, 0x6DD),
+        (0x70F, 0x70F),
+        (0x890, 0x891),
+        (0x8E2, 0x8E2),
+        (0x180E, 0x180E),
+        (0x200B, 0x200F),
+        (0x202A, 0x202E),
+        (0x2060, 0x2064),
+        (0x2066, 0x206F),
+        (0xFEFF, 0xFEFF),
+        (0xFFF9, 0xFFFB),
+        (0x110BD, 0x110BD),
+        (0x110CD, 0x110CD),
+        (0x13430, 0x1343F),
+        (0x1BCA0, 0x1BCA3),
+        (0x1D173, 0x1D17A),
+        (0xE0001, 0xE0001),
+        (0xE0020, 0xE007F),
+    ];
+    let code = u32::from(character);
+    // Line and paragraph separators are white space to Rust and no control characters.
+    let breaks_line = matches!(character, '\u{2028}' | '\u{2029}');
+    !character.is_control() && !breaks_line && !FORMAT.iter().any(|(first, last)| (*first..=*last).contains(&code))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,5 +254,12 @@ mod tests {
         let error = ProviderError::new(ErrorKind::Down, format!("503\n\u{1b}[31m{}", "ü".repeat(4096)));
         let shown = error.to_string();
         assert!(shown.len() < 600 && !shown.contains('\n') && !shown.contains('\u{1b}'), "{shown}");
+    }
+
+    #[test]
+    fn nothing_in_a_detail_turns_or_hides_what_is_shown_after_it() {
+        let hidden = "\u{202E}\u{2066}\u{200B}\u{FEFF}\u{AD}\u{E0041}\u{2028}\u{2029}\u{85}";
+        let error = ProviderError::new(ErrorKind::Down, format!("denied{hidden} Ünïcödé 例 👍"));
+        assert!(error.to_string().contains("denied Ünïcödé 例 👍"), "{error:?}");
     }
 }

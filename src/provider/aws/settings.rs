@@ -233,7 +233,8 @@ impl FromStr for Endpoint {
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         let address = bare.parse::<IpAddr>().ok();
         let name = || all(host, 253, |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
-        let at_home = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+        // By address alone: what a name means is for /etc/hosts and name servers to say.
+        let at_home = address.is_some_and(|address| address.is_loopback());
         let good_host = if host == bare { address.is_some_and(|a| a.is_ipv4()) || name() } else { address.is_some() };
         let good_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0));
         let good_scheme = scheme == "https" || (scheme == "http" && at_home);
@@ -312,11 +313,13 @@ mod tests {
         for text in ["https://kms.eu-central-1.amazonaws.com", "https://10.0.0.1:8443", "http://127.0.0.1:5000"] {
             assert_eq!(text.parse::<Endpoint>().unwrap().as_str(), text);
         }
-        for text in ["http://localhost:1", "http://[::1]:8080", "https://[fd00::1]"] {
+        for text in ["https://localhost:1", "http://[::1]:8080", "https://[fd00::1]"] {
             assert!(text.parse::<Endpoint>().is_ok(), "{text}");
         }
         for text in [
             "http://kms.example",
+            "http://localhost",
+            "http://localhost:1",
             "http://127.0.0.1.example",
             "https://",
             "https://a:0",

@@ -62,6 +62,15 @@ pub enum Event<'a> {
         /// Seconds since 1970, by the clock now.
         now: u64,
     },
+    /// The device said no.
+    DeviceRefused {
+        /// What was asked.
+        question: &'static str,
+        /// Code, message and figures.
+        error: &'a dyn Display,
+        /// What to do.
+        hint: &'static str,
+    },
     /// The device did not answer in time, and the sealer ended, so that its supervisor starts it anew.
     DeviceStuck {
         /// What was asked.
@@ -272,7 +281,7 @@ pub enum Event<'a> {
         policy: &'a str,
     },
     /// The KMS socket answers.
-    ServiceReady {
+    ServiceListening {
         /// Where; absent under socket activation.
         socket: &'a Path,
     },

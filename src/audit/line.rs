@@ -23,6 +23,7 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
         Event::DekServed { op, uid, key_id } => {
             debug!(event = "dek.served", op, uid, key_id = key_id.metric_hash());
         }
+        Event::DeviceRefused { question, error, hint } => warn!(event = "device.refused", question, %error, hint),
         Event::DeviceStuck { question, after } => error!(
             event = "device.stuck",
             question,
@@ -142,7 +143,7 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
         Event::SealWouldNotOpen { class, error, hint } => {
             error!(event = "seal.would_not_open", class = class.label(), error, hint);
         }
-        Event::ServiceReady { socket } => info!(event = "service.ready", socket = %socket.display()),
+        Event::ServiceListening { socket } => info!(event = "service.listening", socket = %socket.display()),
         Event::ServiceStarted { program } => {
             info!(event = "service.started", program, version = env!("CARGO_PKG_VERSION"), pid = std::process::id());
         }

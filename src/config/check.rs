@@ -227,7 +227,7 @@ fn check_seal(problems: &mut Problems, warnings: &mut Problems, seal: raw::Seal,
     };
     let guard = check_rollback(problems, &tpm2);
     let allow_software_tpm = tpm2.allow_software_tpm.unwrap_or(false);
-    if allow_software_tpm {
+    if allow_software_tpm && backend != Some(Backend::Pkcs11) {
         warnings.add("seal.tpm2.allow_software_tpm", "a software TPM protects nothing: for tests only");
     }
     Some(Seal {

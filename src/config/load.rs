@@ -66,7 +66,9 @@ impl ConfigError {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "let our user read it, such as by chown root:nodeseal and chmod 0640; nodeseald runs as the user of its unit"
             }
-            Self::Read { .. } => "name the file with --config or NODESEAL_CONFIG",
+            Self::Read { .. } => {
+                "name the file with --config or NODESEAL_CONFIG; a first one has two lines: `version = 1` and `cluster = \"NAME\"`"
+            }
         }
     }
 

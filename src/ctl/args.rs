@@ -326,7 +326,7 @@ pub(super) struct EncryptionConfigArgs {
     #[arg(long, value_enum, default_value_t = KmsApi::V2)]
     pub(super) api: KmsApi,
     /// Resources to encrypt
-    #[arg(long, value_delimiter = ',', default_value = "secrets")]
+    #[arg(long, value_delimiter = ',', default_value = "secrets", value_parser = super::encryption_config::resource)]
     pub(super) resources: Vec<String>,
     /// Leave out the provider that reads what was stored unencrypted
     #[arg(long)]

@@ -35,6 +35,24 @@ pub(super) fn run(common: &Common, args: &EncryptionConfigArgs) -> ExitCode {
     print(common, &as_json(&config, args), || as_yaml(&config, args))
 }
 
+/// As kube-apiserver takes it (apiserver/pkg/apis/apiserver/validation): `RESOURCE`, `RESOURCE.GROUP`, `*.GROUP`, `*.` for the core group,
+/// or `*.*`.
+pub(super) fn resource(text: &str) -> Result<String, &'static str> {
+    let is_label =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let is_name = |text: &str| !text.is_empty() && is_label(text);
+    let is_good = match text.split_once('.') {
+        None => is_name(text),
+        Some(("*", group)) => group == "*" || group.is_empty() || group.split('.').all(is_name),
+        Some((name, group)) => is_name(name) && group.split('.').all(is_name),
+    };
+    if is_good {
+        Ok(text.to_owned())
+    } else {
+        Err("write it as secrets, deployments.apps, *.apps, *. or *.*, in lower case")
+    }
+}
+
 fn endpoint(config: &Config) -> String {
     format!("unix://{}", config.listen.socket.display())
 }
@@ -86,4 +104,21 @@ fn as_json(config: &Config, args: &EncryptionConfigArgs) -> Value {
         "kind": "EncryptionConfiguration",
         "resources": [{ "resources": args.resources, "providers": providers }],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_kube_apiserver_takes_is_a_resource() {
+        for good in ["secrets", "configmaps", "deployments.apps", "widgets.example.com", "*.apps", "*.", "*.*"] {
+            assert_eq!(resource(good).as_deref(), Ok(good));
+        }
+        for bad in
+            ["", " ", "Foo Bar", "Secrets", "*", "secrets.", "a..b", ".apps", "*.*.*", "secrets\n- x", "secrets/status"]
+        {
+            assert!(resource(bad).is_err(), "{bad:?}");
+        }
+    }
 }

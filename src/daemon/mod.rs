@@ -261,7 +261,7 @@ fn serve(server: Server, kms: UnixListener, socket: &std::path::Path, watched: &
         kms.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(kms)?;
         let shutdown = watch_signals(watched)?;
-        emit(&Event::ServiceReady { socket });
+        emit(&Event::ServiceListening { socket });
         if watched.supervisor.is_there() {
             tokio::spawn(report(Arc::clone(&watched.supervisor), Arc::clone(&watched.keyring)));
         }

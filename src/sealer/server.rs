@@ -20,8 +20,9 @@ use super::Devices;
 use super::watch::Watch;
 use crate::audit::{Event, emit};
 use crate::sandbox::{Confined, Needs};
+use crate::seal::fault::Fault;
 use crate::seal::frame;
-use crate::seal::protocol::Request;
+use crate::seal::protocol::{Request, Response};
 use crate::types::Secret;
 use crate::types::stack::{self, KEEPER_BYTES};
 
@@ -83,7 +84,7 @@ fn serve_watched(
         let (stream, _) = listener.accept()?;
         if is_allowed(&stream, socket) {
             // A client that went away in the middle is its own affair.
-            let _ = answer_watched(stream, &mut engines.devices, watch);
+            let _ = answer_watched(stream, &mut engines.devices, watch, log_refusal);
         }
         if confined.lacks(&engines.needs).is_some() {
             break Ok(());
@@ -100,7 +101,8 @@ const THE_END: &str = "close";
 /// Answers the question of one connection.
 pub fn answer(stream: UnixStream, devices: &mut Devices, confined: &Confined) -> io::Result<()> {
     let watch = watch_after(confined)?;
-    let result = answer_watched(stream, devices, &watch);
+    // Its log is that of whoever asks, who says the same himself.
+    let result = answer_watched(stream, devices, &watch, |_, _| {});
     watch.ask(THE_END, None).to_the_end();
     result
 }
@@ -120,21 +122,31 @@ fn wait_for_question(listener: &UnixListener) -> io::Result<()> {
     }
 }
 
-fn answer_watched(mut stream: UnixStream, devices: &mut Devices, watch: &Watch) -> io::Result<()> {
+type Note = fn(&'static str, &Fault);
+
+fn log_refusal(question: &'static str, fault: &Fault) {
+    emit(&Event::DeviceRefused { question, error: fault, hint: fault.code.hint() });
+}
+
+fn answer_watched(mut stream: UnixStream, devices: &mut Devices, watch: &Watch, note: Note) -> io::Result<()> {
     stream.set_read_timeout(Some(QUESTION_TIMEOUT))?;
     stream.set_write_timeout(Some(QUESTION_TIMEOUT))?;
     let Some(message) = frame::read(&mut stream)? else { return Ok(()) };
     // What the device's library leaves on the stack goes with it.
-    let reply = stack::wiped::<KEEPER_BYTES, _>(|| reply(&message, devices, watch, &stream))?;
+    let reply = stack::wiped::<KEEPER_BYTES, _>(|| reply(&message, devices, watch, &stream, note))?;
     frame::write(&mut stream, &reply)
 }
 
-fn reply(message: &Secret, devices: &mut Devices, watch: &Watch, asker: &UnixStream) -> io::Result<Secret> {
+fn reply(message: &Secret, devices: &mut Devices, watch: &Watch, asker: &UnixStream, note: Note) -> io::Result<Secret> {
     let request =
         Request::decode(message.expose()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let asked = watch.ask(request.label(), Some(asker));
+    let question = request.label();
+    let asked = watch.ask(question, Some(asker));
     let answer = devices.answer(request);
     drop(asked);
+    if let Response::Fault(fault) = &answer {
+        note(question, fault);
+    }
     Ok(answer.encode())
 }
 

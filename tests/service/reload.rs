@@ -140,6 +140,8 @@ fn the_sealer_takes_its_file_up_with_the_next_question_and_a_broken_one_changes_
     write(&written.replace(allowed, forbidden));
     let refused = node.tool(&["keys", "rotate"]);
     assert!(refused.assert_refused(78).err.contains("E-SWTPM"), "{refused:?}");
+    let told = |log: &str| log.lines().any(|line| line.contains("device.refused") && line.contains("E-SWTPM"));
+    until(Duration::from_secs(5), "the sealer's own log has it", || told(&node.logs()).then_some(()));
     write("nonsense");
     let asked = node.tool(&["status"]);
     assert_ne!(asked.code, 0, "the tool reads it too: {asked:?}");

@@ -71,14 +71,7 @@ fn start() -> ExitCode {
     let status = status_socket(&config);
     let sealer = match config.sealer().before_confinement() {
         Ok(sealer) => sealer,
-        Err(error) => {
-            return say::error(
-                PROGRAM,
-                &error,
-                Class::Unavailable,
-                "nodeseal-sealer must lie in the folder of nodeseald",
-            );
-        }
+        Err(error) => return say::error(PROGRAM, &error, error.class(), error.hint()),
     };
     make_state_dir(&config);
     let supervisor = Arc::new(Supervisor::from_env());

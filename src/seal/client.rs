@@ -57,6 +57,8 @@ pub enum SealerError {
         /// The kernel's reason.
         #[source]
         source: io::Error,
+        /// What the operator does next.
+        hint: &'static str,
     },
 }
 
@@ -75,7 +77,7 @@ impl SealerError {
         match self {
             Self::Device(fault) => fault.code.hint(),
             Self::Protocol(_) => "nodeseald and nodeseal-sealer must be of one release",
-            Self::Unreachable { .. } => "see whether nodeseal-sealer runs and what it logs",
+            Self::Unreachable { hint, .. } => hint,
         }
     }
 }
@@ -88,9 +90,11 @@ impl SealerClient {
     }
 
     /// For a process that confines itself next: what it could start a program for afterwards is started now.
-    pub fn before_confinement(self) -> io::Result<Self> {
-        match self {
-            Self::Spawn { program, config } => Starter::start(&program, &config).map(Self::Started),
+    pub fn before_confinement(self) -> Result<Self, SealerError> {
+        match &self {
+            Self::Spawn { program, config } => {
+                Starter::start(program, config).map(Self::Started).map_err(|source| self.unreachable(source))
+            }
             Self::Socket(_) | Self::Started(_) => Ok(self),
         }
     }
@@ -185,6 +189,23 @@ impl SealerClient {
         }
     }
 
+    /// A program that is missing or may not be started has a remedy of its own.
+    fn unreachable(&self, source: io::Error) -> SealerError {
+        let hint = match (self, source.kind()) {
+            (Self::Spawn { .. }, io::ErrorKind::NotFound) => {
+                "put nodeseal-sealer of the same release into the folder of nodeseald and nodeseal"
+            }
+            (Self::Spawn { .. }, io::ErrorKind::PermissionDenied) => {
+                "let this user start nodeseal-sealer: chmod 0755, and no file system that is mounted noexec"
+            }
+            (Self::Socket(_), io::ErrorKind::PermissionDenied) => {
+                "only root and the user of nodeseald may connect to the sealer's socket: run this as one of them"
+            }
+            _ => "see whether nodeseal-sealer runs and what it logs",
+        };
+        SealerError::Unreachable { how: self.to_string(), source, hint }
+    }
+
     fn ask(&self, request: &Request) -> Result<Response, SealerError> {
         self.ask_within(request, ANSWER_TIMEOUT)
     }
@@ -198,7 +219,7 @@ impl SealerClient {
         let message = message.map_err(|source| match source.kind() {
             // Longer than any answer: somebody else listens there.
             io::ErrorKind::InvalidData => SealerError::Protocol(None),
-            _ => SealerError::Unreachable { how: self.to_string(), source: told(source, within) },
+            _ => self.unreachable(told(source, within)),
         })?;
         match Response::decode(message.expose()) {
             Ok(Response::Fault(fault)) => Err(SealerError::Device(fault)),
@@ -316,5 +337,23 @@ mod tests {
         let Err(SealerError::Unreachable { source, .. }) = refused else { panic!("it answered") };
         assert_eq!(source.to_string(), "no answer from the sealer in 200ms");
         assert!((within..Duration::from_secs(5)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn a_sealer_that_is_not_there_or_may_not_be_started_is_named_with_what_to_do() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let (program, config) = (dir.path().join("nodeseal-sealer"), dir.path().join("config"));
+        let refused = || {
+            let client = SealerClient::Spawn { program: program.clone(), config: config.clone() };
+            let Err(error) = client.before_confinement() else { panic!("it was started") };
+            assert!(error.to_string().contains(&program.display().to_string()), "{error}");
+            error.hint()
+        };
+        assert!(refused().starts_with("put nodeseal-sealer"), "{}", refused());
+        std::fs::write(&program, "").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(refused().contains("chmod 0755"), "{}", refused());
     }
 }

@@ -11,11 +11,12 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test lint advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux seccomp deb rpm package-test small features aarch64 vm-test
+.PHONY: help quickstart test lint proto advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux seccomp deb rpm package-test small features aarch64 vm-test
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, Vault, kube-apiserver'
 	@echo 'make lint         format, clippy, dependencies'
+	@echo 'make proto        generate proto/generated anew, after a change of the proto files or of tonic and prost'
 	@echo 'make advisories   known vulnerabilities of dependencies (needs the network)'
 	@echo 'make e2e          only the tests with kube-apiserver and etcd'
 	@echo 'make e2e-full     those with providers in full length: 10,000 Secrets, both APIs'
@@ -57,7 +58,12 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --no-default-features -- -D warnings
+	cargo run -q -p proto-generate -- --check
 	$(CACHE)/cargo-deny/bin/cargo-deny --workspace check bans licenses sources
+
+# From the proto files of Kubernetes to the code that is checked in.
+proto:
+	cargo run -q -p proto-generate
 
 advisories:
 	scripts/need.sh lint

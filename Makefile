@@ -11,11 +11,12 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test lint proto advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux seccomp deb rpm package-test small features aarch64 vm-test
+.PHONY: help quickstart test check lint proto advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux seccomp deb rpm package-test small features aarch64 vm-test
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, Vault, kube-apiserver'
-	@echo 'make lint         format, clippy, dependencies'
+	@echo 'make check        lint, then the unit tests but for the long one that stops each change of keys at every step'
+	@echo 'make lint         format, clippy, links of the code, shell scripts, generated code, dependencies'
 	@echo 'make proto        generate proto/generated anew, after a change of the proto files or of tonic and prost'
 	@echo 'make advisories   known vulnerabilities of dependencies (needs the network)'
 	@echo 'make e2e          only the tests with kube-apiserver and etcd'
@@ -53,12 +54,18 @@ test: lint
 	scripts/tests.sh cargo test --no-fail-fast -p nodeseal-fuzz
 	NODESEAL_BIN=$(TARGET)/debug scripts/tests.sh tests/k8s/run.sh all
 
+# What a change is tried with before it is committed: minutes, and no server.
+check: lint
+	scripts/tests.sh cargo test --no-fail-fast --lib --bins --test house -- --skip no_operation_that_is_stopped_at_any_step
+
 lint:
 	scripts/need.sh lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --no-default-features -- -D warnings
 	cargo run -q -p proto-generate -- --check
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc -q --no-deps --lib --document-private-items
+	scripts/shellcheck.sh
 	$(CACHE)/cargo-deny/bin/cargo-deny --workspace check bans licenses sources
 
 # From the proto files of Kubernetes to the code that is checked in.

@@ -75,7 +75,7 @@ build)
     ;;
 lint)
     # shellcheck disable=SC2086
-    packages $build
+    packages $build shellcheck
     cargo_deny
     ;;
 test | seccomp)

@@ -49,12 +49,12 @@ deb)
     mkdir -p "$folder"
     "$cache/cargo-deb/bin/cargo-deb" --quiet --no-build --no-strip ${triple:+--target "$triple"} \
         --deb-version "$version-$revision" --output "$folder/" >&2
-    ls -t "$folder"/nodeseal_"$version-$revision"_*.deb | head -n 1
+    ls -t "$folder/nodeseal_$version-$revision"_*.deb | head -n 1
     ;;
 rpm)
     "$cache/cargo-generate-rpm/bin/cargo-generate-rpm" --target-dir "$target" ${triple:+--target "$triple"} \
         --set-metadata "release = \"$revision\"" >&2
-    ls -t "$built"/generate-rpm/nodeseal-"$version-$revision".*.rpm | head -n 1
+    ls -t "$built/generate-rpm/nodeseal-$version-$revision".*.rpm | head -n 1
     ;;
 *)
     echo "usage: $0 deb|rpm TARGET-FOLDER [TRIPLE]" >&2

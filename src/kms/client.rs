@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::Reason;
 use h2::client::SendRequest;
 use http::header::CONTENT_TYPE;
@@ -173,20 +173,7 @@ fn is_success(headers: &HeaderMap) -> Result<bool, CallError> {
 
 /// gRPC over HTTP/2, "Status-Message": UTF-8 with percent signs. What is neither is kept as it is.
 fn percent_decoded(text: &[u8]) -> String {
-    let mut bytes = BytesMut::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, after)) = rest.split_first() {
-        let code = after.first_chunk::<2>().filter(|_| first == b'%');
-        let mut byte = [0];
-        if code.is_some_and(|code| hex::decode_to_slice(code, &mut byte).is_ok()) {
-            bytes.extend_from_slice(&byte);
-            rest = &after[2..];
-        } else {
-            bytes.extend_from_slice(&[first]);
-            rest = after;
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_encoding::percent_decode(text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

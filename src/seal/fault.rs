@@ -137,7 +137,7 @@ fault_codes! {
     /// a wrong PIN; or one try is left, which is not ours to spend.
     HsmPin = 22, "E-HSM-PIN", Denied,
         "the file with the PIN cannot be used, or the token refused the PIN or would lock at the next wrong one",
-        "if the detail is of the file, let the user of nodeseal-sealer alone read it: it is tried again; else put the right PIN into the file that pin_file names, prove it with another program, and restart nodeseal-sealer; a wrong PIN is never tried again, one of which the token did not say whether it counted it once more after two minutes; the SO can unlock a locked token";
+        "if the detail is of the file, let the user of nodeseal-sealer alone read it: it is tried again; else put the right PIN into the file that pin_file names, prove it with another program, and restart nodeseal-sealer, after emptying `pin-tries` where the detail says so (a PIN that is a systemd credential cannot be told from the one before); a wrong PIN is never tried again, one of which the token did not say whether it counted it once more after two minutes; the SO can unlock a locked token";
     /// CKR_DEVICE_*, TOKEN_NOT_PRESENT, SESSION_HANDLE_INVALID after the module was opened anew; no token of that label.
     HsmGone = 23, "E-HSM-GONE", Unavailable,
         "the token is away or does not answer",

@@ -19,7 +19,7 @@ use nix::time::{ClockId, clock_gettime};
 use zeroize::Zeroizing;
 
 use super::fault::{Failure, Step, never_reached_the_pin};
-use super::tries::{Tries, TriesFile, Verdict};
+use super::tries::{FileId, Tries, TriesFile, Verdict};
 use crate::seal::fault::{Fault, FaultCode};
 use crate::types::Secret;
 
@@ -27,16 +27,34 @@ use crate::types::Secret;
 const PIN_MAX: usize = 255;
 
 /// The file's bytes without one newline at their end.
-pub(super) struct Pin(Secret);
+pub(super) struct Pin {
+    bytes: Secret,
+    file: Option<FileId>,
+}
 
 impl Pin {
     pub(super) fn bytes(&self) -> &[u8] {
-        self.0.expose()
+        self.bytes.expose()
     }
 
-    #[cfg(test)]
+    /// Where it was read, if that tells one PIN from another.
+    pub(super) const fn file(&self) -> Option<FileId> {
+        self.file
+    }
+}
+
+#[cfg(test)]
+impl Pin {
     pub(super) fn of(bytes: &[u8]) -> Self {
-        Self(Secret::copy_of(bytes))
+        Self::in_file(bytes, 1)
+    }
+
+    pub(super) fn in_file(bytes: &[u8], inode: u64) -> Self {
+        Self { bytes: Secret::copy_of(bytes), file: Some(FileId::numbered(inode)) }
+    }
+
+    pub(super) fn in_no_lasting_file(bytes: &[u8]) -> Self {
+        Self { bytes: Secret::copy_of(bytes), file: None }
     }
 }
 
@@ -69,12 +87,22 @@ impl Pins {
             ),
             Verdict::Doubtful => format!(
                 "was given to the token twice, which did not say whether it counted that, and is not tried again: prove it with \
-                 another program, then {}restart nodeseal-sealer",
-                self.tries.file().map(|file| format!("remove {} and ", file.path().display())).unwrap_or_default()
+                 another program, then {}",
+                self.forget()
             ),
             Verdict::Refused => "was refused before and is not tried again".to_owned(),
+            Verdict::Unclear => format!(
+                "may be one that the token has refused since the machine was started, and is not tried: if it is the right one, {}",
+                self.forget()
+            ),
         };
         Err(fault(format!("the PIN in {} {told}", self.path.display())))
+    }
+
+    /// How the operator makes us begin anew.
+    fn forget(&self) -> String {
+        let empty = |file: &TriesFile| format!("empty {} (`truncate -s 0`) and ", file.path().display());
+        format!("{}restart nodeseal-sealer", self.tries.file().map(empty).unwrap_or_default())
     }
 
     /// Logs in, if the token asks for it.
@@ -172,7 +200,7 @@ fn read(path: &Path) -> Result<Pin, String> {
     if let Some(why) = open_to_others(meta.uid(), meta.gid(), meta.mode(), nix::unistd::geteuid().as_raw()) {
         return Err(why.to_owned());
     }
-    content(&mut file)
+    Ok(Pin { bytes: content(&mut file)?, file: FileId::of(path, &meta) })
 }
 
 fn open_to_others(owner: u32, group: u32, mode: u32, own: u32) -> Option<&'static str> {
@@ -185,7 +213,7 @@ fn open_to_others(owner: u32, group: u32, mode: u32, own: u32) -> Option<&'stati
     (mode & 0o777 & !allowed != 0).then_some("can be read or written by others: chmod 0400")
 }
 
-fn content(file: &mut File) -> Result<Pin, String> {
+fn content(file: &mut File) -> Result<Secret, String> {
     // On the stack and wiped: a growing vector would leave copies behind. One byte more for the newline, one for what is too much.
     let mut buffer = Zeroizing::new([0; PIN_MAX + 2]);
     let mut len = 0;
@@ -198,7 +226,7 @@ fn content(file: &mut File) -> Result<Pin, String> {
     let bytes = buffer[..len].strip_suffix(b"\n").unwrap_or(&buffer[..len]);
     match bytes.len() {
         0 => Err("is empty".to_owned()),
-        1..=PIN_MAX => Ok(Pin(Secret::copy_of(bytes))),
+        1..=PIN_MAX => Ok(Secret::copy_of(bytes)),
         _ => Err(format!("holds more than {PIN_MAX} bytes")),
     }
 }
@@ -225,10 +253,10 @@ mod tests {
     fn one_newline_at_the_end_is_no_part_of_the_pin() {
         for (content, pin) in [("1234", "1234"), ("1234\n", "1234"), ("1234\n\n", "1234\n"), (" 1 ", " 1 ")] {
             let (_dir, path) = file(content.as_bytes(), 0o600);
-            assert!(read(&path).unwrap().0.same_as(pin.as_bytes()), "{content:?}");
+            assert!(read(&path).unwrap().bytes.same_as(pin.as_bytes()), "{content:?}");
         }
         let (_dir, path) = file(&[b'x'; PIN_MAX], 0o400);
-        assert_eq!(read(&path).unwrap().0.expose().len(), PIN_MAX);
+        assert_eq!(read(&path).unwrap().bytes().len(), PIN_MAX);
         let (_dir, path) = file(&[b'x'; PIN_MAX + 1], 0o400);
         assert!(error(&path).contains("more than"));
         let (_dir, path) = file(b"\n", 0o400);

@@ -15,6 +15,9 @@ use super::lease::{Chance, Grant, Lease, Step};
 use super::{ErrorKind, ProviderError};
 use crate::types::random;
 
+/// Of one request that makes a login, at least: nobody waits for one that is made beside the calls.
+pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What to do about a login by a token that something else keeps fresh.
 pub(super) const OF_TOKEN_FILE: &str =
     "see what keeps the token file fresh, and whether the provider trusts its issuer, audience and subject";

@@ -187,24 +187,6 @@ fn with_sts(sts: impl Fn(usize) -> (u16, Value) + Send + Sync + 'static) -> (Aws
 const ATTEMPT: Duration = Duration::from_millis(800);
 
 #[test]
-fn a_login_that_takes_longer_than_each_attempt_serves_the_attempt_after_it() {
-    let (provider, sts, _folder) = with_sts(|number| {
-        thread::sleep(Duration::from_millis(1200));
-        granted(number, 3600)
-    });
-    run(async {
-        let mut attempts = 0;
-        while timeout(ATTEMPT, provider.probe()).await.is_err() {
-            attempts += 1;
-            assert!(attempts < 10, "each attempt logged in anew");
-        }
-        assert!(attempts > 0);
-        timeout(ATTEMPT, provider.probe()).await.unwrap().unwrap();
-    });
-    assert_eq!(sts.asked().len(), 1);
-}
-
-#[test]
 fn a_login_that_is_due_serves_on_while_its_renewal_takes_longer_than_an_attempt() {
     let (provider, sts, _folder) = with_sts(|number| {
         if number > 0 {

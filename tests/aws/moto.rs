@@ -93,14 +93,19 @@ impl Moto {
 
     /// A user who may do this, and nothing else: the id and the secret of its access key.
     pub fn user(&self, name: &str, may: &str) -> (String, String) {
+        self.iam(&format!("Action=CreateUser&UserName={name}"));
+        self.permit(name, may);
+        self.access_key(name)
+    }
+
+    /// What a user may do from now on.
+    pub fn permit(&self, user: &str, may: &str) {
         let policy =
             json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": may, "Resource": "*"}]});
-        self.iam(&format!("Action=CreateUser&UserName={name}"));
         self.iam(&format!(
-            "Action=PutUserPolicy&UserName={name}&PolicyName=p&PolicyDocument={}",
+            "Action=PutUserPolicy&UserName={user}&PolicyName=p&PolicyDocument={}",
             encoded(&policy.to_string())
         ));
-        self.access_key(name)
     }
 
     pub fn access_key(&self, user: &str) -> (String, String) {

@@ -4,9 +4,13 @@
 #[expect(dead_code, reason = "the suite needs less of it than tests/aws")]
 mod moto;
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nodeseal::provider::Kek;
 use nodeseal::provider::aws::{AwsAuth, AwsKek, AwsSettings};
 use serde_json::{Value, json};
@@ -14,7 +18,7 @@ use serde_json::{Value, json};
 use self::moto::{Moto, REGION};
 use crate::conformance::{self, Ground};
 use crate::credentials::Memory;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Seen};
 
 const USER: &str = "nodeseal";
 
@@ -25,6 +29,9 @@ pub struct Mine {
     arn: String,
     id: String,
     secret: String,
+    /// Made when it is first assumed.
+    role: OnceLock<String>,
+    folder: tempfile::TempDir,
 }
 
 impl Mine {
@@ -34,21 +41,35 @@ impl Mine {
         let (id, secret) = moto.user(USER, "kms:*");
         moto.enforce();
         let proxy = Proxy::before(([127, 0, 0, 1], moto.port()).into());
-        Self { moto, proxy, arn, id, secret }
+        Self { moto, proxy, arn, id, secret, role: OnceLock::new(), folder: tempfile::tempdir().unwrap() }
     }
 
-    fn open(&self, id: &str, secret: &str, timeout: Duration) -> Arc<dyn Kek> {
-        let settings = AwsSettings {
+    fn settings(&self, timeout: Duration) -> AwsSettings {
+        AwsSettings {
             key: self.arn.parse().unwrap(),
             region: REGION.into(),
             endpoint: Some(self.proxy.url().parse().unwrap()),
-            sts_endpoint: None,
+            sts_endpoint: Some(self.proxy.url().parse().unwrap()),
             auth: AwsAuth::Static { credential: "aws-keys".into() },
             ca_file: None,
             timeout,
-        };
+        }
+    }
+
+    fn open(&self, id: &str, secret: &str, settings: AwsSettings) -> Arc<dyn Kek> {
         let keys = json!({ "access_key_id": id, "secret_access_key": secret }).to_string();
         Arc::new(AwsKek::open(settings, Memory::with("aws-keys", &keys)).unwrap())
+    }
+
+    fn by_token_file(&self, file: &Path, timeout: Duration) -> Arc<dyn Kek> {
+        // Nothing is checked from here on: moto fails on a question that nobody has signed, as this one of STS.
+        let role = self.role.get_or_init(|| {
+            self.moto.relax();
+            self.moto.role("wrapper", "kms:*")
+        });
+        let auth = AwsAuth::WebIdentity { role: role.parse().unwrap(), token_file: file.to_owned() };
+        let settings = AwsSettings { auth, ..self.settings(timeout) };
+        Arc::new(AwsKek::open(settings, Arc::<Memory>::default()).unwrap())
     }
 
     fn administer(&self, operation: &str) {
@@ -60,11 +81,11 @@ impl Mine {
 
 impl Ground for Mine {
     fn kek_within(&self, timeout: Duration) -> Arc<dyn Kek> {
-        self.open(&self.id, &self.secret, timeout)
+        self.open(&self.id, &self.secret, self.settings(timeout))
     }
 
     fn stranger(&self) -> Arc<dyn Kek> {
-        self.open("AKIANOBODY", &self.secret, conformance::TIMEOUT)
+        self.open("AKIANOBODY", &self.secret, self.settings(conformance::TIMEOUT))
     }
 
     fn proxy(&self) -> &Proxy {
@@ -91,6 +112,53 @@ impl Ground for Mine {
         self.moto.relax();
         self.moto.iam(&format!("Action=DeleteUserPolicy&UserName={USER}&PolicyName=p"));
         self.moto.enforce();
+    }
+
+    fn allow(&self) {
+        self.moto.relax();
+        self.moto.permit(USER, "kms:*");
+        self.moto.enforce();
+    }
+
+    /// In AWS's own words.
+    fn throttle(&self) {
+        self.proxy.change(|_, mut given| {
+            given.status = 400;
+            given.body = json!({ "__type": "ThrottlingException", "message": "Rate exceeded" }).to_string();
+            given
+        });
+    }
+
+    fn kek_away(&self) -> Arc<dyn Kek> {
+        let endpoint = Some(conformance::NOWHERE.parse().unwrap());
+        self.open(&self.id, &self.secret, AwsSettings { endpoint, ..self.settings(conformance::TIMEOUT) })
+    }
+
+    fn kek_at(&self, url: &str, roots: &Path, timeout: Duration) -> Arc<dyn Kek> {
+        let (endpoint, ca_file) = (Some(url.parse().unwrap()), Some(roots.to_owned()));
+        self.open(&self.id, &self.secret, AwsSettings { endpoint, ca_file, ..self.settings(timeout) })
+    }
+
+    /// Static keys ask nobody for a login.
+    fn kek_that_logs_in(&self, timeout: Duration) -> Arc<dyn Kek> {
+        let file = self.folder.path().join("token");
+        std::fs::write(&file, self.fresh_token()).unwrap();
+        self.by_token_file(&file, timeout)
+    }
+
+    fn kek_by_token_file(&self, file: &Path) -> Arc<dyn Kek> {
+        self.by_token_file(file, conformance::TIMEOUT)
+    }
+
+    /// moto looks at its form alone.
+    fn fresh_token(&self) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(1000);
+        let claims = json!({ "jti": NUMBER.fetch_add(1, Ordering::Relaxed) }).to_string();
+        format!("eyJhbGciOiJSUzI1NiJ9.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    fn is_login(seen: &Seen) -> bool {
+        seen.body.contains("Action=AssumeRole")
     }
 
     fn binds(&self) -> bool {
@@ -124,4 +192,12 @@ conformance::suite! { Mine::new();
     a_disabled_version_is_no_key_until_it_is_restored
     sixty_four_at_once_share_one_login
     a_rotation_under_load_never_makes_text_and_version_differ
+    a_name_of_which_the_first_address_is_silent_serves_calls_by_the_second
+    connections_that_take_longer_than_an_attempt_serve_the_attempts_after_it
+    a_login_that_takes_longer_than_a_call_may_is_made_once_and_serves_the_calls_after_it
+    an_authority_that_changes_stops_neither_what_is_connected_nor_who_trusts_the_new_one
+    a_token_file_that_is_refreshed_often_is_read_as_it_is_and_makes_no_more_logins
+    one_that_limits_us_for_ever_fails_is_asked_ever_more_slowly_and_recovers
+    one_that_denies_us_for_ever_fails_gets_no_storm_of_logins_and_recovers
+    two_ways_to_one_key_are_one_key_and_stand_in_for_each_other
 }

@@ -1,19 +1,31 @@
 //! The suite that every provider passes. A provider brings its ground: a key of its own on a real server, behind a proxy.
 
+mod health;
+#[cfg(feature = "http-client")]
+mod network;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nodeseal::provider::{Context, ErrorKind, Kek, ProviderError, Wrapped};
 use nodeseal::types::{ClusterId, KekId, Key};
 
-use crate::proxy::{Mode, Proxy};
+pub use self::health::*;
+#[cfg(feature = "http-client")]
+pub use self::network::*;
+use crate::proxy::{Mode, Proxy, Seen};
 
 /// What one call may take: much, since the machine of the tests may be busy.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// What one call may take where it is waited for.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where nobody listens: "tcpmux".
+#[cfg(feature = "http-client")]
+pub const NOWHERE: &str = "http://127.0.0.1:1";
 
 /// What goes wrong between a provider and its server.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +88,52 @@ pub trait Ground: Send + Sync {
     fn delete_and_recreate(&self);
     /// The login may no longer use the key.
     fn deny(&self);
+    /// It may again.
+    fn allow(&self) {
+        panic!("see deny")
+    }
+    /// Every request is one too many.
+    fn throttle(&self) {
+        self.proxy().change(|_, mut given| {
+            (given.status, given.kind, given.body) = (429, "text/html".into(), "<html>slowly</html>".into());
+            given
+        });
+    }
+    /// The same key, by a place where nobody listens.
+    fn kek_away(&self) -> Arc<dyn Kek>;
+    /// The same key by this address, where somebody listens whom these roots have signed. Over HTTP.
+    fn kek_at(&self, url: &str, _roots: &Path, _timeout: Duration) -> Arc<dyn Kek> {
+        panic!("{url}: this provider does not speak HTTP")
+    }
+    /// One whose login is asked for by a request.
+    fn kek_that_logs_in(&self, timeout: Duration) -> Arc<dyn Kek> {
+        self.kek_within(timeout)
+    }
+    /// One that logs in with the token in this file.
+    fn kek_by_token_file(&self, file: &Path) -> Arc<dyn Kek> {
+        panic!("{}: there is no such login", file.display())
+    }
+    /// For such a file, and no other one.
+    fn fresh_token(&self) -> String {
+        panic!("there is no such login")
+    }
+    /// Whether a request over HTTP asks for a login.
+    fn is_login(_: &Seen) -> bool
+    where
+        Self: Sized,
+    {
+        false
+    }
+    fn logins(&self) -> usize
+    where
+        Self: Sized,
+    {
+        self.proxy().seen().iter().filter(|seen| Self::is_login(seen)).count()
+    }
+    /// Requests so far.
+    fn asked(&self) -> usize {
+        self.proxy().seen().len()
+    }
     /// Whether the provider binds a text to its context.
     fn binds(&self) -> bool;
     /// Texts that no error may show.
@@ -360,6 +418,14 @@ macro_rules! suite {
             a_disabled_version_is_no_key_until_it_is_restored
             sixty_four_at_once_share_one_login
             a_rotation_under_load_never_makes_text_and_version_differ
+            a_name_of_which_the_first_address_is_silent_serves_calls_by_the_second
+            connections_that_take_longer_than_an_attempt_serve_the_attempts_after_it
+            a_login_that_takes_longer_than_a_call_may_is_made_once_and_serves_the_calls_after_it
+            an_authority_that_changes_stops_neither_what_is_connected_nor_who_trusts_the_new_one
+            a_token_file_that_is_refreshed_often_is_read_as_it_is_and_makes_no_more_logins
+            one_that_limits_us_for_ever_fails_is_asked_ever_more_slowly_and_recovers
+            one_that_denies_us_for_ever_fails_gets_no_storm_of_logins_and_recovers
+            two_ways_to_one_key_are_one_key_and_stand_in_for_each_other
         }
     };
 }

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub enum Mode {
 
 pub struct Front {
     dir: tempfile::TempDir,
+    asked: Arc<AtomicUsize>,
     mode: Arc<Mutex<Mode>>,
 }
 
@@ -35,19 +37,26 @@ impl Front {
         let dir = tempfile::Builder::new().prefix("nodeseal-").tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("front")).unwrap();
         let mode = Arc::new(Mutex::new(Mode::Pass));
-        let shared = mode.clone();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (shared, count) = (mode.clone(), asked.clone());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::SeqCst);
                 let (mode, server) = (shared.lock().unwrap().clone(), server.clone());
                 // The end of either side ends the connection.
                 thread::spawn(move || serve(stream, &server, mode));
             }
         });
-        Self { dir, mode }
+        Self { dir, asked, mode }
     }
 
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("front")
+    }
+
+    /// Connections so far: each question has its own.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
     }
 
     pub fn set(&self, mode: Mode) {

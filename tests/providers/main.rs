@@ -46,6 +46,8 @@ mod rooted;
 #[path = "../service/scan.rs"]
 #[expect(dead_code, reason = "these tests need less of it than tests/service")]
 mod scan;
+#[cfg(feature = "http-client")]
+mod tls_front;
 #[cfg(feature = "vault")]
 mod vault;
 #[cfg(all(feature = "tpm2", feature = "pkcs11"))]

@@ -79,6 +79,12 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
+    /// For what stands before it.
+    #[cfg(feature = "http-client")]
+    pub fn server_side(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn set(&self, mode: Mode) {
         *self.mode.lock().unwrap() = mode;
     }

@@ -87,3 +87,84 @@ fn a_reload_does_not_let_go_of_the_key_of_mode_direct_unless_told() {
     node.ask(&["reload", "--abandon"]);
     until(&node, "the other key is named", |status| status["providers"][0]["key"] == "two");
 }
+
+/// Changes the running node's file.
+fn rewrite(node: &Dev, change: impl FnOnce(&mut Vec<toml::Value>)) {
+    let path = node.path("nodeseal.toml");
+    let mut file: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+    change(file["provider"].as_array_mut().unwrap());
+    std::fs::write(path, file.to_string()).unwrap();
+}
+
+fn a_token_and_a_plugin(plugin: &Dev) -> Dev {
+    let node = Dev::start_with(
+        "pkcs11",
+        &format!(
+            "[write]\nactivation_delay = \"0s\"\nprobe_every = \"1s\"\n\
+             [[provider]]\nname = \"hsm\"\nkind = \"pkcs11\"\nkey_label = \"shared key\"\nmake_key = true\n\
+             [[provider]]\nname = \"other\"\nkind = \"kms-plugin\"\nkey = \"the-other\"\nsocket = {:?}\n",
+            plugin.path("kms.sock")
+        ),
+    );
+    until(&node, "both have a copy", |status| {
+        status["key_id"].is_string() && status["waits"].is_null() && status["wraps_owed"] == 0
+    });
+    node
+}
+
+#[test]
+fn names_that_are_swapped_between_kinds_change_no_key_and_make_no_wrap() {
+    let plugin = Dev::start("tpm2");
+    let node = a_token_and_a_plugin(&plugin);
+    let (keys, status) = (node.ask(&["keys", "list"]), node.ask(&["status"]));
+    rewrite(&node, |tables| {
+        for (table, name) in tables.iter_mut().zip(["other", "hsm"]) {
+            table.as_table_mut().unwrap().insert("name".into(), name.into());
+        }
+    });
+    node.ask(&["reload"]);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        let now = node.ask(&["status"]);
+        assert_eq!((&now["key_id"], &now["wraps_owed"]), (&status["key_id"], &0.into()), "{now:#}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let now = node.ask(&["status"]);
+    let row = |at: usize, field: &str| now["providers"][at][field].as_str().unwrap().to_owned();
+    assert_eq!((row(0, "name"), row(0, "kind")), ("other".into(), "pkcs11".into()));
+    assert_eq!((row(1, "name"), row(1, "kind")), ("hsm".into(), "kms-plugin".into()));
+    assert_eq!(node.ask(&["keys", "list"]), keys);
+}
+
+#[test]
+fn a_token_or_a_plugin_that_is_away_can_be_eased_and_left_to_decrypt_only() {
+    let plugin = Dev::start("tpm2");
+    let node = a_token_and_a_plugin(&plugin);
+    // The token's shared key is put aside with all of the token's objects, and the plugin ends.
+    let tokens = node.path("token/tokens");
+    std::fs::rename(&tokens, node.path("token/aside")).unwrap();
+    node.kill_sealer();
+    drop(plugin);
+    let rows = |status: &Value| status["providers"].as_array().cloned().unwrap_or_default();
+    let any = || serde_json::from_slice::<Value>(&node.tool(&["status"]).stdout).unwrap();
+    let begun = Instant::now();
+    while !rows(&any()).iter().all(|row| row["error"].is_string()) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:#}", any());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for (place, role, key, value) in
+        [(0, "optional", "required", false), (1, "optional", "required", false), (1, "decrypt-only", "write", false)]
+    {
+        rewrite(&node, |tables| drop(tables[place].as_table_mut().unwrap().insert(key.into(), value.into())));
+        node.ask(&["reload"]);
+        assert_eq!(rows(&any())[place]["role"], role);
+    }
+    // One has to write.
+    rewrite(&node, |tables| {
+        for (table, writes) in tables.iter_mut().zip([false, true]) {
+            table.as_table_mut().unwrap().insert("write".into(), writes.into());
+        }
+    });
+    node.ask(&["reload"]);
+    assert_eq!(rows(&any())[0]["role"], "decrypt-only");
+}

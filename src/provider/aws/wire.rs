@@ -30,11 +30,9 @@ use tracing::instrument::WithSubscriber;
 use zeroize::Zeroizing;
 
 use super::super::http::{self, Address, Ask, Body, Client, Reply, Roots};
+use super::super::session::LOGIN_TIMEOUT;
 use super::settings::{AwsSettings, Endpoint};
 use crate::provider::{ErrorKind, ProviderError};
-
-/// Of one request that makes a login, at least: nobody waits for one that is made beside the calls.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes clients of one region that share their connections.
 pub(super) struct Wire {

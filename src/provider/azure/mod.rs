@@ -42,7 +42,7 @@ use tracing::instrument::WithSubscriber;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::http::{self, Body, Client};
-use super::session::{Refusal, Session};
+use super::session::{LOGIN_TIMEOUT, Refusal, Session};
 use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::types::Key;
 use fault::{Failed, UNWRAP};
@@ -76,7 +76,8 @@ impl AzureKek {
         let authority = settings.authority().map_err(|error| unfit("authority").because(error))?;
         let AzureSettings { vault, key, algorithm, auth, roots, timeout: limit, .. } = settings;
         let tls = http::config(&roots, None)?;
-        let to = |address: &Address| Client::new(address.clone(), tls.clone(), limit);
+        // A call has its own limit.
+        let to = |address: &Address| Client::new(address.clone(), tls.clone(), LOGIN_TIMEOUT.max(limit));
         let places = vec![(vault.clone(), to(&vault)), (authority.clone(), to(&authority))];
         let wire = Wire::new(places, resource.clone());
         let metadata = match &auth {

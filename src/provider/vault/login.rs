@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::super::files;
 use super::super::http::{self, Body, Client, Identity};
 use super::super::lease::Grant;
-use super::super::session::{self, OF_TOKEN_FILE};
+use super::super::session::{self, LOGIN_TIMEOUT, OF_TOKEN_FILE};
 use super::super::{Credentials, ErrorKind, ProviderError};
 use super::VaultSettings;
 use super::answer::{self, Api, Failed, Token};
@@ -191,11 +191,11 @@ impl Logins {
 impl session::Logins for Logins {
     type Login = Login;
 
-    /// The connection is made anew with each login, so that a changed ca_file or certificate is taken up.
+    /// The connection is made anew with each login, so that a changed ca_file or certificate is taken up. A call has its own limit.
     async fn log_in(&self) -> Result<(Login, Grant), ProviderError> {
         let VaultSettings { address, namespace, roots, timeout, auth, .. } = &self.settings;
         let identity = self.certificate(auth).await?;
-        let client = Client::new(address.clone(), http::config(roots, identity)?, *timeout);
+        let client = Client::new(address.clone(), http::config(roots, identity)?, LOGIN_TIMEOUT.max(*timeout));
         let api = Api::new(client, namespace.as_ref())?;
         let (token, grant) = self.login(auth, &api).await.map_err(|error| match auth {
             VaultAuth::Jwt { .. } => error.with_login_hint(OF_TOKEN_FILE),

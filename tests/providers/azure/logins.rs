@@ -9,11 +9,9 @@ use nodeseal::provider::{ErrorKind, Kek};
 use nodeseal::types::Key;
 use serde_json::json;
 
-use super::{CLIENT, Mine, ROLE, SECRET};
+use super::{CLIENT, Mine, ROLE, SECRET, SUBJECT};
 use crate::conformance::{Ground, Of, refused, shown};
 use crate::credentials::Memory;
-
-const SUBJECT: &str = "system:serviceaccount:kube-system:nodeseal";
 
 async fn round_trip(kek: &dyn Kek) {
     let (key, of) = (Key::random().unwrap(), Of::new("prod", 1));

@@ -6,6 +6,7 @@ mod log;
 mod logins;
 mod server;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +17,11 @@ use serde_json::{Value, json};
 use self::server::Server;
 use crate::conformance::{self, Ground};
 use crate::credentials::Memory;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Seen};
 
 pub const CLIENT: &str = "22222222-3333-4444-5555-666666666666";
+/// Of a federated token.
+pub const SUBJECT: &str = "system:serviceaccount:kube-system:nodeseal";
 const SECRET: &str = "CANARY~secret.of.the-application";
 /// What the role "Key Vault Crypto Service Encryption User" gives.
 const ROLE: [&str; 3] = ["read", "wrap/action", "unwrap/action"];
@@ -130,6 +133,47 @@ impl Ground for Mine {
 
     fn deny(&self) {
         self.server.door("client", &json!({ "client": CLIENT, "rights": [] }));
+    }
+
+    fn allow(&self) {
+        self.server.door("client", &json!({ "client": CLIENT, "rights": ROLE }));
+    }
+
+    fn kek_away(&self) -> Arc<dyn Kek> {
+        let nowhere = || conformance::NOWHERE.parse().unwrap();
+        let settings =
+            AzureSettings { vault: nowhere(), authority: Some(nowhere()), ..self.settings(self.by_secret()) };
+        Arc::new(AzureKek::open(settings, Memory::with("azure-secret", SECRET)).unwrap())
+    }
+
+    fn kek_at(&self, url: &str, roots: &Path, timeout: Duration) -> Arc<dyn Kek> {
+        let settings = AzureSettings {
+            vault: url.parse().unwrap(),
+            authority: Some(url.parse().unwrap()),
+            roots: Roots::File(roots.to_owned()),
+            timeout,
+            ..self.settings(self.by_secret())
+        };
+        Arc::new(AzureKek::open(settings, Memory::with("azure-secret", SECRET)).unwrap())
+    }
+
+    fn kek_by_token_file(&self, file: &Path) -> Arc<dyn Kek> {
+        let auth = AzureAuth::WorkloadIdentity {
+            tenant: self.server.tenant().parse().unwrap(),
+            client: CLIENT.parse().unwrap(),
+            token_file: file.to_owned(),
+        };
+        self.azure(auth, &Arc::default())
+    }
+
+    fn fresh_token(&self) -> String {
+        self.server.door("client", &json!({ "client": CLIENT, "subject": SUBJECT }));
+        let made = self.server.door("service-account-token", &json!({ "subject": SUBJECT }));
+        made["token"].as_str().unwrap().to_owned()
+    }
+
+    fn is_login(seen: &Seen) -> bool {
+        seen.path().contains("/oauth2/")
     }
 
     fn binds(&self) -> bool {

@@ -3,9 +3,9 @@
 
 mod fake;
 mod go;
+mod peers;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nodeseal::provider::kms_plugin::{KmsPlugin, KmsPluginSettings, PluginApi};
@@ -163,8 +163,25 @@ macro_rules! ground {
             fn delete_and_recreate(&self) {
                 panic!("a plugin tells no identity of its key")
             }
+            // A plugin knows no login, and may still say no: PERMISSION_DENIED and RESOURCE_EXHAUSTED.
             fn deny(&self) {
-                panic!("a plugin knows no login")
+                self.0.front.set(plugin(|_, _| Said::refusal(7, "no")));
+            }
+            fn allow(&self) {
+                self.0.front.set(Mode::Pass);
+            }
+            fn throttle(&self) {
+                self.0.front.set(plugin(|_, _| Said::refusal(8, "slowly")));
+            }
+            fn logins(&self) -> usize {
+                0
+            }
+            fn asked(&self) -> usize {
+                self.0.front.asked()
+            }
+            fn kek_away(&self) -> Arc<dyn Kek> {
+                let socket = "/nonexistent/socket".into();
+                Arc::new(KmsPlugin::new(KmsPluginSettings { socket, ..self.0.settings() }))
             }
             fn binds(&self) -> bool {
                 true
@@ -185,11 +202,12 @@ ground!(V1, Mine::new(PluginApi::V1beta1), |_| panic!("KMS v1beta1 tells no vers
 ground!(GoV2, Mine::go(PluginApi::V2), Mine::rotate);
 ground!(GoV1, Mine::go(PluginApi::V1beta1), Mine::rotate);
 
-// Without four claims:
+// Without these claims:
 // * a_denied_login: a plugin has no logins; its refusals are in a_refusal_has_its_kind;
 // * a_key_made_anew: a plugin tells no identity; that the name stays with the key is the operator's promise;
 // * a_disabled_version: the API has no such call; NOT_FOUND is in a_refusal_has_its_kind;
-// * a_failure_of_the_server: speaks no HTTP; the codes of gRPC are in a_refusal_has_its_kind.
+// * a_failure_of_the_server: speaks no HTTP; the codes of gRPC are in a_refusal_has_its_kind;
+// * all of conformance/network.rs: it listens on a unix socket of this machine, and knows no login.
 mod v2 {
     crate::conformance::suite! { super::V2::new();
         a_hundred_keys_come_back_as_they_were
@@ -199,6 +217,9 @@ mod v2 {
         an_answer_that_cannot_be_right_is_an_error
         what_is_away_is_away_within_the_time_and_is_used_when_it_is_back
         sixty_four_at_once_share_one_login
+        one_that_limits_us_for_ever_fails_is_asked_ever_more_slowly_and_recovers
+        one_that_denies_us_for_ever_fails_gets_no_storm_of_logins_and_recovers
+        two_ways_to_one_key_are_one_key_and_stand_in_for_each_other
         a_rotation_under_load_never_makes_text_and_version_differ
     }
 }
@@ -212,6 +233,9 @@ mod v1beta1 {
         an_answer_that_cannot_be_right_is_an_error
         what_is_away_is_away_within_the_time_and_is_used_when_it_is_back
         sixty_four_at_once_share_one_login
+        one_that_limits_us_for_ever_fails_is_asked_ever_more_slowly_and_recovers
+        one_that_denies_us_for_ever_fails_gets_no_storm_of_logins_and_recovers
+        two_ways_to_one_key_are_one_key_and_stand_in_for_each_other
     }
 }
 
@@ -223,6 +247,7 @@ mod go_v2 {
         a_changed_text_never_gives_other_bytes
         what_is_away_is_away_within_the_time_and_is_used_when_it_is_back
         sixty_four_at_once_share_one_login
+        two_ways_to_one_key_are_one_key_and_stand_in_for_each_other
     }
 }
 
@@ -233,6 +258,7 @@ mod go_v1beta1 {
         a_changed_text_never_gives_other_bytes
         what_is_away_is_away_within_the_time_and_is_used_when_it_is_back
         sixty_four_at_once_share_one_login
+        two_ways_to_one_key_are_one_key_and_stand_in_for_each_other
     }
 }
 
@@ -334,82 +360,6 @@ async fn a_refusal_has_its_kind() {
         let (probed, wrapped, text) = kind_of(plugin(move |_, _| Said::refusal(code, "so says the plugin"))).await;
         assert_eq!((probed, wrapped), (Some(kind), Some(kind)), "{code}");
         assert!(text.contains("so says the plugin"), "{text}");
-    }
-}
-
-#[tokio::test]
-async fn only_a_socket_of_somebody_expected_that_is_not_our_own_is_asked() {
-    let seen = Arc::new(Mutex::new(BTreeSet::new()));
-    let told = seen.clone();
-    let mine = Mine::fake(plugin(move |path, _| {
-        told.lock().unwrap().insert(path.to_owned());
-        Said::refusal(14, "")
-    }));
-    let asked = |settings: KmsPluginSettings| async { KmsPlugin::new(settings).probe().await.unwrap_err() };
-    let dir = tempfile::tempdir().unwrap();
-    let link = dir.path().join("link");
-    std::os::unix::fs::symlink(mine.front.path(), &link).unwrap();
-    let own = |socket, own| KmsPluginSettings { socket, own_sockets: vec![own], ..mine.settings() };
-    for settings in [own(mine.front.path(), mine.front.path()), own(link, mine.front.path())] {
-        let error = asked(settings).await;
-        assert_eq!(error.kind(), ErrorKind::Unfit);
-        assert!(error.to_string().contains("socket of Nodeseal itself"), "{error}");
-    }
-    std::fs::write(dir.path().join("file"), b"").unwrap();
-    assert_eq!(asked(own(dir.path().join("file"), "/none".into())).await.kind(), ErrorKind::Unfit);
-    assert_eq!(asked(own(dir.path().join("none"), "/none".into())).await.kind(), ErrorKind::Away);
-    assert!(seen.lock().unwrap().is_empty());
-    asked(mine.settings()).await;
-    assert_eq!(seen.lock().unwrap().len(), 1);
-}
-
-/// Listens as whoever runs it, says so, and answers nothing.
-const LISTEN: &str = r#"
-use Socket;
-socket(my $s, PF_UNIX, SOCK_STREAM, 0) or die "socket";
-bind($s, sockaddr_un($ARGV[0])) or die "bind: $!";
-listen($s, 5) or die "listen";
-$| = 1;
-print "up\n";
-sleep 60;
-"#;
-
-#[tokio::test]
-async fn a_plugin_of_a_user_that_is_not_expected_hears_nothing() {
-    if !nix::unistd::geteuid().is_root() {
-        return eprintln!("only root can listen as somebody else");
-    }
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let mine = Mine::fake(Mode::Reset);
-    for uid in [2, 65_534] {
-        let socket = dir.path().join(format!("s{uid}"));
-        let mut command = std::process::Command::new("setpriv");
-        command.args([&format!("--reuid={uid}"), "--regid=65534", "--clear-groups", "perl", "-e", LISTEN]).arg(&socket);
-        let mut stranger = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(stranger.stdout.take().unwrap()), &mut line).unwrap();
-        assert_eq!(line, "up\n");
-        let of = |allow_uids| KmsPluginSettings {
-            socket: socket.clone(),
-            allow_uids,
-            timeout: Duration::from_millis(300),
-            ..mine.settings()
-        };
-        let error = KmsPlugin::new(of(vec![1])).probe().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Peer);
-        assert!(error.to_string().contains(&format!("user {uid} listens there")), "{error}");
-        let allowed = KmsPlugin::new(of(vec![uid])).probe().await.unwrap_err();
-        match uid {
-            // It is asked, and says nothing.
-            2 => assert_eq!(allowed.kind(), ErrorKind::Away),
-            // It stands for everybody whom a user namespace hides.
-            _ => {
-                assert!(allowed.kind() == ErrorKind::Peer && allowed.to_string().contains("PrivateUsers"), "{allowed}")
-            }
-        }
-        stranger.kill().unwrap();
-        stranger.wait().unwrap();
     }
 }
 

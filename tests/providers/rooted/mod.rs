@@ -3,6 +3,7 @@
 
 mod canary;
 mod direct;
+mod files;
 mod nodes;
 mod reload;
 mod rotation;

@@ -175,3 +175,64 @@ fn name_role_and_limits_of_a_provider_that_is_away_can_be_changed_and_its_key_ca
     change("key", "another".into());
     assert!(node.tool(&["reload"]).assert_refused(69).err.contains("`gone` did not prove itself"));
 }
+
+#[test]
+fn names_that_are_swapped_change_no_key_and_make_no_wrap_also_while_one_of_them_fails() {
+    let (a, b) = (Mine::new(), Mine::new());
+    let providers: &[(&str, &Mine, &str)] = &[("a", &a, ""), ("b", &b, "")];
+    let (other, node) = (start(providers, FAST), start(providers, FAST));
+    let client = node.client();
+    // Logins that were sealed after the start.
+    for node in [&other, &node] {
+        until(SOON, "both are taken up", || (node.log().matches("config.reloaded").count() >= 2).then_some(()));
+        node.rotate_and_activate();
+        until_status(node, "both have a copy", |status| status["wraps_owed"] == 0 && status["waits"].is_null());
+    }
+    let others = (Text::new(&other.client()), {
+        other.rotate_and_activate();
+        Text::new(&other.client())
+    });
+    drop(other);
+    let before =
+        until_status(&node, "both have a copy", |status| status["wraps_owed"] == 0 && status["waits"].is_null());
+    let text = Text::new(&client);
+    assert_eq!(text.wraps(), 2);
+    let is_named = |row: &Value, name: &str| row["name"] == name;
+    let wraps = || a.proxy().count("/encrypt/") + b.proxy().count("/encrypt/");
+    let made = wraps();
+    rewrite(&node, |file| {
+        for table in file["provider"].as_array_mut().unwrap() {
+            let table = table.as_table_mut().unwrap();
+            let other = if table["name"].as_str() == Some("a") { "b" } else { "a" };
+            table.insert("name".into(), other.into());
+        }
+    });
+    b.proxy().change(|_, mut given| {
+        (given.status, given.body) = (503, "{\"errors\":[]}".into());
+        given
+    });
+    node.ask(&["reload"]);
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(8) {
+        if begun.elapsed() > Duration::from_secs(4) {
+            b.proxy().set(Mode::Pass);
+        }
+        let now = any_status(&node);
+        assert_eq!((&now["key_id"], &now["wraps_owed"]), (&before["key_id"], &json!(0)), "{now:#}");
+        text.assert_opens(&client);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    until_status(&node, "both are well", |status| {
+        status["providers"].as_array().unwrap().iter().all(|row| row["error"].is_null())
+    });
+    assert!(is_named(&status(&node)["providers"][0], "b"));
+    assert_eq!(wraps(), made, "a copy was made");
+    let log = node.log();
+    assert!(!log.contains("epoch.refused"), "{log}");
+    // Another node's texts open by either alone, each of a KEK that is new here.
+    for (away, text) in [(&a, others.0), (&b, others.1)] {
+        away.proxy().set(Mode::Reset);
+        text.assert_opens(&client);
+        away.proxy().set(Mode::Pass);
+    }
+}

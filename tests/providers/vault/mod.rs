@@ -6,16 +6,19 @@ mod logins;
 mod server;
 mod tls;
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nodeseal::provider::Kek;
 use nodeseal::provider::vault::{Roots, Vault, VaultAuth, VaultSettings};
+use rcgen::KeyPair;
 use serde_json::json;
 
 use crate::conformance::{self, Ground};
 use crate::credentials::Memory;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Seen};
 use server::{Server, shared, unique};
 
 /// A mount, a key, a policy and a role of its own on the shared server.
@@ -25,7 +28,11 @@ pub struct Mine {
     proxy: Proxy,
     pub role_id: String,
     pub secret_id: String,
+    issuer: OnceLock<KeyPair>,
 }
+
+/// What the policy of docs/providers/vault.md gives.
+const RIGHTS: [&str; 3] = ["encrypt", "decrypt", "keys"];
 
 impl Mine {
     pub fn new() -> Self {
@@ -37,13 +44,13 @@ impl Mine {
         let name = unique();
         server.post(&format!("sys/mounts/{name}"), json!({ "type": "transit" }));
         server.post(&format!("{name}/keys/kubernetes"), key);
-        server.allow(&name, &["encrypt", "decrypt", "keys"]);
+        server.allow(&name, &RIGHTS);
         let role = format!("auth/approle/role/{name}");
         server.post(&role, json!({ "token_policies": [&name], "token_ttl": "1h", "token_max_ttl": "24h" }));
         let text = |answer: serde_json::Value, field: &str| answer["data"][field].as_str().unwrap().to_owned();
         let role_id = text(server.get(&format!("{role}/role-id")), "role_id");
         let secret_id = text(server.post(&format!("{role}/secret-id"), json!({})), "secret_id");
-        Self { server, name, proxy: Proxy::before(server.plain()), role_id, secret_id }
+        Self { server, name, proxy: Proxy::before(server.plain()), role_id, secret_id, issuer: OnceLock::new() }
     }
 
     /// For a whole node, which `rooted` alone makes.
@@ -92,6 +99,22 @@ impl Mine {
         Memory::with("vault-approle", &text)
     }
 
+    /// Whose tokens log in at a mount of our name.
+    fn issuer(&self) -> &KeyPair {
+        self.issuer.get_or_init(|| {
+            let (name, key) = (&self.name, KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap());
+            self.server.post(&format!("sys/auth/{name}"), json!({ "type": "jwt" }));
+            let config = json!({ "jwt_validation_pubkeys": [key.public_key_pem()] });
+            self.server.post(&format!("auth/{name}/config"), config);
+            let role = json!({
+                "role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"], "token_policies": [name],
+                "token_ttl": "1h"
+            });
+            self.server.post(&format!("auth/{name}/role/{name}"), role);
+            key
+        })
+    }
+
     fn configure(&self, settings: serde_json::Value) {
         self.server.post(&format!("{}/keys/kubernetes/config", self.name), settings);
     }
@@ -134,6 +157,39 @@ impl Ground for Mine {
 
     fn deny(&self) {
         self.server.allow(&self.name, &[]);
+    }
+
+    fn allow(&self) {
+        self.server.allow(&self.name, &RIGHTS);
+    }
+
+    fn kek_away(&self) -> Arc<dyn Kek> {
+        let settings =
+            VaultSettings { address: conformance::NOWHERE.parse().unwrap(), ..self.settings(self.approle()) };
+        Arc::new(Vault::new(settings, self.credential(&self.secret_id)))
+    }
+
+    fn kek_at(&self, url: &str, roots: &Path, timeout: Duration) -> Arc<dyn Kek> {
+        let (address, roots) = (url.parse().unwrap(), Roots::File(roots.to_owned()));
+        let settings = VaultSettings { address, roots, timeout, ..self.settings(self.approle()) };
+        Arc::new(Vault::new(settings, self.credential(&self.secret_id)))
+    }
+
+    fn kek_by_token_file(&self, file: &Path) -> Arc<dyn Kek> {
+        self.issuer();
+        let name = || self.name.parse().unwrap();
+        let auth = VaultAuth::Jwt { mount: self.name.parse().unwrap(), role: Some(name()), file: file.to_owned() };
+        self.vault(auth, &Arc::default())
+    }
+
+    fn fresh_token(&self) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let id = NUMBER.fetch_add(1, Ordering::Relaxed);
+        logins::jwt(self.issuer(), "EdDSA", json!({ "sub": "node-1", "aud": "vault", "jti": id.to_string() }))
+    }
+
+    fn is_login(seen: &Seen) -> bool {
+        seen.path().ends_with("/login")
     }
 
     fn binds(&self) -> bool {

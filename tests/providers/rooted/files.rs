@@ -1,0 +1,112 @@
+//! Files of a provider that change under a running node: an authority before and after its server's certificate, and files that are
+//! written anew all the time.
+
+use std::time::Instant;
+
+use super::*;
+use crate::proxy::Mode;
+use crate::tls_front::{Authority, TlsFront};
+
+fn behind(front: &TlsFront, vault: &Mine) -> String {
+    table("vault", vault, &format!("ca_file = {:?}", front.roots())).replace(&vault.url(), &front.url())
+}
+
+/// Waits until the last that the log says of a configuration is this event.
+fn until_last(node: &Node, what: &str, event: &str) {
+    until(SOON, what, || {
+        let log = node.log();
+        log.lines().rfind(|line| line.contains("config.re"))?.contains(event).then_some(())
+    });
+}
+
+fn one_that_wraps(node: &Node) -> Text {
+    node.rotate_and_activate();
+    let text = Text::new(&node.client());
+    assert_eq!(text.wraps(), 1);
+    text
+}
+
+fn until_well(node: &Node) {
+    until_status(node, "the provider answers", |status| {
+        let provider = &status["providers"][0];
+        provider["error"].is_null() && provider["answered_seconds_ago"].as_u64().is_some_and(|seconds| seconds < 3)
+    });
+}
+
+#[test]
+fn an_authority_that_changes_before_its_server_or_after_it_is_taken_up_and_neither_loses_a_text() {
+    let vault = Mine::new();
+    let front = TlsFront::before(vault.proxy().server_side());
+    let mut node = Node::prepare("", &format!("{FAST}{}", behind(&front, &vault)));
+    let lines = begin(&mut node, &[("vault", &vault, "")]);
+    lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
+    until_well(&node);
+    let (client, first) = (node.client(), one_that_wraps(&node));
+
+    // The file first: it is refused, what runs goes on, and no reload says otherwise.
+    let next = Authority::new();
+    front.trust(&next);
+    until_last(&node, "the new file is refused", "config.refused");
+    assert!(node.tool(&["reload"]).assert_refused(78).err.contains("but the changed files"));
+    let second = one_that_wraps(&node);
+    front.certify(&next);
+    until_last(&node, "the new file is taken up", "config.reloaded");
+    node.ask(&["reload"]);
+    until_well(&node);
+    let third = one_that_wraps(&node);
+
+    // The server first, and every connection anew: it is not who the file says until the file says so.
+    let last = Authority::new();
+    front.certify(&last);
+    vault.proxy().set(Mode::Reset);
+    until_status(&node, "it is away", |status| !status["providers"][0]["error"].is_null());
+    vault.proxy().set(Mode::Pass);
+    until_status(&node, "it is somebody else", |status| {
+        status["providers"][0]["error"].as_str().is_some_and(|error| error.contains("did not prove"))
+    });
+    Text::new(&client).assert_opens(&client);
+    front.trust(&last);
+    until_well(&node);
+    let fourth = one_that_wraps(&node);
+    [first, second, third, fourth].iter().for_each(|text| text.assert_opens(&client));
+}
+
+#[test]
+fn files_that_are_written_anew_all_the_time_open_no_provider_anew_and_ask_for_no_login() {
+    let vault = Mine::new();
+    let front = TlsFront::before(vault.proxy().server_side());
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    let refresh = || {
+        let new = folder.path().join("new");
+        fs::write(&new, vault.fresh_token()).unwrap();
+        fs::rename(&new, &token).unwrap();
+        let roots = fs::read(front.roots()).unwrap();
+        fs::write(&new, roots).unwrap();
+        fs::rename(&new, front.roots()).unwrap();
+    };
+    refresh();
+    let table = format!(
+        "[[provider]]\nname = \"vault\"\nkind = \"vault\"\naddress = {:?}\nca_file = {:?}\nmount = {:?}\nkey = \"kubernetes\"\n\
+         auth = {{ method = \"jwt\", mount = {:?}, role = {:?}, file = {:?} }}\n",
+        front.url(),
+        front.roots(),
+        vault.name,
+        vault.name,
+        vault.name,
+        token
+    );
+    let node = Node::start_with(&format!("{FAST}{table}"));
+    until_well(&node);
+    let settled = (node.log().matches("config.re").count(), vault.logins());
+    assert_eq!(settled.1, 1);
+    let begun = Instant::now();
+    // Four of the looks at files.
+    while begun.elapsed() < Duration::from_secs(8) {
+        refresh();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    until_well(&node);
+    assert_eq!((node.log().matches("config.re").count(), vault.logins()), settled, "{}", node.log());
+    one_that_wraps(&node).assert_opens(&node.client());
+}

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::args::{Common, CredentialsVerb};
 use super::output::{act_as_owner, control_error, fail, harden, load, print, time, unfit};
+use super::terminal::Hidden;
 use crate::config::Config;
 use crate::control::{self, Answer, Request, say};
 use crate::keyring::Home;
@@ -140,8 +141,9 @@ fn read(fd: Option<u32>) -> io::Result<Secret> {
         Some(number) => File::open(format!("/proc/self/fd/{number}"))?.take(limit).read_to_end(&mut bytes)?,
         None => {
             let stdin = io::stdin();
+            let _hidden = Hidden::typing();
             if stdin.is_terminal() {
-                say::prompt(super::PROGRAM, "type the credential, then Ctrl-D on a line of its own");
+                say::prompt(super::PROGRAM, "type the credential (it is not shown), then Ctrl-D on a line of its own");
             }
             stdin.lock().take(limit).read_to_end(&mut bytes)?
         }

@@ -25,6 +25,7 @@ mod reseal;
 mod restore;
 mod rotate_root;
 mod status;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -19,6 +19,7 @@ use super::output::{
 use super::recipients::{code_text, keep_code};
 use super::recovery_file::{self, Found, RecoverError, UNSIGNED, read, read_from};
 use super::restore;
+use super::terminal::Hidden;
 use crate::config::{Config, OrderError};
 use crate::control::{self, Answer, Request, say};
 use crate::keyring::export::Export;
@@ -154,8 +155,12 @@ fn read_identity(path: Option<&Path>) -> Result<Identity, RecoverError> {
         Some(path) => read(path)?,
         None => {
             let mut stdin = io::stdin();
+            let _hidden = Hidden::typing();
             if stdin.is_terminal() {
-                say::prompt(super::PROGRAM, "type the recovery code, then Ctrl-D on a line of its own");
+                say::prompt(
+                    super::PROGRAM,
+                    "type the recovery code (it is not shown), then Ctrl-D on a line of its own",
+                );
             }
             read_from(&mut stdin).map_err(|source| RecoverError::Read { path: "standard input".into(), source })?
         }

@@ -50,5 +50,6 @@ mod threads;
 #[cfg(feature = "pkcs11")]
 mod token;
 mod torture;
+mod typed;
 mod unread;
 mod walks;

@@ -9,9 +9,10 @@ use hsm_tests::{Ground, Report, pkcs11, right_auth, run, secret, tpm2};
 use nodeseal::seal::fault::FaultCode;
 use nodeseal::seal::protocol::DeviceBlob;
 use nodeseal::sealer::Sealer;
-use nodeseal::sealer::pkcs11::{Pkcs11, TriesFile};
+use nodeseal::sealer::pkcs11::Pkcs11;
 use nodeseal::sealer::settings::{DEFAULT_PARENT_HANDLE, Pkcs11Mechanism, Pkcs11Settings, TpmDevice, TpmSettings};
 use nodeseal::sealer::tpm2::Tpm2;
+use nodeseal::store::RunFile;
 use nodeseal::types::{PcrBank, PcrSet, SealPolicy};
 
 /// EX_SOFTWARE of sysexits.h: the device does not do what it must.
@@ -120,7 +121,7 @@ fn main() -> ExitCode {
         Device::Answer(token) => token.settings().and_then(|settings| {
             let one = token.one_question;
             let engine = if one { Pkcs11::for_one_question(settings) } else { Pkcs11::new(settings) };
-            answer(match token.tries.as_deref().and_then(TriesFile::open) {
+            answer(match token.tries.as_deref().and_then(RunFile::open) {
                 Some(file) => engine.remembering_in(&file),
                 None => engine,
             })

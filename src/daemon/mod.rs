@@ -35,7 +35,7 @@ use crate::keyring::Keyring;
 use crate::keyring::keeper::{self, Settings};
 use crate::sandbox::{Confined, Policy, process};
 use crate::seal::client::SealerClient;
-use crate::store::RealDisk;
+use crate::store::{RealDisk, RunFile};
 use crate::types::stack::{self, IDLE_BYTES};
 use crate::types::{Chain, Class, clock};
 
@@ -74,12 +74,14 @@ fn start() -> ExitCode {
         Err(error) => return say::error(PROGRAM, &error, error.class(), error.hint()),
     };
     make_state_dir(&config);
+    // What a login may have used up, for the next process of this boot.
+    let login_tries = RunFile::open(&config.control_socket.with_file_name("login-tries"));
     let supervisor = Arc::new(Supervisor::from_env());
     match confine(PROGRAM, &config.sandbox, &config.daemon_needs(), Policy::Daemon) {
         Ok(confined) => {
             log::write_beside();
             tell(PROGRAM, &confined);
-            run(config, Parts { kms, control, status, sealer, supervisor, descriptors, confined })
+            run(config, Parts { kms, control, status, sealer, supervisor, descriptors, confined, login_tries })
         }
         Err(code) => code,
     }
@@ -94,6 +96,7 @@ struct Parts {
     supervisor: Arc<Supervisor>,
     descriptors: u64,
     confined: Confined,
+    login_tries: Option<RunFile>,
 }
 
 /// What is not there cannot be given to the confined process, and `nodeseal init` may come later than the start. Whether it is there and
@@ -135,7 +138,7 @@ const CONTROL_MODE: u32 = 0o600;
 const STATUS_MODE: u32 = 0o660;
 
 fn run(config: Config, parts: Parts) -> ExitCode {
-    let Parts { kms, control, status, sealer, supervisor, descriptors, confined } = parts;
+    let Parts { kms, control, status, sealer, supervisor, descriptors, confined, login_tries } = parts;
     let (keyring, handle, keeper) = keeper::new(Settings {
         disk: RealDisk,
         state_dir: config.state_dir.clone(),
@@ -149,7 +152,7 @@ fn run(config: Config, parts: Parts) -> ExitCode {
     let server = Server::new(&config.listen, &keyring, descriptors, &confined);
     let (socket, control_socket) = (config.listen.socket.clone(), config.control_socket.clone());
     let status_socket = config.status_socket.clone();
-    let reloader = match Reloader::new(config, handle.clone(), sealer, confined) {
+    let reloader = match Reloader::new(config, handle.clone(), sealer, confined, login_tries) {
         Ok(reloader) => Arc::new(reloader),
         Err(error) => {
             return say::error(PROGRAM, &error, Class::Unavailable, "see the limits of processes and memory");

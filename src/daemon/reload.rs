@@ -23,7 +23,7 @@ use crate::provider::ProviderError;
 use crate::provider::set::{Owned, Role};
 use crate::sandbox::{Confined, Lack};
 use crate::seal::client::SealerClient;
-use crate::store::{OnlyLook, StateDir};
+use crate::store::{OnlyLook, RunFile, StateDir};
 use crate::types::random::RandomError;
 use crate::types::{Backend, Chain, Class, ClusterId, KekId, Key, SealTo, random};
 
@@ -131,8 +131,9 @@ impl Reloader {
         keeper: KeeperHandle,
         sealer: SealerClient,
         confined: Confined,
+        login_tries: Option<RunFile>,
     ) -> io::Result<Self> {
-        let remote = Remote::new(keeper.clone(), &config, sealer);
+        let remote = Remote::new(keeper.clone(), &config, sealer, login_tries);
         let wanted = config.providers.as_ref();
         let opened = wanted
             .map(|wanted| remote.open(wanted, None, Fresh::All, folder(&config).as_deref()))

@@ -19,13 +19,16 @@ use crate::config::Config;
 use crate::config::providers::{Provider, Providers as Wanted, Settings};
 use crate::keyring::keeper::KeeperHandle;
 use crate::keyring::rooted::Rooted;
+#[cfg(feature = "vault")]
+use crate::provider::LoginTries;
 use crate::provider::kms_plugin::{KmsPlugin, KmsPluginSettings};
 use crate::provider::set::{Member, Providers};
 use crate::provider::{
-    Answer, Context, CredentialAnswer, CredentialError, Credentials, Kek, KeyState, ProviderError, ProviderKind,
+    Answer, Context, CredentialAnswer, CredentialError, Credentials, Kek, KeyState, Mark, ProviderError, ProviderKind,
     Wrapped,
 };
 use crate::seal::client::SealerClient;
+use crate::store::RunFile;
 use crate::types::stack::{self, IDLE_BYTES};
 use crate::types::{CredentialName, Key, Secret};
 
@@ -109,11 +112,26 @@ pub(super) enum Fresh<'a> {
 
 impl Remote {
     /// Sealer and sockets are those of the start: they change with no reload.
-    #[cfg_attr(not(feature = "pkcs11"), expect(unused_variables, reason = "only a token is reached by the sealer"))]
-    pub(super) fn new(keeper: KeeperHandle, config: &Config, sealer: SealerClient) -> Self {
+    #[cfg_attr(
+        not(all(feature = "pkcs11", feature = "vault")),
+        expect(
+            unused_variables,
+            reason = "only a token is reached by the sealer, and only Vault has logins that serve once"
+        )
+    )]
+    pub(super) fn new(
+        keeper: KeeperHandle,
+        config: &Config,
+        sealer: SealerClient,
+        login_tries: Option<RunFile>,
+    ) -> Self {
         Self {
             runtime: OnceLock::new(),
-            credentials: Arc::new(Kept(keeper)),
+            credentials: Arc::new(Kept {
+                keeper,
+                #[cfg(feature = "vault")]
+                tries: LoginTries::new(login_tries),
+            }),
             #[cfg(feature = "pkcs11")]
             sealer,
             own_sockets: [&config.listen.socket, &config.control_socket, &config.status_socket]
@@ -299,7 +317,11 @@ impl Kek for Unopened {
 }
 
 /// Credentials as the keeper has them. It answers on its own thread, and may be busy with a disk.
-struct Kept(KeeperHandle);
+struct Kept {
+    keeper: KeeperHandle,
+    #[cfg(feature = "vault")]
+    tries: LoginTries,
+}
 
 impl Kept {
     fn ask<T: Send + 'static>(
@@ -307,7 +329,7 @@ impl Kept {
         name: &str,
         ask: impl FnOnce(&KeeperHandle, CredentialName) -> Result<T, crate::keyring::KeeperError> + Send + 'static,
     ) -> CredentialAnswer<'static, T> {
-        let (keeper, name) = (self.0.clone(), name.parse::<CredentialName>());
+        let (keeper, name) = (self.keeper.clone(), name.parse::<CredentialName>());
         Box::pin(async move {
             let name = name.map_err(boxed)?;
             let answer = tokio::task::spawn_blocking(move || ask(&keeper, name)).await;
@@ -322,7 +344,17 @@ fn boxed(error: impl std::error::Error + Send + Sync + 'static) -> CredentialErr
 
 impl Credentials for Kept {
     fn open<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, Secret> {
+        let opened = self.open_marked(name);
+        Box::pin(async move { opened.await.map(|(content, _)| content) })
+    }
+
+    fn open_marked<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, (Secret, Mark)> {
         self.ask(name, |keeper, name| keeper.open_credential(name))
+    }
+
+    #[cfg(feature = "vault")]
+    fn tries(&self) -> &LoginTries {
+        &self.tries
     }
 
     fn replace<'a>(&'a self, name: &'a str, secret: &'a Secret) -> CredentialAnswer<'a, ()> {

@@ -162,7 +162,7 @@ fn engines(config: &Config, only_one_question: bool, tries: &Tries) -> Devices {
 
 /// Where engines remember which PIN a token may have counted. Opened before the confinement, which has no room for it.
 #[cfg(feature = "pkcs11")]
-type Tries = Option<crate::sealer::pkcs11::TriesFile>;
+type Tries = Option<crate::store::RunFile>;
 /// There is no token to spend one at.
 #[cfg(not(feature = "pkcs11"))]
 struct Tries;
@@ -172,7 +172,7 @@ struct Tries;
 fn tries(config: &Config) -> Tries {
     config.seal.pkcs11.as_ref()?;
     let socket = config.seal.socket.as_ref().unwrap_or(&config.control_socket);
-    crate::sealer::pkcs11::TriesFile::open(&socket.with_file_name("pin-tries"))
+    crate::store::RunFile::open(&socket.with_file_name("pin-tries"))
 }
 
 #[cfg(not(feature = "pkcs11"))]

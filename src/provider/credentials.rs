@@ -4,6 +4,8 @@ use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
 
+#[cfg(feature = "vault")]
+use super::LoginTries;
 use crate::types::Secret;
 
 /// Why a credential cannot be had. Must not show one.
@@ -12,10 +14,38 @@ pub type CredentialError = Box<dyn Error + Send + Sync>;
 /// An answer of the store of credentials.
 pub type CredentialAnswer<'a, T> = Pin<Box<dyn Future<Output = Result<T, CredentialError>> + Send + 'a>>;
 
+/// Tells one sealing of a credential from every other one, and nothing of what was sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark([u8; Self::BYTES]);
+
+impl Mark {
+    /// Of the nonce that a credential is sealed with.
+    pub const BYTES: usize = 12;
+    /// Of what is held in memory until it can be sealed.
+    pub const UNSEALED: Self = Self([0; Self::BYTES]);
+
+    /// From its bytes.
+    pub const fn new(bytes: [u8; Self::BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; Self::BYTES] {
+        &self.0
+    }
+}
+
 /// Credentials by name. Asked anew at every login, so that one that was sealed again is used from the next login on.
 pub trait Credentials: Send + Sync {
     /// The bytes that were sealed under this name.
     fn open<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, Secret>;
+
+    /// The same, with what tells this sealing from the one before and the next.
+    fn open_marked<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, (Secret, Mark)>;
+
+    /// What is known of those that a login may use up.
+    #[cfg(feature = "vault")]
+    fn tries(&self) -> &LoginTries;
 
     /// Seals other bytes under this name, for logins whose credential is good for one use only.
     fn replace<'a>(&'a self, name: &'a str, secret: &'a Secret) -> CredentialAnswer<'a, ()>;

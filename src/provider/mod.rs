@@ -22,7 +22,11 @@ mod http;
 pub mod kms_plugin;
 #[cfg(feature = "http-client")]
 mod lease;
+#[cfg(feature = "vault")]
+mod login_tries;
 pub mod observed;
+#[cfg(feature = "vault")]
+mod once;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
 #[cfg(feature = "http-client")]
@@ -35,10 +39,12 @@ mod wrapped;
 use std::future::Future;
 use std::pin::Pin;
 
-pub use credentials::{CredentialAnswer, CredentialError, Credentials};
+pub use credentials::{CredentialAnswer, CredentialError, Credentials, Mark};
 pub use error::{ErrorKind, ProviderError};
 #[cfg(feature = "http-client")]
 pub use http::{Address, AddressError, Roots, SYSTEM_ROOTS};
+#[cfg(feature = "vault")]
+pub use login_tries::LoginTries;
 pub use wrapped::{KeyIdentity, KeyVersion, TextError, Wrapped};
 
 use crate::types::{ClusterId, KekId, Key};

@@ -80,6 +80,8 @@ struct State<T> {
     held: Option<Arc<Held<T>>>,
     /// Why there is none.
     refusal: Option<ProviderError>,
+    /// Some call was told so.
+    is_told: bool,
 }
 
 /// Shared by all calls of one provider.
@@ -93,7 +95,7 @@ pub(super) struct Session<L: Logins> {
 
 impl<L: Logins> Session<L> {
     pub(super) fn new(logins: L) -> Arc<Self> {
-        let state = State { lease: Lease::new(), held: None, refusal: None };
+        let state = State { lease: Lease::new(), held: None, refusal: None, is_told: false };
         Arc::new(Self { logins, started: Instant::now(), state: Mutex::new(state), gate: tokio::sync::Mutex::new(()) })
     }
 
@@ -124,11 +126,12 @@ impl<L: Logins> Session<L> {
         };
         self.advance_to_end().await;
         self.serving().ok_or_else(|| {
-            let state = self.state();
+            let mut state = self.state();
             let error =
                 state.refusal.as_ref().map_or_else(|| ProviderError::new(ErrorKind::Login, ""), ProviderError::again);
-            // In a pause after a failure nobody is asked.
-            match rests_until {
+            let is_news = !std::mem::replace(&mut state.is_told, true);
+            // In a pause after a failure nobody is asked. What came of a login that was made beside the calls is told to one of them.
+            match rests_until.filter(|_| !is_news) {
                 Some(until) => error.until(until),
                 None => error,
             }
@@ -236,6 +239,7 @@ impl<L: Logins> Session<L> {
                         let passes = error.class().is_retried();
                         state.lease.failed(now, !passes, chance);
                         state.refusal = Some(error);
+                        state.is_told = false;
                     }
                 }
             }
@@ -297,6 +301,22 @@ mod tests {
         session.logins.fails.store(false, Ordering::SeqCst);
         tokio::time::sleep_until(until).await;
         assert!(session.login().await.is_ok());
+    }
+
+    #[cfg(feature = "vault")]
+    #[tokio::test(start_paused = true)]
+    async fn what_came_of_a_login_beside_the_calls_is_told_to_one_of_them_as_what_it_is() {
+        let session = Imitated::that_takes(Duration::ZERO);
+        session.logins.fails.store(true, Ordering::SeqCst);
+        let kept = session.clone();
+        let keeping = tokio::spawn(async move { kept.keep().await });
+        for _ in 0..3 {
+            // Longer than any pause: it has failed once more.
+            sleep(Duration::from_secs(6)).await;
+            assert_eq!(session.login().await.err().unwrap().not_before(), None);
+            assert!(session.login().await.err().unwrap().not_before().is_some());
+        }
+        keeping.abort();
     }
 
     #[tokio::test(start_paused = true)]

@@ -116,6 +116,12 @@ pub fn open(
     KekCipher(key).open(&nonce, &aad, r.rest()).map_err(|_| CredentialError::Tag)
 }
 
+/// What no other sealing has: its nonce.
+pub fn nonce(bytes: &[u8]) -> Result<[u8; NONCE_BYTES], CredentialError> {
+    let mut r = Reader::new(bytes);
+    read_head(&mut r).and_then(|_| r.array("nonce")).map_err(CredentialError::Format)
+}
+
 /// What the payload says in clear; it is authentic only when it opens.
 pub fn label(bytes: &[u8]) -> Result<Label, CredentialError> {
     read_head(&mut Reader::new(bytes)).map(|(_, label)| label).map_err(CredentialError::Format)

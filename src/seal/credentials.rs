@@ -2,6 +2,7 @@
 
 use super::credential::{self, CredentialError, DIR, Label, SUFFIX};
 use super::root::NodeRoot;
+use crate::envelope::NONCE_BYTES;
 use crate::store::{Disk, Kind, LoadError, StateDir, StoreError};
 use crate::types::clock::UnixSeconds;
 use crate::types::random::{self, RandomError};
@@ -103,7 +104,20 @@ impl CredentialKey {
         name: &CredentialName,
         cluster: &ClusterId,
     ) -> Result<Secret, CredentialsError> {
-        let accept = |_, bytes: &[u8]| credential::open(bytes, name, cluster, &self.root, &self.key);
+        self.open_marked(dir, name, cluster).map(|(content, _)| content)
+    }
+
+    /// The same, with the nonce that no other sealing has.
+    pub fn open_marked<D: Disk>(
+        &self,
+        dir: &StateDir<D>,
+        name: &CredentialName,
+        cluster: &ClusterId,
+    ) -> Result<(Secret, [u8; NONCE_BYTES]), CredentialsError> {
+        let accept = |_, bytes: &[u8]| {
+            let content = credential::open(bytes, name, cluster, &self.root, &self.key)?;
+            Ok((content, credential::nonce(bytes)?))
+        };
         match dir.load(&credential::file_name(name), Kind::Credential, accept) {
             Ok(loaded) => Ok(loaded.value),
             Err(LoadError::Content(source)) => Err(fail(name)(source)),

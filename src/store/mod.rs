@@ -11,6 +11,7 @@ mod disk;
 mod error;
 mod look;
 mod reading;
+mod run_file;
 #[cfg(test)]
 pub(crate) mod sim;
 mod spare;
@@ -30,6 +31,7 @@ pub use look::OnlyLook;
 #[cfg(test)]
 use reading::READ_TRIES;
 pub use reading::{Examined, Generation, LoadError, Loaded, Pair, Repaired};
+pub use run_file::RunFile;
 pub use spare::room_for;
 
 /// An open state directory with exclusive use of it for as long as this, or a view of it, lives.

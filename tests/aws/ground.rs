@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nodeseal::provider::aws::{AwsAuth, AwsKek, AwsSettings};
-use nodeseal::provider::{Context, CredentialAnswer, Credentials, Kek};
+use nodeseal::provider::{Context, CredentialAnswer, Credentials, Kek, Mark};
 use nodeseal::types::{ClusterId, KekId, Key, Secret};
 use serde_json::json;
 
@@ -40,6 +40,15 @@ impl Credentials for Sealed {
     fn open<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, Secret> {
         let found = self.0.lock().unwrap().get(name).map(|text| Secret::copy_of(text));
         Box::pin(async move { found.ok_or_else(|| "there is none of this name".into()) })
+    }
+
+    fn open_marked<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, (Secret, Mark)> {
+        Box::pin(async move { self.open(name).await.map(|secret| (secret, Mark::UNSEALED)) })
+    }
+
+    #[cfg(feature = "vault")]
+    fn tries(&self) -> &nodeseal::provider::LoginTries {
+        panic!("AWS has no login that serves once")
     }
 
     fn replace<'a>(&'a self, _: &'a str, _: &'a Secret) -> CredentialAnswer<'a, ()> {

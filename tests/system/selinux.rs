@@ -241,8 +241,8 @@ fn keys_and_pin_are_read_by_their_daemon_and_by_those_who_read_everything() {
         // Booleans that share "all files" by Samba, NFS or FTP leave out what authenticates somebody, and so these.
         assert!(readers.iter().all(|rule| rule.boolean.is_none()), "{kind}: {readers:?}");
     }
-    // What each of them may change at all.
-    let of_daemon = BTreeSet::from(["nodeseal_t", "nodeseal_var_lib_t", "init_tmpfs_t"]);
+    // What each of them may change at all. Of the control socket's folder: what a login may have used up.
+    let of_daemon = BTreeSet::from(["nodeseal_t", "nodeseal_control_runtime_t", "nodeseal_var_lib_t", "init_tmpfs_t"]);
     assert_eq!(targets(may("nodeseal_t", "file", "write")), of_daemon);
     // Its runtime folder: which PIN a token may have counted.
     let of_sealer =

@@ -4,6 +4,7 @@
 use super::Keeper;
 use crate::audit::{Event, emit};
 use crate::keyring::error::KeeperError;
+use crate::provider::Mark;
 use crate::seal::credentials::CredentialKey;
 use crate::store::Disk;
 use crate::types::{CredentialName, Key, Secret};
@@ -17,10 +18,12 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         Ok(())
     }
 
-    /// For a login.
-    pub(super) fn open_credential(&self, name: &CredentialName) -> Result<Secret, KeeperError> {
+    /// For a login. With what no other sealing of it has.
+    pub(super) fn open_credential(&self, name: &CredentialName) -> Result<(Secret, Mark), KeeperError> {
         let key = self.key_of_credentials()?;
-        key.open(&self.books.home.root, name, &self.settings.cluster).map_err(KeeperError::Credentials)
+        let opened =
+            key.open_marked(&self.books.home.root, name, &self.settings.cluster).map_err(KeeperError::Credentials);
+        opened.map(|(content, nonce)| (content, Mark::new(nonce)))
     }
 
     /// After a login that uses its credential up.

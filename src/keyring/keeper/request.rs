@@ -11,6 +11,7 @@ use crate::keyring::keeper::arrival::Message;
 use crate::keyring::recovery::Recipient;
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
+use crate::provider::Mark;
 use crate::seal::root::{Parent, SealedRoot};
 use crate::types::clock::UnixSeconds;
 use crate::types::{Backend, CredentialName, KekId, MemberName, RootId, SealPolicy, SealTo, Secret};
@@ -212,7 +213,7 @@ pub(super) enum Request {
     Check(Reply<CheckReport>),
     /// Providers, and whether copies that none of them opens are given up.
     Configure(Option<Arc<Rooted>>, bool, Reply<()>),
-    CredentialOpen(CredentialName, Reply<Secret>),
+    CredentialOpen(CredentialName, Reply<(Secret, Mark)>),
     CredentialReplace(CredentialName, Secret, Reply<()>),
     CredentialStore(CredentialName, Vec<u8>, Reply<()>),
     Identity(MemberName, Reply<Vec<u8>>),
@@ -330,8 +331,8 @@ impl KeeperHandle {
         self.ask(|reply| Request::CredentialStore(name, payload, reply))
     }
 
-    /// The bytes that were sealed under this name.
-    pub fn open_credential(&self, name: CredentialName) -> Result<Secret, KeeperError> {
+    /// The bytes that were sealed under this name, and what tells this sealing from others.
+    pub fn open_credential(&self, name: CredentialName) -> Result<(Secret, Mark), KeeperError> {
         self.ask(|reply| Request::CredentialOpen(name, reply))
     }
 

@@ -16,6 +16,7 @@ mod tls;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
@@ -92,6 +93,23 @@ pub(super) struct Client {
     pool: Arc<Pool<Way>>,
     /// Of one request, from looking up the name to the last byte of the answer.
     timeout: Duration,
+    sent: Sent,
+}
+
+/// Requests that may have reached the peer.
+#[derive(Clone, Default)]
+pub(super) struct Sent(Arc<AtomicUsize>);
+
+#[cfg_attr(not(feature = "vault"), expect(dead_code, reason = "only Vault has logins that serve once"))]
+impl Sent {
+    pub(super) fn number(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// The peer has said that it did not look at the last one.
+    pub(super) fn take_back(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// How a connection is made.
@@ -103,7 +121,13 @@ struct Way {
 
 impl Client {
     pub(super) fn new(address: Address, tls: Arc<ClientConfig>, timeout: Duration) -> Self {
-        Self { pool: Pool::new(Way { address, tls, names: Names::of_process() }), timeout }
+        Self { pool: Pool::new(Way { address, tls, names: Names::of_process() }), timeout, sent: Sent::default() }
+    }
+
+    /// Counts on.
+    #[cfg_attr(not(feature = "vault"), expect(dead_code, reason = "only Vault has logins that serve once"))]
+    pub(super) fn sent(&self) -> Sent {
+        self.sent.clone()
     }
 
     /// One request. A status of any kind is an answer; an error is what kept us from one.
@@ -118,13 +142,18 @@ impl Client {
         let mut request = self.request(ask)?;
         loop {
             let Taken { mut sender, is_fresh } = self.pool.take().await?;
+            self.sent.0.fetch_add(1, Ordering::SeqCst);
             match sender.try_send_request(request).await {
                 Ok(answer) => return self.reply(answer, sender).await,
-                Err(mut refused) => match refused.take_message() {
-                    // One that the peer closed meanwhile gives the request back.
-                    Some(unsent) if !is_fresh => request = unsent,
-                    _ => return Err(broken(refused.into_error())),
-                },
+                Err(mut refused) => {
+                    let unsent = refused.take_message();
+                    self.sent.0.fetch_sub(usize::from(unsent.is_some()), Ordering::SeqCst);
+                    match unsent {
+                        // One that the peer closed meanwhile gives the request back.
+                        Some(unsent) if !is_fresh => request = unsent,
+                        _ => return Err(broken(refused.into_error())),
+                    }
+                }
             }
         }
     }

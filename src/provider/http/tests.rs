@@ -132,7 +132,7 @@ impl Slow {
     fn named(&self) -> Client {
         let address = Address::of_parts(true, "127.0.0.1", self.at.port()).unwrap().called("two.test");
         let way = Way { address, tls: self.config.clone(), names: Names::new(two_addresses) };
-        Client { pool: Pool::new(way), timeout: Duration::from_secs(30) }
+        Client { pool: Pool::new(way), timeout: Duration::from_secs(30), sent: Sent::default() }
     }
 }
 

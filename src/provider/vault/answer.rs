@@ -90,6 +90,11 @@ impl Said {
         self.is_forbidden() && (self.words.contains("invalid token") || self.words.contains("bad token"))
     }
 
+    /// Said by one that is limited, sealed, behind or a standby, before it looks at what it is asked.
+    pub(super) fn looked_at_nothing(&self) -> bool {
+        matches!(self.status.as_u16(), 300..=399 | 412 | 429 | 472 | 473 | 503)
+    }
+
     fn detail(&self, what: &str) -> String {
         let status = self.status.as_u16();
         match &self.location {

@@ -8,10 +8,11 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::super::files;
-use super::super::http::{self, Body, Client, Identity};
+use super::super::http::{self, Body, Client, Identity, Sent};
 use super::super::lease::Grant;
+use super::super::once::Once;
 use super::super::session::{self, LOGIN_TIMEOUT, OF_TOKEN_FILE};
-use super::super::{Credentials, ErrorKind, ProviderError};
+use super::super::{Credentials, ErrorKind, Mark, ProviderError};
 use super::VaultSettings;
 use super::answer::{self, Api, Failed, Token};
 use super::names::{MountPath, Name};
@@ -117,13 +118,25 @@ fn refused(failed: Failed, what: &str) -> ProviderError {
     }
 }
 
+/// The same of a question that may use something up.
+fn refused_once(failed: Failed, what: &str, sent: &Sent) -> ProviderError {
+    if matches!(&failed, Failed::Refused(said) if said.looked_at_nothing()) {
+        sent.take_back();
+    }
+    refused(failed, what)
+}
+
 impl Logins {
     pub(super) fn new(settings: VaultSettings, credentials: Arc<dyn Credentials>) -> Self {
         Self { settings, credentials, unsealed: tokio::sync::Mutex::new(None) }
     }
 
     async fn open(&self, name: &str) -> Result<Secret, ProviderError> {
-        self.credentials.open(name).await.map_err(|error| {
+        self.open_marked(name).await.map(|(secret, _)| secret)
+    }
+
+    async fn open_marked(&self, name: &str) -> Result<(Secret, Mark), ProviderError> {
+        self.credentials.open_marked(name).await.map_err(|error| {
             ProviderError::new(ErrorKind::Credential, format!("credential {name} cannot be opened")).because(error)
         })
     }
@@ -136,21 +149,21 @@ impl Logins {
         }
     }
 
-    async fn login(&self, auth: &VaultAuth, api: &Api) -> Result<(Token, Grant), ProviderError> {
+    async fn login(&self, auth: &VaultAuth, api: &Api, sent: &Sent) -> Result<(Token, Grant), ProviderError> {
         match auth {
             VaultAuth::Token { credential } => given(api, &self.open(credential).await?).await,
             VaultAuth::AppRole { mount, role, credential } => {
-                self.app_role(api, mount, role.as_ref(), credential).await
+                self.app_role(api, mount, role.as_ref(), credential, sent).await
             }
             VaultAuth::Jwt { mount, role, file } => {
                 let jwt = read_jwt(file)?;
                 let mut fields = vec![("jwt", text(&jwt)?.trim())];
                 fields.extend(role.as_ref().map(|role| ("role", role.as_str())));
-                post(api, mount, &fields).await
+                post(api, mount, &fields, sent).await
             }
             VaultAuth::Certificate { mount, role, .. } => {
                 let fields: Vec<_> = role.iter().map(|role| ("name", role.as_str())).collect();
-                post(api, mount, &fields).await
+                post(api, mount, &fields, sent).await
             }
         }
     }
@@ -161,30 +174,39 @@ impl Logins {
         mount: &MountPath,
         role: Option<&Name>,
         name: &str,
+        sent: &Sent,
     ) -> Result<(Token, Grant), ProviderError> {
         let mut unsealed = self.unsealed.lock().await;
-        let sealed = match unsealed.take() {
+        let (sealed, mark) = match unsealed.take() {
             // A seal that failed is tried again; meanwhile the login must not depend on it.
             Some(secret) => {
                 if self.credentials.replace(name, &secret).await.is_err() {
                     *unsealed = Some(Secret::copy_of(secret.expose()));
                 }
-                secret
+                (secret, Mark::UNSEALED)
             }
-            None => self.open(name).await?,
+            None => self.open_marked(name).await?,
         };
         let credential = parse(&sealed, name)?;
+        if credential.secret_id.is_none() && credential.wrapping_token.is_none() {
+            return app_role_login(api, mount, &credential, name, sent).await;
+        }
+        let once = |mark| Once { tries: self.credentials.tries(), mark, name, sent };
         let Some(wrapping) = credential.wrapping_token else {
-            return app_role_login(api, mount, &credential, name).await;
+            return once(mark).ask(app_role_login(api, mount, &credential, name, sent)).await;
         };
-        let secret_id = unwrap(api, mount, role, wrapping).await?;
+        let secret_id = once(mark).ask(unwrap(api, mount, role, wrapping, sent)).await?;
         let fields = [("role_id", credential.role_id), ("secret_id", text(&secret_id)?)];
         let fetched = Secret::copy_of(Body::json(&fields).expose());
         // The wrapping token is used up from here on: what it gave must not be lost, whatever the seal says.
-        if self.credentials.replace(name, &fetched).await.is_err() {
-            *unsealed = Some(Secret::copy_of(fetched.expose()));
-        }
-        app_role_login(api, mount, &parse(&fetched, name)?, name).await
+        let mark = match self.credentials.replace(name, &fetched).await {
+            Ok(()) => self.open_marked(name).await?.1,
+            Err(_) => {
+                *unsealed = Some(Secret::copy_of(fetched.expose()));
+                Mark::UNSEALED
+            }
+        };
+        once(mark).ask(app_role_login(api, mount, &parse(&fetched, name)?, name, sent)).await
     }
 }
 
@@ -196,8 +218,9 @@ impl session::Logins for Logins {
         let VaultSettings { address, namespace, roots, timeout, auth, .. } = &self.settings;
         let identity = self.certificate(auth).await?;
         let client = Client::new(address.clone(), http::config(roots, identity)?, LOGIN_TIMEOUT.max(*timeout));
+        let sent = client.sent();
         let api = Api::new(client, namespace.as_ref())?;
-        let (token, grant) = self.login(auth, &api).await.map_err(|error| match auth {
+        let (token, grant) = self.login(auth, &api, &sent).await.map_err(|error| match auth {
             VaultAuth::Jwt { .. } => error.with_login_hint(OF_TOKEN_FILE),
             VaultAuth::Token { .. } | VaultAuth::AppRole { .. } | VaultAuth::Certificate { .. } => error,
         })?;
@@ -233,19 +256,25 @@ async fn app_role_login(
     mount: &MountPath,
     credential: &AppRole<'_>,
     name: &str,
+    sent: &Sent,
 ) -> Result<(Token, Grant), ProviderError> {
     let mut fields = vec![("role_id", credential.role_id)];
     // A role may be bound by its network alone (bind_secret_id=false).
     fields.extend(credential.secret_id.map(|secret_id| ("secret_id", secret_id)));
-    post(api, mount, &fields).await.map_err(|error| match error.kind() {
+    post(api, mount, &fields, sent).await.map_err(|error| match error.kind() {
         ErrorKind::Login => ProviderError::new(ErrorKind::Login, format!("credential {name}")).because(error),
         _ => error,
     })
 }
 
-async fn post(api: &Api, mount: &MountPath, fields: &[(&str, &str)]) -> Result<(Token, Grant), ProviderError> {
+async fn post(
+    api: &Api,
+    mount: &MountPath,
+    fields: &[(&str, &str)],
+    sent: &Sent,
+) -> Result<(Token, Grant), ProviderError> {
     let path = format!("auth/{mount}/login");
-    let body = api.call(&path, None, Some(fields)).await.map_err(|failed| refused(failed, &path))?;
+    let body = api.call(&path, None, Some(fields)).await.map_err(|failed| refused_once(failed, &path, sent))?;
     let Granted { auth } = answer::read(&body, &path)?;
     Ok((Token::new(auth.client_token.as_bytes())?, auth.grant()))
 }
@@ -266,7 +295,13 @@ async fn given(api: &Api, sealed: &Secret) -> Result<(Token, Grant), ProviderErr
 }
 
 /// A fetched secret id. A wrapping token that was made anywhere else is not used: somebody may have put his own in its place.
-async fn unwrap(api: &Api, mount: &MountPath, role: Option<&Name>, wrapping: &str) -> Result<Secret, ProviderError> {
+async fn unwrap(
+    api: &Api,
+    mount: &MountPath,
+    role: Option<&Name>,
+    wrapping: &str,
+    sent: &Sent,
+) -> Result<Secret, ProviderError> {
     #[derive(Deserialize)]
     struct Looked<'a> {
         creation_path: &'a str,
@@ -283,7 +318,10 @@ async fn unwrap(api: &Api, mount: &MountPath, role: Option<&Name>, wrapping: &st
     };
     let what = "sys/wrapping/lookup (a token that does not exist was used before: if not by this node, by a thief)";
     let fields = [("token", wrapping)];
-    let body = api.call("sys/wrapping/lookup", None, Some(&fields)).await.map_err(|failed| refused(failed, what))?;
+    let body = api
+        .call("sys/wrapping/lookup", None, Some(&fields))
+        .await
+        .map_err(|failed| refused_once(failed, what, sent))?;
     let looked: Looked<'_> = answer::read_data(&body, "sys/wrapping/lookup")?;
     let expected = format!("auth/{mount}/role/{role}/secret-id");
     if looked.creation_path != expected {
@@ -294,7 +332,7 @@ async fn unwrap(api: &Api, mount: &MountPath, role: Option<&Name>, wrapping: &st
     }
     let token = Token::new(wrapping.as_bytes())?;
     let what = "sys/wrapping/unwrap";
-    let body = api.call(what, Some(&token), Some(&[])).await.map_err(|failed| refused(failed, what))?;
+    let body = api.call(what, Some(&token), Some(&[])).await.map_err(|failed| refused_once(failed, what, sent))?;
     let unwrapped: Unwrapped<'_> = answer::read_data(&body, what)?;
     Ok(Secret::copy_of(unwrapped.secret_id.as_bytes()))
 }

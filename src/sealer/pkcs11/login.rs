@@ -19,8 +19,9 @@ use nix::time::{ClockId, clock_gettime};
 use zeroize::Zeroizing;
 
 use super::fault::{Failure, Step, never_reached_the_pin};
-use super::tries::{FileId, Tries, TriesFile, Verdict};
+use super::tries::{FileId, Tries, Verdict};
 use crate::seal::fault::{Fault, FaultCode};
+use crate::store::RunFile;
 use crate::types::Secret;
 
 /// Bytes. PKCS#11 leaves the length to the token; none that we know takes more.
@@ -72,7 +73,7 @@ impl Pins {
     }
 
     /// From now on this file is the memory too.
-    pub(super) fn remember_in(&mut self, file: TriesFile) {
+    pub(super) fn remember_in(&mut self, file: RunFile) {
         self.tries = Tries::in_file(file, since_boot());
     }
 
@@ -101,7 +102,7 @@ impl Pins {
 
     /// How the operator makes us begin anew.
     fn forget(&self) -> String {
-        let empty = |file: &TriesFile| format!("empty {} (`truncate -s 0`) and ", file.path().display());
+        let empty = |file: &RunFile| format!("empty {} (`truncate -s 0`) and ", file.path().display());
         format!("{}restart nodeseal-sealer", self.tries.file().map(empty).unwrap_or_default())
     }
 

@@ -33,11 +33,11 @@ use self::key::Wanted;
 use self::login::Pins;
 use self::module::Module;
 use self::token::Token;
-pub use self::tries::TriesFile;
 use super::settings::Pkcs11Settings;
 use super::{Sealer, SharedKeys};
 use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::protocol::{Auth, DeviceBlob, DeviceInfo};
+use crate::store::RunFile;
 use crate::types::{Key, SealPolicy};
 
 /// Between losing a token and asking for it again: what a client library needs to notice.
@@ -71,7 +71,7 @@ impl Pkcs11 {
 
     /// Remembers in this file too which PIN the token may have counted, for the next engine and the next process of this boot.
     #[must_use]
-    pub fn remembering_in(mut self, file: &TriesFile) -> Self {
+    pub fn remembering_in(mut self, file: &RunFile) -> Self {
         self.pins.remember_in(file.clone());
         self
     }

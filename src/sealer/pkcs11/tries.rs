@@ -10,17 +10,16 @@
 //! such a PIN is not given where one was refused. What cannot be read there counts as nothing, and what cannot be written is left
 //! out: memory then remembers alone.
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, fchown};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use nix::fcntl::OFlag;
 use sha2::Sha256;
 
 use super::login::Pin;
+use crate::store::RunFile;
 use crate::types::random;
 use crate::types::wire::{Reader, WireError, Writer};
 
@@ -34,7 +33,7 @@ const MAGIC: &[u8; 8] = b"NSEALTRY";
 const SALT_BYTES: usize = 16;
 const DIGEST_BYTES: usize = 32;
 /// Longer than any record.
-const FILE_MAX: usize = 64;
+const FILE_MAX: u64 = 64;
 
 /// What may be done with a PIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,51 +95,22 @@ enum Same {
     Unknown,
 }
 
-/// Where it is written down for the next process of this boot, open.
-#[derive(Clone, Debug)]
-pub struct TriesFile {
-    file: Arc<File>,
-    path: PathBuf,
-}
-
-impl TriesFile {
-    /// `None` without a folder for it, or with a file that is not ours alone.
-    pub fn open(path: &Path) -> Option<Self> {
-        let open = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
-            .open(path);
-        let file = open.ok().filter(|file| is_ours(file, path))?;
-        Some(Self { file: Arc::new(file), path: path.to_owned() })
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
 /// The PIN of which something is known.
 #[derive(Default)]
 pub(super) struct Tries {
     record: Option<Record>,
-    file: Option<TriesFile>,
+    file: Option<RunFile>,
 }
 
 impl Tries {
     /// With what was written there in this boot.
-    pub(super) fn in_file(file: TriesFile, now: Duration) -> Self {
-        let mut bytes = [0; FILE_MAX];
-        let read = file.file.read_at(&mut bytes, 0).unwrap_or_default();
+    pub(super) fn in_file(file: RunFile, now: Duration) -> Self {
         // One of the future is of an earlier boot.
-        let record = Record::decode(&bytes[..read]).ok().filter(|record| record.at <= now);
+        let record = Record::decode(&file.read(FILE_MAX)).ok().filter(|record| record.at <= now);
         Self { record, file: Some(file) }
     }
 
-    pub(super) const fn file(&self) -> Option<&TriesFile> {
+    pub(super) const fn file(&self) -> Option<&RunFile> {
         self.file.as_ref()
     }
 
@@ -193,10 +163,9 @@ impl Tries {
     /// See [`Tries::begin`]; nothing, after a login that succeeded.
     pub(super) fn set(&mut self, record: Option<Record>) {
         self.record = record;
-        let Some(TriesFile { file, .. }) = &self.file else { return };
-        let bytes = self.record.as_ref().map(Record::encode).unwrap_or_default();
-        // The length first: what is cut off counts as nothing known, and what is too long would as well.
-        let _ = file.set_len(bytes.len() as u64).and_then(|()| file.write_all_at(&bytes, 0));
+        if let Some(file) = &self.file {
+            file.write(&self.record.as_ref().map(Record::encode).unwrap_or_default());
+        }
     }
 }
 
@@ -235,22 +204,6 @@ impl Record {
     }
 }
 
-/// A file of one name that nobody else can read. What root makes in a folder of another user is that user's, whose processes come next.
-fn is_ours(file: &File, path: &Path) -> bool {
-    let own = nix::unistd::geteuid();
-    let owner = |path: &Path| path.metadata().map(|folder| (folder.uid(), folder.gid())).ok();
-    let Ok(meta) = file.metadata() else { return false };
-    if !meta.is_file() || meta.nlink() != 1 || meta.mode() & 0o077 != 0 {
-        return false;
-    }
-    match path.parent().and_then(owner) {
-        Some((user, group)) if own.is_root() && user != 0 => {
-            meta.uid() == user || meta.uid() == 0 && fchown(file, Some(user), Some(group)).is_ok()
-        }
-        _ => meta.uid() == own.as_raw(),
-    }
-}
-
 fn digest(salt: &[u8; SALT_BYTES], pin: &Pin) -> [u8; DIGEST_BYTES] {
     // HMAC takes a key of any length (RFC 2104 §2).
     let Ok(mac) = Hmac::<Sha256>::new_from_slice(salt) else { unreachable!("HMAC takes any key") };
@@ -264,7 +217,7 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1000);
 
     fn in_file(path: &Path, now: Duration) -> Tries {
-        Tries::in_file(TriesFile::open(path).unwrap(), now)
+        Tries::in_file(RunFile::open(path).unwrap(), now)
     }
 
     #[test]
@@ -362,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_cut_off_foreign_a_link_or_nowhere_counts_as_nothing() {
+    fn a_file_that_is_cut_off_counts_as_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tries");
         let pin = Pin::of(b"1234");
@@ -371,13 +324,6 @@ mod tests {
         for len in 0..whole.len() {
             std::fs::write(&path, &whole[..len]).unwrap();
             assert_eq!(in_file(&path, NOW).verdict(&pin, NOW), Verdict::Give, "{len}");
-        }
-        std::fs::write(&path, &whole).unwrap();
-        let link = dir.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o604)).unwrap();
-        for path in [&link, &path, &dir.path().join("none/tries")] {
-            assert!(TriesFile::open(path).is_none(), "{}", path.display());
         }
     }
 }

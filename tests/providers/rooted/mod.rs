@@ -164,6 +164,11 @@ fn tables(providers: &[(&str, &Mine, &str)]) -> toml::Value {
 }
 
 impl Mine {
+    /// The same, good for one login.
+    fn login_that_serves_once(&self) -> String {
+        json!({ "role_id": self.role_id, "secret_id": self.secret_id_that_serves(1) }).to_string()
+    }
+
     /// What is sealed for an AppRole.
     fn login(&self) -> String {
         json!({ "role_id": self.role_id, "secret_id": self.secret_id }).to_string()

@@ -121,3 +121,35 @@ fn a_provider_that_is_renamed_while_it_is_away_moves_no_key_id() {
     assert_eq!(status(&node)["key_id"], both["key_id"]);
     text.assert_opens(&node.client());
 }
+
+#[test]
+fn a_secret_id_that_may_be_spent_is_told_in_status_and_not_tried_by_the_next_process_until_another_one_is_sealed() {
+    let vault = Mine::new();
+    // Vault grants its first login, and nobody hears of it.
+    vault.proxy().set(Mode::Half);
+    let mut node = prepare(&[("vault", &vault, "")], FAST);
+    let _lines = node.begin();
+    until(SOON, "the node root is there", || node.state().join("current").exists().then_some(()));
+    seal(&node.config(), "vault-login", &vault.login_that_serves_once());
+    let says = |node: &Node, words: &str| {
+        until(SOON, "nodeseald answers", || (!node.tool(&["status", "--json"]).out.is_empty()).then_some(()));
+        until_status(node, words, |status| {
+            status["providers"][0]["error"].as_str().is_some_and(|error| error.contains(words))
+        })
+    };
+    says(&node, "may have spent it");
+    node.cut();
+    vault.proxy().set(Mode::Pass);
+    let _lines = node.begin();
+    says(&node, "most likely spent");
+    let logins = vault.logins();
+    assert!(node.log().contains("secret_id_num_uses=0"), "{}", node.log());
+    node.cut();
+    let lines = node.begin();
+    says(&node, "most likely spent");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!((logins, vault.logins()), (2, 2));
+    seal(&node.config(), "vault-login", &vault.login());
+    lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
+    assert_eq!(Text::new(&node.client()).wraps(), 1);
+}

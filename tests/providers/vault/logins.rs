@@ -9,14 +9,16 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nodeseal::provider::vault::{Vault, VaultAuth, VaultSettings};
-use nodeseal::provider::{ErrorKind, Kek};
+use nodeseal::provider::{ErrorKind, Kek, LoginTries};
+use nodeseal::store::RunFile;
 use rcgen::{KeyPair, SigningKey};
 use serde_json::{Value, json};
 
 use super::Mine;
 use super::server::shared;
-use crate::conformance::{Ground, refused};
+use crate::conformance::{Ground, NOWHERE, refused, shown};
 use crate::credentials::Memory;
+use crate::proxy::Mode;
 
 fn token(mine: &Mine, more: Value) -> String {
     let mut body = json!({ "policies": [&mine.name], "no_default_policy": false });
@@ -146,6 +148,144 @@ async fn a_fetched_secret_id_that_cannot_be_sealed_still_logs_in_and_is_sealed_l
     shared().post("auth/token/revoke", json!({ "token": used }));
     vault.probe().await.unwrap();
     assert!(!memory.get("vault-approle").contains("wrapping_token"));
+}
+
+/// A secret id that serves so often, sealed.
+fn counted(mine: &Mine, uses: u32) -> Arc<Memory> {
+    mine.credential(&mine.secret_id_that_serves(uses))
+}
+
+/// Until the provider says something else than before, for as long as the pauses of a login are.
+async fn until_it_says(mine: &Mine, kek: &dyn Kek, words: &str) -> nodeseal::provider::ProviderError {
+    for _ in 0..100 {
+        match kek.probe().await {
+            Err(error) if shown(&error).contains(words) => {
+                return refused(mine, Err::<(), _>(error), &[ErrorKind::Away, ErrorKind::Down, ErrorKind::Login]);
+            }
+            answer => drop(answer),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it never says {words}");
+}
+
+#[tokio::test]
+async fn a_secret_id_whose_login_was_lost_is_tried_once_more_and_then_never_again_also_after_a_restart() {
+    let mine = Mine::new();
+    let memory = counted(&mine, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("login-tries");
+    let tries = || LoginTries::new(RunFile::open(&file));
+    let (logins, restarted) =
+        (|| mine.proxy().count("auth/approle/login"), |memory: &Memory| memory.after_a_restart(tries()));
+    // Vault grants the login, and the answer stops in the middle.
+    mine.proxy().set(Mode::Half);
+    let first = restarted(&memory);
+    let lost = until_it_says(&mine, &*mine.vault(mine.approle(), &first), "was lost").await;
+    assert!(lost.hint().contains("seal a fresh secret id"), "{}", lost.hint());
+    assert_eq!(logins(), 1);
+    // The next process begins where this one ends: with a pause, and one more login.
+    mine.proxy().set(Mode::Pass);
+    let second = restarted(&memory);
+    let vault = mine.vault(mine.approle(), &second);
+    let spent = until_it_says(&mine, &*vault, "most likely spent").await;
+    assert!(
+        spent.kind() == ErrorKind::Login && spent.hint().contains("secret_id_num_uses=0"),
+        "{spent} {}",
+        spent.hint()
+    );
+    assert_eq!(logins(), 2);
+    // And never again, by no process.
+    let third = restarted(&memory);
+    for vault in [vault, mine.vault(mine.approle(), &third)] {
+        for _ in 0..20 {
+            refused(&mine, vault.probe().await, &[ErrorKind::Login]);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    assert_eq!(logins(), 2);
+    let written = String::from_utf8_lossy(&fs::read(&file).unwrap()).into_owned();
+    assert!(mine.canaries().iter().all(|canary| !written.contains(canary)));
+    // A fresh one is taken up.
+    let fresh = restarted(&memory);
+    fresh.set("vault-approle", &counted(&mine, 0).get("vault-approle"));
+    mine.vault(mine.approle(), &fresh).probe().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrapping_token_whose_answer_was_lost_is_said_to_be_spent_and_not_to_be_stolen() {
+    let mine = Mine::new();
+    let wrapped = shared().post_wrapped(&format!("auth/approle/role/{}/secret-id", mine.name), json!({}));
+    let memory = wrapping(&mine, &wrapped);
+    mine.proxy().change(|seen, mut given| {
+        if seen.path().ends_with("/unwrap") {
+            (given.status, given.body) = (502, "<html>".into());
+        }
+        given
+    });
+    let vault = mine.vault(mine.approle(), &memory);
+    until_it_says(&mine, &*vault, "was lost").await;
+    until_it_says(&mine, &*vault, "most likely spent").await;
+    assert_eq!(mine.proxy().count("sys/wrapping/unwrap"), 1);
+    let looked = mine.proxy().count("sys/wrapping/lookup");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    refused(&mine, vault.probe().await, &[ErrorKind::Login]);
+    assert_eq!((looked, mine.proxy().count("sys/wrapping/lookup")), (2, 2));
+}
+
+#[tokio::test]
+async fn a_secret_id_that_serves_more_than_once_survives_lost_answers_and_a_vault_that_is_away_costs_nothing() {
+    let mine = Mine::new();
+    let memory = counted(&mine, 0);
+    let vault = mine.vault(mine.approle(), &memory);
+    for mode in [Mode::Half, Mode::Reset] {
+        mine.proxy().set(mode);
+        refused(&mine, vault.probe().await, &[ErrorKind::Away]);
+    }
+    mine.proxy().set(Mode::Pass);
+    let begun = std::time::Instant::now();
+    while vault.probe().await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // A Vault that is sealed says so before it looks.
+    let memory = counted(&mine, 0);
+    let vault = mine.vault(mine.approle(), &memory);
+    mine.proxy().change(|_, mut given| {
+        given.status = 503;
+        (given.kind, given.body) = ("application/json".into(), json!({ "errors": ["Vault is sealed"] }).to_string());
+        given
+    });
+    for _ in 0..30 {
+        let error = refused(&mine, vault.probe().await, &[ErrorKind::Down]);
+        assert!(!shown(&error).contains("spent"), "{error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    mine.proxy().set(Mode::Pass);
+    let begun = std::time::Instant::now();
+    while vault.probe().await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Where nobody listens nothing is sent, so that nothing can be spent.
+    let settings = VaultSettings { address: NOWHERE.parse().unwrap(), ..mine.settings(mine.approle()) };
+    let one = counted(&mine, 1);
+    let away = Vault::new(settings, one.clone());
+    for _ in 0..5 {
+        let error = refused(&mine, away.probe().await, &[ErrorKind::Away]);
+        assert!(!shown(&error).contains("spent"), "{error}");
+    }
+    mine.vault(mine.approle(), &one).probe().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_secret_id_that_has_served_once_and_ends_says_so() {
+    let mine = Mine::new();
+    let memory = counted(&mine, 1);
+    mine.vault(mine.approle(), &memory).probe().await.unwrap();
+    // As another login of the same process would be: the first one's token was revoked.
+    let error = refused(&mine, mine.vault(mine.approle(), &memory).probe().await, &[ErrorKind::Login]);
+    assert!(error.hint().contains("it has logged in before"), "{}", error.hint());
 }
 
 /// A token that lives for ten minutes, with these claims beside its times.

@@ -115,6 +115,12 @@ impl Mine {
         })
     }
 
+    /// Another secret id, for so many logins.
+    pub fn secret_id_that_serves(&self, uses: u32) -> String {
+        let path = format!("auth/approle/role/{}/secret-id", self.name);
+        self.server.post(&path, json!({ "num_uses": uses }))["data"]["secret_id"].as_str().unwrap().to_owned()
+    }
+
     fn configure(&self, settings: serde_json::Value) {
         self.server.post(&format!("{}/keys/kubernetes/config", self.name), settings);
     }

@@ -123,6 +123,31 @@ fn a_token_that_makes_its_own_iv_is_used_and_each_text_has_another() {
 }
 
 #[test]
+fn a_token_that_wants_no_source_of_a_label_for_oaep_is_used_and_opens_its_texts_without_a_trial_before() {
+    for mode in ["oaep", "nosource"] {
+        let soft = SoftHsm::new();
+        let blob = soft.file("blob");
+        let rsa = |mode, more: &[&str]| {
+            let arguments = [&["--mechanism", "rsa-oaep-sha256"], more].concat();
+            soft.odd(&[("ODD_MODE", mode)], &arguments)
+        };
+        let mut engine = rsa(mode, &[]);
+        engine.assert(&format!("seal {blob}"), "ok");
+        engine.assert(&format!("unseal {blob}"), "ok");
+        drop(engine);
+        // The text does not say in which form it was made: a token that wants the other one opens it, each by a process of its own.
+        for mode in ["oaep", "nosource"] {
+            rsa(mode, &["--no-make-key"]).assert(&format!("unseal {blob}"), "ok");
+        }
+    }
+    // SHA-1 is never offered in their place.
+    let soft = SoftHsm::new();
+    let told =
+        soft.engine(&["--mechanism", "rsa-oaep-sha256"]).assert(&format!("seal {}", soft.file("blob")), "E-HSM-MECH");
+    assert!(told.contains("CKR_ARGUMENTS_BAD") || told.contains("CKR_MECHANISM_PARAM_INVALID"), "{told}");
+}
+
+#[test]
 fn a_token_that_takes_zeros_for_an_iv_as_they_are_is_refused() {
     let soft = SoftHsm::new();
     let mut engine = soft.odd(&[("ODD_MODE", "keepszeros")], &["--mechanism", "aes-gcm"]);

@@ -8,7 +8,9 @@
  *   ODD_HANG       while this file is there, C_Login never returns
  *   ODD_MODE       words: noflags (the token does not count), clock (it has one, and tells no time that can be read),
  *                  zeroiv (makes its own IV where zeros are given, as AWS CloudHSM), nulliv (makes its own IV where none is given,
- *                  and puts it behind the text, as Luna in FIPS mode), keepszeros (takes zeros alone, and uses them)
+ *                  and puts it behind the text, as Luna in FIPS mode), keepszeros (takes zeros alone, and uses them),
+ *                  oaep (takes RSA-OAEP with SHA-256 and MGF1 with SHA-256 alone, for which the module behind it, which has SHA-1
+ *                  alone, does that), nosource (the same, and wants no source of a label)
  */
 #include <dlfcn.h>
 #include <stdio.h>
@@ -24,7 +26,7 @@ struct list {
     unsigned char version[2];
     void *function[68];
 };
-enum { GET_FUNCTION_LIST = 3, GET_TOKEN_INFO = 6, LOGIN = 18, ENCRYPT_INIT = 29, ENCRYPT = 30 };
+enum { GET_FUNCTION_LIST = 3, GET_TOKEN_INFO = 6, LOGIN = 18, ENCRYPT_INIT = 29, ENCRYPT = 30, DECRYPT_INIT = 33 };
 
 struct mechanism {
     ulong type;
@@ -40,7 +42,21 @@ struct gcm {
     ulong tag_bits;
 };
 
+struct oaep {
+    ulong hash;
+    ulong mask;
+    ulong source;
+    void *data;
+    ulong data_bytes;
+};
+
 #define CKM_AES_GCM 0x1087
+#define CKM_RSA_PKCS_OAEP 9
+#define CKM_SHA_1 0x220
+#define CKM_SHA256 0x250
+#define CKG_MGF1_SHA1 1
+#define CKG_MGF1_SHA256 2
+#define CKZ_DATA_SPECIFIED 1
 #define CKR_PIN_INCORRECT 0xA0
 #define CKR_MECHANISM_PARAM_INVALID 0x71
 #define CKF_CLOCK_ON_TOKEN 0x40
@@ -93,10 +109,33 @@ static ulong login(ulong session, ulong user, unsigned char *pin, ulong length) 
     return rv == CKR_PIN_INCORRECT && value("ODD_WRONG_PIN") ? value("ODD_WRONG_PIN") : rv;
 }
 
+static ulong oaep_init(int function, ulong session, struct mechanism *mechanism, ulong key) {
+    ulong (*next)(ulong, struct mechanism *, ulong) = real->function[function];
+    const struct oaep *given = mechanism->parameter;
+    ulong source = mode("nosource") ? 0 : CKZ_DATA_SPECIFIED;
+    if (mechanism->length != sizeof *given || given->hash != CKM_SHA256 || given->mask != CKG_MGF1_SHA256 ||
+        given->source != source || given->data || given->data_bytes)
+        return CKR_MECHANISM_PARAM_INVALID;
+    struct oaep own = {CKM_SHA_1, CKG_MGF1_SHA1, CKZ_DATA_SPECIFIED, NULL, 0};
+    struct mechanism with = {mechanism->type, &own, sizeof own};
+    return next(session, &with, key);
+}
+
+static int is_oaep(const struct mechanism *mechanism) {
+    return mechanism->type == CKM_RSA_PKCS_OAEP && (mode("oaep") || mode("nosource"));
+}
+
+static ulong decrypt_init(ulong session, struct mechanism *mechanism, ulong key) {
+    ulong (*next)(ulong, struct mechanism *, ulong) = real->function[DECRYPT_INIT];
+    return is_oaep(mechanism) ? oaep_init(DECRYPT_INIT, session, mechanism, key) : next(session, mechanism, key);
+}
+
 static ulong encrypt_init(ulong session, struct mechanism *mechanism, ulong key) {
     static const unsigned char zeros[IV_BYTES];
     ulong (*next)(ulong, struct mechanism *, ulong) = real->function[ENCRYPT_INIT];
     appends = 0;
+    if (is_oaep(mechanism))
+        return oaep_init(ENCRYPT_INIT, session, mechanism, key);
     if (mechanism->type != CKM_AES_GCM || (!mode("zeroiv") && !mode("nulliv") && !mode("keepszeros")))
         return next(session, mechanism, key);
     struct gcm *given = mechanism->parameter, own = *given;
@@ -143,6 +182,7 @@ __attribute__((visibility("default"))) ulong C_GetFunctionList(struct list **lis
     ours.function[LOGIN] = login;
     ours.function[ENCRYPT_INIT] = encrypt_init;
     ours.function[ENCRYPT] = encrypt;
+    ours.function[DECRYPT_INIT] = decrypt_init;
     *list = &ours;
     return 0;
 }

@@ -152,8 +152,8 @@ impl Failure {
             return Self::last(Fault::new(FaultCode::HsmAnswer, format!("{error}, {step}")));
         };
         let answer = answer(*rv);
-        let of_parameters =
-            step == Step::Encrypt && matches!(rv, RvError::MechanismParamInvalid | RvError::ArgumentsBad);
+        let of_parameters = matches!(step, Step::Encrypt | Step::Decrypt)
+            && matches!(rv, RvError::MechanismParamInvalid | RvError::ArgumentsBad);
         let code = match (answer, step) {
             (Answer::Gone, _) | (Answer::Text, _) => FaultCode::HsmGone,
             (_, Step::Initialise | Step::OpenSession) => FaultCode::HsmGone,

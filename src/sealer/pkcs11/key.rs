@@ -10,7 +10,7 @@ use cryptoki::types::Ulong;
 
 use super::blob::Head;
 use super::fault::{Failure, Step};
-use super::mechanism::{IvForm, needed, trial};
+use super::mechanism::{IvForm, LabelForm, needed, trial};
 use super::token::Token;
 use crate::seal::fault::{Fault, FaultCode};
 use crate::sealer::settings::{Pkcs11Mechanism, Pkcs11Settings};
@@ -29,7 +29,7 @@ const ID_BYTES: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Handles {
     Aes { key: ObjectHandle, iv: IvForm },
-    Rsa { public: Option<ObjectHandle>, private: ObjectHandle },
+    Rsa { public: Option<ObjectHandle>, private: ObjectHandle, label: LabelForm },
     AesAndMac { aes: ObjectHandle, mac: ObjectHandle },
 }
 
@@ -96,6 +96,11 @@ const fn aes(key: ObjectHandle) -> Handles {
     Handles::Aes { key, iv: IvForm::Given }
 }
 
+/// The same.
+const fn rsa(public: Option<ObjectHandle>, private: ObjectHandle) -> Handles {
+    Handles::Rsa { public, private, label: LabelForm::Empty }
+}
+
 /// Exactly the key that a blob names.
 pub(super) fn named(session: &Session, head: &Head, trust: bool) -> Result<Handles, Failure> {
     match one(session, head.mechanism, &head.key_label, Some(&head.key_id), trust)? {
@@ -154,7 +159,7 @@ fn one(
             let mut pairs = Vec::new();
             for (id, private) in find(ObjectClass::PRIVATE_KEY, KeyType::RSA)? {
                 let publics = self::find(session, ObjectClass::PUBLIC_KEY, KeyType::RSA, label, Some(&id))?;
-                pairs.push((id, Handles::Rsa { public: publics.first().map(|(_, key)| *key), private }));
+                pairs.push((id, rsa(publics.first().map(|(_, key)| *key), private)));
             }
             pairs
         }
@@ -262,7 +267,7 @@ fn make(session: &Session, mechanism: Pkcs11Mechanism, label: &str, trust: bool)
         Pkcs11Mechanism::RsaOaepSha256 => {
             let [public, private] = rsa_templates(label, &id);
             let pair = session.generate_key_pair(&Mechanism::RsaPkcsKeyPairGen, &public, &private).map_err(fail)?;
-            Handles::Rsa { public: Some(pair.0), private: pair.1 }
+            rsa(Some(pair.0), pair.1)
         }
         Pkcs11Mechanism::AesCbcHmac => {
             let mac = session.generate_key(&Mechanism::GenericSecretKeyGen, &mac_template(label, &id)).map_err(fail)?;
@@ -301,7 +306,7 @@ fn tried(
         Err(failure) => {
             match handles {
                 Handles::Aes { key, .. } => destroy(session, &[key]),
-                Handles::Rsa { public, private } => {
+                Handles::Rsa { public, private, .. } => {
                     destroy(session, &[private]);
                     destroy(session, public.as_slice());
                 }

@@ -1,7 +1,8 @@
 //! Encrypting and decrypting by the token, in three ways, and the trial that each must pass before it is relied on.
 //!
-//! Tokens want the parameters of one mechanism differently: who makes the IV of AES-GCM is found out in the trial, and kept with the
-//! key as long as its handle.
+//! Tokens want the parameters of one mechanism differently: who makes the IV of AES-GCM, and how the missing label of RSA-OAEP is
+//! said, is found out in the trial, and kept with the key as long as its handle. No form shows in what is stored, so that
+//! whoever opens a text without a trial before tries the forms as well. AES-CBC and HMAC have one form.
 //!
 //! Never OAEP with SHA-1, never CBC without a MAC that is looked at first.
 
@@ -45,6 +46,34 @@ impl IvForm {
     const ALL: [Self; 3] = [Self::Given, Self::Zeros, Self::Absent];
 }
 
+/// How a token wants to be told that OAEP has no label. The text is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LabelForm {
+    /// As data of no bytes: PKCS#11 v3.0 §2.1.8.
+    Empty,
+    /// As no source of data at all.
+    Absent,
+}
+
+impl LabelForm {
+    /// In the order in which they are tried.
+    const ALL: [Self; 2] = [Self::Empty, Self::Absent];
+}
+
+/// CK_RSA_PKCS_OAEP_PARAMS without a source, which the library cannot say.
+#[repr(C)]
+struct OaepWithoutSource {
+    hash: c_ulong,
+    mask: c_ulong,
+    source: c_ulong,
+    data: *const u8,
+    data_bytes: c_ulong,
+}
+
+/// CKM_SHA256 and CKG_MGF1_SHA256. Nothing else: another mask would make another text.
+const OAEP_WITHOUT_SOURCE: OaepWithoutSource =
+    OaepWithoutSource { hash: 0x250, mask: 2, source: 0, data: std::ptr::null(), data_bytes: 0 };
+
 /// CK_GCM_PARAMS without an IV, which the library cannot say: PKCS#11 v3.0 §2.12.3, and the header's `ulIvBits`.
 #[repr(C)]
 struct GcmWithoutIv {
@@ -84,11 +113,11 @@ pub(super) fn encrypt(session: &Session, keys: &Handles, head: &[u8], payload: &
     let fail = |error| Failure::new(Step::Encrypt, &error);
     match *keys {
         Handles::Aes { key, iv } => encrypt_gcm(session, key, iv, head, payload),
-        Handles::Rsa { public, .. } => {
+        Handles::Rsa { public, label, .. } => {
             let public = public.ok_or_else(|| {
                 Failure::last(Fault::new(FaultCode::HsmKey, "the RSA key has no public half in the token"))
             })?;
-            let text = session.encrypt(&oaep(), public, payload).map_err(fail)?;
+            let text = session.encrypt(&oaep(label), public, payload).map_err(fail)?;
             Ok(Sealed { iv: Vec::new(), text, mac: Vec::new() })
         }
         Handles::AesAndMac { aes, mac } => {
@@ -100,8 +129,27 @@ pub(super) fn encrypt(session: &Session, keys: &Handles, head: &[u8], payload: &
     }
 }
 
-/// The mirror of [`encrypt`].
+/// The mirror of [`encrypt`], in whichever form the token takes.
 pub(super) fn decrypt(
+    session: &Session,
+    keys: &Handles,
+    head: &[u8],
+    sealed: &Sealed,
+) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let opened = decrypt_in_form(session, keys, head, sealed);
+    let Handles::Rsa { public, private, label } = *keys else { return opened };
+    match opened {
+        Err(failure) if failure.is_of_parameters() => {
+            let others = LabelForm::ALL.into_iter().filter(|other| *other != label);
+            let open = |label| decrypt_in_form(session, &Handles::Rsa { public, private, label }, head, sealed);
+            // What the token says of the first form is about what the operator looks up.
+            others.map(open).find(Result::is_ok).unwrap_or(Err(failure))
+        }
+        opened => opened,
+    }
+}
+
+fn decrypt_in_form(
     session: &Session,
     keys: &Handles,
     head: &[u8],
@@ -115,7 +163,7 @@ pub(super) fn decrypt(
             let params = GcmParams::new(&mut iv, head, GCM_TAG_BITS).map_err(fail)?;
             (mechanism, key) = (Mechanism::AesGcm(params), aes);
         }
-        Handles::Rsa { private, .. } => (mechanism, key) = (oaep(), private),
+        Handles::Rsa { private, label, .. } => (mechanism, key) = (oaep(label), private),
         Handles::AesAndMac { aes, mac } => {
             let expected = token_mac(session, mac, head, &sealed.iv, &sealed.text).map_err(fail)?;
             if expected.len() != MAC_BYTES || !bool::from(expected.ct_eq(&sealed.mac)) {
@@ -131,10 +179,8 @@ pub(super) fn decrypt(
 
 /// Whether this key does what we need, and with which parameters.
 pub(super) fn trial(session: &Session, keys: &Handles) -> Result<Handles, Failure> {
-    let Handles::Aes { key, .. } = *keys else { return try_out(session, keys).map(|()| *keys) };
     let mut refused = None;
-    for iv in IvForm::ALL {
-        let keys = Handles::Aes { key, iv };
+    for keys in forms(*keys) {
         match try_out(session, &keys) {
             Ok(()) => return Ok(keys),
             // What the token says of the first form is about what the operator looks up.
@@ -142,7 +188,18 @@ pub(super) fn trial(session: &Session, keys: &Handles) -> Result<Handles, Failur
             Err(failure) => return Err(refused.unwrap_or(failure)),
         }
     }
-    Err(refused.unwrap_or_else(|| Failure::last(Fault::new(FaultCode::Internal, "no form of an IV"))))
+    Err(refused.unwrap_or_else(|| Failure::last(Fault::new(FaultCode::Internal, "no form of parameters"))))
+}
+
+/// The same key in each form of its mechanism's parameters, in the order in which they are tried.
+fn forms(keys: Handles) -> Vec<Handles> {
+    match keys {
+        Handles::Aes { key, .. } => IvForm::ALL.map(|iv| Handles::Aes { key, iv }).into(),
+        Handles::Rsa { public, private, .. } => {
+            LabelForm::ALL.map(|label| Handles::Rsa { public, private, label }).into()
+        }
+        Handles::AesAndMac { .. } => vec![keys],
+    }
 }
 
 /// It gives back what it was given, and refuses what was changed.
@@ -211,9 +268,17 @@ fn encrypt_gcm(
 }
 
 /// No label: hardly a token takes one. The payload itself authenticates the head.
-fn oaep() -> Mechanism<'static> {
-    let params = PkcsOaepParams::new(MechanismType::SHA256, PkcsMgfType::MGF1_SHA256, PkcsOaepSource::empty());
-    Mechanism::RsaPkcsOaep(params)
+fn oaep(label: LabelForm) -> Mechanism<'static> {
+    match label {
+        LabelForm::Empty => {
+            let params = PkcsOaepParams::new(MechanismType::SHA256, PkcsMgfType::MGF1_SHA256, PkcsOaepSource::empty());
+            Mechanism::RsaPkcsOaep(params)
+        }
+        LabelForm::Absent => {
+            let mechanism = VendorDefinedMechanism::new(MechanismType::RSA_PKCS_OAEP, Some(&OAEP_WITHOUT_SOURCE));
+            Mechanism::VendorDefined(mechanism)
+        }
+    }
 }
 
 fn token_mac(session: &Session, key: ObjectHandle, head: &[u8], iv: &[u8], text: &[u8]) -> Result<Vec<u8>, Error> {

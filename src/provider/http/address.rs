@@ -74,7 +74,7 @@ impl Address {
     }
 
     /// Where the SDK of AWS goes, which has checked it: its chain of logins asks services of the machine in clear.
-    #[cfg(feature = "aws")]
+    #[cfg(any(test, feature = "aws"))]
     pub(in super::super) fn of_parts(tls: bool, host: &str, port: u16) -> Result<Self, AddressError> {
         let server_name = ServerName::try_from(host.to_owned()).map_err(|_| AddressError::Host)?;
         Ok(Self { host: host.to_owned(), port, server_name, tls })

@@ -7,6 +7,7 @@
 //! A wrap goes to the provider whose last probe or wrap showed the same key, and where none did to all of its kind. The order in
 //! the configuration decides [`Strategy::Ordered`] and who is asked first; names decide nothing.
 
+mod beside;
 mod health;
 mod member;
 mod pace;
@@ -18,9 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::beside::Beside;
 pub use self::health::{Health, Operation};
 pub use self::member::{Member, Owned, Role};
 use self::question::Limits;
@@ -144,29 +145,20 @@ impl Providers {
         limits: Limits,
     ) -> WrapOutcome {
         let keys = self.keys(wanted);
-        let mut asked = JoinSet::new();
+        let mut asked = Beside::new();
         for (index, ways) in keys.iter().enumerate() {
-            let ways: Vec<Member> = ways.iter().copied().cloned().collect();
-            let of = of.clone();
-            let Some(key) = Key::copy_of(key.expose()).map(Arc::new) else { continue };
-            asked.spawn(async move {
-                let start = |place: usize| {
-                    let (member, key, of) = (ways[place].clone(), Arc::clone(&key), of.clone());
-                    async move {
-                        let wrapped = member.wrap_and_prove(&key, &of, call, limits.end).await?;
-                        Ok((member.name().to_owned(), wrapped))
-                    }
-                };
-                let members: Vec<&Member> = ways.iter().collect();
-                (index, question::ask(&members, limits, start, |_, wrapped| Ok(wrapped)).await)
-            });
+            let start = move |place: usize| {
+                let member: &Member = ways[place];
+                async move {
+                    let wrapped = member.wrap_and_prove(key, of, call, limits.end).await?;
+                    Ok((member.name().to_owned(), wrapped))
+                }
+            };
+            asked.push(async move { (index, question::ask(ways, limits, start, |_, wrapped| Ok(wrapped)).await) });
         }
         let mut answers: Vec<_> = keys.iter().map(|_| None).collect();
-        while let Some(answer) = asked.join_next().await {
-            // A task that panicked has answered nothing, and is a debt below.
-            if let Ok((index, answer)) = answer {
-                answers[index] = Some(answer);
-            }
+        while let Some((index, answer)) = asked.next().await {
+            answers[index] = Some(answer);
         }
         let mut outcome = WrapOutcome { wraps: Vec::new(), owed: Vec::new() };
         for (ways, answer) in keys.iter().zip(answers) {
@@ -200,11 +192,10 @@ impl Providers {
         let is_hedged = self.strategy == Strategy::Fastest;
         let limits = Limits { attempt: ATTEMPT, is_hedged, asks_again: true, end };
         let plan = self.plan(wraps);
-        let members: Vec<&Member> = plan.iter().map(|(member, _)| member).collect();
+        let members: Vec<&Member> = plan.iter().map(|(member, _)| *member).collect();
         let start = |place: usize| {
-            let (member, wraps) = plan[place].clone();
-            let of = of.clone();
-            async move { member.unwrap_its_own(&wraps, &of, end).await }
+            let (member, wraps) = &plan[place];
+            member.unwrap_its_own(wraps, of, end)
         };
         let mut suspects = Vec::new();
         let accepted = |place, key| {
@@ -229,12 +220,12 @@ impl Providers {
     }
 
     /// Who is asked for what, in which order.
-    fn plan(&self, wraps: &[Wrapped]) -> Vec<(Member, Vec<Wrapped>)> {
-        let mut plan: Vec<(Member, Vec<Wrapped>)> = Vec::new();
+    fn plan<'a>(&'a self, wraps: &'a [Wrapped]) -> Vec<(&'a Member, Vec<&'a Wrapped>)> {
+        let mut plan: Vec<(&Member, Vec<&Wrapped>)> = Vec::new();
         for member in &*self.members {
-            let wraps: Vec<_> = wraps.iter().filter(|wrap| member.may_open(wrap)).cloned().collect();
+            let wraps: Vec<_> = wraps.iter().filter(|wrap| member.may_open(wrap)).collect();
             if !wraps.is_empty() {
-                plan.push((member.clone(), wraps));
+                plan.push((member, wraps));
             }
         }
         match self.strategy {

@@ -239,7 +239,7 @@ impl Member {
     /// Opens that one of these wraps that its key has made; which one, it has to be asked first if it was never seen.
     pub(super) async fn unwrap_its_own(
         &self,
-        wraps: &[Wrapped],
+        wraps: &[&Wrapped],
         of: &Owned,
         end: Instant,
     ) -> Result<Key, ProviderError> {

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Member;
+use super::beside::Beside;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::types::random;
 
@@ -31,19 +31,19 @@ pub(super) struct Limits {
 }
 
 /// The first answer that is `accepted`, or what each one said last, by its place in `members`.
-pub(super) async fn ask<T: Send + 'static, F>(
+pub(super) async fn ask<T, F>(
     members: &[&Member],
     limits: Limits,
     start: impl Fn(usize) -> F,
     mut accepted: impl FnMut(usize, T) -> Result<T, ProviderError>,
 ) -> Result<T, Vec<(usize, ProviderError)>>
 where
-    F: Future<Output = Result<T, ProviderError>> + Send + 'static,
+    F: Future<Output = Result<T, ProviderError>>,
 {
     let Limits { attempt, is_hedged, asks_again, end } = limits;
     let number = members.len();
     let mut said: Vec<Said> = members.iter().map(|_| Said::Unasked).collect();
-    let mut under_way = JoinSet::new();
+    let mut under_way = Beside::new();
     // Questions so far, those that were left out included: `turn % number` is the next one's place.
     let mut turn = 0;
     let mut pause = PAUSE;
@@ -53,11 +53,11 @@ where
             sleep_until(next_at.min(end)).await;
             None
         } else {
-            timeout_at(next_at.min(end), under_way.join_next()).await.ok().flatten()
+            timeout_at(next_at.min(end), under_way.next()).await.ok().flatten()
         };
         let now = Instant::now();
         match ended {
-            Some(Ok((place, answer))) => {
+            Some((place, answer)) => {
                 let answer: Result<T, ProviderError> = answer;
                 match answer.and_then(|answer| accepted(place, answer)) {
                     Ok(answer) => return Ok(answer),
@@ -75,8 +75,6 @@ where
                     }
                 }
             }
-            // A task that was lost has answered nothing.
-            Some(Err(_)) => next_at = now + pause,
             None if now >= end || number == 0 => return Err(refusals(said)),
             None => {
                 let may_be_asked =
@@ -87,7 +85,7 @@ where
                         let place = (turn + skipped) % number;
                         turn += skipped + 1;
                         let asked = start(place);
-                        under_way.spawn(async move { (place, asked.await) });
+                        under_way.push(async move { (place, asked.await) });
                         if matches!(said[place], Said::Unasked) {
                             said[place] = Said::Nothing;
                         }

@@ -50,7 +50,10 @@ where
     let mut next_at = Instant::now();
     loop {
         let ended = if under_way.is_empty() {
-            sleep_until(next_at.min(end)).await;
+            // The timer's unit is a millisecond: a sleep that is over before it begins would take one.
+            if next_at > Instant::now() {
+                sleep_until(next_at.min(end)).await;
+            }
             None
         } else {
             timeout_at(next_at.min(end), under_way.next()).await.ok().flatten()

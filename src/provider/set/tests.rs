@@ -172,6 +172,18 @@ async fn one_that_opens_to_another_key_is_passed_over_and_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_answered_at_once_waits_for_no_timer() {
+    let set = set(Strategy::Ordered, &[("a", Mood::Refuses(ErrorKind::Down)), ("b", Mood::Fine)]).probed().await;
+    // Between two ticks of the timer, as nearly always.
+    tokio::time::advance(Duration::from_micros(100)).await;
+    let (opened, took) = set.unwrap().await;
+    assert_eq!((opened.is_ok(), took), (true, Duration::ZERO));
+    let begun = Instant::now();
+    assert_eq!(self::set(Strategy::Ordered, &[("b", Mood::Fine)]).providers.wrap(&key(), &of()).await.wraps.len(), 1);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn in_order_the_next_is_asked_when_the_one_before_has_failed() {
     let set = set(Strategy::Ordered, &[("away", Mood::Refuses(ErrorKind::Down)), ("b", Mood::Fine), ("c", Mood::Fine)]);
     let (opened, took) = set.probed().await.unwrap_with_calls([1, 1, 0]).await;

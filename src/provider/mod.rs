@@ -18,6 +18,8 @@ mod error;
 #[cfg(feature = "http-client")]
 mod files;
 #[cfg(feature = "http-client")]
+mod home;
+#[cfg(feature = "http-client")]
 mod http;
 pub mod kms_plugin;
 #[cfg(feature = "http-client")]

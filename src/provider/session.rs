@@ -1,7 +1,7 @@
 //! The login that all calls to one provider share: made when it is first needed, made anew or renewed before it ends, and after it
 //! was refused.
 //!
-//! When that is due says [`super::lease`]. What is due is done in a task of its own beside the calls, while the old login serves to
+//! When that is due says [`super::lease`]. What is due is done in a task of its own at [`Home`], beside the calls, while the old login serves to
 //! its end; a call waits for a login only when there is none, and one that gives up stops nothing half-way: some credentials
 //! serve only once.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::home::Home;
 use super::lease::{Chance, Grant, Lease, Step};
 use super::{ErrorKind, ProviderError};
 use crate::types::random;
@@ -87,6 +88,7 @@ struct State<T> {
 /// Shared by all calls of one provider.
 pub(super) struct Session<L: Logins> {
     logins: L,
+    home: Home,
     started: Instant,
     state: Mutex<State<L::Login>>,
     /// One login or renewal at a time.
@@ -96,7 +98,8 @@ pub(super) struct Session<L: Logins> {
 impl<L: Logins> Session<L> {
     pub(super) fn new(logins: L) -> Arc<Self> {
         let state = State { lease: Lease::new(), held: None, refusal: None, is_told: false };
-        Arc::new(Self { logins, started: Instant::now(), state: Mutex::new(state), gate: tokio::sync::Mutex::new(()) })
+        let (home, started) = (Home::here(), Instant::now());
+        Arc::new(Self { logins, home, started, state: Mutex::new(state), gate: tokio::sync::Mutex::new(()) })
     }
 
     #[cfg(any(feature = "aws", feature = "vault"))]
@@ -116,7 +119,7 @@ impl<L: Logins> Session<L> {
     pub(super) async fn login(self: &Arc<Self>) -> Result<Arc<Held<L::Login>>, ProviderError> {
         if let Some(held) = self.serving() {
             if !matches!(self.step(), Step::Rest(_)) && self.gate.try_lock().is_ok() {
-                tokio::spawn(self.clone().advance());
+                self.home.spawn(self.clone().advance());
             }
             return Ok(held);
         }
@@ -204,7 +207,7 @@ impl<L: Logins> Session<L> {
 
     async fn advance_to_end(self: &Arc<Self>) {
         // An error here is a panic in the task or the end of the runtime: the state tells the caller that there is no login.
-        let _ = tokio::spawn(self.clone().advance()).await;
+        let _ = self.home.spawn(self.clone().advance()).await;
     }
 
     /// Does what is due, if anything is.

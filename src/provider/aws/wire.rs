@@ -29,6 +29,7 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 use zeroize::Zeroizing;
 
+use super::super::home::Home;
 use super::super::http::{self, Address, Ask, Body, Client, Reply, Roots};
 use super::super::session::LOGIN_TIMEOUT;
 use super::settings::{AwsSettings, Endpoint};
@@ -50,6 +51,7 @@ impl Wire {
         let net = Net {
             tls: http::config(&roots, None)?,
             timeout: settings.timeout.max(LOGIN_TIMEOUT),
+            home: Home::here(),
             places: Arc::default(),
         };
         Ok(Self {
@@ -121,6 +123,7 @@ type Place = (Address, Arc<Client>);
 struct Net {
     tls: Arc<ClientConfig>,
     timeout: Duration,
+    home: Home,
     places: Arc<Mutex<Vec<Place>>>,
 }
 
@@ -136,7 +139,7 @@ impl Net {
         if let Some((_, client)) = places.iter().find(|(known, _)| *known == address) {
             return Arc::clone(client);
         }
-        let client = Arc::new(Client::new(address.clone(), Arc::clone(&self.tls), self.timeout));
+        let client = Arc::new(Client::new(address.clone(), Arc::clone(&self.tls), self.timeout, self.home.clone()));
         places.push((address, Arc::clone(&client)));
         client
     }

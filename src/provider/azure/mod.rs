@@ -41,6 +41,7 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::home::Home;
 use super::http::{self, Body, Client};
 use super::session::{LOGIN_TIMEOUT, Refusal, Session};
 use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
@@ -76,8 +77,10 @@ impl AzureKek {
         let authority = settings.authority().map_err(|error| unfit("authority").because(error))?;
         let AzureSettings { vault, key, algorithm, auth, roots, timeout: limit, .. } = settings;
         let tls = http::config(&roots, None)?;
+        let home = Home::here();
         // A call has its own limit.
-        let to = |address: &Address| Client::new(address.clone(), tls.clone(), LOGIN_TIMEOUT.max(limit));
+        let timeout = LOGIN_TIMEOUT.max(limit);
+        let to = |address: &Address| Client::new(address.clone(), tls.clone(), timeout, home.clone());
         let places = vec![(vault.clone(), to(&vault)), (authority.clone(), to(&authority))];
         let wire = Wire::new(places, resource.clone());
         let metadata = match &auth {

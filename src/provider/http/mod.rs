@@ -7,6 +7,7 @@
 
 mod address;
 mod body;
+mod moved;
 mod names;
 mod pool;
 mod race;
@@ -28,6 +29,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -40,8 +42,10 @@ pub(super) use tls::Identity;
 pub(super) use tls::config;
 pub use tls::{Roots, SYSTEM_ROOTS};
 
+use self::moved::Moved;
 use self::names::Names;
 use self::pool::{Connect, Pool, Sender, Taken};
+use super::home::Home;
 use super::{ErrorKind, ProviderError};
 
 /// Of one TLS handshake, while the name has other addresses.
@@ -120,8 +124,10 @@ struct Way {
 }
 
 impl Client {
-    pub(super) fn new(address: Address, tls: Arc<ClientConfig>, timeout: Duration) -> Self {
-        Self { pool: Pool::new(Way { address, tls, names: Names::of_process() }), timeout, sent: Sent::default() }
+    /// Its connections are made in `home`.
+    pub(super) fn new(address: Address, tls: Arc<ClientConfig>, timeout: Duration, home: Home) -> Self {
+        let way = Way { address, tls, names: Names::of_process() };
+        Self { pool: Pool::new(way, home), timeout, sent: Sent::default() }
     }
 
     /// Counts on.
@@ -141,16 +147,16 @@ impl Client {
     async fn ask_in_time(&self, ask: Ask<'_>) -> Result<Reply, ProviderError> {
         let mut request = self.request(ask)?;
         loop {
-            let Taken { mut sender, is_fresh } = self.pool.take().await?;
+            let mut taken = self.pool.take().await?;
             self.sent.0.fetch_add(1, Ordering::SeqCst);
-            match sender.try_send_request(request).await {
-                Ok(answer) => return self.reply(answer, sender).await,
+            match taken.sender.try_send_request(request).await {
+                Ok(answer) => return self.reply(answer, taken).await,
                 Err(mut refused) => {
                     let unsent = refused.take_message();
                     self.sent.0.fetch_sub(usize::from(unsent.is_some()), Ordering::SeqCst);
                     match unsent {
                         // One that the peer closed meanwhile gives the request back.
-                        Some(unsent) if !is_fresh => request = unsent,
+                        Some(unsent) if !taken.is_fresh => request = unsent,
                         _ => return Err(broken(refused.into_error())),
                     }
                 }
@@ -175,25 +181,25 @@ impl Client {
         Ok(request)
     }
 
-    async fn reply(&self, answer: ::http::Response<Incoming>, sender: Sender) -> Result<Reply, ProviderError> {
+    async fn reply(&self, answer: ::http::Response<Incoming>, taken: Taken) -> Result<Reply, ProviderError> {
         let (head, body) = answer.into_parts();
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
         let location = text(::http::header::LOCATION).map(host_of);
         let challenge = text(::http::header::WWW_AUTHENTICATE).map(str::to_owned);
         let json = text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
         let body = body::read(body).await?;
-        self.pool.give_back(sender);
+        self.pool.give_back(taken);
         Ok(Reply { status: head.status, location, challenge, json, headers: head.headers, body })
     }
 }
 
 impl Connect for Way {
-    async fn connect(&self) -> Result<Sender, ProviderError> {
+    async fn connect(&self, there: &Handle) -> Result<Sender, ProviderError> {
         let mut left = self.names.addresses(self.address.host()).await?;
         left.truncate(race::ADDRESSES_MAX);
         let mut first_error = None;
         while !left.is_empty() {
-            match self.connect_to_one(&mut left).await {
+            match self.connect_to_one(&mut left, there).await {
                 Ok(sender) => return Ok(sender),
                 Err(error) => first_error.get_or_insert(error),
             };
@@ -204,15 +210,15 @@ impl Connect for Way {
 
 impl Way {
     /// To the first of them that answers. It and those that failed before it are left out the next time.
-    async fn connect_to_one(&self, left: &mut Vec<IpAddr>) -> Result<Sender, ProviderError> {
+    async fn connect_to_one(&self, left: &mut Vec<IpAddr>, there: &Handle) -> Result<Sender, ProviderError> {
         let (stream, address) = race::connect(left, self.address.port()).await.map_err(away)?;
         let ready = if left.is_empty() {
-            self.shake_hands(stream).await
+            self.shake_hands(stream, there).await
         } else {
             // A kernel takes connections for a program that hangs, and a balancer for a server that is gone.
             let late =
                 |_| Err(ProviderError::new(ErrorKind::Away, format!("{address}: no handshake in {SHAKING_TIMEOUT:?}")));
-            timeout(SHAKING_TIMEOUT, self.shake_hands(stream)).await.unwrap_or_else(late)
+            timeout(SHAKING_TIMEOUT, self.shake_hands(stream, there)).await.unwrap_or_else(late)
         };
         if ready.is_ok() {
             self.names.remember(self.address.host(), address);
@@ -220,25 +226,29 @@ impl Way {
         ready
     }
 
-    async fn shake_hands(&self, stream: TcpStream) -> Result<Sender, ProviderError> {
+    async fn shake_hands(&self, stream: TcpStream, there: &Handle) -> Result<Sender, ProviderError> {
         stream.set_nodelay(true).map_err(away)?;
+        let mut stream = Moved::new(stream);
         if self.address.is_tls() {
             let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
-            let stream = connector.connect(self.address.server_name(), stream).await.map_err(tls::failure)?;
-            handshake(TokioIo::new(stream)).await
+            let mut stream = connector.connect(self.address.server_name(), stream).await.map_err(tls::failure)?;
+            stream.get_mut().0.move_to(there).map_err(away)?;
+            begin(TokioIo::new(stream), there).await
         } else {
-            handshake(TokioIo::new(stream)).await
+            stream.move_to(there).map_err(away)?;
+            begin(TokioIo::new(stream), there).await
         }
     }
 }
 
-async fn handshake<S>(stream: S) -> Result<Sender, ProviderError>
+/// HTTP on a connection, which is read and written in that runtime from here on.
+async fn begin<S>(stream: S, there: &Handle) -> Result<Sender, ProviderError>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (sender, connection) = http1::handshake(stream).await.map_err(broken)?;
     // Ends when its sender drops or the peer closes; its error is the request's.
-    tokio::spawn(connection);
+    there.spawn(connection);
     Ok(sender)
 }
 

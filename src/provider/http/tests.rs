@@ -65,7 +65,12 @@ impl Slow {
     }
 
     fn client(&self) -> Client {
-        Client::new(format!("https://{}", self.at).parse().unwrap(), self.config.clone(), Duration::from_secs(30))
+        Client::new(
+            format!("https://{}", self.at).parse().unwrap(),
+            self.config.clone(),
+            Duration::from_secs(30),
+            Home::here(),
+        )
     }
 }
 
@@ -100,7 +105,12 @@ async fn all_that_wait_are_served_and_a_failed_connection_is_an_answer_for_all()
         assert_eq!(answer.await.unwrap().unwrap(), StatusCode::OK);
     }
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let client = Arc::new(Client::new(format!("http://{gone}").parse().unwrap(), slow.config.clone(), Duration::MAX));
+    let client = Arc::new(Client::new(
+        format!("http://{gone}").parse().unwrap(),
+        slow.config.clone(),
+        Duration::MAX,
+        Home::here(),
+    ));
     let asked: Vec<_> = (0..64)
         .map(|_| {
             let client = Arc::clone(&client);
@@ -110,6 +120,54 @@ async fn all_that_wait_are_served_and_a_failed_connection_is_an_answer_for_all()
     for answer in asked {
         assert_eq!(answer.await.unwrap(), Some(ErrorKind::Away));
     }
+}
+
+/// A runtime on a thread of its own, which runs until the end of the test.
+fn elsewhere() -> Handle {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let handle = runtime.handle().clone();
+    thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    handle
+}
+
+#[tokio::test]
+async fn a_connection_is_made_at_home_and_lives_where_it_was_asked_for() {
+    let server = Slow::start(Duration::ZERO);
+    let home = elsewhere();
+    let (client, other) = {
+        let _entered = home.enter();
+        (server.client(), server.client())
+    };
+    assert_eq!(get(&client).await.unwrap().status, StatusCode::OK);
+    // Home has no time for it any more, and nobody here needs it.
+    let (done, busy) = std::sync::mpsc::channel::<()>();
+    home.spawn(async move {
+        let _ = busy.recv();
+    });
+    for _ in 0..10 {
+        let answer = timeout(Duration::from_secs(10), get(&client)).await;
+        assert_eq!(answer.expect("waits for home").unwrap().status, StatusCode::OK);
+    }
+    assert!(timeout(Duration::from_millis(100), get(&other)).await.is_err(), "its handshake was made here");
+    done.send(()).unwrap();
+    assert_eq!(get(&other).await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_probe_at_home_keeps_the_connection_warm_by_which_texts_go() {
+    let server = Slow::start(Duration::ZERO);
+    let home = elsewhere();
+    let client = {
+        let _entered = home.enter();
+        Arc::new(server.client())
+    };
+    get(&client).await.unwrap();
+    for _ in 0..3 {
+        let probing = Arc::clone(&client);
+        home.spawn(async move { get(&probing).await.map(drop) }).await.unwrap().unwrap();
+        get(&client).await.unwrap();
+    }
+    assert_eq!(server.accepted.load(Ordering::SeqCst), 1);
 }
 
 /// Answers no SYN: its line of connections is full, and nobody takes one out.
@@ -132,7 +190,7 @@ impl Slow {
     fn named(&self) -> Client {
         let address = Address::of_parts(true, "127.0.0.1", self.at.port()).unwrap().called("two.test");
         let way = Way { address, tls: self.config.clone(), names: Names::new(two_addresses) };
-        Client { pool: Pool::new(way), timeout: Duration::from_secs(30), sent: Sent::default() }
+        Client { pool: Pool::new(way, Home::here()), timeout: Duration::from_secs(30), sent: Sent::default() }
     }
 }
 
@@ -184,7 +242,7 @@ async fn a_server_with_which_we_share_no_form_of_tls_is_unfit_and_no_proxy() {
         }
     });
     let config = Slow::start(Duration::ZERO).config;
-    let client = Client::new(format!("https://{at}").parse().unwrap(), config, Duration::from_secs(30));
+    let client = Client::new(format!("https://{at}").parse().unwrap(), config, Duration::from_secs(30), Home::here());
     let error = get(&client).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unfit, "{error:?}");
     assert!(error.hint().contains("P-384"), "{}", error.hint());

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::super::files;
+use super::super::home::Home;
 use super::super::http::{self, Body, Client, Identity, Sent};
 use super::super::lease::Grant;
 use super::super::once::Once;
@@ -217,7 +218,8 @@ impl session::Logins for Logins {
     async fn log_in(&self) -> Result<(Login, Grant), ProviderError> {
         let VaultSettings { address, namespace, roots, timeout, auth, .. } = &self.settings;
         let identity = self.certificate(auth).await?;
-        let client = Client::new(address.clone(), http::config(roots, identity)?, LOGIN_TIMEOUT.max(*timeout));
+        let limit = LOGIN_TIMEOUT.max(*timeout);
+        let client = Client::new(address.clone(), http::config(roots, identity)?, limit, Home::here());
         let sent = client.sent();
         let api = Api::new(client, namespace.as_ref())?;
         let (token, grant) = self.login(auth, &api, &sent).await.map_err(|error| match auth {

@@ -284,6 +284,18 @@ impl<K: Kek> Kek for WithLogin<K> {
     fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, context: Context<'a>) -> Answer<'a, Key> {
         self.kek.unwrap_key(wrapped, context)
     }
+
+    fn draft<'a>(&'a self, key: &'a Key, context: Context<'a>) -> Answer<'a, Wrapped> {
+        self.kek.draft(key, context)
+    }
+
+    fn prove<'a>(&'a self, draft: Wrapped, context: Context<'a>) -> Answer<'a, (Wrapped, Key)> {
+        self.kek.prove(draft, context)
+    }
+
+    fn never_blocks(&self) -> bool {
+        self.kek.never_blocks()
+    }
 }
 
 /// A provider that could not be opened.

@@ -129,4 +129,24 @@ pub trait Kek: Send + Sync {
 
     /// Opens what [`Kek::wrap_key`] gave, under the version that it names.
     fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, context: Context<'a>) -> Answer<'a, Key>;
+
+    /// The first half of a wrap that is proved at once: as [`Kek::wrap_key`], but identity and version hold only when
+    /// [`Kek::prove`] has gone well.
+    fn draft<'a>(&'a self, key: &'a Key, context: Context<'a>) -> Answer<'a, Wrapped> {
+        self.wrap_key(key, context)
+    }
+
+    /// The second half: the wrap as it is for good, and the key to which it opens. Whether that is the one that was wrapped is for the
+    /// asker to see.
+    fn prove<'a>(&'a self, draft: Wrapped, context: Context<'a>) -> Answer<'a, (Wrapped, Key)> {
+        Box::pin(async move {
+            let opened = self.unwrap_key(&draft, context).await?;
+            Ok((draft, opened))
+        })
+    }
+
+    /// Whether the thread that polls a call is never blocked by it, be it by the path of a file. Then the API's own thread may do that.
+    fn never_blocks(&self) -> bool {
+        false
+    }
 }

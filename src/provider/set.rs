@@ -9,6 +9,7 @@
 
 mod beside;
 mod health;
+mod known;
 mod member;
 mod pace;
 mod question;
@@ -100,6 +101,11 @@ impl Providers {
     /// The providers.
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// Whether the API's thread may poll their calls: there is one alone, which never blocks it. Of several the work would add up.
+    pub fn never_block(&self) -> bool {
+        matches!(&*self.members, [only] if only.never_blocks())
     }
 
     /// Those that wrap new KEKs.

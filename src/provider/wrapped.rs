@@ -84,6 +84,12 @@ impl Wrapped {
         if fits { Ok(Self { kind, identity, version, text }) } else { Err(TextError("a provider's text")) }
     }
 
+    /// The same text, which turned out to be of this version.
+    #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "the others tell it with the text"))]
+    pub(super) fn of_version(self, version: KeyVersion) -> Self {
+        Self { version, ..self }
+    }
+
     /// The provider's own bytes.
     pub fn text(&self) -> &[u8] {
         &self.text

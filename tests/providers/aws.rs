@@ -13,6 +13,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nodeseal::provider::Kek;
 use nodeseal::provider::aws::{AwsAuth, AwsKek, AwsSettings};
+use nodeseal::provider::set::{Member, Owned, Role};
+use nodeseal::types::{KekId, Key};
 use serde_json::{Value, json};
 
 use self::moto::{Moto, REGION};
@@ -200,4 +202,18 @@ conformance::suite! { Mine::new();
     one_that_limits_us_for_ever_fails_is_asked_ever_more_slowly_and_recovers
     one_that_denies_us_for_ever_fails_gets_no_storm_of_logins_and_recovers
     two_ways_to_one_key_are_one_key_and_stand_in_for_each_other
+}
+
+#[tokio::test]
+async fn a_wrap_is_proved_by_one_decrypt() {
+    let mine = Mine::new();
+    let member = Member::new("aws", Role::Required, mine.kek());
+    let of = Owned { cluster: "prod".parse().unwrap(), kek: KekId::from_bytes([1; 16]) };
+    let (key, end) = (Key::random().unwrap(), tokio::time::Instant::now() + conformance::TIMEOUT);
+    member.wrap_and_prove(&key, &of, conformance::TIMEOUT, end).await.unwrap();
+    let seen = mine.proxy().seen();
+    let asked = |operation: &str| {
+        seen.iter().filter(|seen| seen.header("x-amz-target") == Some(&format!("TrentService.{operation}"))).count()
+    };
+    assert_eq!((asked("Encrypt"), asked("Decrypt")), (1, 1));
 }

@@ -347,6 +347,24 @@ pub async fn a_key_made_anew_under_the_same_name_is_another_key(ground: impl Gro
     }
     assert_ne!(kek.probe().await.unwrap().identity, before.identity);
     refused(&ground, kek.unwrap_key(&wrapped, of.context()).await, &[ErrorKind::Text, ErrorKind::NoKey]);
+    // Nor when it is proved, whether the text was made before or after.
+    for recreate_first in [true, false] {
+        let before = kek.probe().await.unwrap();
+        let draft = if recreate_first {
+            ground.delete_and_recreate();
+            kek.draft(&key, of.context()).await
+        } else {
+            let draft = kek.draft(&key, of.context()).await;
+            ground.delete_and_recreate();
+            draft
+        };
+        if let Ok(draft) = draft
+            && let Ok((made, _)) = kek.prove(draft, of.context()).await
+        {
+            assert_ne!(made.identity, before.identity);
+        }
+    }
+    kek.probe().await.unwrap();
     let (key, of, wrapped) = one(&*kek).await;
     assert_eq!(kek.unwrap_key(&wrapped, of.context()).await.unwrap().expose(), key.expose());
 }

@@ -45,6 +45,8 @@ use super::session::{Held, Refusal, Session};
 use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, KeyVersion, ProviderError, ProviderKind, Wrapped};
 use crate::types::Key;
 
+const ENCRYPT: &str = "kms:Encrypt";
+
 /// One key in AWS KMS, with a login to it.
 pub struct AwsKek {
     key: KeyArn,
@@ -130,33 +132,50 @@ impl AwsKek {
     }
 
     async fn wrap(&self, signer: &Signer, key: &Key, context: Context<'_>) -> Result<Wrapped, ProviderError> {
-        const ASKED: &str = "kms:Encrypt";
-        // Where the answer will not tell the version, it is asked before: too old a version only means one more wrap later.
+        let draft = self.draft_by(signer, key, context).await?;
+        let (wrapped, opened) = self.prove_by(signer, draft, context).await?;
+        if bool::from(opened.expose().ct_eq(key.expose())) {
+            Ok(wrapped)
+        } else {
+            Err(lied(ENCRYPT, "a text that opens to something else"))
+        }
+    }
+
+    /// The version is the one before it, where Encrypt does not tell: too old a version only means one more wrap later.
+    async fn draft_by(&self, signer: &Signer, key: &Key, context: Context<'_>) -> Result<Wrapped, ProviderError> {
         let seen = match self.known(signer).await? {
             seen if seen.names_material => seen,
             _ => self.ask(signer).await?,
         };
         let asked = signer.kms.encrypt().key_id(&seen.arn).encryption_algorithm(SymmetricDefault);
         let asked = asked.set_encryption_context(Some(bound_to(context))).plaintext(Blob::new(key.expose().as_slice()));
-        let answer = asked.send().await.map_err(|error| from_sdk(ASKED, error))?;
-        of_key(ASKED, &seen, answer.key_id.as_deref())?;
+        let answer = asked.send().await.map_err(|error| from_sdk(ENCRYPT, error))?;
+        of_key(ENCRYPT, &seen, answer.key_id.as_deref())?;
         let text = answer.ciphertext_blob.map(Blob::into_inner).unwrap_or_default();
         if text.is_empty() {
-            return Err(lied(ASKED, "an empty text"));
+            return Err(lied(ENCRYPT, "an empty text"));
         }
-        let (opened, material) = open(signer, &seen, &text, context).await?;
-        if !bool::from(opened.expose().ct_eq(key.expose())) {
-            return Err(lied(ASKED, "a text that opens to something else"));
-        }
+        Wrapped::new(ProviderKind::Aws, seen.state.identity, seen.state.version, text)
+            .map_err(|error| lied(ENCRYPT, "a text of no proper length").because(error))
+    }
+
+    /// Opens it, which tells the version of this very text.
+    async fn prove_by(
+        &self,
+        signer: &Signer,
+        draft: Wrapped,
+        context: Context<'_>,
+    ) -> Result<(Wrapped, Key), ProviderError> {
+        let seen = self.known(signer).await?;
+        let (opened, material) = open(signer, &seen, draft.text(), context).await?;
         let version = match material {
             Some(material) => version(&material)?,
             None if seen.names_material => {
                 return Err(lied("kms:Decrypt", "no key material, although the key has one"));
             }
-            None => seen.state.version,
+            None => draft.version.clone(),
         };
-        Wrapped::new(ProviderKind::Aws, seen.state.identity, version, text)
-            .map_err(|error| lied(ASKED, "a text of no proper length").because(error))
+        Ok((draft.of_version(version), opened))
     }
 
     async fn unwrap(&self, signer: &Signer, wrapped: &Wrapped, context: Context<'_>) -> Result<Key, ProviderError> {
@@ -192,6 +211,21 @@ impl Kek for AwsKek {
 
     fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, context: Context<'a>) -> Answer<'a, Key> {
         self.call(move |held| async move { self.unwrap(&held.login, wrapped, context).await })
+    }
+
+    fn draft<'a>(&'a self, key: &'a Key, context: Context<'a>) -> Answer<'a, Wrapped> {
+        self.call(move |held| async move { self.draft_by(&held.login, key, context).await })
+    }
+
+    fn prove<'a>(&'a self, draft: Wrapped, context: Context<'a>) -> Answer<'a, (Wrapped, Key)> {
+        self.call(move |held| {
+            let draft = draft.clone();
+            async move { self.prove_by(&held.login, draft, context).await }
+        })
+    }
+
+    fn never_blocks(&self) -> bool {
+        true
     }
 }
 

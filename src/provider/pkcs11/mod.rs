@@ -129,6 +129,10 @@ impl Kek for Pkcs11Kek {
     fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, context: Context<'a>) -> Answer<'a, Key> {
         Box::pin(self.open_text(wrapped, context))
     }
+
+    fn never_blocks(&self) -> bool {
+        true
+    }
 }
 
 fn version() -> Result<KeyVersion, ProviderError> {

@@ -9,12 +9,12 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::health::{Health, Operation, Troubles};
-use super::pace::Pace;
+use super::health::{Health, Operation};
+use super::known::Known;
 use super::question::chance;
 use super::{ATTEMPT, BUDGET, COPY_BUDGET};
 use crate::audit::{Event, emit};
-use crate::provider::breaker::{Breaker, Failure, Pass};
+use crate::provider::breaker::{Failure, Pass};
 use crate::provider::{Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::types::{Class, ClusterId, KekId, Key};
 
@@ -62,26 +62,6 @@ struct Inner {
     known: Mutex<Known>,
 }
 
-#[derive(Default)]
-struct Known {
-    breaker: Breaker,
-    /// Of the last failure: what those are told who are held back because of it.
-    held_back_by: Option<ErrorKind>,
-    identity: Option<KeyIdentity>,
-    /// As it told it last.
-    state: Option<KeyState>,
-    pace: Pace,
-    /// When it last did what was asked, and when it last told its key's version.
-    answered: Option<Instant>,
-    told: Option<Instant>,
-    troubles: Troubles,
-    /// What did not go well last, to be tried again.
-    unwrapped: Option<(Wrapped, Owned)>,
-    /// The last wrap that opened, and when: the right to open is known before it is needed.
-    opened: Option<(Wrapped, Owned, Instant)>,
-    wrapped: Option<(Owned, Duration)>,
-}
-
 impl Member {
     /// A provider by its name in the configuration.
     pub fn new(name: impl Into<String>, role: Role, kek: Arc<dyn Kek>) -> Self {
@@ -113,6 +93,10 @@ impl Member {
     /// Which kind.
     pub fn kind(&self) -> ProviderKind {
         self.own.kek.kind()
+    }
+
+    pub(super) fn never_blocks(&self) -> bool {
+        self.own.kek.never_blocks()
     }
 
     /// Its key, if it has ever been seen.
@@ -152,8 +136,11 @@ impl Member {
 
     async fn look(&self, end: Instant) -> Result<KeyState, ProviderError> {
         let state = self.attempt(Operation::Probe, None, end, self.own.kek.probe()).await;
-        self.note(Operation::Probe, None, &state);
-        state.inspect(|state| self.tell(state))
+        match &state {
+            Ok(told) => self.went_well(Operation::Probe, |known| known.told_to_be(told.clone())),
+            Err(error) => self.note_failure(Operation::Probe, None, error),
+        }
+        state
     }
 
     /// Within the time that it had when it failed: what is too slow for a text stays so. A failure is noted where it happens.
@@ -181,13 +168,6 @@ impl Member {
         self.known().state.clone()
     }
 
-    fn tell(&self, state: &KeyState) {
-        let mut known = self.known();
-        known.identity = Some(state.identity.clone());
-        known.state = Some(state.clone());
-        known.told = Some(Instant::now());
-    }
-
     /// Same kind, and not known to be of another key.
     pub(super) fn may_open(&self, wrap: &Wrapped) -> bool {
         self.own.kek.kind() == wrap.kind && self.known().identity.as_ref().is_none_or(|own| *own == wrap.identity)
@@ -203,10 +183,15 @@ impl Member {
     ) -> Result<Wrapped, ProviderError> {
         let proved = self.wrapped_and_proved(key, of, call, end).await;
         match &proved {
-            Ok(wrapped) => self.known().opened = Some((wrapped.clone(), of.clone(), Instant::now())),
-            Err(_) => self.known().wrapped = Some((of.clone(), call)),
+            Ok(wrapped) => self.went_well(Operation::Wrap, |known| {
+                known.tell(wrapped);
+                known.open(wrapped, of);
+            }),
+            Err(error) => {
+                self.known().wrapped = Some((of.clone(), call));
+                self.note_failure(Operation::Wrap, None, error);
+            }
         }
-        self.note(Operation::Wrap, None, &proved);
         proved
     }
 
@@ -219,20 +204,20 @@ impl Member {
     ) -> Result<Wrapped, ProviderError> {
         let lied = |what| ProviderError::new(ErrorKind::Lied, what);
         let limit = || end.min(Instant::now() + call);
-        let wrapped = self.call(Operation::Wrap, None, limit(), self.own.kek.wrap_key(key, context(of))).await?;
-        if wrapped.kind != self.own.kek.kind() {
+        let kek = &self.own.kek;
+        let draft = self.call(Operation::Wrap, None, limit(), kek.draft(key, context(of))).await?;
+        if draft.kind != kek.kind() {
             return Err(lied("the wrap is of another kind"));
         }
-        let opened = self.call(Operation::Wrap, None, limit(), self.own.kek.unwrap_key(&wrapped, context(of))).await;
+        let proved = self.call(Operation::Wrap, None, limit(), kek.prove(draft, context(of))).await;
         // A right that is missing is said to be that. Only who does not know his own text is not to be relied on.
-        let back = opened.map_err(|error| match error.kind() {
+        let (wrapped, back) = proved.map_err(|error| match error.kind() {
             ErrorKind::Text => lied("its own wrap does not open").because(error),
             _ => error,
         })?;
         if !bool::from(back.expose().ct_eq(key.expose())) {
             return Err(lied("its own wrap opens to something else"));
         }
-        self.tell(&wrapped.key_state());
         Ok(wrapped)
     }
 
@@ -260,16 +245,17 @@ impl Member {
         let text = Some(digest(wrapped));
         let unwrapped = self.call(Operation::Unwrap, text, end, self.own.kek.unwrap_key(wrapped, context(of))).await;
         match &unwrapped {
-            Ok(_) => self.known().opened = Some((wrapped.clone(), of.clone(), Instant::now())),
+            Ok(_) => self.went_well(Operation::Unwrap, |known| known.open(wrapped, of)),
             Err(error) => {
                 let mut known = self.known();
                 known.unwrapped = Some((wrapped.clone(), of.clone()));
                 // It never will again, which is no loss of a right.
                 let is_gone = matches!(error.class(), Class::NotFound | Class::Corrupt);
                 known.opened.take_if(|(opened, ..)| is_gone && opened == wrapped);
+                drop(known);
+                self.note_failure(Operation::Unwrap, text, error);
             }
         }
-        self.note(Operation::Unwrap, text, &unwrapped);
         unwrapped
     }
 
@@ -358,22 +344,22 @@ impl Member {
         known.breaker.failed(failure, self.own.since.elapsed());
     }
 
-    fn note<T>(&self, operation: Operation, text: Option<u64>, answer: &Result<T, ProviderError>) {
-        match answer {
-            Ok(_) => self.note_success(operation),
-            // Nobody was asked.
-            Err(error) if error.not_before().is_some() => {}
-            Err(error) => self.note_failure(operation, text, error),
-        }
-    }
-
-    fn note_success(&self, operation: Operation) {
-        if self.known().troubles.went_well(operation) {
+    fn went_well(&self, operation: Operation, and: impl FnOnce(&mut Known)) {
+        let is_news = {
+            let mut known = self.known();
+            and(&mut known);
+            known.troubles.went_well(operation)
+        };
+        if is_news {
             emit(&Event::ProviderRecovered { provider: &self.name });
         }
     }
 
     fn note_failure(&self, operation: Operation, text: Option<u64>, error: &ProviderError) {
+        // Nobody was asked.
+        if error.not_before().is_some() {
+            return;
+        }
         let (kind, class) = (error.kind(), error.class());
         let told = {
             let mut known = self.known();

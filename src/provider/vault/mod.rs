@@ -166,6 +166,12 @@ impl Vault {
     }
 
     async fn wrap(&self, plain: &Key, context: Context<'_>) -> Result<Wrapped, ProviderError> {
+        let made = self.encrypt(plain, context).await?;
+        still_of(made, &self.read().await?)
+    }
+
+    /// A text of the key as it was last seen. Which key made it, the answer does not say.
+    async fn encrypt(&self, plain: &Key, context: Context<'_>) -> Result<Wrapped, ProviderError> {
         let known = self.seen().await?;
         let mut text = Zeroizing::new([0; KEY_CHARACTERS]);
         let plain = encoded(plain.expose(), &mut *text)?;
@@ -182,16 +188,15 @@ impl Vault {
             }
         };
         let text = wrapped_text(&body, known.version)?;
-        let now = self.read().await?;
-        if now.identity != known.identity {
-            let detail = format!("encrypt: the key was {} and is {}", known.identity, now.identity);
-            return Err(ProviderError::new(ErrorKind::NoKey, detail));
-        }
-        if now.version < known.version {
-            return Err(ProviderError::new(ErrorKind::Lied, "encrypt: the key's latest version went back"));
-        }
         Wrapped::new(ProviderKind::Vault, known.identity, key::version_text(known.version)?, text.into_bytes())
             .map_err(|error| ProviderError::new(ErrorKind::Lied, "encrypt: the text").because(error))
+    }
+
+    /// Both begin after the text was made, so that neither has to wait for the other: an Encrypt takes two round trips.
+    async fn read_and_open(&self, draft: Wrapped, context: Context<'_>) -> Result<(Wrapped, Key), ProviderError> {
+        let (now, opened) = tokio::join!(self.read(), self.unwrap(&draft, context));
+        let wrapped = still_of(draft, &now?)?;
+        Ok((wrapped, opened?))
     }
 
     async fn unwrap(&self, wrapped: &Wrapped, context: Context<'_>) -> Result<Key, ProviderError> {
@@ -231,6 +236,30 @@ impl Kek for Vault {
     fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, context: Context<'a>) -> Answer<'a, Key> {
         Box::pin(self.in_time(self.unwrap(wrapped, context)))
     }
+
+    fn draft<'a>(&'a self, key: &'a Key, context: Context<'a>) -> Answer<'a, Wrapped> {
+        Box::pin(self.in_time(self.encrypt(key, context)))
+    }
+
+    fn prove<'a>(&'a self, draft: Wrapped, context: Context<'a>) -> Answer<'a, (Wrapped, Key)> {
+        Box::pin(self.in_time(self.read_and_open(draft, context)))
+    }
+
+    fn never_blocks(&self) -> bool {
+        true
+    }
+}
+
+/// The text, if the key that was read after it was made is the one that it names.
+fn still_of(made: Wrapped, now: &Known) -> Result<Wrapped, ProviderError> {
+    if now.identity != made.identity {
+        let detail = format!("encrypt: the key was {} and is {}", made.identity, now.identity);
+        return Err(ProviderError::new(ErrorKind::NoKey, detail));
+    }
+    if made.version.as_str().parse::<u64>().is_ok_and(|version| now.version < version) {
+        return Err(ProviderError::new(ErrorKind::Lied, "encrypt: the key's latest version went back"));
+    }
+    Ok(made)
 }
 
 /// Cluster and KEK, in base64. The cluster is length-prefixed, so that no two pairs give the same bytes.

@@ -1,14 +1,17 @@
 //! What is particular to a transit key.
 
+use std::time::{Duration, Instant};
+
+use nodeseal::provider::set::{Member, Owned, Role};
 use nodeseal::provider::vault::Remark;
 use nodeseal::provider::vault::{Vault, VaultSettings};
 use nodeseal::provider::{ErrorKind, Kek};
-use nodeseal::types::Key;
+use nodeseal::types::{KekId, Key};
 use serde_json::json;
 
 use super::server::{Server, shared};
 use super::{Mine, VaultAuth};
-use crate::conformance::{Ground, Of, refused, shown};
+use crate::conformance::{Ground, Of, TIMEOUT, refused, shown};
 use crate::credentials::Memory;
 use crate::proxy::Mode;
 
@@ -77,6 +80,30 @@ async fn a_latest_version_that_goes_back_while_it_wraps_is_a_lie() {
     });
     let (key, of) = (Key::random().unwrap(), Of::new("prod", 1));
     refused(&mine, kek.wrap_key(&key, of.context()).await, &[ErrorKind::Lied]);
+}
+
+#[tokio::test]
+async fn a_wrap_and_its_proof_take_two_round_trips_and_the_key_is_read_after_the_text_was_made() {
+    const LATE: Duration = Duration::from_millis(400);
+    let mine = Mine::new();
+    let member = Member::new("vault", Role::Required, mine.kek());
+    let of = Owned { cluster: "prod".parse().unwrap(), kek: KekId::from_bytes([1; 16]) };
+    let key = Key::random().unwrap();
+    let wrap = async || {
+        let end = tokio::time::Instant::now() + TIMEOUT;
+        member.wrap_and_prove(&key, &of, TIMEOUT, end).await.unwrap();
+    };
+    // Login, key and connections.
+    wrap().await;
+    let before = mine.proxy().seen().len();
+    mine.proxy().set(Mode::Late(LATE));
+    let begun = Instant::now();
+    wrap().await;
+    assert!(begun.elapsed() < 3 * LATE, "{:?}", begun.elapsed());
+    let asked: Vec<String> = mine.proxy().seen()[before..].iter().map(|seen| seen.path().to_owned()).collect();
+    let place = |verb: &str| asked.iter().position(|path| path.contains(verb)).unwrap();
+    assert_eq!((asked.len(), place("/encrypt/")), (3, 0), "{asked:?}");
+    assert!(place("/keys/") > 0 && place("/decrypt/") > 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,61 @@
+//! What is known of one provider: what it said, how it is, and what is to be tried again. Behind one lock, which is held for moments.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Owned;
+use super::health::Troubles;
+use super::pace::Pace;
+use crate::provider::breaker::Breaker;
+use crate::provider::{ErrorKind, KeyIdentity, KeyState, Wrapped};
+
+/// For so long a wrap that opened stands for those that open after it.
+const OPENED_KEPT: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) breaker: Breaker,
+    /// Of the last failure: what those are told who are held back because of it.
+    pub(super) held_back_by: Option<ErrorKind>,
+    pub(super) identity: Option<KeyIdentity>,
+    /// As it told it last.
+    pub(super) state: Option<KeyState>,
+    pub(super) pace: Pace,
+    /// When it last did what was asked, and when it last told its key's version.
+    pub(super) answered: Option<Instant>,
+    pub(super) told: Option<Instant>,
+    pub(super) troubles: Troubles,
+    /// What did not go well last, to be tried again.
+    pub(super) unwrapped: Option<(Wrapped, Owned)>,
+    /// The last wrap that opened, and when: the right to open is known before it is needed.
+    pub(super) opened: Option<(Wrapped, Owned, Instant)>,
+    pub(super) wrapped: Option<(Owned, Duration)>,
+}
+
+impl Known {
+    /// It has told its key.
+    pub(super) fn told_to_be(&mut self, state: KeyState) {
+        self.identity = Some(state.identity.clone());
+        self.state = Some(state);
+        self.told = Some(Instant::now());
+    }
+
+    /// As this wrap shows it.
+    pub(super) fn tell(&mut self, wrapped: &Wrapped) {
+        let is_known = |state: &KeyState| state.version == wrapped.version && wrapped.identity == state.identity;
+        if self.state.as_ref().is_some_and(is_known) {
+            self.told = Some(Instant::now());
+        } else {
+            self.told_to_be(wrapped.key_state());
+        }
+    }
+
+    /// This wrap opened. The one before it proves as much for a while.
+    pub(super) fn open(&mut self, wrapped: &Wrapped, of: &Owned) {
+        let now = Instant::now();
+        if self.opened.as_ref().is_none_or(|(.., at)| now - *at >= OPENED_KEPT) {
+            self.opened = Some((wrapped.clone(), of.clone(), now));
+        }
+    }
+}

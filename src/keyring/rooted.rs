@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use crate::provider::set::{Member, NotOpened, Providers, Role};
 use crate::provider::{KeyIdentity, ProviderKind};
@@ -37,7 +38,7 @@ pub struct Rules {
 
 /// Providers that run, and their rules.
 pub struct Rooted {
-    /// Where their calls are made: never the API's own thread.
+    /// Where they make their connections and logins, and where the calls of several, and of those that may block, are made.
     pub runtime: Handle,
     /// In the order of the configuration.
     pub providers: Providers,
@@ -49,6 +50,12 @@ impl Rooted {
     /// All three together.
     pub const fn new(runtime: Handle, providers: Providers, rules: Rules) -> Self {
         Self { runtime, providers, rules }
+    }
+
+    /// Begins calls in a task of its own, which goes on when its caller gives up. The task is the caller's runtime's where that may be: the
+    /// answer of one provider then wakes no second thread.
+    pub(super) fn spawn<T: Send + 'static>(&self, calls: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        if self.providers.never_block() { tokio::spawn(calls) } else { self.runtime.spawn(calls) }
     }
 
     /// Whether wraps by these keys are enough for a KEK to become active. Keys count, and not providers: two ways to one key are one

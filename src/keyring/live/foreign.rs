@@ -77,7 +77,7 @@ impl Foreign {
         found.map(|kek| Opened { kek, is_new })
     }
 
-    /// On the providers' runtime, so that a caller that gives up takes nobody's answer along.
+    /// In a task of its own, so that a caller that gives up takes nobody's answer along.
     fn ask(
         &self,
         slots: &mut Slots,
@@ -91,7 +91,7 @@ impl Foreign {
         let question = question(id, &brought);
         slots.asked.insert(question, answer.clone());
         let (providers, cluster, this) = (rooted.providers.clone(), cluster.clone(), self.clone());
-        rooted.runtime.spawn(async move {
+        rooted.spawn(async move {
             // Also when this task is dropped in the middle: those who wait learn it by the closed channel, and the next one asks anew.
             let slot = Asked { this: &this, question };
             let of = Owned { cluster, kek: id };

@@ -5,6 +5,7 @@
 
 mod decrypt;
 mod foreign;
+mod seen;
 mod snapshot;
 mod tally;
 
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 
 pub use self::decrypt::Decrypted;
 use self::foreign::Foreign;
+use self::seen::Seen;
 pub(super) use self::snapshot::{Active, LiveKek, Snapshot};
 use self::snapshot::{How, Local, sealing};
 use self::tally::Tally;
@@ -57,6 +59,7 @@ pub struct Keyring {
     /// Blocks that were asked for and could not be reserved.
     refused_blocks: AtomicU64,
     tally: Tally,
+    seen: Seen,
     ask: Box<dyn Fn(Ask) + Send + Sync>,
 }
 
@@ -98,6 +101,7 @@ impl Keyring {
             changed: Notify::new(),
             refused_blocks: AtomicU64::new(0),
             tally: Tally::default(),
+            seen: Seen::default(),
             ask: Box::new(ask),
         }
     }
@@ -182,7 +186,7 @@ impl Keyring {
         let key = Arc::new(Key::random().map_err(KeyringError::Random)?);
         let of = Owned { cluster: self.cluster.clone(), kek: id };
         let (providers, asked) = (rooted.providers.clone(), Arc::clone(&key));
-        let outcome = rooted.runtime.spawn(async move { providers.wrap(&asked, &of).await }).await;
+        let outcome = rooted.spawn(async move { providers.wrap(&asked, &of).await }).await;
         let outcome = outcome.map_err(|_| KeyringError::Providers(ProvidersError::none()))?;
         let has = |kind, key: &KeyIdentity| outcome.wraps.iter().any(|(_, wrap)| wrap.is_by(kind, key));
         if !rooted.suffices(Member::identity, has) {
@@ -191,7 +195,10 @@ impl Keyring {
                 false => ProvidersError::of(&NotOpened { refusals: outcome.owed }),
             }));
         }
-        (self.ask)(Ask::Seen(outcome.wraps.iter().map(|(name, wrap)| (name.clone(), wrap.key_state())).collect()));
+        let seen = outcome.wraps.iter().map(|(name, wrap)| (name.clone(), wrap.key_state())).collect();
+        if let Some(news) = self.seen.news(seen) {
+            (self.ask)(Ask::Seen(news));
+        }
         let check = Check::of(&id, key.expose());
         let attached = Attached::new(check, outcome.wraps.iter().map(|(_, wrap)| wrap), Form::Once);
         let text = (|| {

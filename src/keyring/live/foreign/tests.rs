@@ -20,6 +20,8 @@ use crate::types::Class;
 struct Imitated {
     calls: AtomicU32,
     is_away: AtomicBool,
+    never_blocks: bool,
+    asked_in: Mutex<Option<tokio::runtime::Id>>,
 }
 
 impl Kek for Imitated {
@@ -38,12 +40,17 @@ impl Kek for Imitated {
     fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
         Box::pin(async {
             self.calls.fetch_add(1, Ordering::SeqCst);
+            *self.asked_in.lock().unwrap() = Some(Handle::current().id());
             tokio::time::sleep(Duration::from_millis(20)).await;
             match self.is_away.load(Ordering::SeqCst) {
                 true => Err(ProviderError::new(ErrorKind::Forbidden, "")),
                 false => Ok(Key::copy_of(wrapped.text()).unwrap()),
             }
         })
+    }
+
+    fn never_blocks(&self) -> bool {
+        self.never_blocks
     }
 }
 
@@ -58,6 +65,35 @@ fn rooted(kek: &Arc<Imitated>) -> Arc<Rooted> {
         probe_every: Duration::from_secs(60),
     };
     Arc::new(Rooted::new(Handle::current(), Providers::new(vec![member], Strategy::Ordered), rules))
+}
+
+#[tokio::test]
+async fn a_provider_that_never_blocks_is_asked_where_the_call_is_and_another_one_on_the_providers_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let theirs = runtime.handle().clone();
+    std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    for (never_blocks, expected) in [(true, Handle::current().id()), (false, theirs.id())] {
+        let kek = Arc::new(Imitated { never_blocks, ..Imitated::default() });
+        let here = rooted(&kek);
+        let rooted = Rooted::new(theirs.clone(), here.providers.clone(), here.rules.clone());
+        assert!(get(&Foreign::default(), &rooted, brought(7, 7), false).await.is_ok());
+        assert_eq!(*kek.asked_in.lock().unwrap(), Some(expected));
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_takes_nobodys_answer_along_wherever_it_is_asked_for() {
+    for never_blocks in [true, false] {
+        let kek = Arc::new(Imitated { never_blocks, ..Imitated::default() });
+        let (foreign, rooted) = (Foreign::default(), rooted(&kek));
+        let short = Duration::from_millis(5);
+        let (first, second) = tokio::join!(
+            tokio::time::timeout(short, get(&foreign, &rooted, brought(7, 7), true)),
+            get(&foreign, &rooted, brought(7, 7), true)
+        );
+        assert!(first.is_err() && second.is_ok());
+        assert_eq!(kek.calls.load(Ordering::SeqCst), 1);
+    }
 }
 
 const ID: KekId = KekId::from_bytes([1; 16]);

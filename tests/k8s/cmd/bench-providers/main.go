@@ -225,8 +225,8 @@ func beside(bare *vault, direct *node) (*group, error) {
 		bare.decrypts("bare decrypt", "first", bares),
 		direct.decrypts("direct Decrypt", texts, "bare decrypt"),
 		bare.encrypts("bare encrypt", "first"),
-		bare.sequences("bare encrypt, read key, decrypt", "first"),
-		direct.encrypts("direct Encrypt", "bare encrypt, read key, decrypt", "bare encrypt"),
+		bare.sequences("bare encrypt, then read key beside decrypt", "first"),
+		direct.encrypts("direct Encrypt", "bare encrypt, then read key beside decrypt", "bare encrypt"),
 	}}, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -149,19 +150,19 @@ func (v *vault) decrypt(ctx context.Context, mount, text string) error {
 	return nil
 }
 
-// sequence is what an Encrypt of mode direct asks for by design: a text, whose key it is, and that it opens.
+// sequence is what an Encrypt of mode direct asks for by design, in two round trips: a text, then whose key it is and beside that whether
+// it opens.
 func (v *vault) sequence(ctx context.Context, mount string) error {
 	text, err := v.encrypt(ctx, mount)
 	if err != nil {
 		return err
 	}
+	opened := make(chan error, 1)
+	go func() { opened <- v.decrypt(ctx, mount, text) }()
 	var key struct {
 		Data struct {
 			Latest int `json:"latest_version"`
 		} `json:"data"`
 	}
-	if err := v.ask(ctx, "GET", mount+"/keys/"+keyName, nil, &key); err != nil {
-		return err
-	}
-	return v.decrypt(ctx, mount, text)
+	return errors.Join(v.ask(ctx, "GET", mount+"/keys/"+keyName, nil, &key), <-opened)
 }

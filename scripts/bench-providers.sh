@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures what a Vault adds to a node, mode by mode, beside bare calls to the same Vault.
+# Measures what a Vault adds to a node, mode by mode, beside bare calls to the same Vault, and how a node wakes up with many KEKs of others.
 #
 # usage: bench-providers.sh FOLDER_WITH_THE_PROGRAMS [FLAG OF bench-providers ...]
 #
@@ -19,6 +19,6 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 dir=$(mktemp -d "${TMPDIR:-/tmp}/nodeseal-bench.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
-(cd "$here/tests/k8s" && CGO_ENABLED=0 go build -o "$dir/" ./cmd/bench-providers)
+(cd "$here/tests/k8s" && CGO_ENABLED=0 go build -o "$dir/" ./cmd/bench-providers ./cmd/plugin)
 mkdir "$dir/run"
-"$dir/bench-providers" -bin "$bin" -vault "$NODESEAL_SERVERS/vault" -dir "$dir/run" "$@"
+"$dir/bench-providers" -bin "$bin" -vault "$NODESEAL_SERVERS/vault" -plugin "$dir/plugin" -dir "$dir/run" "$@"

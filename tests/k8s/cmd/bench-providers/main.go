@@ -1,11 +1,12 @@
 // Command bench-providers measures what a Vault adds to a node, mode by mode, beside bare calls to the same Vault: rounds of all
-// of them are interleaved in one run. It starts what it needs, reports, and never judges.
+// of them are interleaved in one run. It starts what it needs and reports. It judges one thing: a node that wakes up asks once for each KEK.
 package main
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -46,6 +47,7 @@ type Report struct {
 	PerDecrypt  map[string]float64 `json:"requests_per_direct_decrypt"`
 	MemoryCalls int                `json:"calls_before_memory"`
 	Memory      []Memory           `json:"memory"`
+	Wakes       []Wake             `json:"wakes"`
 }
 
 // What is started is told of our end by the kernel when the thread that started it ends: let that be the main thread.
@@ -55,11 +57,12 @@ func main() {
 	var b bench
 	flag.StringVar(&b.bin, "bin", "", "`folder` with nodeseal, nodeseald and nodeseal-sealer")
 	binary := flag.String("vault", "", "`path` of Vault")
+	flag.StringVar(&b.plugin, "plugin", "", "`path` of the plugin that answers at once")
 	flag.StringVar(&b.dir, "dir", "", "empty `folder` for everything that is started")
 	flag.IntVar(&b.rounds, "rounds", 5, "rounds of each row")
 	flag.DurationVar(&b.length, "round", time.Second, "length of a round")
 	flag.IntVar(&b.calls, "calls", 60_000, "calls before memory is read")
-	only := flag.String("only", "", "measure only what has this `name`: near, far, fastest, rooted")
+	only := flag.String("only", "", "measure only what has this `name`: near, far, fastest, rooted, wakes")
 	asJSON := flag.Bool("json", false, "print JSON instead of a table")
 	flag.Parse()
 
@@ -89,6 +92,8 @@ func main() {
 
 type bench struct {
 	stage
+	plugin string
+	token  string // of a node
 	rounds int
 	length time.Duration
 	calls  int
@@ -104,7 +109,7 @@ func (b *bench) run(binary, only string) (Report, error) {
 	for _, part := range []struct {
 		name    string
 		measure func(*vault) error
-	}{{"near", b.near}, {"far", b.far}, {"fastest", b.fastest}, {"rooted", b.rooted}} {
+	}{{"near", b.near}, {"far", b.far}, {"fastest", b.fastest}, {"rooted", b.rooted}, {"wakes", b.wakes}} {
 		if only == "" || only == part.name {
 			if err := part.measure(bare); err != nil {
 				return b.report, err
@@ -221,9 +226,15 @@ func beside(bare *vault, direct *node) (*group, error) {
 		}
 		bares = append(bares, text)
 	}
+	// A plugin on the way costs no less than a call to it.
+	status, decrypts := direct.asksStatus(""), bare.decrypts("", "first", bares)
+	after := &track{name: "a Status, then bare decrypt", one: func(ctx context.Context, worker int) error {
+		return errors.Join(status.one(ctx, worker), decrypts.one(ctx, worker))
+	}}
 	return &group{tracks: []*track{
 		bare.decrypts("bare decrypt", "first", bares),
-		direct.decrypts("direct Decrypt", texts, "bare decrypt"),
+		after,
+		direct.decrypts("direct Decrypt", texts, "bare decrypt", after.name),
 		bare.encrypts("bare encrypt", "first"),
 		bare.sequences("bare encrypt, then read key beside decrypt", "first"),
 		direct.encrypts("direct Encrypt", "bare encrypt, then read key beside decrypt", "bare encrypt"),
@@ -345,7 +356,17 @@ func print(report Report) error {
 		fmt.Printf("nodeseald of node %s after %d more calls: resident %.1f MiB, at most %.1f MiB\n",
 			m.Node, report.MemoryCalls, float64(m.RSS)/1024, float64(m.PeakRSS)/1024)
 	}
-	return nil
+	if len(report.Wakes) == 0 {
+		return nil
+	}
+	fmt.Printf("\na node that wakes up, Vault %v away, %d callers, each KEK of another node asked for by %d of them; medians of %d rounds\n",
+		far, callers, shares, min(report.Rounds, wakeRounds))
+	fmt.Fprintln(table, "KEKs\tDecrypts\tremote calls\tall open after\tDecrypts/s\tp99 µs\tone bare call a KEK\ta plugin that answers at once\tratio")
+	for _, w := range report.Wakes {
+		fmt.Fprintf(table, "%d\t%d\t%d\t%.0f ms\t%.0f\t%.0f\t%.0f ms\t%.0f ms\t%.1f\n",
+			w.Seeds, w.Calls, w.Remote, w.Seconds*1000, w.Rate, w.P99, w.Bare*1000, w.Plugin*1000, w.Ratio)
+	}
+	return table.Flush()
 }
 
 func verbs(each map[string]float64) string {

@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const SERVICE: &str = "/v2.KeyManagementService/";
 
 /// What was seen.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// Of Status and of Encrypt, which agree.
     pub key_id: String,

@@ -160,7 +160,7 @@ impl Seal {
 }
 
 /// A mistake or a warning: where, and what to write instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     /// Path of the key, such as `seal.tpm2.pcrs`.
     pub key: String,

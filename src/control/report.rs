@@ -1,4 +1,4 @@
-//! Answers of the daemon, and the stable schema behind `--json`: fields are only ever added.
+//! Answers of the daemon: fields are only ever added. What `--json` makes of them is the tool's affair (docs/operations/json.md).
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -76,6 +76,9 @@ pub struct Refusal {
     pub class: String,
     /// The whole chain.
     pub error: String,
+    /// The same, cause by cause; empty in the answer of an older daemon.
+    #[serde(default)]
+    pub chain: Vec<String>,
     /// What to do.
     pub hint: String,
 }
@@ -83,7 +86,8 @@ pub struct Refusal {
 impl Refusal {
     /// From an error of ours.
     pub fn new(error: &dyn Error, class: Class, hint: &str) -> Self {
-        Self { class: class.label().to_owned(), error: Chain(error).to_string(), hint: hint.to_owned() }
+        let chain = Chain(error).said();
+        Self { class: class.label().to_owned(), error: chain.join(": "), chain, hint: hint.to_owned() }
     }
 }
 

@@ -7,24 +7,29 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Problem};
 use crate::types::{Chain, Class};
 
 /// An error for the operator. The exit code is that of the class.
 pub fn error(program: &str, error: &dyn Error, class: Class, hint: &str) -> ExitCode {
-    line(&mut io::stderr(), &format!("{program}: error: {}", Chain(error)));
-    line(&mut io::stderr(), &format!("{program}: hint: {hint}"));
+    refusal(program, &Chain(error).to_string(), &[], hint);
     ExitCode::from(class.exit_code())
 }
 
 /// A configuration that cannot be used: every mistake on its own line.
 pub fn config_error(program: &str, config: &ConfigError) -> ExitCode {
-    line(&mut io::stderr(), &format!("{program}: error: {}", Chain(config)));
-    for problem in config.problems() {
-        line(&mut io::stderr(), &format!("  {problem}"));
-    }
-    line(&mut io::stderr(), &format!("{program}: hint: {}", config.hint()));
+    refusal(program, &Chain(config).to_string(), config.problems(), config.hint());
     ExitCode::from(config.class().exit_code())
+}
+
+/// An error with its causes in one line, what is wrong with the configuration, if that is why, and what to do next.
+pub fn refusal(program: &str, error: &str, problems: &[Problem], hint: &str) {
+    let out = &mut io::stderr();
+    line(out, &format!("{program}: error: {error}"));
+    for problem in problems {
+        line(out, &format!("  {problem}"));
+    }
+    line(out, &format!("{program}: hint: {hint}"));
 }
 
 /// A warning for the operator.

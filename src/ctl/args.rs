@@ -29,7 +29,7 @@ pub(super) struct Common {
     /// The configuration
     #[arg(long, global = true, value_name = "FILE", env = "NODESEAL_CONFIG", default_value = DEFAULT_PATH)]
     pub(super) config: PathBuf,
-    /// Print the result as JSON
+    /// Print the result, or why there is none, as JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
 }

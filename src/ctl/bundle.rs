@@ -1,17 +1,18 @@
-//! `nodeseal bundle request|make|accept`: the keyring on its way to another control-plane node, through both running daemons.
+//! `nodeseal bundle request|make|accept|show`: the keyring on its way to another control-plane node, through both running daemons.
 //!
 //! A file is made before the daemon is asked. Each file is written once and never over another. Two people, or one with two terminals, compare what is printed: the
 //! fingerprints are what tells the right node from a wrong one.
 
 use std::path::Path;
-use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{BundleVerb, Common};
 use super::files::{OutFile, WrongKind, read_file, read_kind};
 use super::keys::render;
-use super::output::{ask, consent, fail, load, print, time, unfit};
+use super::output::{Done, ask, consent, fail, load, print, print_done, time, unfit};
+use super::rows::Keks;
+use super::schema;
 use crate::config::Config;
 use crate::control::consent::Act;
 use crate::control::report::HARDWARE_ONLY;
@@ -22,13 +23,11 @@ use crate::keyring::keeper::{KekRow, KeyTable};
 use crate::keyring::member::{Identity, Standing};
 use crate::keyring::ring::KekState;
 use crate::types::Class;
+use crate::types::clock::UnixSeconds;
 
-pub(super) fn run(common: &Common, verb: &BundleVerb) -> ExitCode {
-    let config = match load(common) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    let done = match verb {
+pub(super) fn run(common: &Common, verb: &BundleVerb) -> Done {
+    let config = load(common)?;
+    match verb {
         BundleVerb::Request { out } => request(common, &config, out),
         BundleVerb::Make { member: Some(name), out, .. } => make_for(common, &config, name, out),
         BundleVerb::Make { file, fingerprint, out, member: None } => match (file, fingerprint) {
@@ -40,36 +39,32 @@ pub(super) fn run(common: &Common, verb: &BundleVerb) -> ExitCode {
             accept(common, &config, file, fingerprint.as_deref(), *receipt)
         }
         BundleVerb::Show { file } => show(common, file),
-    };
-    done.unwrap_or_else(|code| code)
+    }
 }
 
-fn request(common: &Common, config: &Config, out: &Path) -> Result<ExitCode, ExitCode> {
+fn request(common: &Common, config: &Config, out: &Path) -> Done {
     let node = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let node: String = node.chars().filter(char::is_ascii_graphic).take(255).collect();
     // The file first: a request that cannot be kept must not take the place of the one before.
     let file = OutFile::create(out)?;
     let mark = file.fill(ask(config, &Request::BundleRequest { node })?)?;
-    let path = out.display();
-    Ok(print(common, &json!({ "file": out, "fingerprint": mark }), || {
-        format!(
-            "wrote the request {path}\nfingerprint: {mark}\nnext, on a node that has the keys: nodeseal bundle make REQUEST --fingerprint … --out BUNDLE"
-        )
-    }))
+    let next = [format!("on a node that has the keys: nodeseal bundle make REQUEST --fingerprint {mark} --out BUNDLE")];
+    print_done(common, schema::BUNDLE_REQUEST, &json!({ "file": out, "fingerprint": mark }), &next, || {
+        format!("wrote the request {}\nfingerprint: {mark}", out.display())
+    })
 }
 
-fn make(common: &Common, config: &Config, file: &Path, given: &str, out: &Path) -> Result<ExitCode, ExitCode> {
+fn make(common: &Common, config: &Config, file: &Path, given: &str, out: &Path) -> Done {
     let request = hex::encode(read_kind(file, FileKind::Request)?);
     let to_fill = OutFile::create(out)?;
     let _held = consent(config, Act::Bundle(given));
     let mark = to_fill.fill(ask(config, &Request::BundleMake { request, fingerprint: given.to_owned() })?)?;
     warn_of_providers(config);
-    let path = out.display();
-    Ok(print(common, &json!({ "file": out, "fingerprint": mark }), || {
-        format!(
-            "wrote the bundle {path}: only the TPM of the request opens it\nfingerprint: {mark}\nnext, on the other node: nodeseal bundle accept BUNDLE --fingerprint …"
-        )
-    }))
+    let value = json!({ "file": out, "fingerprint": mark, "member": null });
+    let next = [format!("on the other node: nodeseal bundle accept BUNDLE --fingerprint {mark}")];
+    print_done(common, schema::BUNDLE_MAKE, &value, &next, || {
+        format!("wrote the bundle {}: only the TPM of the request opens it\nfingerprint: {mark}", out.display())
+    })
 }
 
 /// Such a node replaces its KEK without asking anybody.
@@ -83,23 +78,18 @@ pub(super) fn warn_of_providers(config: &Config) {
     }
 }
 
-fn make_for(common: &Common, config: &Config, name: &str, out: &Path) -> Result<ExitCode, ExitCode> {
+fn make_for(common: &Common, config: &Config, name: &str, out: &Path) -> Done {
     let to_fill = OutFile::create(out)?;
     to_fill.fill(ask(config, &Request::BundleFor { name: name.to_owned() })?)?;
     warn_of_providers(config);
-    let path = out.display();
-    Ok(print(common, &json!({ "file": out, "member": name }), || {
-        format!("wrote the bundle {path}: only {name} opens it\nnext, there: nodeseal bundle accept BUNDLE")
-    }))
+    let value = json!({ "file": out, "fingerprint": null, "member": name });
+    let next = [format!("on {name}: nodeseal bundle accept BUNDLE")];
+    print_done(common, schema::BUNDLE_MAKE, &value, &next, || {
+        format!("wrote the bundle {}: only {name} opens it", out.display())
+    })
 }
 
-fn accept(
-    common: &Common,
-    config: &Config,
-    file: &Path,
-    given: Option<&str>,
-    receipt: bool,
-) -> Result<ExitCode, ExitCode> {
+fn accept(common: &Common, config: &Config, file: &Path, given: Option<&str>, receipt: bool) -> Done {
     let bundle = hex::encode(read_kind(file, FileKind::Bundle)?);
     let _held = given.map(|given| consent(config, Act::Accept(given)));
     let Answer::Keys(before) = ask(config, &Request::KeysList {})? else { return Err(unfit()) };
@@ -116,10 +106,10 @@ fn accept(
         );
     }
     if !receipt {
-        return Ok(print(common, &table, || format!("{}{}", render(&table), next_steps(&table))));
+        return print_done(common, schema::BUNDLE_ACCEPT, &Keks::new(&table), &next_steps(&table), || render(&table));
     }
     match ask(config, &Request::Receipt {})? {
-        Answer::File(receipt) => Ok(print(common, &json!({ "receipt": receipt }), || receipt.clone())),
+        Answer::File(receipt) => print(common, schema::RECEIPT, &json!({ "receipt": receipt }), || receipt.clone()),
         _ => Err(unfit()),
     }
 }
@@ -137,28 +127,27 @@ fn left_alone<'a>(before: &KeyTable, after: &'a KeyTable) -> impl Iterator<Item 
     after.keys.iter().filter(stays).map(|row| row.id.as_str())
 }
 
-fn next_steps(table: &KeyTable) -> &'static str {
-    match table.keys.iter().any(|row| row.state == KekState::PreActivation.label()) {
-        true => {
-            "next: copy recovery.age to another place; when all nodes have accepted their bundle: nodeseal keys activate, on each node\n"
-        }
-        false => "next: copy recovery.age to another place\n",
+fn next_steps(table: &KeyTable) -> Vec<String> {
+    let mut next = vec!["copy recovery.age to another place".to_owned()];
+    if table.keys.iter().any(|row| row.state == KekState::PreActivation.label()) {
+        next.push("when all nodes have accepted their bundle, on each node: nodeseal keys activate".to_owned());
     }
+    next
 }
 
 /// What both operators compare, from the file itself.
-fn show(common: &Common, path: &Path) -> Result<ExitCode, ExitCode> {
+fn show(common: &Common, path: &Path) -> Done {
     let bytes = read_file(path)?;
     let mark = fingerprint(&bytes);
     if let Ok(identity) = Identity::decode(&bytes) {
-        return Ok(super::members::show(common, &identity, &mark));
+        return super::members::show(common, &identity, &mark);
     }
     if let Ok(Standing { cluster, from, expires, .. }) = Standing::decode(&bytes) {
         let from = from.fingerprint();
-        let value = json!({ "kind": "member-bundle", "cluster": cluster.as_str(), "from": from, "expires": expires });
-        return Ok(print(common, &value, || {
+        let shown = Shown { from: Some(&from), expires: Some(expires), ..Shown::of("member-bundle", cluster.as_str()) };
+        return print(common, schema::BUNDLE_SHOW, &shown.value(), || {
             format!("a bundle for a member, cluster {cluster}, good until {}\nsigned by: {from}", time(expires))
-        }));
+        });
     }
     let (kind, cluster, node, expires) = match (BundleRequest::decode(&bytes), Bundle::decode(&bytes)) {
         (Ok(BundleRequest { cluster, node, expires, .. }), _) => ("request", cluster, Some(node), expires),
@@ -171,10 +160,38 @@ fn show(common: &Common, path: &Path) -> Result<ExitCode, ExitCode> {
             Some(_) | None => return Err(fail(&error, error.class(), error.hint())),
         },
     };
-    let value =
-        json!({ "kind": kind, "cluster": cluster.as_str(), "node": node, "expires": expires, "fingerprint": mark });
-    Ok(print(common, &value, || {
+    let shown = Shown {
+        node: node.as_deref(),
+        expires: Some(expires),
+        fingerprint: Some(&mark),
+        ..Shown::of(kind, cluster.as_str())
+    };
+    print(common, schema::BUNDLE_SHOW, &shown.value(), || {
         let whose = node.as_ref().map_or_else(String::new, |node| format!(" of node {node}"));
         format!("a {kind}{whose}, cluster {cluster}, good until {}\nfingerprint: {mark}", time(expires))
-    }))
+    })
+}
+
+/// What a file says of itself.
+pub(super) struct Shown<'a> {
+    pub(super) kind: &'a str,
+    pub(super) cluster: &'a str,
+    pub(super) node: Option<&'a str>,
+    pub(super) from: Option<&'a str>,
+    pub(super) expires: Option<UnixSeconds>,
+    pub(super) fingerprint: Option<&'a str>,
+}
+
+impl<'a> Shown<'a> {
+    pub(super) const fn of(kind: &'a str, cluster: &'a str) -> Self {
+        Self { kind, cluster, node: None, from: None, expires: None, fingerprint: None }
+    }
+
+    pub(super) fn value(&self) -> Value {
+        let Self { kind, cluster, node, from, expires, fingerprint } = self;
+        let expires = expires.map(time);
+        json!({
+            "kind": kind, "cluster": cluster, "node": node, "from": from, "expires": expires, "fingerprint": fingerprint,
+        })
+    }
 }

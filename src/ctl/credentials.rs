@@ -6,12 +6,12 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
-use std::process::ExitCode;
 
 use serde_json::json;
 
 use super::args::{Common, CredentialsVerb};
-use super::output::{act_as_owner, control_error, fail, harden, load, print, time, unfit};
+use super::output::{Done, act_as_owner, control_error, fail, harden, load, print, time, unfit};
+use super::schema;
 use super::terminal::Hidden;
 use crate::config::Config;
 use crate::control::{self, Answer, Request, say};
@@ -50,38 +50,33 @@ impl SealError {
     }
 }
 
-pub(super) fn run(common: &Common, verb: &CredentialsVerb) -> ExitCode {
-    let config = match load(common) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    if let Err(code) = act_as_owner(&config) {
-        return code;
-    }
+pub(super) fn run(common: &Common, verb: &CredentialsVerb) -> Done {
+    let config = load(common)?;
+    act_as_owner(&config)?;
     match verb {
         CredentialsVerb::List => show(common, &config),
         CredentialsVerb::Seal { name, fd } => match (harden(), name.parse::<CredentialName>()) {
-            (Err(code), _) => code,
-            (_, Err(error)) => fail(&error, Class::Misconfigured, "choose another name"),
+            (Err(failed), _) => Err(failed),
+            (_, Err(error)) => Err(fail(&error, Class::Misconfigured, "choose another name")),
             (Ok(()), Ok(name)) => seal(common, &config, &name, *fd),
         },
     }
 }
 
-fn show(common: &Common, config: &Config) -> ExitCode {
+fn show(common: &Common, config: &Config) -> Done {
     let labels =
         match StateDir::open_on(OnlyLook, &config.state_dir).and_then(Home::find).and_then(|home| list(&home.root)) {
             Ok(labels) => labels,
-            Err(error) => return fail(&error, error.class(), error.hint()),
+            Err(error) => return Err(fail(&error, error.class(), error.hint())),
         };
     let rows: Vec<_> = labels
         .iter()
         .map(|label| {
             let used_by = used_by(config, &label.name);
-            json!({ "name": label.name.as_str(), "sealed": label.sealed, "used_by": used_by })
+            json!({ "name": label.name.as_str(), "sealed": time(label.sealed), "used_by": used_by })
         })
         .collect();
-    print(common, &json!({ "credentials": rows }), || {
+    print(common, schema::CREDENTIALS_LIST, &json!({ "credentials": rows }), || {
         let mut text = format!("{:<32}  {:<20}  USED BY\n", "CREDENTIAL", "SEALED");
         for label in &labels {
             let used_by = used_by(config, &label.name).join(", ");
@@ -97,25 +92,27 @@ fn used_by<'a>(config: &'a Config, name: &CredentialName) -> Vec<&'a str> {
     providers.filter(|provider| provider.credentials.contains(name)).map(|provider| provider.name.as_str()).collect()
 }
 
-fn seal(common: &Common, config: &Config, name: &CredentialName, fd: Option<u32>) -> ExitCode {
+fn seal(common: &Common, config: &Config, name: &CredentialName, fd: Option<u32>) -> Done {
     let sealed = read(fd).map_err(SealError::Read).and_then(|content| seal_content(config, name, &content));
     let (key, payload) = match sealed {
         Ok(sealed) => sealed,
-        Err(error) => return fail(&error, error.class(), error.hint()),
+        Err(error) => return Err(fail(&error, error.class(), error.hint())),
     };
     let request = Request::CredentialStore { name: name.to_string(), sealed: hex::encode(&payload) };
     match control::ask(&config.control_socket, &request) {
         Ok(Answer::CredentialStored {}) => {}
-        Ok(_) => return unfit(),
+        Ok(_) => return Err(unfit()),
         Err(error) if error.is_unreachable() => {
             let home = StateDir::open(&config.state_dir).and_then(Home::find).map_err(CredentialsError::Store);
             if let Err(error) = home.and_then(|home| key.store(&home.root, &payload, name, &config.cluster)) {
-                return fail(&error, error.class(), error.hint());
+                return Err(fail(&error, error.class(), error.hint()));
             }
         }
-        Err(error) => return control_error(&error),
+        Err(error) => return Err(control_error(&error)),
     }
-    print(common, &json!({ "name": name.as_str() }), || format!("credential {name} is sealed to this node"))
+    print(common, schema::CREDENTIALS_SEAL, &json!({ "name": name.as_str() }), || {
+        format!("credential {name} is sealed to this node")
+    })
 }
 
 fn seal_content(

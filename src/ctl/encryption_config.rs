@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::args::{Common, EncryptionConfigArgs, KmsApi};
-use super::output::{load, print};
+use super::output::{Done, load, print_json};
 use crate::config::Config;
 use crate::control::say;
 use crate::envelope::Api;
@@ -20,11 +20,8 @@ const TIMEOUT: &str = "3s";
 /// v1 only: DEKs that kube-apiserver keeps (apiserver/v1/defaults.go).
 const V1_CACHE_SIZE: u32 = 1000;
 
-pub(super) fn run(common: &Common, args: &EncryptionConfigArgs) -> ExitCode {
-    let config = match load(common) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+pub(super) fn run(common: &Common, args: &EncryptionConfigArgs) -> Done {
+    let config = load(common)?;
     let wanted = match args.api {
         KmsApi::V2 => Api::V2,
         KmsApi::V1beta1 => Api::V1,
@@ -32,7 +29,12 @@ pub(super) fn run(common: &Common, args: &EncryptionConfigArgs) -> ExitCode {
     if !config.listen.apis.contains(&wanted) {
         say::warning(super::PROGRAM, "listen.apis does not name this API: nodeseald would refuse it");
     }
-    print(common, &as_json(&config, args), || as_yaml(&config, args))
+    if common.json {
+        // kube-apiserver's own document, which names its schema itself.
+        return print_json(&as_json(&config, args));
+    }
+    say::result(as_yaml(&config, args).trim_end());
+    Ok(ExitCode::SUCCESS)
 }
 
 /// As kube-apiserver takes it (apiserver/pkg/apis/apiserver/validation): `RESOURCE`, `RESOURCE.GROUP`, `*.GROUP`, `*.` for the core group,

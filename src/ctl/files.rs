@@ -4,8 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
+use super::failed::Failed;
 use super::output::{fail, unfit};
 use crate::control::Answer;
 use crate::keyring::bundle::fingerprint;
@@ -47,12 +47,12 @@ impl FileError {
 }
 
 /// `-` is standard input.
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, ExitCode> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Failed> {
     read(path).map_err(|error| file_error(&error))
 }
 
 /// The same, of one kind: another kind is called by its name, and anything else is the reader's affair.
-pub(super) fn read_kind(path: &Path, wanted: FileKind) -> Result<Vec<u8>, ExitCode> {
+pub(super) fn read_kind(path: &Path, wanted: FileKind) -> Result<Vec<u8>, Failed> {
     let bytes = read_file(path)?;
     match FileKind::of(&bytes) {
         Some(found) if found != wanted => {
@@ -89,14 +89,14 @@ pub(super) struct OutFile<'a> {
 }
 
 impl<'a> OutFile<'a> {
-    pub(super) fn create(path: &'a Path) -> Result<Self, ExitCode> {
+    pub(super) fn create(path: &'a Path) -> Result<Self, Failed> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let file = file.map_err(|source| Self::error(path, source))?;
         Ok(Self { path, file, is_whole: false })
     }
 
     /// Writes the file of an answer; gives its fingerprint.
-    pub(super) fn fill(mut self, answer: Answer) -> Result<String, ExitCode> {
+    pub(super) fn fill(mut self, answer: Answer) -> Result<String, Failed> {
         let Answer::File(hex) = answer else { return Err(unfit()) };
         let bytes = hex::decode(hex).map_err(|_| unfit())?;
         let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_all());
@@ -105,7 +105,7 @@ impl<'a> OutFile<'a> {
         Ok(fingerprint(&bytes))
     }
 
-    fn error(path: &Path, source: io::Error) -> ExitCode {
+    fn error(path: &Path, source: io::Error) -> Failed {
         file_error(&FileError::Write { path: path.to_owned(), source })
     }
 }
@@ -119,12 +119,12 @@ impl Drop for OutFile<'_> {
     }
 }
 
-pub(super) fn file_error(error: &FileError) -> ExitCode {
+pub(super) fn file_error(error: &FileError) -> Failed {
     fail(error, Class::Misconfigured, error.hint())
 }
 
 /// A file of ours in a folder of files that are made anew each time: it appears whole, in place of an older one.
-pub(super) fn put(path: &Path, bytes: &[u8]) -> Result<(), ExitCode> {
+pub(super) fn put(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let written = || {

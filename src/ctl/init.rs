@@ -1,12 +1,14 @@
 //! `nodeseal init`: sets this node up, offline, once.
 
-use std::process::ExitCode;
-
 use serde_json::json;
 
 use super::args::{Common, InitArgs};
-use super::output::{fail, found_as_owner, founding, harden, load, once_free, print, refuse_beside_open_keys};
-use super::recipients::{Recovery, code_text, keep_code};
+use super::failed::Failed;
+use super::output::{
+    Done, fail, found_as_owner, founding, harden, load, once_free, print_done, refuse_beside_open_keys,
+};
+use super::recipients::{PROVE, Recovery, code_text, keep_code, shown};
+use super::schema;
 use crate::config::{Config, OrderError};
 use crate::keyring::home::CURRENT;
 use crate::keyring::recovery::Recipient;
@@ -18,77 +20,84 @@ use crate::types::{Class, KekId, KeyId, clock};
 #[error("nothing was said about recovery")]
 struct Unsaid;
 
-pub(super) fn run(common: &Common, args: &InitArgs) -> ExitCode {
-    let config = match load(common) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    if let Err(code) = harden() {
-        return code;
-    }
+pub(super) fn run(common: &Common, args: &InitArgs) -> Done {
+    let config = load(common)?;
+    harden()?;
     let recovery = match args.recovery.read() {
         Ok(Some(recovery)) => recovery,
-        Ok(None) => return fail(&Unsaid, Class::Misconfigured, UNSAID_HINT),
-        Err(error) => return fail(&error, Class::Misconfigured, OrderError::HINT),
+        Ok(None) => return Err(fail(&Unsaid, Class::Misconfigured, UNSAID_HINT)),
+        Err(error) => return Err(fail(&error, Class::Misconfigured, OrderError::HINT)),
     };
-    let lost = if is_set_up(&config) { Ok(()) } else { refuse_beside_open_keys(&config) };
-    if let Err(code) = lost.and_then(|()| found_as_owner(&config)) {
-        return code;
+    if !is_set_up(&config) {
+        refuse_beside_open_keys(&config)?;
     }
-    if args.join {
-        return join(common, &config, &recovery, args.replace_counter);
-    }
-    let kek = match set_up(&config, &recovery.recipients, args.replace_counter) {
-        Ok(kek) => kek,
+    found_as_owner(&config)?;
+    let kek = match args.join {
+        true => join(&config, &recovery, args.replace_counter).map(|()| None),
+        false => set_up(&config, &recovery.recipients, args.replace_counter).map(Some),
+    };
+    match kek {
+        Ok(kek) => report(common, &config, &recovery, kek.as_ref()),
         Err(error) => {
             keep_code(recovery.code.as_ref());
-            return refuse(&config, error, false);
+            Err(refuse(&config, error, args.join))
         }
-    };
-    let key_id = KeyId::of_local_kek(&config.cluster, &kek);
+    }
+}
+
+/// Without a KEK the node waits for those of another one.
+fn report(common: &Common, config: &Config, recovery: &Recovery, kek: Option<&KekId>) -> Done {
+    let key_id = kek.map(|kek| KeyId::of_local_kek(&config.cluster, kek));
     let (device, policy) = (config.seal.backend, config.seal.to().policy().to_string());
-    let code = recovery.code.as_ref().and_then(|code| std::str::from_utf8(code.expose()).ok());
     let value = json!({
-        "kek": kek.to_string(),
-        "key_id": key_id.as_str(),
+        "kek": kek.map(ToString::to_string),
+        "key_id": key_id.as_ref().map(KeyId::as_str),
         "seal_backend": device.label(),
         "seal_policy": policy,
         "recovery_recipients": recovery.recipients.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "recovery_code": code,
+        "recovery_code": shown(recovery.code.as_ref()),
     });
-    print(common, &value, || {
+    print_done(common, schema::INIT, &value, &next(config, recovery, kek.is_some()), || {
+        let cluster = &config.cluster;
+        let what = match kek.zip(key_id.as_ref()) {
+            None => "this node is set up without a key, and encrypts nothing before it has one".to_owned(),
+            Some((kek, key_id)) => format!("this node is set up\n  local KEK    {kek}\n  key_id       {key_id}"),
+        };
+        let state = config.state_dir.display();
         format!(
-            "this node is set up\n  cluster      {}\n  state        {}\n  sealed by    {device}, policy {policy}\n  local KEK    {kek}\n  key_id       {key_id}\n{}{}",
-            config.cluster,
-            config.state_dir.display(),
-            advice(&recovery.recipients, &config),
+            "{what}\n  cluster      {cluster}\n  state        {state}\n  sealed by    {device}, policy {policy}\n{}",
             code_text(recovery.code.as_ref()),
         )
     })
 }
 
-fn join(common: &Common, config: &Config, recovery: &Recovery, replace_counter: bool) -> ExitCode {
+fn next(config: &Config, recovery: &Recovery, has_kek: bool) -> Vec<String> {
+    let state = config.state_dir.display();
+    let mut next = match (recovery.recipients.is_empty(), has_kek) {
+        (true, _) => vec![format!(
+            "back up {state}: without it, or without this device, what is encrypted from now on is unreadable"
+        )],
+        (false, false) => Vec::new(),
+        (false, true) => vec![format!(
+            "copy {state}/recovery.age to another place, now and after every `keys rotate`: with it and the recovery key all keys come back"
+        )],
+    };
+    next.extend(recovery.code.as_ref().map(|_| PROVE.to_owned()).filter(|_| has_kek));
+    match has_kek {
+        true => next.push("start nodeseald; then `nodeseal status --probe`".to_owned()),
+        false => next.push(
+            "start nodeseald; then here: nodeseal bundle request --out FILE; then on a node that has the keys: nodeseal bundle make FILE"
+                .to_owned(),
+        ),
+    }
+    next
+}
+
+fn join(config: &Config, recovery: &Recovery, replace_counter: bool) -> Result<(), KeeperError> {
     let sealer = config.sealer();
     let founding = founding(config, &sealer, &recovery.recipients, replace_counter);
-    let dir = once_free(|| StateDir::create(&config.state_dir).map_err(KeeperError::Store));
-    let code = recovery.code.as_ref().and_then(|code| std::str::from_utf8(code.expose()).ok());
-    let value = json!({ "kek": null, "seal_backend": config.seal.backend.label(), "recovery_code": code });
-    match dir.and_then(|dir| keyring::join(&dir, &founding, clock::now())) {
-        Ok(()) => print(common, &value, || {
-            format!(
-                "this node is set up without a key, and encrypts nothing before it has one\n  cluster      {}\n  \
-                 sealed by    {}\nnext: start nodeseald; then nodeseal bundle request --out FILE, and \
-                 nodeseal bundle make FILE on a node that has the keys{}",
-                config.cluster,
-                config.seal.backend,
-                code_text(recovery.code.as_ref()),
-            )
-        }),
-        Err(error) => {
-            keep_code(recovery.code.as_ref());
-            refuse(config, error, true)
-        }
-    }
+    let dir = once_free(|| StateDir::create(&config.state_dir).map_err(KeeperError::Store))?;
+    keyring::join(&dir, &founding, clock::now())
 }
 
 /// Whether a node root counts here. Half of an `init` may look the same.
@@ -96,7 +105,7 @@ fn is_set_up(config: &Config) -> bool {
     config.state_dir.join(CURRENT).exists()
 }
 
-fn refuse(config: &Config, error: KeeperError, is_join: bool) -> ExitCode {
+fn refuse(config: &Config, error: KeeperError, is_join: bool) -> Failed {
     let error = match error {
         // A daemon that has the directory in use, with a node in it.
         KeeperError::Store(StoreError::InUse { .. }) if is_set_up(config) => KeeperError::AlreadySetUp,
@@ -109,18 +118,6 @@ fn refuse(config: &Config, error: KeeperError, is_join: bool) -> ExitCode {
 const TAKE_HINT: &str = "it can take the keys of another node all the same: `nodeseal bundle request --out FILE` here, and `nodeseal bundle make FILE` there";
 
 const UNSAID_HINT: &str = "give --recovery-recipient AGE1… (made by `age-keygen`), or --recovery-code to have a code printed, or --no-recovery: then a lost device loses all keys";
-
-fn advice(recipients: &[Recipient], config: &Config) -> String {
-    let state = config.state_dir.display();
-    if recipients.is_empty() {
-        return format!(
-            "back up {state}: without it, or without this device, what is encrypted from now on is unreadable"
-        );
-    }
-    format!(
-        "copy {state}/recovery.age to another place now and after every `keys rotate`: with it and the recovery key all keys come back"
-    )
-}
 
 /// Also what `dev` does the first time.
 pub(super) fn set_up(config: &Config, recipients: &[Recipient], replace_counter: bool) -> Result<KekId, KeeperError> {

@@ -1,7 +1,6 @@
 //! Ids of KEKs as people write them: whole, or as much of the beginning as tells one from all others.
 
-use std::process::ExitCode;
-
+use super::failed::Failed;
 use super::output::{ask, fail, unfit};
 use crate::config::Config;
 use crate::control::{Answer, Request};
@@ -22,7 +21,7 @@ enum BeginningError {
 const HINT: &str = "list the KEKs: `nodeseal keys list`; write as much of the id as tells it from the others";
 
 /// The whole id. What is neither a whole one nor a beginning is left to whoever reads ids.
-pub(super) fn whole(config: &Config, text: String) -> Result<String, ExitCode> {
+pub(super) fn whole(config: &Config, text: String) -> Result<String, Failed> {
     if !is_beginning(&text) {
         return Ok(text);
     }

@@ -1,19 +1,20 @@
-//! `nodeseal keys list|rotate|activate|retire`: asks the running daemon, which alone writes to the state directory.
+//! `nodeseal keys list|show|rotate|activate|retire`: asks the running daemon, which alone writes to the state directory.
 
 use std::fmt::Write;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{Common, KeysVerb};
 use super::bundle::warn_of_providers;
+use super::failed::Failed;
 use super::files::{FileError, file_error, put, read_file};
 use super::kek_ids::whole;
-use super::members;
-use super::output::{ask, fail, load, print, time, unfit};
+use super::output::{Done, ask, fail, load, print, print_done, time, unfit};
+use super::rows::{Kek, Keks};
+use super::{members, schema};
 use crate::config::Config;
 use crate::control::{Answer, Request, say};
 use crate::keyring::KeeperError;
@@ -22,68 +23,62 @@ use crate::keyring::member::Receipt;
 use crate::keyring::ring::{KekState, MoveError, RetireTo};
 use crate::types::{Class, IdError, KekId};
 
-pub(super) fn run(common: &Common, verb: KeysVerb) -> ExitCode {
-    let config = match load(common) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+pub(super) fn run(common: &Common, verb: KeysVerb) -> Done {
+    let config = load(common)?;
     match verb {
-        KeysVerb::List => table(common, &config, &Request::KeysList {}),
-        KeysVerb::Show { id } => show(common, &config, id).unwrap_or_else(|code| code),
+        KeysVerb::List => {
+            let table = table(&config, &Request::KeysList {})?;
+            print(common, schema::KEYS_LIST, &Keks::new(&table), || render(&table))
+        }
+        KeysVerb::Show { id } => show(common, &config, id),
         KeysVerb::Activate { id, not_shared, when_all_have } => {
+            let id = id.map(|id| whole(&config, id)).transpose()?;
             let is_asked = when_all_have.is_some();
-            let id = match id.map(|id| whole(&config, id)).transpose() {
-                Ok(id) => id,
-                Err(code) => return code,
-            };
-            match when_all_have.map_or(Ok(Vec::new()), |folder| receipts(&folder)) {
-                Ok(receipts) => {
-                    let request = Request::KeysActivate { id, not_shared, receipts, when_all_have: is_asked };
-                    table(common, &config, &request)
-                }
-                Err(code) => code,
-            }
+            let receipts = when_all_have.map_or(Ok(Vec::new()), |folder| receipts(&folder))?;
+            activate(common, &config, &Request::KeysActivate { id, not_shared, receipts, when_all_have: is_asked })
         }
-        KeysVerb::Rotate { members: Some(folder), .. } => {
-            rotate_for_members(common, &config, &folder).unwrap_or_else(|code| code)
-        }
+        KeysVerb::Rotate { members: Some(folder), .. } => rotate_for_members(common, &config, &folder),
         KeysVerb::Rotate { activate, members: None } => rotate(common, &config, activate),
         KeysVerb::Retire { id, compromised, give_up, not_shared, dry_run: true, .. } => {
             let what = RetireTo::said(compromised, give_up, not_shared);
-            whole(&config, id).and_then(|id| dry_run(common, &config, &id, what)).unwrap_or_else(|code| code)
+            dry_run(common, &config, &whole(&config, id)?, what)
         }
         KeysVerb::Retire { id, confirm, compromised, give_up, not_shared, dry_run: false } => {
-            let id = match whole(&config, id) {
-                Ok(id) => id,
-                Err(code) => return code,
-            };
+            let id = whole(&config, id)?;
             // Of the id that is said once more nothing may be left out.
             if confirm != id {
                 let error = KeeperError::Confirmation;
-                return fail(&error, error.class(), error.hint());
+                return Err(fail(&error, error.class(), error.hint()));
             }
-            table(common, &config, &Request::KeysRetire { id, confirm, compromised, give_up, not_shared })
+            let to = RetireTo::said(compromised, give_up, not_shared);
+            let request = Request::KeysRetire { id: id.clone(), confirm, compromised, give_up, not_shared };
+            let table = table(&config, &request)?;
+            let value = retired(&id, to, false, &table);
+            print(common, schema::KEYS_RETIRE, &value, || render(&table))
         }
     }
 }
 
-fn rotate(common: &Common, config: &Config, activate: bool) -> ExitCode {
-    match ask(config, &Request::KeysRotate {}) {
-        Ok(Answer::Key(key)) if activate => {
-            let id = Some(key.id);
-            let request = Request::KeysActivate { id, not_shared: false, receipts: Vec::new(), when_all_have: false };
-            table(common, config, &request)
-        }
-        Ok(Answer::Key(key)) => print(common, &json!({ "key": key }), || {
-            format!("made local KEK {} in pre-activation; key_id is unchanged\n{}", key.id, next_step(&key))
-        }),
-        Ok(_) => unfit(),
-        Err(code) => code,
+fn activate(common: &Common, config: &Config, request: &Request) -> Done {
+    let table = table(config, request)?;
+    print(common, schema::KEYS_ACTIVATE, &Keks::new(&table), || render(&table))
+}
+
+fn rotate(common: &Common, config: &Config, is_activated: bool) -> Done {
+    let Answer::Key(key) = ask(config, &Request::KeysRotate {})? else { return Err(unfit()) };
+    if is_activated {
+        let id = Some(key.id);
+        let request = Request::KeysActivate { id, not_shared: false, receipts: Vec::new(), when_all_have: false };
+        return activate(common, config, &request);
     }
+    let value = json!({ "key": Kek::new(&key), "folder": null, "members": null });
+    print_done(common, schema::KEYS_ROTATE, &value, &next_steps(&key), || {
+        format!("made local KEK {} in pre-activation; key_id is unchanged", key.id)
+    })
 }
 
 /// A new KEK, or the one in pre-activation, for all members. What was written before for another KEK is replaced.
-fn rotate_for_members(common: &Common, config: &Config, folder: &Path) -> Result<ExitCode, ExitCode> {
+fn rotate_for_members(common: &Common, config: &Config, folder: &Path) -> Done {
     let members = members::members(config, &Request::MembersList {})?;
     if members.is_empty() {
         return Err(fail(&NoMembers, Class::Misconfigured, NoMembers::HINT));
@@ -114,20 +109,26 @@ fn rotate_for_members(common: &Common, config: &Config, folder: &Path) -> Result
     }
     warn_of_providers(config);
     let names: Vec<&str> = members.iter().map(|row| row.name.as_str()).collect();
-    let value = json!({ "key": key, "folder": folder, "members": names });
-    Ok(print(common, &value, || {
-        let (id, folder, names) = (&key.id, quoted(folder), names.join(" "));
+    let value = json!({ "key": Kek::new(&key), "folder": folder, "members": names });
+    let (folder, names) = (quoted(folder), names.join(" "));
+    let next = [
         format!(
-            "local KEK {id} is in pre-activation; key_id is unchanged\n\
-             wrote a bundle for each member into {folder}: {names}\n\
-             next, deliver them: for n in {names}; do ssh root@$n nodeseal bundle accept --receipt - < {folder}/$n.bundle > {folder}/$n{RECEIPT_SUFFIX} || break; done\n\
-             then, turn to the KEK: nodeseal keys activate --when-all-have {folder} && for n in {names}; do ssh root@$n nodeseal keys activate; done"
+            "deliver them: for n in {names}; do ssh root@$n nodeseal bundle accept --receipt - < {folder}/$n.bundle > {folder}/$n{RECEIPT_SUFFIX} || break; done"
+        ),
+        format!(
+            "then turn to the KEK: nodeseal keys activate --when-all-have {folder} && for n in {names}; do ssh root@$n nodeseal keys activate; done"
+        ),
+    ];
+    print_done(common, schema::KEYS_ROTATE, &value, &next, || {
+        format!(
+            "local KEK {} is in pre-activation; key_id is unchanged\nwrote a bundle for each member into {folder}: {names}",
+            key.id
         )
-    }))
+    })
 }
 
 /// What members have answered to their bundles.
-fn receipts(folder: &Path) -> Result<Vec<String>, ExitCode> {
+fn receipts(folder: &Path) -> Result<Vec<String>, Failed> {
     let failed = |source| file_error(&FileError::Read { path: folder.to_owned(), source });
     let mut receipts = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
@@ -167,31 +168,31 @@ impl NoMembers {
 }
 
 /// Nodes that share the active KEK read nothing that is written under one that they lack.
-fn next_step(key: &KekRow) -> &'static str {
-    match key.must_be_shared {
-        false => "next: nodeseal keys activate",
-        true => {
-            "next: other nodes have the active KEK and need this one before it is activated.\n\
-             On each of them: nodeseal bundle request --out FILE; then here: nodeseal bundle make FILE.\n\
-             When all have accepted their bundle: nodeseal keys activate, on each node"
-        }
-    }
+fn next_steps(key: &KekRow) -> Vec<String> {
+    let steps: &[&str] = match key.must_be_shared {
+        false => &["nodeseal keys activate"],
+        true => &[
+            "other nodes have the active KEK and need this one before it is activated; on each of them: nodeseal bundle request --out FILE; then here: nodeseal bundle make FILE",
+            "when all have accepted their bundle, on each node: nodeseal keys activate",
+        ],
+    };
+    steps.iter().map(|step| (*step).to_owned()).collect()
 }
 
 /// Refuses what the daemon would refuse, in the same words.
-fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Result<ExitCode, ExitCode> {
-    let Answer::Keys(table) = ask(config, &Request::KeysList {})? else { return Err(unfit()) };
+fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Done {
+    let table = table(config, &Request::KeysList {})?;
     let id: KekId = id.parse().map_err(|error: IdError| fail(&error, Class::NotFound, LIST_HINT))?;
-    let row = table.keys.into_iter().find(|row| row.id == id.to_string());
-    let refusal = match &row {
+    let row = table.keys.iter().find(|row| row.id == id.to_string());
+    let refusal = match row {
         None => Some(MoveError::Unknown),
         Some(row) if row.state == KekState::Active.label() => Some(MoveError::Active),
         Some(row) if row.state == KekState::Destroyed.label() => Some(MoveError::Destroyed),
         Some(_) => None,
     };
     let pending = |row: &&KekRow| row.state == KekState::PreActivation.label();
-    let is_pending = row.as_ref().filter(pending).is_some();
-    let is_elsewhere = row.as_ref().is_some_and(|row| row.may_return) && !to.passes_over_others(is_pending);
+    let is_pending = row.filter(pending).is_some();
+    let is_elsewhere = row.is_some_and(|row| row.may_return) && !to.passes_over_others(is_pending);
     let refusal = match refusal {
         Some(refusal) => Some(KeeperError::Move(refusal)),
         None => is_elsewhere.then_some(KeeperError::PendingElsewhere(id)),
@@ -199,9 +200,7 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Result<E
     if let Some(error) = refusal {
         return Err(fail(&error, error.class(), error.hint()));
     }
-    let compromised = to == RetireTo::Compromised;
-    let value = json!({ "dry_run": true, "id": id.to_string(), "compromised": compromised, "key": row });
-    Ok(print(common, &value, || {
+    print(common, schema::KEYS_RETIRE, &retired(&id.to_string(), to, true, &table), || {
         let what = match to {
             RetireTo::Compromised => "would mark the KEK as compromised: it goes on decrypting",
             RetireTo::Destroyed | RetireTo::GoneEverywhere => {
@@ -209,8 +208,19 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Result<E
             }
             RetireTo::GivenUp => "would give up the KEK in pre-activation: it goes on decrypting",
         };
-        row.map_or_else(|| what.to_owned(), |row| format!("{what}\n{}", describe(&row)))
-    }))
+        row.map_or_else(|| what.to_owned(), |row| format!("{what}\n{}", describe(row)))
+    })
+}
+
+/// What `keys retire` has done, or would do: the KEK as it is now.
+fn retired(id: &str, to: RetireTo, is_dry: bool, table: &KeyTable) -> Value {
+    let to = match to {
+        RetireTo::Compromised => KekState::Compromised.label(),
+        RetireTo::Destroyed | RetireTo::GoneEverywhere => KekState::Destroyed.label(),
+        RetireTo::GivenUp => KekState::Deactivated.label(),
+    };
+    let key = table.keys.iter().find(|row| row.id == id).map(Kek::new);
+    json!({ "dry_run": is_dry, "id": id, "to": to, "key": key })
 }
 
 const LIST_HINT: &str = "list the KEKs: `nodeseal keys list`";
@@ -228,15 +238,15 @@ fn describe(row: &KekRow) -> String {
     format!("local KEK {}: {state} since {}, at most {} uses; {owner}\n{opened}", row.id, time(row.since), row.uses)
 }
 
-fn show(common: &Common, config: &Config, id: String) -> Result<ExitCode, ExitCode> {
+fn show(common: &Common, config: &Config, id: String) -> Done {
     let id = whole(config, id)?;
-    let Answer::Keys(table) = ask(config, &Request::KeysList {})? else { return Err(unfit()) };
+    let table = table(config, &Request::KeysList {})?;
     let id: KekId = id.parse().map_err(|error: IdError| fail(&error, Class::NotFound, LIST_HINT))?;
     let Some(row) = table.keys.into_iter().find(|row| row.id == id.to_string()) else {
         let error = KeeperError::Move(MoveError::Unknown);
         return Err(fail(&error, error.class(), error.hint()));
     };
-    Ok(print(common, &json!({ "key": row }), || {
+    print(common, schema::KEYS_SHOW, &json!({ "key": Kek::new(&row) }), || {
         let key_id = if row.key_id.is_empty() { "those of providers' keys, at its time" } else { &row.key_id };
         let copies = match row.wraps {
             0 => "none by providers".to_owned(),
@@ -244,14 +254,13 @@ fn show(common: &Common, config: &Config, id: String) -> Result<ExitCode, ExitCo
         };
         let open = if row.check.is_empty() { "not in memory" } else { "in memory" };
         format!("{}\nmade {}, {open}; copies: {copies}\nkey_id: {key_id}", describe(&row), time(row.created))
-    }))
+    })
 }
 
-fn table(common: &Common, config: &Config, request: &Request) -> ExitCode {
-    match ask(config, request) {
-        Ok(Answer::Keys(table)) => print(common, &table, || render(&table)),
-        Ok(_) => unfit(),
-        Err(code) => code,
+fn table(config: &Config, request: &Request) -> Result<KeyTable, Failed> {
+    match ask(config, request)? {
+        Answer::Keys(table) => Ok(table),
+        _ => Err(unfit()),
     }
 }
 

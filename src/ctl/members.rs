@@ -1,13 +1,15 @@
 //! `nodeseal members identity|add|list|remove`: the other nodes of the cluster, each compared once.
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use serde_json::json;
 
 use super::args::{Common, MembersVerb};
+use super::bundle::Shown;
+use super::failed::Failed;
 use super::files::{OutFile, read_kind};
-use super::output::{ask, consent, fail, load, print, unfit};
+use super::output::{Done, ask, consent, fail, load, print, print_done, unfit};
+use super::schema;
 use crate::config::Config;
 use crate::control::consent::Act;
 use crate::control::{Answer, Request};
@@ -16,21 +18,23 @@ use crate::keyring::keeper::MemberRow;
 use crate::keyring::member::Identity;
 use crate::types::{Class, MemberName};
 
-pub(super) fn run(common: &Common, verb: &MembersVerb) -> ExitCode {
-    let config = match load(common) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    let done = match verb {
+pub(super) fn run(common: &Common, verb: &MembersVerb) -> Done {
+    let config = load(common)?;
+    match verb {
         MembersVerb::Add { file, fingerprint, replace } => add(common, &config, file, fingerprint, *replace),
         MembersVerb::Identity { out, name } => identity(common, &config, out, name.as_deref()),
-        MembersVerb::List => table(common, &config, &Request::MembersList {}),
-        MembersVerb::Remove { name } => table(common, &config, &Request::MembersRemove { name: name.clone() }),
-    };
-    done.unwrap_or_else(|code| code)
+        MembersVerb::List => {
+            let members = members(&config, &Request::MembersList {})?;
+            print(common, schema::MEMBERS_LIST, &json!({ "members": members }), || render(&members))
+        }
+        MembersVerb::Remove { name } => {
+            let members = members(&config, &Request::MembersRemove { name: name.clone() })?;
+            print(common, schema::MEMBERS_REMOVE, &json!({ "members": members }), || render(&members))
+        }
+    }
 }
 
-fn identity(common: &Common, config: &Config, out: &Path, name: Option<&str>) -> Result<ExitCode, ExitCode> {
+fn identity(common: &Common, config: &Config, out: &Path, name: Option<&str>) -> Done {
     let host = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let name = name.map_or_else(|| host().to_ascii_lowercase(), str::to_owned);
     if let Err(error) = name.parse::<MemberName>() {
@@ -38,27 +42,22 @@ fn identity(common: &Common, config: &Config, out: &Path, name: Option<&str>) ->
     }
     let file = OutFile::create(out)?;
     let mark = file.fill(ask(config, &Request::MembersIdentity { name: name.clone() })?)?;
-    let path = out.display();
-    Ok(print(common, &json!({ "file": out, "name": name, "fingerprint": mark }), || {
-        format!(
-            "wrote the identity of {name} to {path}\nfingerprint: {mark}\nnext, on each other node: nodeseal members add FILE --fingerprint …"
-        )
-    }))
+    let value = json!({ "file": out, "name": name, "fingerprint": mark });
+    let next = [format!("on each other node: nodeseal members add FILE --fingerprint {mark}")];
+    print_done(common, schema::MEMBERS_IDENTITY, &value, &next, || {
+        format!("wrote the identity of {name} to {}\nfingerprint: {mark}", out.display())
+    })
 }
 
-fn add(common: &Common, config: &Config, file: &Path, given: &str, replace: bool) -> Result<ExitCode, ExitCode> {
+fn add(common: &Common, config: &Config, file: &Path, given: &str, replace: bool) -> Done {
     let identity = hex::encode(read_kind(file, FileKind::Identity)?);
     let _held = consent(config, Act::Member(given));
-    table(common, config, &Request::MembersAdd { identity, fingerprint: given.to_owned(), replace })
-}
-
-fn table(common: &Common, config: &Config, request: &Request) -> Result<ExitCode, ExitCode> {
-    let members = members(config, request)?;
-    Ok(print(common, &json!({ "members": members }), || render(&members)))
+    let members = members(config, &Request::MembersAdd { identity, fingerprint: given.to_owned(), replace })?;
+    print(common, schema::MEMBERS_ADD, &json!({ "members": members }), || render(&members))
 }
 
 /// The members, in the answer to this request.
-pub(super) fn members(config: &Config, request: &Request) -> Result<Vec<MemberRow>, ExitCode> {
+pub(super) fn members(config: &Config, request: &Request) -> Result<Vec<MemberRow>, Failed> {
     match ask(config, request)? {
         Answer::Members(members) => Ok(members),
         _ => Err(unfit()),
@@ -78,8 +77,10 @@ fn render(members: &[MemberRow]) -> String {
 }
 
 /// What an identity says of itself.
-pub(super) fn show(common: &Common, identity: &Identity, mark: &str) -> ExitCode {
+pub(super) fn show(common: &Common, identity: &Identity, mark: &str) -> Done {
     let Identity { name, cluster, .. } = identity;
-    let value = json!({ "kind": "identity", "cluster": cluster.as_str(), "node": name.as_str(), "fingerprint": mark });
-    print(common, &value, || format!("the identity of node {name}, cluster {cluster}\nfingerprint: {mark}"))
+    let shown = Shown { node: Some(name.as_str()), fingerprint: Some(mark), ..Shown::of("identity", cluster.as_str()) };
+    print(common, schema::BUNDLE_SHOW, &shown.value(), || {
+        format!("the identity of node {name}, cluster {cluster}\nfingerprint: {mark}")
+    })
 }

@@ -6,29 +6,26 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use std::process::ExitCode;
 
 use serde::Serialize;
 
 use super::args::Common;
-use super::output::{control_error, load, print, unfit};
+use super::output::{Done, control_error, load, print, unfit};
+use super::schema;
 use crate::control::report::ProviderRow;
 use crate::control::{self, Answer, Status};
 use crate::sandbox::{Enforced, Protection};
 use crate::types::Class;
 
-pub(super) fn run(common: &Common) -> ExitCode {
-    let config = match load(common) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+pub(super) fn run(common: &Common) -> Done {
+    let config = load(common)?;
     let families = match control::ask_status(&config.control_socket, &config.status_socket) {
         Ok(Answer::Status(status)) => up(&status),
-        Ok(_) => return unfit(),
+        Ok(_) => return Err(unfit()),
         Err(error) if error.is_away() => vec![up_family(false)],
-        Err(error) => return control_error(&error),
+        Err(error) => return Err(control_error(&error)),
     };
-    print(common, &families, || render(&families))
+    print(common, schema::METRICS, &serde_json::json!({ "families": families }), || render(&families))
 }
 
 /// All samples of one name. All are gauges: each can fall, uses of the active KEK with every rotation.

@@ -1,7 +1,7 @@
 //! `nodeseal`, the operator's tool: one file a verb.
 //!
 //! Results go to standard output, everything else to standard error (`control::say`). Nothing secret is ever read from the command
-//! line. Every verb takes `--config` and `--json`.
+//! line. Every verb takes `--config` and `--json`, under which a refusal is on standard output as well ([`failed::Failed`]).
 
 mod args;
 mod bundle;
@@ -10,6 +10,7 @@ mod config_check;
 mod credentials;
 mod dev;
 mod encryption_config;
+mod failed;
 mod files;
 mod init;
 mod kek_ids;
@@ -24,6 +25,8 @@ mod reload;
 mod reseal;
 mod restore;
 mod rotate_root;
+mod rows;
+mod schema;
 mod status;
 mod terminal;
 
@@ -31,12 +34,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use self::args::{Cli, Verb};
+use self::args::{Cli, Common, Verb};
+use self::output::Done;
 
 pub(crate) const PROGRAM: &str = "nodeseal";
-
-/// sysexits.h, EX_USAGE.
-const EX_USAGE: u8 = 64;
 
 /// The command line, for manual pages and completions.
 pub fn command() -> clap::Command {
@@ -47,27 +48,27 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help or usage; a closed pipe leaves nobody to tell.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return failed::usage(&error, std::env::args_os()),
     };
     let Cli { common, verb } = cli;
+    run(&common, verb).unwrap_or_else(|failed| failed.tell(common.json))
+}
+
+fn run(common: &Common, verb: Verb) -> Done {
     match verb {
-        Verb::Bundle(verb) => bundle::run(&common, &verb),
-        Verb::Config(args::ConfigVerb::Check) => config_check::run(&common),
-        Verb::Credentials(verb) => credentials::run(&common, &verb),
-        Verb::Dev(args) => dev::run(&common, &args),
-        Verb::EncryptionConfig(args) => encryption_config::run(&common, &args),
-        Verb::Init(args) => init::run(&common, &args),
-        Verb::Keys(verb) => keys::run(&common, verb),
-        Verb::Members(verb) => members::run(&common, &verb),
-        Verb::Metrics => metrics::run(&common),
-        Verb::Recover(args) => recover::run(&common, &args),
-        Verb::Reload(args) => reload::run(&common, &args),
-        Verb::Reseal(args) => reseal::run(&common, &args),
-        Verb::RotateRoot(args) => rotate_root::run(&common, &args),
-        Verb::Status(args) => status::run(&common, &args),
+        Verb::Bundle(verb) => bundle::run(common, &verb),
+        Verb::Config(args::ConfigVerb::Check) => config_check::run(common),
+        Verb::Credentials(verb) => credentials::run(common, &verb),
+        Verb::Dev(args) => dev::run(common, &args),
+        Verb::EncryptionConfig(args) => encryption_config::run(common, &args),
+        Verb::Init(args) => init::run(common, &args),
+        Verb::Keys(verb) => keys::run(common, verb),
+        Verb::Members(verb) => members::run(common, &verb),
+        Verb::Metrics => metrics::run(common),
+        Verb::Recover(args) => recover::run(common, &args),
+        Verb::Reload(args) => reload::run(common, &args),
+        Verb::Reseal(args) => reseal::run(common, &args),
+        Verb::RotateRoot(args) => rotate_root::run(common, &args),
+        Verb::Status(args) => status::run(common, &args),
     }
 }

@@ -1,4 +1,4 @@
-//! What all verbs do alike: load the configuration, ask the daemon, print JSON or text, turn an error into an exit code.
+//! What all verbs do alike: load the configuration, ask the daemon, print JSON or text, say why not.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use super::PROGRAM;
 use super::args::Common;
+use super::failed::Failed;
+use super::schema::Schema;
 use crate::config::{self, Config};
 use crate::control::consent::{Act, Consent};
 use crate::control::{self, Answer, ControlError, Request, say};
@@ -21,23 +23,23 @@ use crate::store::{RealDisk, StoreError};
 use crate::types::{Class, clock};
 
 /// The configuration. Its warnings are for `config check` and the log of nodeseald.
-pub(super) fn load(common: &Common) -> Result<Config, ExitCode> {
-    config::load(&common.config).map_err(|error| say::config_error(PROGRAM, &error))
+pub(super) fn load(common: &Common) -> Result<Config, Failed> {
+    config::load(&common.config).map_err(|error| Failed::config(&error))
 }
 
 /// For verbs that hold keys themselves: no core dump, no tracing by others.
-pub(super) fn harden() -> Result<(), ExitCode> {
+pub(super) fn harden() -> Result<(), Failed> {
     process::harden()
         .map_err(|error| fail(&error, Class::Internal, "the kernel refused what every kernel allows: see its log"))
 }
 
 /// For verbs that read or write the state directory themselves: root does so as the user of the service, to whom all there belongs.
-pub(super) fn act_as_owner(config: &Config) -> Result<(), ExitCode> {
+pub(super) fn act_as_owner(config: &Config) -> Result<(), Failed> {
     sandbox::become_owner(&config.state_dir).map_err(|error| fail(&error, Class::Denied, error.hint()))
 }
 
 /// The same for verbs that set a node up, where the directory may not be there yet.
-pub(super) fn found_as_owner(config: &Config) -> Result<(), ExitCode> {
+pub(super) fn found_as_owner(config: &Config) -> Result<(), Failed> {
     sandbox::make_for_owner(&config.state_dir, config.sandbox.user.as_ref())
         .map_err(|error| fail(&error, Class::Denied, error.hint()))
 }
@@ -79,7 +81,7 @@ impl KeysInMemory {
 }
 
 /// For verbs that give a node other keys: beside a daemon with keys in memory they would not be those that it goes on with.
-pub(super) fn refuse_beside_open_keys(config: &Config) -> Result<(), ExitCode> {
+pub(super) fn refuse_beside_open_keys(config: &Config) -> Result<(), Failed> {
     match control::ask(&config.control_socket, &Request::Status {}) {
         // One of an older release counts no keys once the state directory is gone.
         Ok(Answer::Status(status)) if status.keys_usable > 0 || status.key_id.is_some() => {
@@ -103,36 +105,79 @@ pub(super) fn consent(config: &Config, export: Act<'_>) -> Option<Consent> {
 }
 
 /// An answer of the running daemon.
-pub(super) fn ask(config: &Config, request: &Request) -> Result<Answer, ExitCode> {
+pub(super) fn ask(config: &Config, request: &Request) -> Result<Answer, Failed> {
     control::ask(&config.control_socket, request).map_err(|error| control_error(&error))
 }
 
-/// See [`fail`].
-pub(super) fn control_error(error: &ControlError) -> ExitCode {
-    fail(error, error.class(), error.hint())
+/// What a verb comes to.
+pub(super) type Done = Result<ExitCode, Failed>;
+
+/// See [`Failed`].
+pub(super) fn control_error(error: &ControlError) -> Failed {
+    Failed::control(error)
 }
 
-/// An error in the tool's voice.
-pub(super) fn fail(error: &dyn Error, class: Class, hint: &str) -> ExitCode {
-    say::error(PROGRAM, error, class, hint)
+/// See [`Failed`].
+pub(super) fn fail(error: &dyn Error, class: Class, hint: &str) -> Failed {
+    Failed::new(error, class, hint)
 }
 
 /// The daemon answered something else than was asked.
-pub(super) fn unfit() -> ExitCode {
+pub(super) fn unfit() -> Failed {
     control_error(&ControlError::Protocol)
 }
 
-/// JSON when asked for, else text.
-pub(super) fn print(common: &Common, value: &impl Serialize, text: impl FnOnce() -> String) -> ExitCode {
+/// An answer as programs read it.
+#[derive(Serialize)]
+struct Named<'a, T> {
+    schema: Schema,
+    #[serde(flatten)]
+    value: &'a T,
+}
+
+/// The answer of a verb that has changed something.
+#[derive(Serialize)]
+struct Changed<'a, T> {
+    #[serde(flatten)]
+    value: &'a T,
+    next: &'a [String],
+}
+
+/// JSON of this schema when asked for, else text.
+pub(super) fn print(common: &Common, schema: Schema, value: &impl Serialize, text: impl FnOnce() -> String) -> Done {
     if common.json {
-        match serde_json::to_string(value) {
-            Ok(json) => say::result(&json),
-            Err(error) => return fail(&error, Class::Internal, "report this"),
-        }
-    } else {
-        say::result(text().trim_end());
+        return print_json(&Named { schema, value });
     }
-    ExitCode::SUCCESS
+    say::result(text().trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The same for what has changed something, with what is to be done next.
+pub(super) fn print_done(
+    common: &Common,
+    schema: Schema,
+    value: &impl Serialize,
+    next: &[String],
+    text: impl FnOnce() -> String,
+) -> Done {
+    if common.json {
+        return print_json(&Named { schema, value: &Changed { value, next } });
+    }
+    let mut lines = text().trim_end().to_owned();
+    for step in next {
+        lines += &format!("\nnext: {step}");
+    }
+    say::result(&lines);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What has a form of its own.
+pub(super) fn print_json(value: &impl Serialize) -> Done {
+    match serde_json::to_string(value) {
+        Ok(json) => say::result(&json),
+        Err(error) => return Err(fail(&error, Class::Internal, "report this")),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// For verbs that open the keys themselves.

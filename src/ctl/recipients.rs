@@ -43,15 +43,22 @@ impl RecoveryArgs {
 
 /// What to print of a code, in words.
 pub(super) fn code_text(code: Option<&Secret>) -> String {
-    let code = code.and_then(|code| std::str::from_utf8(code.expose()).ok());
-    code.map_or_else(String::new, |code| {
-        format!("\nrecovery code, shown this once; write it down and keep it away from this machine:\n\n  {code}\n\nprove it: nodeseal recover --verify\n")
+    shown(code).map_or_else(String::new, |code| {
+        format!("\nrecovery code, shown this once; write it down and keep it away from this machine:\n\n  {code}\n\n")
     })
+}
+
+/// The next step after a code was printed.
+pub(super) const PROVE: &str = "prove the recovery code: nodeseal recover --verify, and type it";
+
+/// A code as it is shown, this once.
+pub(super) fn shown(code: Option<&Secret>) -> Option<&str> {
+    code.and_then(|code| std::str::from_utf8(code.expose()).ok())
 }
 
 /// After a failure: what could not be written at the end may be written by the next start, and this code opens it then.
 pub(super) fn keep_code(code: Option<&Secret>) {
-    if let Some(code) = code.and_then(|code| std::str::from_utf8(code.expose()).ok()) {
+    if let Some(code) = shown(code) {
         say::warning(
             super::PROGRAM,
             &format!("this did not end well; if the node turns out to be set up, its recovery code is:\n\n  {code}\n"),

@@ -13,13 +13,13 @@ use serde_json::json;
 use super::args::{Common, RecoverArgs};
 use super::compared::Compared;
 use super::output::{
-    act_as_owner, counted, fail, found_as_owner, founding, harden, load, once_free, print, refuse_beside_open_keys,
-    time,
+    Done, act_as_owner, counted, fail, found_as_owner, founding, harden, load, once_free, print, print_done,
+    refuse_beside_open_keys, time,
 };
-use super::recipients::{code_text, keep_code};
+use super::recipients::{PROVE, code_text, keep_code, shown};
 use super::recovery_file::{self, Found, RecoverError, UNSIGNED, read, read_from};
-use super::restore;
 use super::terminal::Hidden;
+use super::{restore, schema};
 use crate::config::{Config, OrderError};
 use crate::control::{self, Answer, Request, say};
 use crate::keyring::export::Export;
@@ -30,24 +30,16 @@ use crate::store::{StateDir, StoreError};
 use crate::types::clock::UnixSeconds;
 use crate::types::{Class, KeyId, Secret, clock};
 
-pub(super) fn run(common: &Common, args: &RecoverArgs) -> ExitCode {
-    let config = match load(common) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    if let Err(code) = harden() {
-        return code;
-    }
+pub(super) fn run(common: &Common, args: &RecoverArgs) -> Done {
+    let config = load(common)?;
+    harden()?;
     if args.abort {
         return abort(common, &config);
     }
-    if let Some(code) = (!args.verify).then(|| refuse_beside_open_keys(&config)).and_then(Result::err) {
-        return code;
+    if !args.verify {
+        refuse_beside_open_keys(&config)?;
     }
-    let opened = match open(&config, args) {
-        Ok(opened) => opened,
-        Err(error) => return fail(&error, error.class(), error.hint()),
-    };
+    let opened = open(&config, args).map_err(|error| fail(&error, error.class(), error.hint()))?;
     if args.verify {
         return verify(common, &config, &opened);
     }
@@ -55,7 +47,7 @@ pub(super) fn run(common: &Common, args: &RecoverArgs) -> ExitCode {
     let written = export.written;
     let said = match args.recovery.read() {
         Ok(said) => said,
-        Err(error) => return fail(&error, Class::Misconfigured, OrderError::HINT),
+        Err(error) => return Err(fail(&error, Class::Misconfigured, OrderError::HINT)),
     };
     let is_said = said.is_some();
     let (recipients, code) = match said {
@@ -64,9 +56,7 @@ pub(super) fn run(common: &Common, args: &RecoverArgs) -> ExitCode {
         None => (vec![identity.recipient()], None),
     };
     // What was read until here may be root's own.
-    if let Err(code) = found_as_owner(&config) {
-        return code;
-    }
+    found_as_owner(&config)?;
     let resume = match (args.keep_active, args.new_key) {
         (true, _) => Resume::ActiveKek,
         (false, true) => Resume::NewKek,
@@ -87,12 +77,12 @@ pub(super) fn run(common: &Common, args: &RecoverArgs) -> ExitCode {
             Ok(export) => restore::run(common, &config, export),
             Err(source) => {
                 let error = RecoverError::Recovery { path, source: RecoveryError::Format(source) };
-                fail(&error, error.class(), error.hint())
+                Err(fail(&error, error.class(), error.hint()))
             }
         },
         Err(error) => {
             keep_code(code.as_ref());
-            fail(&error, error.class(), hint(&error, args.give_up_device))
+            Err(fail(&error, error.class(), hint(&error, args.give_up_device)))
         }
     }
 }
@@ -110,17 +100,15 @@ fn hint(error: &KeeperError, give_up_device: bool) -> &'static str {
     }
 }
 
-fn abort(common: &Common, config: &Config) -> ExitCode {
-    if let Err(code) = act_as_owner(config) {
-        return code;
-    }
+fn abort(common: &Common, config: &Config) -> Done {
+    act_as_owner(config)?;
     let dir = once_free(|| StateDir::open(&config.state_dir).map_err(KeeperError::Store));
     match dir.and_then(|dir| keyring::abort_recovery(&dir)) {
-        Ok(()) => print(common, &json!({ "aborted": true }), || {
+        Ok(()) => print(common, schema::RECOVER_ABORT, &json!({ "aborted": true }), || {
             "what the interrupted recovery had begun is removed; the keys that were here before are as they were"
                 .to_owned()
         }),
-        Err(error) => fail(&error, error.class(), error.hint()),
+        Err(error) => Err(fail(&error, error.class(), error.hint())),
     }
 }
 
@@ -169,7 +157,7 @@ fn read_identity(path: Option<&Path>) -> Result<Identity, RecoverError> {
 }
 
 /// Compares with the running daemon, where one runs.
-fn verify(common: &Common, config: &Config, opened: &Opened) -> ExitCode {
+fn verify(common: &Common, config: &Config, opened: &Opened) -> Done {
     let Opened { path, export, maker, .. } = opened;
     let maker = *maker;
     let compared = match control::ask(&config.control_socket, &Request::KeysList {}) {
@@ -187,7 +175,7 @@ fn verify(common: &Common, config: &Config, opened: &Opened) -> ExitCode {
     let value = json!({
         "file": path,
         "cluster": export.cluster.as_str(),
-        "written": export.written,
+        "written": time(export.written),
         "keys": export.keys.iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>(),
         "without_key": lacking,
         "compared_with_running_node": compared.is_some(),
@@ -198,7 +186,7 @@ fn verify(common: &Common, config: &Config, opened: &Opened) -> ExitCode {
         "made_by": maker.map(|maker| maker.fingerprint()),
         "made_by_this_node": by_this_node,
     });
-    let code = print(common, &value, || {
+    let code = print(common, schema::RECOVER_VERIFY, &value, || {
         let compared = compared.as_ref().map_or_else(
             || "nodeseald does not run here, or its keys are not open: not compared with this node's keys".to_owned(),
             Compared::text,
@@ -220,7 +208,7 @@ fn verify(common: &Common, config: &Config, opened: &Opened) -> ExitCode {
             counted(export.keys.len(), "KEK"),
             made_by(maker),
         )
-    });
+    })?;
     if !unknown.is_empty() {
         say::warning(
             super::PROGRAM,
@@ -232,16 +220,16 @@ fn verify(common: &Common, config: &Config, opened: &Opened) -> ExitCode {
             super::PROGRAM,
             "its keys are not those of this node: do not recover from it, and find out who made it",
         );
-        return ExitCode::from(Class::Corrupt.exit_code());
+        return Ok(ExitCode::from(Class::Corrupt.exit_code()));
     }
     if missing.is_empty() {
-        return code;
+        return Ok(code);
     }
     say::warning(
         super::PROGRAM,
         "this copy of the recovery file is too old: copy recovery.age of the state directory again",
     );
-    ExitCode::from(Class::NotFound.exit_code())
+    Ok(ExitCode::from(Class::NotFound.exit_code()))
 }
 
 /// What is to be told of a recovery.
@@ -258,7 +246,7 @@ struct Report {
     code: Option<Secret>,
 }
 
-fn report(common: &Common, config: &Config, report: &Report) -> ExitCode {
+fn report(common: &Common, config: &Config, report: &Report) -> Done {
     let Report { recovered, path, written, maker, is_said, keep_active, code } = report;
     let key_id = KeyId::of_local_kek(&config.cluster, &recovered.kek);
     let value = json!({
@@ -268,28 +256,30 @@ fn report(common: &Common, config: &Config, report: &Report) -> ExitCode {
         "without_key": recovered.lacking.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "kept_in": recovered.kept_in,
         "file": path,
-        "written": written,
+        "written": time(*written),
         "made_by": maker.map(|maker| maker.fingerprint()),
-        "recovery_code": code.as_ref().and_then(|code| std::str::from_utf8(code.expose()).ok()),
+        "recovery_code": shown(code.as_ref()),
     });
-    print(common, &value, || {
+    let last = match keep_active {
+        true => "compare the key_id with the other nodes, and give this node a bundle if they differ",
+        false => "migrate the storage, since a new KEK encrypts (rotate.md, from step 3)",
+    };
+    let mut next = vec!["start nodeseald".to_owned(), "copy recovery.age to another place".to_owned()];
+    next.extend(code.as_ref().map(|_| PROVE.to_owned()));
+    next.push(last.to_owned());
+    if !is_said {
+        next.push(
+            "recovery.age is for this one identity now; for others too, name every one of them, this one's as well: nodeseal reseal --recovery-recipient AGE1… --recovery-recipient AGE1…"
+                .to_owned(),
+        );
+    }
+    print_done(common, schema::RECOVER, &value, &next, || {
         let kept = recovered.kept_in.as_ref().map_or_else(String::new, |folder| {
             format!("\nwhat was here before is kept in {}/{folder}", config.state_dir.display())
         });
-        let recipients = match is_said {
-            true => "",
-            false => {
-                "\nrecovery.age is for this one identity now; for others too, name every one of them, this one's as well: nodeseal reseal --recovery-recipient AGE1… --recovery-recipient AGE1…"
-            }
-        };
         let are = if recovered.keks == 1 { "is" } else { "are" };
-        let last = match keep_active {
-            true => "compare the key_id with the other nodes, and give this node a bundle if they differ",
-            false => "migrate the storage, since a new KEK encrypts (rotate.md, from step 3)",
-        };
         format!(
-            "{} {are} back, sealed by this node's {}; local KEK {} encrypts, key_id {key_id}\nread {}, written {}, {}{kept}{recipients}\n\
-             next: start nodeseald; copy recovery.age to another place; {last}{}",
+            "{} {are} back, sealed by this node's {}; local KEK {} encrypts, key_id {key_id}\nread {}, written {}, {}{kept}{}",
             counted(recovered.keks, "KEK"),
             config.seal.backend,
             recovered.kek,

@@ -4,15 +4,15 @@
 //!
 //! Through the running daemon; without one, and for a state directory that the guard refuses, directly.
 
-use std::process::ExitCode;
-
 use serde_json::json;
 
 use super::args::{Common, ResealArgs};
 use super::output::{
-    act_as_owner, consent, control_error, counted, fail, harden, keeper_settings, load, once_free, print, unfit,
+    Done, act_as_owner, consent, control_error, counted, fail, harden, keeper_settings, load, once_free, print_done,
+    unfit,
 };
-use super::recipients::{Recovery, code_text};
+use super::recipients::{PROVE, Recovery, code_text, shown};
+use super::schema;
 use crate::config::{Config, OrderError};
 use crate::control::consent::Act;
 use crate::control::{self, Answer, Request};
@@ -23,17 +23,12 @@ use crate::seal::root::Parent;
 use crate::types::clock::UnixSeconds;
 use crate::types::{Class, clock};
 
-pub(super) fn run(common: &Common, args: &ResealArgs) -> ExitCode {
-    let config = match load(common) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    if let Err(code) = harden() {
-        return code;
-    }
+pub(super) fn run(common: &Common, args: &ResealArgs) -> Done {
+    let config = load(common)?;
+    harden()?;
     let recovery = match args.recovery.read() {
         Ok(recovery) => recovery,
-        Err(error) => return fail(&error, Class::Misconfigured, OrderError::HINT),
+        Err(error) => return Err(fail(&error, Class::Misconfigured, OrderError::HINT)),
     };
     let recipients: Option<Vec<String>> =
         recovery.as_ref().map(|recovery| recovery.recipients.iter().map(ToString::to_string).collect());
@@ -43,7 +38,7 @@ pub(super) fn run(common: &Common, args: &ResealArgs) -> ExitCode {
             replace_counter: args.accept_rollback,
             ..order
         },
-        Err(error) => return fail(&error, Class::Misconfigured, OrderError::HINT),
+        Err(error) => return Err(fail(&error, Class::Misconfigured, OrderError::HINT)),
     };
     let wanted = order.to.backend();
     let answer = match args.accept_rollback {
@@ -57,60 +52,66 @@ pub(super) fn run(common: &Common, args: &ResealArgs) -> ExitCode {
     let mut active = None;
     let (backend, policy) = match answer {
         Ok(Answer::Resealed { backend, policy }) => (backend, policy),
-        Ok(_) => return unfit(),
-        Err(Some(error)) if !error.is_unreachable() => return control_error(&error),
+        Ok(_) => return Err(unfit()),
+        Err(Some(error)) if !error.is_unreachable() => return Err(control_error(&error)),
         Err(_) => {
-            if let Err(code) = act_as_owner(&config) {
-                return code;
-            }
+            act_as_owner(&config)?;
             match offline(&config, &order, args.accept_rollback) {
                 Ok((resealed, keys)) => {
                     active = keys.filter(|_| args.accept_rollback);
                     resealed
                 }
-                Err(error) => return fail(&error, error.class(), error.hint()),
+                Err(error) => return Err(fail(&error, error.class(), error.hint())),
             }
         }
     };
-    let file = recovery.as_ref().map_or_else(String::new, recovery_file);
-    let keys = active.as_ref().map_or_else(String::new, accepted);
+    let mut next = Vec::new();
+    if wanted != config.seal.backend {
+        next.push(format!(
+            "write backend = \"{wanted}\" under [seal]: the next `reseal` goes to the configured device"
+        ));
+    }
+    let keys = active.as_ref().map_or_else(String::new, |active| accepted(active, &mut next));
+    let file = recovery.as_ref().map_or_else(String::new, |said| recovery_file(said, &mut next));
     let code = recovery.and_then(|recovery| recovery.code);
-    let shown = code.as_ref().and_then(|code| std::str::from_utf8(code.expose()).ok());
-    print(common, &json!({ "seal_backend": backend, "seal_policy": policy, "recovery_code": shown }), || {
-        let reminder = match wanted == config.seal.backend {
-            true => String::new(),
-            false => {
-                format!("\nwrite backend = \"{wanted}\" under [seal]: the next `reseal` goes to the configured device")
-            }
-        };
-        format!(
-            "the node root is sealed anew by {backend}; policy {policy}{reminder}{keys}{file}{}",
-            code_text(code.as_ref())
-        )
+    let value = json!({
+        "seal_backend": backend,
+        "seal_policy": policy,
+        "recovery_code": shown(code.as_ref()),
+        "kek": active.as_ref().map(|active| &active.kek),
+        "key_id": active.as_ref().map(|active| &active.key_id),
+        "new_kek": active.as_ref().map(|active| active.is_new),
+    });
+    print_done(common, schema::RESEAL, &value, &next, || {
+        format!("the node root is sealed anew by {backend}; policy {policy}{keys}{file}{}", code_text(code.as_ref()))
     })
 }
 
 /// What became of the recovery file.
-fn recovery_file(said: &Recovery) -> String {
+fn recovery_file(said: &Recovery, next: &mut Vec<String>) -> String {
     match said.recipients.len() {
         0 => "\nrecovery.age is removed: with this device all keys of this node are lost".to_owned(),
-        count => format!(
-            "\nrecovery.age is for {} now; the former ones open older copies only\nnext: copy recovery.age to another place",
-            counted(count, "recipient")
-        ),
+        count => {
+            next.push("copy recovery.age to another place".to_owned());
+            next.extend(said.code.as_ref().map(|_| PROVE.to_owned()));
+            format!("\nrecovery.age is for {} now; the former ones open older copies only", counted(count, "recipient"))
+        }
     }
 }
 
 /// What encrypts after a state directory was accepted. In an old one the active KEK may have been left, and gives way to a new one,
 /// unless other nodes share it.
-fn accepted(Active { kek: id, key_id, is_new, is_shared }: &Active) -> String {
+fn accepted(Active { kek: id, key_id, is_new, is_shared }: &Active, next: &mut Vec<String>) -> String {
+    next.push("start nodeseald; then `nodeseal status --probe`".to_owned());
     match (is_new, is_shared) {
-        (true, _) => format!(
-            "\nthe new KEK {id} encrypts from now on, key_id {key_id}\nnext: migrate the storage (rotate.md, from step 3); copy recovery.age to another place"
-        ),
-        (false, true) => format!(
-            "\nlocal KEK {id} goes on, since other nodes have it\nnext: give this node a bundle of the newest keys"
-        ),
+        (true, _) => {
+            next.push("migrate the storage (rotate.md, from step 3); copy recovery.age to another place".to_owned());
+            format!("\nthe new KEK {id} encrypts from now on, key_id {key_id}")
+        }
+        (false, true) => {
+            next.push("give this node a bundle of the newest keys".to_owned());
+            format!("\nlocal KEK {id} goes on, since other nodes have it")
+        }
         (false, false) => format!("\nlocal KEK {id} goes on, since this state directory is not an older one"),
     }
 }

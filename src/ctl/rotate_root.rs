@@ -3,50 +3,44 @@
 //!
 //! Through the running daemon; without one directly.
 
-use std::process::ExitCode;
-
 use super::args::{Common, RotateRootArgs};
 use super::output::{
-    act_as_owner, control_error, counted, fail, harden, keeper_settings, load, once_free, print, unfit,
+    Done, act_as_owner, control_error, counted, fail, harden, keeper_settings, load, once_free, print_done, unfit,
 };
+use super::schema;
 use crate::control::{self, Answer, Request};
 use crate::keyring::keeper::with_keeper;
 
-pub(super) fn run(common: &Common, args: &RotateRootArgs) -> ExitCode {
-    let config = match load(common) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    if let Err(code) = harden() {
-        return code;
-    }
+pub(super) fn run(common: &Common, args: &RotateRootArgs) -> Done {
+    let config = load(common)?;
+    harden()?;
     let RotateRootArgs { dry_run, without_recovery_file } = *args;
     let answer = match control::ask(&config.control_socket, &Request::RotateRoot { dry_run, without_recovery_file }) {
         Err(error) if error.is_unreachable() => {
-            if let Err(code) = act_as_owner(&config) {
-                return code;
-            }
+            act_as_owner(&config)?;
             let order = config.seal.renew_order(dry_run, without_recovery_file);
             let settings = keeper_settings(&config);
             match once_free(|| with_keeper(&settings, false, |keeper| keeper.renew_root(order.clone()))) {
                 Ok(renewed) => Answer::root_rotated(&renewed),
-                Err(error) => return fail(&error, error.class(), error.hint()),
+                Err(error) => return Err(fail(&error, error.class(), error.hint())),
             }
         }
-        Err(error) => return control_error(&error),
+        Err(error) => return Err(control_error(&error)),
         Ok(answer) => answer,
     };
-    let Answer::RootRotated(row) = &answer else { return unfit() };
-    print(common, row, || {
+    let Answer::RootRotated(row) = &answer else { return Err(unfit()) };
+    let next = match row.new {
+        None => Vec::new(),
+        Some(_) => vec![
+            "copy recovery.age to another place again".to_owned(),
+            "destroy copies of this disk from before: this device still opens them".to_owned(),
+        ],
+    };
+    print_done(common, schema::ROTATE_ROOT, row, &next, || {
         let what = format!("{} and {}", counted(row.keks, "KEK"), counted(row.credentials, "credential"));
         match &row.new {
             None => format!("{what} would be sealed under a new node root, in place of {}", row.old),
-            Some(new) => format!(
-                "{what} are sealed under node root {new}; {} is destroyed\n\
-                 next: copy recovery.age to another place again, and destroy copies of this disk from before: this device \
-                 still opens them",
-                row.old
-            ),
+            Some(new) => format!("{what} are sealed under node root {new}; {} is destroyed", row.old),
         }
     })
 }

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::args::{Common, StatusArgs};
-use super::output::{act_as_owner, ask, control_error, counted, fail, load, print, time, unfit};
+use super::output::{Done, act_as_owner, ask, control_error, counted, fail, load, print, time, unfit};
+use super::schema;
 use crate::api::probe::{self, Probe, ProbeError};
 use crate::config::Config;
 use crate::control::report::ProviderRow;
@@ -14,40 +15,32 @@ use crate::keyring::keeper::CheckReport;
 use crate::seal::protocol::DeviceInfo;
 use crate::types::{Class, clock};
 
-pub(super) fn run(common: &Common, args: &StatusArgs) -> ExitCode {
-    let config = match load(common) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+pub(super) fn run(common: &Common, args: &StatusArgs) -> Done {
+    let config = load(common)?;
     let status = match control::ask_status(&config.control_socket, &config.status_socket) {
         Ok(Answer::Status(status)) => status,
-        Ok(_) => return unfit(),
-        Err(error) => return control_error(&error),
+        Ok(_) => return Err(unfit()),
+        Err(error) => return Err(control_error(&error)),
     };
     // Of a node that encrypts nothing it would say less than the status does.
     let is_probed = args.probe && status.key_id.is_some();
-    let probe = match is_probed.then(|| probe(&config)).transpose() {
-        Ok(probe) => probe,
-        Err(error) => return fail(&error, error.class(), error.hint()),
-    };
+    let probe = is_probed.then(|| probe(&config)).transpose();
+    let probe = probe.map_err(|error| fail(&error, error.class(), error.hint()))?;
     // The device belongs to the service's user, who may open it by a group.
-    if let Some(code) = args.device.then(|| act_as_owner(&config)).and_then(Result::err) {
-        return code;
+    if args.device {
+        act_as_owner(&config)?;
     }
     let sealed_by = status.seal_backend.as_deref().and_then(|backend| backend.parse().ok());
     let backend = sealed_by.unwrap_or(config.seal.backend);
-    let device = match args.device.then(|| config.sealer().describe(backend)).transpose() {
-        Ok(device) => device,
-        Err(error) => return fail(&error, error.class(), error.hint()),
-    };
-    let deep = match args.deep.then(|| ask(&config, &Request::StatusDeep {})).transpose() {
-        Ok(None) => None,
-        Ok(Some(Answer::Checked(deep))) => Some(deep),
-        Ok(Some(_)) => return unfit(),
-        Err(code) => return code,
+    let device = args.device.then(|| config.sealer().describe(backend)).transpose();
+    let device = device.map_err(|error| fail(&error, error.class(), error.hint()))?;
+    let deep = match args.deep.then(|| ask(&config, &Request::StatusDeep {})).transpose()? {
+        None => None,
+        Some(Answer::Checked(deep)) => Some(deep),
+        Some(_) => return Err(unfit()),
     };
     let report = Report { status: &status, probe: probe.as_ref(), device: device.as_ref(), deep: deep.as_ref() };
-    let code = print(common, &report, || render(&report));
+    let code = print(common, schema::STATUS, &report.json(), || render(&report))?;
     if let Some(deep) = deep.as_ref().filter(|deep| !deep.is_fine()) {
         let why = match &deep.error {
             Some(error) => format!("the keys would not open at the next start: {error}"),
@@ -55,16 +48,16 @@ pub(super) fn run(common: &Common, args: &StatusArgs) -> ExitCode {
             None => format!("damaged, and not repaired: {}", deep.damaged.join(", ")),
         };
         say::warning(super::PROGRAM, &why);
-        return ExitCode::from(Class::Unavailable.exit_code());
+        return Ok(ExitCode::from(Class::Unavailable.exit_code()));
     }
     if status.healthy {
-        return code;
+        return Ok(code);
     }
     say::warning(super::PROGRAM, &why_not_ready(&status));
     if let Some(hint) = &status.seal_hint {
         say::hint(super::PROGRAM, hint);
     }
-    ExitCode::from(Class::Unavailable.exit_code())
+    Ok(ExitCode::from(Class::Unavailable.exit_code()))
 }
 
 fn why_not_ready(status: &Status) -> String {
@@ -83,16 +76,35 @@ fn why_not_ready(status: &Status) -> String {
 }
 
 /// The status, with `--probe` what the round trip gave, and with `--device` what the sealing device says of itself.
-#[derive(Serialize)]
 struct Report<'a> {
-    #[serde(flatten)]
     status: &'a Status,
-    #[serde(skip_serializing_if = "Option::is_none")]
     probe: Option<&'a Probe>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<&'a DeviceInfo>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     deep: Option<&'a CheckReport>,
+}
+
+impl Report<'_> {
+    /// The daemon's own fields, and what was asked for besides.
+    fn json(&self) -> Value {
+        let mut value = json!(self.status);
+        value["due"] = json!(self.status.due.map(time));
+        value["without_kek"] = json!(self.status.without_kek.as_ref().map(|without| json!({
+            "decrypts": without.decrypts,
+            "kek": without.kek,
+            "last": time(without.last),
+        })));
+        value["device"] = json!(self.device);
+        value["probe"] = json!(self.probe.map(|probe| json!({
+            "key_id": probe.key_id,
+            "ciphertext_bytes": probe.ciphertext_bytes,
+            "took_microseconds": u64::try_from(probe.took.as_micros()).unwrap_or(u64::MAX),
+        })));
+        value["deep"] = json!(self.deep);
+        if let Some(deep) = self.deep {
+            value["deep"]["at"] = time(deep.at).into();
+        }
+        value
+    }
 }
 
 fn probe(config: &Config) -> Result<Probe, ProbeError> {

@@ -6,14 +6,21 @@ use std::fmt;
 /// `Display` joins the error and its sources with `: `. No error of ours repeats its source in its own text.
 pub struct Chain<'a>(pub &'a (dyn Error + 'a));
 
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+impl Chain<'_> {
+    /// What the error and each of its causes say, the root cause last.
+    pub fn said(&self) -> Vec<String> {
+        let mut said = vec![self.0.to_string()];
         let mut source = self.0.source();
         while let Some(cause) = source {
-            write!(f, ": {cause}")?;
+            said.push(cause.to_string());
             source = cause.source();
         }
-        Ok(())
+        said
+    }
+}
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.said().join(": "))
     }
 }

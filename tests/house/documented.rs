@@ -77,6 +77,19 @@ fn every_file_of_the_state_directory_is_documented_as_it_is_and_no_other() {
     assert_eq!(documented, known, "docs/formats.md, \"State directory\", and src/keyring/files.rs");
 }
 
+#[test]
+fn every_schema_of_an_answer_is_documented_and_no_other() {
+    let source = read("src/ctl/schema.rs");
+    let schemas: BTreeSet<_> =
+        source.split("Schema = \"").skip(1).map(|rest| rest.split_once('"').unwrap().0.to_owned()).collect();
+    assert!(schemas.len() > 20 && schemas.contains("nodeseal.error/1"), "{schemas:?}");
+    let page = read("docs/operations/json.md");
+    let documented: BTreeSet<_> =
+        page.lines().filter_map(|line| line.strip_prefix("### ")).filter(|name| name.contains('.')).collect();
+    let schemas: BTreeSet<_> = schemas.iter().map(String::as_str).collect();
+    assert_eq!(schemas, documented, "src/ctl/schema.rs and docs/operations/json.md");
+}
+
 /// Dotted paths of all keys, from the structs of src/config/raw.rs.
 fn config_keys() -> BTreeSet<String> {
     let source = read("src/config/raw.rs");

@@ -29,6 +29,7 @@ mod floods;
 mod hostile;
 mod hung;
 mod impatient;
+mod json;
 mod keys;
 mod memory;
 mod metrics;

@@ -89,8 +89,8 @@ fn the_metrics_of_a_running_daemon_are_its_status_and_those_of_an_absent_one_say
     assert!(samples.keys().all(|series| !series.starts_with("nodeseal_provider_")), "there is none");
     // The same for programs.
     let json = alone.tool(&["metrics", "--json"]).json();
-    assert_eq!(json[0]["name"], "nodeseal_up");
-    assert_eq!(json.as_array().unwrap().len(), output.out.matches("# TYPE ").count());
+    assert_eq!(json["families"][0]["name"], "nodeseal_up");
+    assert_eq!(json["families"].as_array().unwrap().len(), output.out.matches("# TYPE ").count());
 
     // With the keys closed it is up, and not well.
     alone.kill();

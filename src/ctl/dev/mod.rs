@@ -22,7 +22,9 @@ use self::layout::{Layout, LayoutError};
 use self::softhsm::{SoftHsm, SoftHsmError};
 use self::swtpm::{Swtpm, SwtpmError};
 use super::args::{Backend, Common, DevArgs};
-use super::output::fail;
+use super::failed::Failed;
+use super::output::{Done, fail};
+use super::schema;
 use crate::api::listen::{self, ListenError};
 use crate::api::probe;
 use crate::config::{self, ConfigError};
@@ -83,15 +85,11 @@ impl DevError {
     }
 }
 
-pub(super) fn run(common: &Common, args: &DevArgs) -> ExitCode {
+pub(super) fn run(common: &Common, args: &DevArgs) -> Done {
     match up(common, args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            if let DevError::Config(problems) = &error {
-                return say::config_error(super::PROGRAM, problems);
-            }
-            fail(&error, error.class(), error.hint())
-        }
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(DevError::Config(problems)) => Err(Failed::config(&problems)),
+        Err(error) => Err(fail(&error, error.class(), error.hint())),
     }
 }
 
@@ -194,6 +192,7 @@ impl Dev {
             return say::result("ready");
         }
         let line = json!({
+            "schema": schema::DEV,
             "event": "ready",
             "socket": config.listen.socket,
             "control": config.control_socket,

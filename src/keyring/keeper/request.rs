@@ -52,8 +52,8 @@ pub struct KekRow {
     /// When it opened a text last, in seconds since 1970; absent if it has opened none since `nodeseald` started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opened: Option<UnixSeconds>,
-    /// It was never active here, and another node that has it may turn to it. Left out when false.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    /// It was never active here, and another node that has it may turn to it.
+    #[serde(default)]
     pub may_return: bool,
 }
 

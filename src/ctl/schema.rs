@@ -1,0 +1,35 @@
+//! The names of what the verbs answer under `--json`. docs/operations/json.md says which fields each has; a change that takes a field
+//! away or gives it another meaning is another number.
+
+/// Name of a schema, as it stands in the field `schema`.
+pub(super) type Schema = &'static str;
+
+pub(super) const BUNDLE_ACCEPT: Schema = "nodeseal.bundle-accept/1";
+pub(super) const BUNDLE_MAKE: Schema = "nodeseal.bundle-make/1";
+pub(super) const BUNDLE_REQUEST: Schema = "nodeseal.bundle-request/1";
+pub(super) const BUNDLE_SHOW: Schema = "nodeseal.bundle-show/1";
+pub(super) const CONFIG_CHECK: Schema = "nodeseal.config-check/1";
+pub(super) const CREDENTIALS_LIST: Schema = "nodeseal.credentials-list/1";
+pub(super) const CREDENTIALS_SEAL: Schema = "nodeseal.credentials-seal/1";
+pub(super) const DEV: Schema = "nodeseal.dev/1";
+pub(super) const ERROR: Schema = "nodeseal.error/1";
+pub(super) const INIT: Schema = "nodeseal.init/1";
+pub(super) const KEYS_ACTIVATE: Schema = "nodeseal.keys-activate/1";
+pub(super) const KEYS_LIST: Schema = "nodeseal.keys-list/1";
+pub(super) const KEYS_RETIRE: Schema = "nodeseal.keys-retire/1";
+pub(super) const KEYS_ROTATE: Schema = "nodeseal.keys-rotate/1";
+pub(super) const KEYS_SHOW: Schema = "nodeseal.keys-show/1";
+pub(super) const MEMBERS_ADD: Schema = "nodeseal.members-add/1";
+pub(super) const MEMBERS_IDENTITY: Schema = "nodeseal.members-identity/1";
+pub(super) const MEMBERS_LIST: Schema = "nodeseal.members-list/1";
+pub(super) const MEMBERS_REMOVE: Schema = "nodeseal.members-remove/1";
+pub(super) const METRICS: Schema = "nodeseal.metrics/1";
+pub(super) const RECEIPT: Schema = "nodeseal.receipt/1";
+pub(super) const RECOVER: Schema = "nodeseal.recover/1";
+pub(super) const RECOVER_ABORT: Schema = "nodeseal.recover-abort/1";
+pub(super) const RECOVER_RESTORE: Schema = "nodeseal.recover-restore/1";
+pub(super) const RECOVER_VERIFY: Schema = "nodeseal.recover-verify/1";
+pub(super) const RELOAD: Schema = "nodeseal.reload/1";
+pub(super) const RESEAL: Schema = "nodeseal.reseal/1";
+pub(super) const ROTATE_ROOT: Schema = "nodeseal.rotate-root/1";
+pub(super) const STATUS: Schema = "nodeseal.status/1";

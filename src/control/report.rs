@@ -118,6 +118,15 @@ pub struct Status {
     /// When the active KEK is due by its age, in seconds since 1970; unknown while the keys are not open.
     #[serde(default)]
     pub due: Option<UnixSeconds>,
+    /// What is due is replaced without being asked for; unknown in an older daemon.
+    #[serde(default)]
+    pub rotates_by_itself: Option<bool>,
+    /// A KEK in pre-activation.
+    #[serde(default)]
+    pub pending_kek: Option<KekRow>,
+    /// The clock is behind every release of this program, or behind the birth of a KEK that is in use.
+    #[serde(default)]
+    pub clock_doubted: bool,
     /// The node has no KEK yet, and waits for the bundle of another one.
     #[serde(default)]
     pub awaits_bundle: bool,
@@ -127,6 +136,12 @@ pub struct Status {
     /// What the operator does next about it.
     #[serde(default)]
     pub seal_hint: Option<String>,
+    /// When they are tried again; 0 while an attempt is under way.
+    #[serde(default)]
+    pub seal_retry_in_seconds: Option<u64>,
+    /// The file that has to change before that.
+    #[serde(default)]
+    pub seal_waits_for_file: Option<String>,
     /// What stands below of keys, seal, rollback, recovery file and debts is known: the keys are open, and the keeper has answered.
     #[serde(default = "known")]
     pub keys_known: bool,
@@ -148,6 +163,12 @@ pub struct Status {
     /// Whom the recovery file is encrypted to; empty if there is none.
     #[serde(default)]
     pub recovery_recipients: Vec<String>,
+    /// When the recovery file was written last, in seconds since 1970: what was copied before is not the same.
+    #[serde(default)]
+    pub recovery_written: Option<UnixSeconds>,
+    /// The recovery file could not be written as it should be.
+    #[serde(default)]
+    pub recovery_owed: bool,
     /// Fingerprint of the key that signs this node's recovery files; unknown while the keys are not open.
     #[serde(default)]
     pub recovery_maker: Option<String>,
@@ -224,6 +245,13 @@ impl Pending {
     /// A part that the node root is sealed by.
     pub fn reseal(key: &str) -> Self {
         Self { key: key.to_owned(), until: "nodeseal reseal".to_owned() }
+    }
+}
+
+impl Pending {
+    /// See [`Pending::reseal`].
+    pub fn is_reseal(&self) -> bool {
+        *self == Self::reseal(&self.key)
     }
 }
 

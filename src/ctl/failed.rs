@@ -87,11 +87,21 @@ impl Failed {
 
     /// Tells it, and gives the exit code.
     pub(super) fn tell(&self, json: bool) -> ExitCode {
-        say::refusal(PROGRAM, &self.0.error, &self.0.problems, &self.0.hint);
         if json {
             self.print();
         }
+        self.tell_people()
+    }
+
+    /// The same beside an answer.
+    pub(super) fn tell_people(&self) -> ExitCode {
+        say::refusal(PROGRAM, &self.0.error, &self.0.problems, &self.0.hint);
         ExitCode::from(self.0.exit)
+    }
+
+    /// The error and its causes in one line.
+    pub(super) fn text(&self) -> &str {
+        &self.0.error
     }
 
     fn print(&self) {
@@ -116,7 +126,7 @@ pub(super) fn usage(error: &clap::Error, args: impl IntoIterator<Item = std::ffi
 }
 
 /// The code of the fault that is told of. They are one closed list, and stand in the text as words of their own.
-fn code_in(text: &str) -> Option<&'static str> {
+pub(super) fn code_in(text: &str) -> Option<&'static str> {
     let mut words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
     words.find_map(|word| FaultCode::ALL.iter().map(|fault| fault.code()).find(|code| *code == word))
 }

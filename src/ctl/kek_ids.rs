@@ -44,10 +44,10 @@ fn resolve(rows: &[KekRow], beginning: &str) -> Result<String, BeginningError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn row(id: &str) -> KekRow {
+    pub(in crate::ctl) fn row(id: &str) -> KekRow {
         KekRow {
             id: id.to_owned(),
             state: "deactivated".to_owned(),

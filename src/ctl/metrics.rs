@@ -10,6 +10,7 @@ use std::fmt::{self, Write};
 use serde::Serialize;
 
 use super::args::Common;
+use super::needs::{Need, needs};
 use super::output::{Done, control_error, load, print, unfit};
 use super::schema;
 use crate::control::report::ProviderRow;
@@ -123,6 +124,16 @@ fn up(status: &Status) -> Vec<Family> {
     if let (Some(backend), Some(policy)) = (&status.seal_backend, &status.seal_policy) {
         let seal = Family::new("nodeseal_seal_info", "What the node root is sealed by, and bound to.");
         all.push(seal.with(&[("backend", backend), ("policy", policy)], true));
+    }
+    let needs = needs(status);
+    let help = "Whether something of this kind waits for the operator; `nodeseal status` says what and what to do.";
+    let family = Need::KINDS.iter().fold(Family::new("nodeseal_needs_operator", help), |family, kind| {
+        family.with(&[("kind", kind)], needs.iter().any(|need| need.kind == *kind))
+    });
+    all.push(family);
+    if let Some(seconds) = status.seal_retry_in_seconds {
+        let help = "Until the keys, which are closed, are tried again; 0 while that is done.";
+        all.push(Family::is("nodeseal_seal_retry_in_seconds", help, seconds));
     }
     all.extend(status.sandbox.iter().flat_map(sandbox));
     all.extend(providers(&status.providers));

@@ -17,6 +17,7 @@ mod kek_ids;
 mod keys;
 mod members;
 mod metrics;
+mod needs;
 mod output;
 mod recipients;
 mod recover;

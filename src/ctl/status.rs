@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::args::{Common, StatusArgs};
+use super::failed::{Failed, code_in};
+use super::needs::{closed, needs};
 use super::output::{Done, act_as_owner, ask, control_error, counted, fail, load, print, time, unfit};
+use super::rows::Kek;
 use super::schema;
 use crate::api::probe::{self, Probe, ProbeError};
 use crate::config::Config;
@@ -13,7 +16,8 @@ use crate::control::report::ProviderRow;
 use crate::control::{self, Answer, Request, Status, say};
 use crate::keyring::keeper::CheckReport;
 use crate::seal::protocol::DeviceInfo;
-use crate::types::{Class, clock};
+use crate::types::Class;
+use crate::types::clock::UnixSeconds;
 
 pub(super) fn run(common: &Common, args: &StatusArgs) -> Done {
     let config = load(common)?;
@@ -24,22 +28,30 @@ pub(super) fn run(common: &Common, args: &StatusArgs) -> Done {
     };
     // Of a node that encrypts nothing it would say less than the status does.
     let is_probed = args.probe && status.key_id.is_some();
-    let probe = is_probed.then(|| probe(&config)).transpose();
-    let probe = probe.map_err(|error| fail(&error, error.class(), error.hint()))?;
-    // The device belongs to the service's user, who may open it by a group.
-    if args.device {
-        act_as_owner(&config)?;
-    }
+    let probe = is_probed.then(|| probe(&config).map_err(|error| fail(&error, error.class(), error.hint())));
     let sealed_by = status.seal_backend.as_deref().and_then(|backend| backend.parse().ok());
     let backend = sealed_by.unwrap_or(config.seal.backend);
-    let device = args.device.then(|| config.sealer().describe(backend)).transpose();
-    let device = device.map_err(|error| fail(&error, error.class(), error.hint()))?;
+    // The device belongs to the service's user, who may open it by a group.
+    let ask_device = || {
+        act_as_owner(&config)?;
+        config.sealer().describe(backend).map_err(|error| fail(&error, error.class(), error.hint()))
+    };
+    let device = args.device.then(ask_device);
     let deep = match args.deep.then(|| ask(&config, &Request::StatusDeep {})).transpose()? {
         None => None,
         Some(Answer::Checked(deep)) => Some(deep),
         Some(_) => return Err(unfit()),
     };
-    let report = Report { status: &status, probe: probe.as_ref(), device: device.as_ref(), deep: deep.as_ref() };
+    let (probe, probe_failed) = parted(probe);
+    let (device, device_failed) = parted(device);
+    let report = Report {
+        status: &status,
+        probe: probe.as_ref(),
+        probe_failed: probe_failed.as_ref(),
+        device: device.as_ref(),
+        device_failed: device_failed.as_ref(),
+        deep: deep.as_ref(),
+    };
     let code = print(common, schema::STATUS, &report.json(), || render(&report))?;
     if let Some(deep) = deep.as_ref().filter(|deep| !deep.is_fine()) {
         let why = match &deep.error {
@@ -49,6 +61,9 @@ pub(super) fn run(common: &Common, args: &StatusArgs) -> Done {
         };
         say::warning(super::PROGRAM, &why);
         return Ok(ExitCode::from(Class::Unavailable.exit_code()));
+    }
+    if let Some(failed) = probe_failed.or(device_failed) {
+        return Ok(failed.tell_people());
     }
     if status.healthy {
         return Ok(code);
@@ -60,9 +75,17 @@ pub(super) fn run(common: &Common, args: &StatusArgs) -> Done {
     Ok(ExitCode::from(Class::Unavailable.exit_code()))
 }
 
+fn parted<T>(asked: Option<Result<T, Failed>>) -> (Option<T>, Option<Failed>) {
+    match asked {
+        None => (None, None),
+        Some(Ok(answer)) => (Some(answer), None),
+        Some(Err(failed)) => (None, Some(failed)),
+    }
+}
+
 fn why_not_ready(status: &Status) -> String {
     match (&status.seal_error, status.keys_usable) {
-        (Some(error), _) => format!("the keys are not unsealed: {error}"),
+        (Some(error), _) => format!("{}: {error}", closed(status).unwrap_or_default()),
         _ if status.awaits_bundle => {
             "this node waits for a bundle: `nodeseal bundle request --out FILE` here, then `nodeseal bundle make FILE` on a node that has the keys".to_owned()
         }
@@ -79,7 +102,10 @@ fn why_not_ready(status: &Status) -> String {
 struct Report<'a> {
     status: &'a Status,
     probe: Option<&'a Probe>,
+    /// What was asked for besides can fail, and takes nothing from what the daemon says.
+    probe_failed: Option<&'a Failed>,
     device: Option<&'a DeviceInfo>,
+    device_failed: Option<&'a Failed>,
     deep: Option<&'a CheckReport>,
 }
 
@@ -93,12 +119,18 @@ impl Report<'_> {
             "kek": without.kek,
             "last": time(without.last),
         })));
+        value["recovery_written"] = json!(self.status.recovery_written.map(time));
+        value["pending_kek"] = json!(self.status.pending_kek.as_ref().map(Kek::new));
+        value["seal_code"] = json!(self.status.seal_error.as_deref().and_then(code_in));
+        value["needs"] = json!(needs(self.status));
         value["device"] = json!(self.device);
         value["probe"] = json!(self.probe.map(|probe| json!({
             "key_id": probe.key_id,
             "ciphertext_bytes": probe.ciphertext_bytes,
             "took_microseconds": u64::try_from(probe.took.as_micros()).unwrap_or(u64::MAX),
         })));
+        value["probe_error"] = json!(self.probe_failed.map(Failed::text));
+        value["device_error"] = json!(self.device_failed.map(Failed::text));
         value["deep"] = json!(self.deep);
         if let Some(deep) = self.deep {
             value["deep"]["at"] = time(deep.at).into();
@@ -119,7 +151,12 @@ fn recovery(status: &Status) -> String {
     match status.recovery_recipients.len() {
         0 => "no recovery file".to_owned(),
         _ if status.awaits_bundle => format!("recovery.age is written with the first keys, for {recipients}"),
-        _ => format!("recovery.age for {recipients}, made by {maker}"),
+        _ => {
+            let written = status.recovery_written.map_or_else(String::new, |written| {
+                format!(", written {}: copies from before are not the same", time(written))
+            });
+            format!("recovery.age for {recipients}, made by {maker}{written}")
+        }
     }
 }
 
@@ -148,14 +185,14 @@ const fn is_open(status: &Status) -> bool {
     status.keys_known && status.seal_policy.is_some()
 }
 
-/// Nodes that share a KEK do not replace it on their own.
-fn due(status: &Status) -> Option<String> {
-    let due = status.due.filter(|_| status.overdue)?;
-    let since = match due <= clock::now() {
-        true => format!("the active KEK is due since {}", time(due)),
-        false => "the active KEK has encrypted so much that it is due".to_owned(),
+/// The day, and who acts then.
+fn due_text(status: &Status, due: UnixSeconds) -> String {
+    let by = match status.rotates_by_itself {
+        Some(true) => ", and is replaced then without you",
+        Some(false) => ", and is replaced by `nodeseal keys rotate` alone",
+        None => "",
     };
-    Some(format!("{since}: nodeseal keys rotate"))
+    format!("the active KEK, at {}{by}", time(due))
 }
 
 /// What kube-apiserver could not read.
@@ -184,10 +221,14 @@ fn provider(row: &ProviderRow) -> String {
 }
 
 fn render(report: &Report<'_>) -> String {
-    let Report { status, probe, device, deep } = report;
+    let Report { status, probe, device, deep, .. } = report;
     let none = || if is_open(status) { "none" } else { UNKNOWN }.to_owned();
-    let mut lines = vec![
-        ("health", if status.healthy { "ok".to_owned() } else { "not ready".to_owned() }),
+    let mut lines = vec![("health", if status.healthy { "ok".to_owned() } else { "not ready".to_owned() })];
+    match needs(status).as_slice() {
+        [] => lines.push(("needs you", if status.keys_known { "no" } else { UNKNOWN }.to_owned())),
+        all => lines.extend(all.iter().map(|need| ("needs you", need.to_string()))),
+    }
+    lines.extend([
         ("version", status.version.clone()),
         ("pid", status.pid.to_string()),
         ("uptime", format!("{} s", status.uptime_seconds)),
@@ -202,8 +243,8 @@ fn render(report: &Report<'_>) -> String {
         ("rollback", rollback(status)),
         ("recovery", recovery(status)),
         ("mode", status.mode.clone()),
-    ];
-    lines.extend(due(status).map(|due| ("due", due)));
+    ]);
+    lines.extend(status.due.map(|due| ("due", due_text(status, due))));
     lines.extend(status.providers.iter().map(|row| ("provider", provider(row))));
     if !status.providers.is_empty() {
         let owed =
@@ -231,9 +272,8 @@ fn render(report: &Report<'_>) -> String {
         let lockout = if device.in_lockout { ", in lockout now" } else { "" };
         lines.push(("lockout", format!("{} of {} failures{lockout}", device.lockout_counter, device.lockout_max)));
     }
-    if status.would_open == Some(false) {
-        lines.push(("opens", "NO: see what `nodeseal status --deep` says".to_owned()));
-    }
+    lines.extend(report.probe_failed.map(|failed| ("round trip", format!("FAILED: {}", failed.text()))));
+    lines.extend(report.device_failed.map(|failed| ("device", format!("FAILED: {}", failed.text()))));
     if let Some(deep) = deep {
         let opens = if deep.opens { "yes, proved just now".to_owned() } else { "NO".to_owned() };
         lines.push(("opens", opens));
@@ -242,33 +282,6 @@ fn render(report: &Report<'_>) -> String {
         lines.extend(deep.damaged.iter().map(|file| ("damaged", file.clone())));
         lines.extend(deep.lacking.iter().map(|kek| ("lacking", format!("KEK {kek}, whose file does not open"))));
     }
-    lines.extend(status.pending.iter().map(|pending| ("pending", pending.to_string())));
     lines.extend(status.warnings.iter().map(|warning| ("warning", warning.clone())));
     lines.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kek_that_is_due_is_shown_with_the_day_since_when_and_any_other_is_not() {
-        let mut status: Status = serde_json::from_value(serde_json::json!({
-            "healthy": true, "version": "", "pid": 1, "uptime_seconds": 1, "cluster": "", "socket": "", "key_id": null,
-            "key_id_hash": null, "uses": null, "keys": 1, "keys_usable": 1, "seal_policy": "none", "warnings": [],
-        }))
-        .unwrap();
-        let shown = |status: &Status| {
-            let text = render(&Report { status, probe: None, device: None, deep: None });
-            text.lines().find_map(|line| line.strip_prefix("due ")).map(|line| line.trim().to_owned())
-        };
-        status.due = Some(0);
-        assert_eq!(shown(&status), None);
-        status.overdue = true;
-        let since = "the active KEK is due since 1970-01-01T00:00:00Z: nodeseal keys rotate";
-        assert_eq!(shown(&status).as_deref(), Some(since));
-        // By its uses, before its age.
-        status.due = Some(u64::MAX);
-        assert!(shown(&status).is_some_and(|text| text.contains("encrypted so much")));
-    }
 }

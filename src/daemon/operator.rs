@@ -174,8 +174,20 @@ impl Operator {
             uses: self.keyring.uses(),
             overdue: overview.as_ref().is_some_and(|overview| overview.is_overdue),
             due: overview.as_ref().and_then(|overview| overview.due),
+            rotates_by_itself: overview.as_ref().map(|overview| overview.rotates_by_itself),
+            pending_kek: overview.as_ref().and_then(|overview| overview.pending.clone()),
+            clock_doubted: overview.as_ref().is_some_and(|overview| overview.is_clock_doubted),
+            recovery_written: overview
+                .as_ref()
+                .filter(|overview| !overview.recipients.is_empty())
+                .and_then(|overview| overview.recovery_written),
+            recovery_owed: overview.as_ref().is_some_and(|overview| overview.is_recovery_owed),
             awaits_bundle: overview.as_ref().is_some_and(|overview| overview.awaits_bundle),
             seal_error: refusal.as_ref().map(|refusal| refusal.error.clone()),
+            seal_retry_in_seconds: refusal.as_ref().map(|refusal| seconds_until(refusal.retry_at)),
+            seal_waits_for_file: refusal
+                .as_ref()
+                .and_then(|refusal| Some(refusal.waits_for.as_ref()?.display().to_string())),
             seal_hint: refusal.map(|refusal| refusal.hint.to_owned()),
             keys_known: overview.is_some(),
             keys: overview.as_ref().map_or(0, |overview| overview.keks),
@@ -205,6 +217,12 @@ impl Operator {
             pending,
         }
     }
+}
+
+/// Begun ones count: 0 is now.
+fn seconds_until(moment: Instant) -> u64 {
+    let rest = moment.saturating_duration_since(Instant::now()).as_millis().div_ceil(1000);
+    u64::try_from(rest).unwrap_or(u64::MAX)
 }
 
 const fn mode(rooted: Option<&Rooted>) -> &'static str {

@@ -1,6 +1,7 @@
 //! Keeper and keyring over a real state directory. The sealer is imitated, since what is tested here is how the keys behave when it
 //! refuses, and at counts and ages that no real device reaches in a test. The real one: tests/tpm and tests/service.
 
+mod clock;
 mod pins;
 mod recover;
 

@@ -34,6 +34,7 @@ mod keys;
 mod memory;
 mod metrics;
 mod monitor;
+mod needs;
 mod node;
 mod peers;
 mod process;

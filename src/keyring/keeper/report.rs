@@ -1,12 +1,18 @@
 //! What the keeper tells of itself. Nothing here is secret, and nothing asks a device or a provider.
 
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
 use super::Keeper;
 use super::request::{KekRow, KeyTable, Overview, RootsReport};
 use crate::keyring::epoch::Reported;
 use crate::keyring::error::KeeperError;
+use crate::keyring::live::Told;
+use crate::keyring::recovery;
 use crate::keyring::ring::{Entry, KekState};
 use crate::seal::root::SealedRoot;
 use crate::store::Disk;
+use crate::types::clock::UnixSeconds;
 use crate::types::{KekId, KeyId, SealPolicy};
 
 impl<D: Disk + Clone> Keeper<'_, D> {
@@ -28,6 +34,14 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             awaits_bundle,
             is_overdue: !awaits_bundle && self.is_overdue(),
             due: (!awaits_bundle).then(|| self.settings.max_age.due(self.ring())),
+            rotates_by_itself: !self.needs_sharing(),
+            pending: self
+                .ring()
+                .pending()
+                .map(|entry| self.row_of(entry, KekState::PreActivation, &self.keyring.told())),
+            is_clock_doubted: self.is_clock_doubted(),
+            is_recovery_owed: self.books.is_recovery_owed,
+            recovery_written: written(&self.books.home.top.path().join(recovery::FILE)),
             recipients: self.state().recipients.iter().map(ToString::to_string).collect(),
             recovery_maker: self.books.maker()?.maker().fingerprint(),
             roots: self.roots(),
@@ -54,36 +68,36 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     }
 
     pub(super) fn table(&self) -> KeyTable {
-        let ring = self.ring();
+        let shown = self.ring().entries().filter(|(entry, _)| !self.state().is_placeholder(&entry.id));
         let told = self.keyring.told();
-        let row = |(entry, state): (&Entry, KekState)| {
-            let former = ring.former().iter().find(|former| former.entry.id == entry.id);
-            let since = match state {
-                KekState::Active => ring.activated(),
-                KekState::PreActivation => entry.created,
-                KekState::Deactivated | KekState::Compromised | KekState::Destroyed => {
-                    former.map_or(0, |former| former.since)
-                }
-            };
-            let live = self.keys.get(&entry.id).filter(|_| state == KekState::Active);
-            KekRow {
-                id: entry.id.to_string(),
-                state: state.label().to_owned(),
-                key_id: self.key_id_of(&entry.id, state),
-                created: entry.created,
-                since,
-                uses: live.map_or(entry.uses_reserved, |kek| kek.uses.used()),
-                shared: entry.shared,
-                check: self.keys.get(&entry.id).map_or_else(String::new, |kek| kek.check().to_hex()),
-                must_be_shared: state == KekState::PreActivation && !entry.shared && self.needs_sharing(),
-                opened: told.opened.get(&entry.id).copied(),
-                may_return: ring.may_return(&entry.id),
-                wraps: self.keys.wraps(&entry.id).map_or(0, |set| set.wraps.len()),
+        let keys = shown.map(|(entry, state)| self.row_of(entry, state, &told)).collect();
+        KeyTable { key_id: self.reported_key_id(), keys }
+    }
+
+    fn row_of(&self, entry: &Entry, state: KekState, told: &Told) -> KekRow {
+        let ring = self.ring();
+        let former = ring.former().iter().find(|former| former.entry.id == entry.id);
+        let since = match state {
+            KekState::Active => ring.activated(),
+            KekState::PreActivation => entry.created,
+            KekState::Deactivated | KekState::Compromised | KekState::Destroyed => {
+                former.map_or(0, |former| former.since)
             }
         };
-        {
-            let shown = ring.entries().filter(|(entry, _)| !self.state().is_placeholder(&entry.id));
-            KeyTable { key_id: self.reported_key_id(), keys: shown.map(row).collect() }
+        let live = self.keys.get(&entry.id).filter(|_| state == KekState::Active);
+        KekRow {
+            id: entry.id.to_string(),
+            state: state.label().to_owned(),
+            key_id: self.key_id_of(&entry.id, state),
+            created: entry.created,
+            since,
+            uses: live.map_or(entry.uses_reserved, |kek| kek.uses.used()),
+            shared: entry.shared,
+            check: self.keys.get(&entry.id).map_or_else(String::new, |kek| kek.check().to_hex()),
+            must_be_shared: state == KekState::PreActivation && !entry.shared && self.needs_sharing(),
+            opened: told.opened.get(&entry.id).copied(),
+            may_return: ring.may_return(&entry.id),
+            wraps: self.keys.wraps(&entry.id).map_or(0, |set| set.wraps.len()),
         }
     }
 
@@ -95,4 +109,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             _ => KeyId::of_local_kek(&self.settings.cluster, id).to_string(),
         }
     }
+}
+
+/// When a file was written last.
+fn written(path: &Path) -> Option<UnixSeconds> {
+    let written = std::fs::metadata(path).and_then(|meta| meta.modified()).ok()?;
+    Some(written.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }

@@ -111,6 +111,16 @@ pub struct Overview {
     pub is_overdue: bool,
     /// When it is due by its age; `None` on a node that has none yet.
     pub due: Option<UnixSeconds>,
+    /// What is due is replaced without being asked for.
+    pub rotates_by_itself: bool,
+    /// A KEK in pre-activation.
+    pub pending: Option<KekRow>,
+    /// The clock is behind every release of this program, or behind the birth of a KEK that is in use.
+    pub is_clock_doubted: bool,
+    /// The recovery file is not the one that it should be.
+    pub is_recovery_owed: bool,
+    /// When the recovery file was written last.
+    pub recovery_written: Option<UnixSeconds>,
     /// Whom the recovery file is encrypted to; empty if there is none.
     pub recipients: Vec<String>,
     /// Fingerprint of the key that signs this node's recovery files.

@@ -142,6 +142,14 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         self.settings.max_age.is_due(self.ring(), (self.settings.now)())
     }
 
+    /// A clock that is behind. One that ran ahead has been corrected already, as far as it matters.
+    pub(super) fn is_clock_doubted(&self) -> bool {
+        let now = (self.settings.now)();
+        let in_use = [Some(self.ring().active()), self.ring().pending()];
+        let is_ahead = |created| created > now.saturating_add(FUTURE_SECONDS);
+        now < EARLIEST || in_use.into_iter().flatten().any(|entry| is_ahead(entry.created))
+    }
+
     /// Once a day, while a shared KEK is due.
     fn tell_overdue(&mut self) {
         let told_lately = self.rotation.overdue_told.is_some_and(|told| told.elapsed() < TELL_EVERY);

@@ -72,19 +72,24 @@ pub(super) fn unlock<'a, D: Disk + Clone>(
             }
             Err(error) => error,
         };
-        keyring.lock(SealRefusal { error: Chain(&error).to_string(), hint: error.hint() });
         let now = Instant::now();
         let pause = backoff.failed(now);
+        // A token has few tries, and may not tell how many are left: the same PIN is not given to it twice.
+        let refused_pin =
+            settings.pin_file.as_deref().filter(|_| error.is_wrong_pin()).map(|path| (path, Mark::of(path)));
+        let mut retry_at = now + pause;
+        keyring.lock(SealRefusal {
+            error: Chain(&error).to_string(),
+            hint: error.hint(),
+            retry_at,
+            waits_for: refused_pin.as_ref().map(|(path, _)| path.to_path_buf()),
+        });
         emit(&Event::SealRefused {
             class: error.class(),
             error: &Chain(&error).to_string(),
             hint: error.hint(),
             retry_in: pause,
         });
-        // A token has few tries, and may not tell how many are left: the same PIN is not given to it twice.
-        let refused_pin =
-            settings.pin_file.as_deref().filter(|_| error.is_wrong_pin()).map(|path| (path, Mark::of(path)));
-        let mut retry_at = now + pause;
         loop {
             match messages.recv_timeout(retry_at.saturating_duration_since(Instant::now())) {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return None,

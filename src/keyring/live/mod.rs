@@ -9,9 +9,10 @@ mod seen;
 mod snapshot;
 mod tally;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -78,6 +79,10 @@ pub struct SealRefusal {
     pub error: String,
     /// What the operator does next.
     pub hint: &'static str,
+    /// The next attempt.
+    pub retry_at: Instant,
+    /// It is not made before this file has changed.
+    pub waits_for: Option<PathBuf>,
 }
 
 /// What an Encrypt gives.

@@ -30,7 +30,7 @@ fn a_wrong_pin_is_given_to_a_token_once_and_the_next_one_at_once() {
     let asked = refuse_all(UnixListener::bind(&socket).unwrap());
     let pin = node.dir.path().join("pin");
     std::fs::write(&pin, "0815").unwrap();
-    let (_keyring, handle, body) = keeper::new(Settings {
+    let (keyring, handle, body) = keeper::new(Settings {
         disk: RealDisk,
         state_dir: node.state_dir(),
         cluster: cluster(),
@@ -53,6 +53,7 @@ fn a_wrong_pin_is_given_to_a_token_once_and_the_next_one_at_once() {
             assert_eq!(asked.load(Ordering::SeqCst), tries, "the same PIN is given once");
             thread::sleep(Duration::from_millis(5));
         }
+        assert_eq!(keyring.refusal().and_then(|refusal| refusal.waits_for), Some(pin.clone()), "status can say so");
         std::fs::write(&pin, content).unwrap();
     }
     while asked.load(Ordering::SeqCst) < 3 {

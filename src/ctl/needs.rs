@@ -1,0 +1,241 @@
+//! What of a node waits for its operator: one table for the text and the JSON of `nodeseal status`, and for the metrics.
+
+use serde::Serialize;
+
+use super::output::time;
+use crate::control::Status;
+use crate::types::clock::{self, UnixSeconds};
+
+/// Seconds. Of a KEK that nobody replaces by itself it is said so long before it is due: carrying one to other nodes takes planning.
+const AHEAD_SECONDS: UnixSeconds = 14 * 24 * 3600;
+
+/// One thing that is to be done.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Need {
+    /// One word, for programs.
+    pub(super) kind: &'static str,
+    /// What is the case.
+    pub(super) what: String,
+    /// What the operator does about it.
+    #[serde(rename = "do")]
+    pub(super) todo: String,
+}
+
+impl Need {
+    /// Every kind, in the order in which they are told.
+    pub(super) const KINDS: [&'static str; 12] = [
+        "closed",
+        "would_not_open",
+        "bundle",
+        "lacking_keys",
+        "unreadable_texts",
+        "clock",
+        "recovery_file",
+        "pending_key",
+        "due",
+        "reseal",
+        "restart",
+        "providers",
+    ];
+}
+
+impl std::fmt::Display for Need {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.todo)
+    }
+}
+
+/// All that is known to wait now.
+pub(super) fn needs(status: &Status) -> Vec<Need> {
+    let mut needs = Vec::new();
+    let mut add = |kind, what: &str, todo: &str| {
+        needs.push(Need { kind, what: what.to_owned(), todo: todo.to_owned() });
+    };
+    if let Some(closed) = closed(status) {
+        add("closed", &closed, status.seal_hint.as_deref().unwrap_or("see the log of nodeseald"));
+    }
+    if status.would_open == Some(false) {
+        add(
+            "would_not_open",
+            "the keys would not open at the next start",
+            "nodeseal status --deep says why; do not reboot",
+        );
+    }
+    if status.awaits_bundle {
+        let todo =
+            "nodeseal bundle request --out FILE here, then nodeseal bundle make FILE on a node that has the keys";
+        add("bundle", "this node waits for the keys of another one", todo);
+    }
+    if status.keys_known && status.keys_usable < status.keys {
+        let lacking = format!("{} of {} KEKs do not open here", status.keys - status.keys_usable, status.keys);
+        add(
+            "lacking_keys",
+            &lacking,
+            "nodeseal status --deep names them; nodeseal recover adds those of a recovery file",
+        );
+    }
+    if let Some(without) = &status.without_kek {
+        let (count, kek, last) = (without.decrypts, &without.kek, time(without.last));
+        let what =
+            format!("no key was found for {count} Decrypts since the start; the last one, at {last}, needs KEK {kek}");
+        add(
+            "unreadable_texts",
+            &what,
+            "take it from a node that has it (nodeseal bundle request), or from a recovery file (nodeseal recover)",
+        );
+    }
+    if status.clock_doubted {
+        let todo = "set the clock; if it is right, a KEK was made while it ran ahead: nodeseal keys rotate --activate";
+        add("clock", "the clock is behind a KEK that is in use, or behind this release", todo);
+    }
+    if status.recovery_owed {
+        add(
+            "recovery_file",
+            "recovery.age is not what it should be, and could not be written",
+            "see the log of nodeseald",
+        );
+    }
+    if let Some(pending) = &status.pending_kek {
+        let what = format!("KEK {} is in pre-activation since {}", pending.id, time(pending.created));
+        let todo = match pending.must_be_shared {
+            true => {
+                "give it to the nodes that share the keys (nodeseal bundle make), then on each: nodeseal keys activate"
+            }
+            false => "nodeseal keys activate",
+        };
+        add("pending_key", &what, todo);
+    }
+    if let Some(what) = due(status).filter(|_| status.pending_kek.is_none()) {
+        add("due", &what, "nodeseal keys rotate");
+    }
+    for pending in &status.pending {
+        let kind = if pending.is_reseal() { "reseal" } else { "restart" };
+        add(kind, &format!("{} of the configuration does not run yet", pending.key), &pending.until);
+    }
+    if status.stops_writes {
+        let what = "the providers have been away for longer than write.on_outage allows, and kube-apiserver is told not to write";
+        add("providers", what, "see what the providers say");
+    }
+    needs
+}
+
+/// Why the keys are closed, and when they are tried again.
+pub(super) fn closed(status: &Status) -> Option<String> {
+    let error = status.seal_error.as_ref()?;
+    let named = super::failed::code_in(error).map_or_else(String::new, |code| format!(" ({code})"));
+    Some(format!("the keys are closed{named}, and are tried again {}", retry(status)))
+}
+
+/// As in "tried again in 12 s".
+fn retry(status: &Status) -> String {
+    match (&status.seal_waits_for_file, status.seal_retry_in_seconds) {
+        (Some(file), _) => format!("once {file} has changed"),
+        (None, Some(0)) => "now".to_owned(),
+        (None, Some(seconds)) => format!("in {seconds} s"),
+        (None, None) => "from time to time".to_owned(),
+    }
+}
+
+/// Nodes that share a KEK do not replace it on their own.
+fn due(status: &Status) -> Option<String> {
+    let (due, now) = (status.due?, clock::now());
+    if status.overdue {
+        return Some(match due <= now {
+            true => format!("the active KEK is due since {}", time(due)),
+            false => "the active KEK has encrypted so much that it is due".to_owned(),
+        });
+    }
+    let is_ours = status.rotates_by_itself == Some(false);
+    (is_ours && due <= now.saturating_add(AHEAD_SECONDS)).then(|| format!("the active KEK is due at {}", time(due)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::control::report::{Pending, WithoutKek};
+
+    fn status() -> Status {
+        serde_json::from_value(json!({
+            "healthy": true, "version": "", "pid": 1, "uptime_seconds": 1, "cluster": "", "socket": "", "key_id": null,
+            "key_id_hash": null, "uses": null, "keys": 1, "keys_usable": 1, "seal_policy": "none", "warnings": [],
+        }))
+        .unwrap()
+    }
+
+    fn told(status: &Status) -> Vec<(&'static str, String)> {
+        needs(status).into_iter().map(|need| (need.kind, need.to_string())).collect()
+    }
+
+    #[test]
+    fn a_node_that_is_well_and_what_an_older_daemon_does_not_tell_need_nobody() {
+        assert_eq!(needs(&status()), []);
+        // It is replaced without being asked for.
+        let due = Some(clock::now() + 3600);
+        assert_eq!(needs(&Status { due, rotates_by_itself: Some(true), ..status() }), []);
+        assert_eq!(needs(&Status { due, rotates_by_itself: None, ..status() }), []);
+    }
+
+    #[test]
+    fn a_closed_node_says_its_code_its_remedy_and_when_it_tries_again() {
+        let closed = |retry, file: Option<&str>| Status {
+            seal_error: Some("it did not open: E-HSM-PIN: the token refused".to_owned()),
+            seal_hint: Some("put the right PIN there".to_owned()),
+            seal_retry_in_seconds: Some(retry),
+            seal_waits_for_file: file.map(str::to_owned),
+            ..status()
+        };
+        for (status, when) in [
+            (closed(12, None), "tried again in 12 s"),
+            (closed(0, None), "tried again now"),
+            (closed(2, Some("/etc/pin")), "tried again once /etc/pin has changed"),
+        ] {
+            let told = told(&status);
+            assert_eq!(told.len(), 1);
+            assert!(told[0].1.contains("E-HSM-PIN") && told[0].1.contains(when), "{told:?}");
+            assert!(told[0].1.ends_with(": put the right PIN there"), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_kek_is_told_to_be_due_with_the_day_and_ahead_of_it_where_nobody_replaces_it() {
+        let mut status = Status { due: Some(0), ..status() };
+        assert!(told(&status).is_empty());
+        status.overdue = true;
+        let since = "the active KEK is due since 1970-01-01T00:00:00Z: nodeseal keys rotate".to_owned();
+        assert_eq!(told(&status), [("due", since)]);
+        // By its uses, before its age.
+        status.due = Some(u64::MAX);
+        assert!(told(&status)[0].1.contains("encrypted so much"));
+        let soon = Status { overdue: false, due: Some(clock::now() + 3600), rotates_by_itself: Some(false), ..status };
+        assert!(told(&soon)[0].1.contains("is due at "), "{:?}", told(&soon));
+        let late = Status { due: Some(clock::now() + AHEAD_SECONDS + 3600), ..soon };
+        assert_eq!(told(&late), []);
+    }
+
+    #[test]
+    fn every_need_is_of_a_known_kind_and_says_what_to_do() {
+        let row = crate::ctl::kek_ids::tests::row("ab");
+        let status = Status {
+            seal_error: Some("closed".to_owned()),
+            would_open: Some(false),
+            awaits_bundle: true,
+            keys: 2,
+            keys_usable: 1,
+            keys_known: true,
+            without_kek: Some(WithoutKek { decrypts: 1, kek: "ab".to_owned(), last: 0 }),
+            clock_doubted: true,
+            recovery_owed: true,
+            pending_kek: Some(row),
+            pending: vec![Pending::reseal("seal.tpm2"), Pending::restart("log")],
+            stops_writes: true,
+            ..status()
+        };
+        let mut kinds: Vec<_> = needs(&status).iter().map(|need| need.kind).collect();
+        assert!(needs(&status).iter().all(|need| !need.what.is_empty() && !need.todo.is_empty()));
+        // A KEK is not to be made while there is one.
+        kinds.insert(8, "due");
+        assert_eq!(kinds, Need::KINDS);
+    }
+}

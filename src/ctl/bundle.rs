@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use super::args::{BundleVerb, Common};
 use super::files::{OutFile, WrongKind, read_file, read_kind};
 use super::keys::render;
-use super::output::{Done, ask, consent, fail, load, print, print_done, time, unfit};
+use super::output::{Done, ask, consent, fail, has_recovery_file, load, print, print_done, time, unfit};
 use super::rows::Keks;
-use super::schema;
+use super::{next, schema};
 use crate::config::Config;
 use crate::control::consent::Act;
 use crate::control::report::HARDWARE_ONLY;
@@ -106,7 +106,8 @@ fn accept(common: &Common, config: &Config, file: &Path, given: Option<&str>, re
         );
     }
     if !receipt {
-        return print_done(common, schema::BUNDLE_ACCEPT, &Keks::new(&table), &next_steps(&table), || render(&table));
+        let next = next::accepted(&before, &table, has_recovery_file(config));
+        return print_done(common, schema::BUNDLE_ACCEPT, &Keks::new(&table), &next, || render(&table));
     }
     match ask(config, &Request::Receipt {})? {
         Answer::File(receipt) => print(common, schema::RECEIPT, &json!({ "receipt": receipt }), || receipt.clone()),
@@ -125,14 +126,6 @@ fn left_alone<'a>(before: &KeyTable, after: &'a KeyTable) -> impl Iterator<Item 
         .collect();
     let stays = move |row: &&KekRow| was.contains(&row.id) && !is(row, KekState::Active) && !row.shared;
     after.keys.iter().filter(stays).map(|row| row.id.as_str())
-}
-
-fn next_steps(table: &KeyTable) -> Vec<String> {
-    let mut next = vec!["copy recovery.age to another place".to_owned()];
-    if table.keys.iter().any(|row| row.state == KekState::PreActivation.label()) {
-        next.push("when all nodes have accepted their bundle, on each node: nodeseal keys activate".to_owned());
-    }
-    next
 }
 
 /// What both operators compare, from the file itself.

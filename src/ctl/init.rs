@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::args::{Common, InitArgs};
 use super::failed::Failed;
+use super::next::START;
 use super::output::{
     Done, fail, found_as_owner, founding, harden, load, once_free, print_done, refuse_beside_open_keys,
 };
@@ -84,7 +85,7 @@ fn next(config: &Config, recovery: &Recovery, has_kek: bool) -> Vec<String> {
     };
     next.extend(recovery.code.as_ref().map(|_| PROVE.to_owned()).filter(|_| has_kek));
     match has_kek {
-        true => next.push("start nodeseald; then `nodeseal status --probe`".to_owned()),
+        true => next.push(START.to_owned()),
         false => next.push(
             "start nodeseald; then here: nodeseal bundle request --out FILE; then on a node that has the keys: nodeseal bundle make FILE"
                 .to_owned(),

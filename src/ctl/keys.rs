@@ -12,9 +12,9 @@ use super::bundle::warn_of_providers;
 use super::failed::Failed;
 use super::files::{FileError, file_error, put, read_file};
 use super::kek_ids::whole;
-use super::output::{Done, ask, fail, load, print, print_done, time, unfit};
+use super::output::{Done, ask, fail, has_recovery_file, load, print, print_done, time, unfit};
 use super::rows::{Kek, Keks};
-use super::{members, schema};
+use super::{members, next, schema};
 use crate::config::Config;
 use crate::control::{Answer, Request, say};
 use crate::keyring::KeeperError;
@@ -53,15 +53,16 @@ pub(super) fn run(common: &Common, verb: KeysVerb) -> Done {
             let to = RetireTo::said(compromised, give_up, not_shared);
             let request = Request::KeysRetire { id: id.clone(), confirm, compromised, give_up, not_shared };
             let table = table(&config, &request)?;
-            let value = retired(&id, to, false, &table);
-            print(common, schema::KEYS_RETIRE, &value, || render(&table))
+            let row = table.keys.iter().find(|row| row.id == id);
+            let next = next::retired(&id, to, false, row);
+            print_done(common, schema::KEYS_RETIRE, &retired(&id, to, false, row), &next, || render(&table))
         }
     }
 }
 
 fn activate(common: &Common, config: &Config, request: &Request) -> Done {
     let table = table(config, request)?;
-    print(common, schema::KEYS_ACTIVATE, &Keks::new(&table), || render(&table))
+    print_done(common, schema::KEYS_ACTIVATE, &Keks::new(&table), &next::activated(&table), || render(&table))
 }
 
 fn rotate(common: &Common, config: &Config, is_activated: bool) -> Done {
@@ -72,7 +73,8 @@ fn rotate(common: &Common, config: &Config, is_activated: bool) -> Done {
         return activate(common, config, &request);
     }
     let value = json!({ "key": Kek::new(&key), "folder": null, "members": null });
-    print_done(common, schema::KEYS_ROTATE, &value, &next_steps(&key), || {
+    let next = next::rotated(&key, has_recovery_file(config));
+    print_done(common, schema::KEYS_ROTATE, &value, &next, || {
         format!("made local KEK {} in pre-activation; key_id is unchanged", key.id)
     })
 }
@@ -167,18 +169,6 @@ impl NoMembers {
         "on each other node: `nodeseal members identity --out FILE`; then here: `nodeseal members add FILE`";
 }
 
-/// Nodes that share the active KEK read nothing that is written under one that they lack.
-fn next_steps(key: &KekRow) -> Vec<String> {
-    let steps: &[&str] = match key.must_be_shared {
-        false => &["nodeseal keys activate"],
-        true => &[
-            "other nodes have the active KEK and need this one before it is activated; on each of them: nodeseal bundle request --out FILE; then here: nodeseal bundle make FILE",
-            "when all have accepted their bundle, on each node: nodeseal keys activate",
-        ],
-    };
-    steps.iter().map(|step| (*step).to_owned()).collect()
-}
-
 /// Refuses what the daemon would refuse, in the same words.
 fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Done {
     let table = table(config, &Request::KeysList {})?;
@@ -200,7 +190,9 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Done {
     if let Some(error) = refusal {
         return Err(fail(&error, error.class(), error.hint()));
     }
-    print(common, schema::KEYS_RETIRE, &retired(&id.to_string(), to, true, &table), || {
+    let id = id.to_string();
+    let next = next::retired(&id, to, true, row);
+    print_done(common, schema::KEYS_RETIRE, &retired(&id, to, true, row), &next, || {
         let what = match to {
             RetireTo::Compromised => "would mark the KEK as compromised: it goes on decrypting",
             RetireTo::Destroyed | RetireTo::GoneEverywhere => {
@@ -213,14 +205,13 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Done {
 }
 
 /// What `keys retire` has done, or would do: the KEK as it is now.
-fn retired(id: &str, to: RetireTo, is_dry: bool, table: &KeyTable) -> Value {
+fn retired(id: &str, to: RetireTo, is_dry: bool, row: Option<&KekRow>) -> Value {
     let to = match to {
         RetireTo::Compromised => KekState::Compromised.label(),
         RetireTo::Destroyed | RetireTo::GoneEverywhere => KekState::Destroyed.label(),
         RetireTo::GivenUp => KekState::Deactivated.label(),
     };
-    let key = table.keys.iter().find(|row| row.id == id).map(Kek::new);
-    json!({ "dry_run": is_dry, "id": id, "to": to, "key": key })
+    json!({ "dry_run": is_dry, "id": id, "to": to, "key": row.map(Kek::new) })
 }
 
 const LIST_HINT: &str = "list the KEKs: `nodeseal keys list`";

@@ -9,7 +9,7 @@ use super::bundle::Shown;
 use super::failed::Failed;
 use super::files::{OutFile, read_kind};
 use super::output::{Done, ask, consent, fail, load, print, print_done, unfit};
-use super::schema;
+use super::{next, schema};
 use crate::config::Config;
 use crate::control::consent::Act;
 use crate::control::{Answer, Request};
@@ -29,7 +29,8 @@ pub(super) fn run(common: &Common, verb: &MembersVerb) -> Done {
         }
         MembersVerb::Remove { name } => {
             let members = members(&config, &Request::MembersRemove { name: name.clone() })?;
-            print(common, schema::MEMBERS_REMOVE, &json!({ "members": members }), || render(&members))
+            let next = next::member_removed(name);
+            print_done(common, schema::MEMBERS_REMOVE, &json!({ "members": members }), &next, || render(&members))
         }
     }
 }
@@ -50,10 +51,14 @@ fn identity(common: &Common, config: &Config, out: &Path, name: Option<&str>) ->
 }
 
 fn add(common: &Common, config: &Config, file: &Path, given: &str, replace: bool) -> Done {
-    let identity = hex::encode(read_kind(file, FileKind::Identity)?);
+    let bytes = read_kind(file, FileKind::Identity)?;
+    // What cannot be read is the daemon's to refuse.
+    let name = Identity::decode(&bytes).map_or_else(|_| "the other node".to_owned(), |it| it.name.to_string());
+    let identity = hex::encode(bytes);
     let _held = consent(config, Act::Member(given));
     let members = members(config, &Request::MembersAdd { identity, fingerprint: given.to_owned(), replace })?;
-    print(common, schema::MEMBERS_ADD, &json!({ "members": members }), || render(&members))
+    let next = next::member_added(&name);
+    print_done(common, schema::MEMBERS_ADD, &json!({ "members": members }), &next, || render(&members))
 }
 
 /// The members, in the answer to this request.

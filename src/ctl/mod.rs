@@ -18,6 +18,7 @@ mod keys;
 mod members;
 mod metrics;
 mod needs;
+mod next;
 mod output;
 mod recipients;
 mod recover;

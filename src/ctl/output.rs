@@ -112,6 +112,14 @@ pub(super) fn ask(config: &Config, request: &Request) -> Result<Answer, Failed> 
 /// What a verb comes to.
 pub(super) type Done = Result<ExitCode, Failed>;
 
+/// Whether there is one to be copied; in doubt there is.
+pub(super) fn has_recovery_file(config: &Config) -> bool {
+    match control::ask(&config.control_socket, &Request::Status {}) {
+        Ok(Answer::Status(status)) => !status.keys_known || !status.recovery_recipients.is_empty(),
+        Ok(_) | Err(_) => true,
+    }
+}
+
 /// See [`Failed`].
 pub(super) fn control_error(error: &ControlError) -> Failed {
     Failed::control(error)

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::args::{Common, RecoverArgs};
 use super::compared::Compared;
+use super::next::START;
 use super::output::{
     Done, act_as_owner, counted, fail, found_as_owner, founding, harden, load, once_free, print, print_done,
     refuse_beside_open_keys, time,
@@ -104,7 +105,7 @@ fn abort(common: &Common, config: &Config) -> Done {
     act_as_owner(config)?;
     let dir = once_free(|| StateDir::open(&config.state_dir).map_err(KeeperError::Store));
     match dir.and_then(|dir| keyring::abort_recovery(&dir)) {
-        Ok(()) => print(common, schema::RECOVER_ABORT, &json!({ "aborted": true }), || {
+        Ok(()) => print_done(common, schema::RECOVER_ABORT, &json!({ "aborted": true }), &[START.to_owned()], || {
             "what the interrupted recovery had begun is removed; the keys that were here before are as they were"
                 .to_owned()
         }),

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::args::{Common, ReloadArgs};
-use super::output::{Done, ask, load, print, unfit};
-use super::schema;
+use super::output::{Done, ask, load, print_done, unfit};
+use super::{next, schema};
 use crate::control::{Answer, Request};
 
 pub(super) fn run(common: &Common, args: &ReloadArgs) -> Done {
@@ -13,7 +13,8 @@ pub(super) fn run(common: &Common, args: &ReloadArgs) -> Done {
     let Answer::Reloaded { pending } = ask(&config, &Request::Reload { abandon: args.abandon })? else {
         return Err(unfit());
     };
-    print(common, schema::RELOAD, &json!({ "reloaded": true, "pending": pending }), || match pending.as_slice() {
+    let value = json!({ "reloaded": true, "pending": pending });
+    print_done(common, schema::RELOAD, &value, &next::reloaded(&pending), || match pending.as_slice() {
         [] => "the new configuration runs".to_owned(),
         _ => {
             let lines: String = pending.iter().map(|pending| format!("\n  {pending}")).collect();

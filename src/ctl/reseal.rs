@@ -7,6 +7,7 @@
 use serde_json::json;
 
 use super::args::{Common, ResealArgs};
+use super::next::START;
 use super::output::{
     Done, act_as_owner, consent, control_error, counted, fail, harden, keeper_settings, load, once_free, print_done,
     unfit,
@@ -49,13 +50,14 @@ pub(super) fn run(common: &Common, args: &ResealArgs) -> Done {
             control::ask(&config.control_socket, &request).map_err(Some)
         }
     };
-    let mut active = None;
+    let (mut active, mut is_offline) = (None, false);
     let (backend, policy) = match answer {
         Ok(Answer::Resealed { backend, policy }) => (backend, policy),
         Ok(_) => return Err(unfit()),
         Err(Some(error)) if !error.is_unreachable() => return Err(control_error(&error)),
         Err(_) => {
             act_as_owner(&config)?;
+            is_offline = true;
             match offline(&config, &order, args.accept_rollback) {
                 Ok((resealed, keys)) => {
                     active = keys.filter(|_| args.accept_rollback);
@@ -71,6 +73,7 @@ pub(super) fn run(common: &Common, args: &ResealArgs) -> Done {
             "write backend = \"{wanted}\" under [seal]: the next `reseal` goes to the configured device"
         ));
     }
+    next.extend(is_offline.then(|| START.to_owned()));
     let keys = active.as_ref().map_or_else(String::new, |active| accepted(active, &mut next));
     let file = recovery.as_ref().map_or_else(String::new, |said| recovery_file(said, &mut next));
     let code = recovery.and_then(|recovery| recovery.code);
@@ -102,7 +105,6 @@ fn recovery_file(said: &Recovery, next: &mut Vec<String>) -> String {
 /// What encrypts after a state directory was accepted. In an old one the active KEK may have been left, and gives way to a new one,
 /// unless other nodes share it.
 fn accepted(Active { kek: id, key_id, is_new, is_shared }: &Active, next: &mut Vec<String>) -> String {
-    next.push("start nodeseald; then `nodeseal status --probe`".to_owned());
     match (is_new, is_shared) {
         (true, _) => {
             next.push("migrate the storage (rotate.md, from step 3); copy recovery.age to another place".to_owned());

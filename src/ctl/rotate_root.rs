@@ -30,9 +30,9 @@ pub(super) fn run(common: &Common, args: &RotateRootArgs) -> Done {
     };
     let Answer::RootRotated(row) = &answer else { return Err(unfit()) };
     let next = match row.new {
-        None => Vec::new(),
+        None => vec!["to do it: nodeseal rotate-root".to_owned()],
         Some(_) => vec![
-            "copy recovery.age to another place again".to_owned(),
+            "copy recovery.age to another place again, and note who makes it from now on: nodeseal status".to_owned(),
             "destroy copies of this disk from before: this device still opens them".to_owned(),
         ],
     };

@@ -170,7 +170,10 @@ fn a_bundle_says_what_is_left_of_this_nodes_own_kek_and_what_comes_next() {
     let own = second.tool(&["keys", "list", "--json"]).json()["keys"][0]["id"].as_str().unwrap().to_owned();
     let accepted = take_keys(&first, &second, "1");
     assert!(accepted.err.contains("is on this node alone") && accepted.err.contains(&own), "{accepted:?}");
-    assert!(accepted.out.contains("copy recovery.age") && !accepted.out.contains("keys activate"), "{accepted:?}");
+    assert!(
+        accepted.out.contains("next: back up the state directory") && !accepted.out.contains("keys activate"),
+        "{accepted:?}"
+    );
     // With the next KEK in it; what was said once is not said again.
     assert_eq!(first.tool(&["keys", "rotate"]).code, 0);
     let accepted = take_keys(&first, &second, "2");

@@ -35,6 +35,7 @@ mod memory;
 mod metrics;
 mod monitor;
 mod needs;
+mod next;
 mod node;
 mod peers;
 mod process;

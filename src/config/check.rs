@@ -14,7 +14,8 @@ use crate::sealer::settings::{
 use crate::types::{Backend, OVERFLOW_UID, PcrBank, PcrSet, SealPolicy};
 
 /// The only version of the file so far.
-const VERSION: i64 = 1;
+pub const FILE_VERSION: u16 = 1;
+const VERSION: i64 = FILE_VERSION as i64;
 /// FHS: variable state of a service.
 const STATE_DIR: &str = "/var/lib/nodeseal";
 /// Its directory is mounted into API-server pods.

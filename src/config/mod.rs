@@ -15,6 +15,7 @@ mod systemd;
 
 use std::path::PathBuf;
 
+pub use check::FILE_VERSION;
 pub use load::{ConfigError, load, parse};
 
 use crate::api;

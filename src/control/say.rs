@@ -47,6 +47,13 @@ pub fn prompt(program: &str, text: &str) {
     line(&mut io::stderr(), &format!("{program}: {text}"));
 }
 
+/// Empties the terminal, for what is written there again and again (ECMA-48: CUP, ED 2).
+pub fn clear() {
+    let mut out = io::stdout();
+    // Nobody is left to tell when the terminal is gone.
+    let _ = out.write_all(b"\x1b[H\x1b[2J").and_then(|()| out.flush());
+}
+
 /// A line of the result.
 pub fn result(text: &str) {
     line(&mut io::stdout(), text);

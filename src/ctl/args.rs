@@ -12,9 +12,7 @@ use crate::keyring::bundle::read_fingerprint;
 #[command(
     name = super::PROGRAM,
     version,
-    about = "Operates a Kubernetes KMS plugin that is rooted in this node's hardware",
-    // So that the list of verbs fits a screen; `nodeseal VERB --help` says the same.
-    disable_help_subcommand = true
+    about = "Operates a Kubernetes KMS plugin that is rooted in this node's hardware"
 )]
 pub(super) struct Cli {
     #[command(flatten)]
@@ -39,6 +37,12 @@ pub(super) enum Verb {
     /// Give the keys to another node, for its TPM alone
     #[command(subcommand)]
     Bundle(BundleVerb),
+    /// Print completions for a shell
+    Completions {
+        /// The shell that is to read them
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// Check the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -69,6 +73,15 @@ pub(super) enum Verb {
     RotateRoot(RotateRootArgs),
     /// Show what the running nodeseald says of itself
     Status(StatusArgs),
+    /// Show the release, its features, and the formats that it reads and writes
+    Version,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Fish,
+    Zsh,
 }
 
 #[derive(Subcommand)]
@@ -302,6 +315,9 @@ pub(super) struct StatusArgs {
     /// Also let the device open the node root once, and read every file
     #[arg(long)]
     pub(super) deep: bool,
+    /// Go on until it is interrupted, every two seconds
+    #[arg(long, conflicts_with_all = ["device", "deep"])]
+    pub(super) watch: bool,
 }
 
 #[derive(Args)]

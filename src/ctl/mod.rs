@@ -6,6 +6,7 @@
 mod args;
 mod bundle;
 mod compared;
+mod completions;
 mod config_check;
 mod credentials;
 mod dev;
@@ -31,6 +32,7 @@ mod rows;
 mod schema;
 mod status;
 mod terminal;
+mod version;
 
 use std::process::ExitCode;
 
@@ -41,7 +43,9 @@ use self::output::Done;
 
 pub(crate) const PROGRAM: &str = "nodeseal";
 
-/// The command line, for manual pages and completions.
+pub use self::completions::completions;
+
+/// The command line, for manual pages.
 pub fn command() -> clap::Command {
     Cli::command()
 }
@@ -59,6 +63,7 @@ pub fn main() -> ExitCode {
 fn run(common: &Common, verb: Verb) -> Done {
     match verb {
         Verb::Bundle(verb) => bundle::run(common, &verb),
+        Verb::Completions { shell } => completions::run(shell),
         Verb::Config(args::ConfigVerb::Check) => config_check::run(common),
         Verb::Credentials(verb) => credentials::run(common, &verb),
         Verb::Dev(args) => dev::run(common, &args),
@@ -72,5 +77,6 @@ fn run(common: &Common, verb: Verb) -> Done {
         Verb::Reseal(args) => reseal::run(common, &args),
         Verb::RotateRoot(args) => rotate_root::run(common, &args),
         Verb::Status(args) => status::run(common, &args),
+        Verb::Version => version::run(common),
     }
 }

@@ -33,3 +33,4 @@ pub(super) const RELOAD: Schema = "nodeseal.reload/1";
 pub(super) const RESEAL: Schema = "nodeseal.reseal/1";
 pub(super) const ROTATE_ROOT: Schema = "nodeseal.rotate-root/1";
 pub(super) const STATUS: Schema = "nodeseal.status/1";
+pub(super) const VERSION: Schema = "nodeseal.version/1";

@@ -1,7 +1,11 @@
-//! `nodeseal status`: what the running daemon says of itself. Exit code 69 when an Encrypt would be refused.
+//! `nodeseal status`: what the running daemon says of itself, once or again and again. Exit code 69 when an Encrypt would be refused.
 
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use super::args::{Common, StatusArgs};
@@ -19,7 +23,46 @@ use crate::seal::protocol::DeviceInfo;
 use crate::types::Class;
 use crate::types::clock::UnixSeconds;
 
+/// Between two looks.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
 pub(super) fn run(common: &Common, args: &StatusArgs) -> Done {
+    if args.watch { watch(common, args) } else { show(common, &look(common, args)?) }
+}
+
+/// Until it is interrupted, or nobody reads any more. A daemon that is away is what one watches for.
+fn watch(common: &Common, args: &StatusArgs) -> Done {
+    let is_terminal = io::stdout().is_terminal();
+    let mut is_first = true;
+    loop {
+        let looked = look(common, args);
+        match (is_terminal, common.json) {
+            (true, false) => say::clear(),
+            (false, false) if !is_first => say::result(""),
+            _ => {}
+        }
+        is_first = false;
+        match looked {
+            Ok(report) => drop(show(common, &report)?),
+            Err(failed) => drop(failed.tell(common.json)),
+        }
+        if !waits_for_a_reader(WATCH_EVERY) {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}
+
+/// Waits for this long; `false` as soon as standard output is closed on its other side.
+fn waits_for_a_reader(pause: Duration) -> bool {
+    let stdout = io::stdout();
+    // What is not asked for is told all the same: POLLERR of a pipe, POLLHUP of a terminal (poll(2)).
+    let mut watched = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
+    !matches!(poll(&mut watched, timeout), Ok(1..))
+}
+
+/// One look.
+fn look(common: &Common, args: &StatusArgs) -> Result<Report, Failed> {
     let config = load(common)?;
     let status = match control::ask_status(&config.control_socket, &config.status_socket) {
         Ok(Answer::Status(status)) => status,
@@ -44,15 +87,12 @@ pub(super) fn run(common: &Common, args: &StatusArgs) -> Done {
     };
     let (probe, probe_failed) = parted(probe);
     let (device, device_failed) = parted(device);
-    let report = Report {
-        status: &status,
-        probe: probe.as_ref(),
-        probe_failed: probe_failed.as_ref(),
-        device: device.as_ref(),
-        device_failed: device_failed.as_ref(),
-        deep: deep.as_ref(),
-    };
-    let code = print(common, schema::STATUS, &report.json(), || render(&report))?;
+    Ok(Report { status, probe, probe_failed, device, device_failed, deep })
+}
+
+fn show(common: &Common, report: &Report) -> Done {
+    let code = print(common, schema::STATUS, &report.json(), || render(report))?;
+    let Report { status, probe_failed, device_failed, deep, .. } = report;
     if let Some(deep) = deep.as_ref().filter(|deep| !deep.is_fine()) {
         let why = match &deep.error {
             Some(error) => format!("the keys would not open at the next start: {error}"),
@@ -62,13 +102,13 @@ pub(super) fn run(common: &Common, args: &StatusArgs) -> Done {
         say::warning(super::PROGRAM, &why);
         return Ok(ExitCode::from(Class::Unavailable.exit_code()));
     }
-    if let Some(failed) = probe_failed.or(device_failed) {
+    if let Some(failed) = probe_failed.as_ref().or(device_failed.as_ref()) {
         return Ok(failed.tell_people());
     }
     if status.healthy {
         return Ok(code);
     }
-    say::warning(super::PROGRAM, &why_not_ready(&status));
+    say::warning(super::PROGRAM, &why_not_ready(status));
     if let Some(hint) = &status.seal_hint {
         say::hint(super::PROGRAM, hint);
     }
@@ -99,17 +139,17 @@ fn why_not_ready(status: &Status) -> String {
 }
 
 /// The status, with `--probe` what the round trip gave, and with `--device` what the sealing device says of itself.
-struct Report<'a> {
-    status: &'a Status,
-    probe: Option<&'a Probe>,
+struct Report {
+    status: Box<Status>,
+    probe: Option<Probe>,
     /// What was asked for besides can fail, and takes nothing from what the daemon says.
-    probe_failed: Option<&'a Failed>,
-    device: Option<&'a DeviceInfo>,
-    device_failed: Option<&'a Failed>,
-    deep: Option<&'a CheckReport>,
+    probe_failed: Option<Failed>,
+    device: Option<DeviceInfo>,
+    device_failed: Option<Failed>,
+    deep: Option<CheckReport>,
 }
 
-impl Report<'_> {
+impl Report {
     /// The daemon's own fields, and what was asked for besides.
     fn json(&self) -> Value {
         let mut value = json!(self.status);
@@ -122,17 +162,17 @@ impl Report<'_> {
         value["recovery_written"] = json!(self.status.recovery_written.map(time));
         value["pending_kek"] = json!(self.status.pending_kek.as_ref().map(Kek::new));
         value["seal_code"] = json!(self.status.seal_error.as_deref().and_then(code_in));
-        value["needs"] = json!(needs(self.status));
+        value["needs"] = json!(needs(&self.status));
         value["device"] = json!(self.device);
-        value["probe"] = json!(self.probe.map(|probe| json!({
+        value["probe"] = json!(self.probe.as_ref().map(|probe| json!({
             "key_id": probe.key_id,
             "ciphertext_bytes": probe.ciphertext_bytes,
             "took_microseconds": u64::try_from(probe.took.as_micros()).unwrap_or(u64::MAX),
         })));
-        value["probe_error"] = json!(self.probe_failed.map(Failed::text));
-        value["device_error"] = json!(self.device_failed.map(Failed::text));
+        value["probe_error"] = json!(self.probe_failed.as_ref().map(Failed::text));
+        value["device_error"] = json!(self.device_failed.as_ref().map(Failed::text));
         value["deep"] = json!(self.deep);
-        if let Some(deep) = self.deep {
+        if let Some(deep) = &self.deep {
             value["deep"]["at"] = time(deep.at).into();
         }
         value
@@ -220,7 +260,7 @@ fn provider(row: &ProviderRow) -> String {
     format!("{} ({}, {}), version {version}, {said}", row.name, row.kind, row.role)
 }
 
-fn render(report: &Report<'_>) -> String {
+fn render(report: &Report) -> String {
     let Report { status, probe, device, deep, .. } = report;
     let none = || if is_open(status) { "none" } else { UNKNOWN }.to_owned();
     let mut lines = vec![("health", if status.healthy { "ok".to_owned() } else { "not ready".to_owned() })];
@@ -272,8 +312,8 @@ fn render(report: &Report<'_>) -> String {
         let lockout = if device.in_lockout { ", in lockout now" } else { "" };
         lines.push(("lockout", format!("{} of {} failures{lockout}", device.lockout_counter, device.lockout_max)));
     }
-    lines.extend(report.probe_failed.map(|failed| ("round trip", format!("FAILED: {}", failed.text()))));
-    lines.extend(report.device_failed.map(|failed| ("device", format!("FAILED: {}", failed.text()))));
+    lines.extend(report.probe_failed.as_ref().map(|failed| ("round trip", format!("FAILED: {}", failed.text()))));
+    lines.extend(report.device_failed.as_ref().map(|failed| ("device", format!("FAILED: {}", failed.text()))));
     if let Some(deep) = deep {
         let opens = if deep.opens { "yes, proved just now".to_owned() } else { "NO".to_owned() };
         lines.push(("opens", opens));

@@ -32,7 +32,8 @@ pub const V1_CIPHERTEXT_MAX_BYTES: usize = 65_535;
 pub const KEY_ID_MAX_BYTES: usize = 1024;
 
 const MAGIC: &[u8; 3] = b"NSL";
-const FORMAT: u8 = 1;
+/// Of every text.
+pub const FORMAT: u8 = 1;
 const AES_256_GCM: u8 = 1;
 const HEAD_BYTES: usize = 3 + 1 + 1 + 1 + KekId::LEN;
 const CHECK_BYTES: usize = 8;

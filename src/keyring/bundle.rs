@@ -30,7 +30,7 @@ pub const VALID_SECONDS: u64 = 24 * 3600;
 
 pub(super) const REQUEST_MAGIC: &[u8; 8] = b"NSEALBRQ";
 pub(super) const BUNDLE_MAGIC: &[u8; 8] = b"NSEALBND";
-const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 1;
 const NODE_MAX_BYTES: usize = 255;
 
 /// The secret half of a request, beside it in the state directory of the node that asks.

@@ -40,6 +40,19 @@ impl FileKind {
     }
 }
 
+impl FileKind {
+    /// The newest version; all before it are read too. Of a bundle the second one is for a member.
+    pub const fn version(self) -> u16 {
+        match self {
+            Self::Bundle => member::BUNDLE_VERSION,
+            Self::Identity => member::VERSION,
+            Self::Receipt => member::RECEIPT_VERSION,
+            Self::Recovery => Kind::Recovery.version() as u16,
+            Self::Request => bundle::VERSION,
+        }
+    }
+}
+
 impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

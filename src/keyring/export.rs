@@ -28,6 +28,8 @@ use crate::types::{ClusterId, KekId, Key, Secret};
 const MAGIC: &[u8; 8] = b"NSEALEXP";
 const UNSIGNED: u16 = 1;
 const SIGNED: u16 = 2;
+/// The newest version; all before it are read too.
+pub const NEWEST: u16 = SIGNED;
 
 /// A keyring outside of its state directory.
 pub struct Export {

@@ -48,7 +48,7 @@ pub enum Kind {
 
 impl Kind {
     /// The version that we write, and the newest that we read.
-    const fn version(self) -> u8 {
+    pub const fn version(self) -> u8 {
         match self {
             Self::State => 4,
             Self::HostSecret

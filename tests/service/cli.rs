@@ -216,13 +216,14 @@ fn screen_rows(text: &str) -> usize {
 #[test]
 fn the_help_of_every_verb_fits_a_screen() {
     let file = File::new(GOOD);
-    let verbs: [&[&str]; 25] = [
+    let verbs: [&[&str]; 28] = [
         &[],
         &["bundle"],
         &["bundle", "accept"],
         &["bundle", "make"],
         &["bundle", "request"],
         &["bundle", "show"],
+        &["completions"],
         &["config"],
         &["config", "check"],
         &["credentials"],
@@ -236,12 +237,14 @@ fn the_help_of_every_verb_fits_a_screen() {
         &["keys", "rotate"],
         &["keys", "activate"],
         &["keys", "retire"],
+        &["keys", "show"],
         &["metrics"],
         &["recover"],
         &["reload"],
         &["reseal"],
         &["rotate-root"],
         &["status"],
+        &["version"],
     ];
     for verb in verbs {
         let output = file.tool(&[verb, &["--help"]].concat());

@@ -152,6 +152,7 @@ fn every_answer_of_a_node_by_itself_has_the_documented_fields_and_no_other() {
     let (tpm, mut seen) = (Swtpm::start(), Seen::default());
     let (mut alone, code) = running(&tpm, &mut seen);
     seen.done("config-check", &json(&alone, &["config", "check"]));
+    seen.done("version", &json(&alone, &["version"]));
     seen.done("status", &json(&alone, &["status"]));
     seen.done("status", &json(&alone, &["status", "--probe", "--device", "--deep"]));
     seen.done("metrics", &json(&alone, &["metrics"]));

@@ -49,6 +49,7 @@ mod seal;
 mod sockets;
 #[path = "../tpm/swtpm.rs"]
 mod swtpm;
+mod tells;
 mod threads;
 #[cfg(feature = "pkcs11")]
 mod token;

@@ -12,7 +12,6 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use clap::Command;
-use clap_complete::{Shell, generate_to};
 use clap_mangen::Man;
 
 /// Where the page of the configuration is, seen from this package.
@@ -27,10 +26,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for name in ["man1", "man5", "man8", "completions"] {
         fs::create_dir_all(folder.join(name))?;
     }
-    let mut tool = nodeseal::ctl::command().disable_help_subcommand(true);
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        generate_to(shell, &mut tool, "nodeseal", folder.join("completions"))?;
+    for (name, text) in nodeseal::ctl::completions() {
+        fs::write(folder.join("completions").join(name), text)?;
     }
+    let mut tool = nodeseal::ctl::command().disable_help_subcommand(true);
     tool.build();
     verbs(&tool, &folder.join("man1"))?;
     for daemon in [nodeseal::daemon::command(), nodeseal::daemon::sealer::command()] {

@@ -15,8 +15,9 @@ mod stored;
 use hkdf::Hkdf;
 use sha2::Sha256;
 
-pub(super) use self::receipt::MAGIC as RECEIPT_MAGIC;
 pub use self::receipt::Receipt;
+pub(super) use self::receipt::{MAGIC as RECEIPT_MAGIC, VERSION as RECEIPT_VERSION};
+pub(super) use self::standing::VERSION as BUNDLE_VERSION;
 pub use self::standing::{STANDING_VALID_SECONDS, Standing};
 pub use self::stored::{DIR, Known, SUFFIX, file_name};
 use super::bundle::BundleError;
@@ -29,7 +30,7 @@ use crate::types::{ClusterId, Key, MemberName};
 
 pub(super) const IDENTITY_MAGIC: &[u8; 8] = b"NSEALMBR";
 const IDENTITY_LABEL: &[u8] = b"nodeseal member v1\0";
-const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 1;
 
 /// What a node shows of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{ClusterId, KekId};
 
 pub(in crate::keyring) const MAGIC: &[u8; 8] = b"NSEALRCP";
-const VERSION: u16 = 1;
+pub(in crate::keyring) const VERSION: u16 = 1;
 const LABEL: &[u8] = b"nodeseal member receipt v1\0";
 
 /// A node has a KEK.

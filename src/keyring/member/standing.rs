@@ -23,7 +23,7 @@ use crate::types::{ClusterId, Key};
 /// How long a bundle for a member is good: a week, in which a node that was down can be brought up again.
 pub const STANDING_VALID_SECONDS: u64 = 7 * 24 * 3600;
 
-const VERSION: u16 = 2;
+pub(in crate::keyring) const VERSION: u16 = 2;
 const LABEL: &[u8] = b"nodeseal member bundle v2\0";
 
 /// Keys on their way to a member.

@@ -154,7 +154,7 @@ fn receipts(folder: &Path) -> Result<Vec<String>, Failed> {
 const RECEIPT_SUFFIX: &str = ".receipt";
 
 /// As a shell reads it back.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+:@%,".contains(&byte));
     if is_plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }

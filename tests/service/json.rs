@@ -244,7 +244,8 @@ fn the_line_of_dev_has_the_documented_fields_and_no_other() {
     let mut node = Node::prepare("", "");
     let line = node.begin().recv_timeout(Duration::from_secs(60)).unwrap();
     let ready = Output { code: 0, out: line, err: String::new() };
-    assert_eq!(Seen::default().done("dev", &ready)["event"], "ready");
+    let told = Seen::default().done("dev", &ready);
+    assert_eq!((told["event"].as_str(), told["config"].as_str()), (Some("ready"), node.config().to_str()));
 }
 
 #[test]

@@ -150,3 +150,49 @@ fn a_watch_on_a_terminal_is_drawn_anew_each_time() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+/// Ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        crate::process::signal(self.0.id(), nix::sys::signal::Signal::SIGTERM);
+        until(Duration::from_secs(25), "it ends", || self.0.try_wait().unwrap());
+    }
+}
+
+#[test]
+fn dev_says_where_things_are_and_what_it_gives_to_try_works_as_it_stands() {
+    let home = tempfile::tempdir().unwrap();
+    // As a shell must be given it.
+    let dir = home.path().join("it's mine");
+    let mut dev = Command::new(NODESEAL);
+    let dev = dev.args(["dev", "--dir"]).arg(&dir).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut dev = Ended(dev);
+    let lines = lines_of(dev.0.stdout.take().unwrap());
+    assert_eq!(line(&lines), "ready\n", "what scripts wait for");
+    let (mut said, mut commands) = (String::new(), Vec::new());
+    while commands.len() < 3 {
+        let line = line(&lines);
+        match line.strip_prefix("next: ") {
+            Some(command) => commands.push(command.trim_end().to_owned()),
+            None => said += &line,
+        }
+    }
+    for place in ["kms.sock", "control.sock", "nodeseal.toml", "log"] {
+        let path = dir.join(place);
+        assert!(path.exists() && said.contains(&path.display().to_string()), "{place} in {said}");
+    }
+    let printed: Vec<String> = commands
+        .iter()
+        .map(|command| {
+            let words = command.strip_prefix("nodeseal ").unwrap();
+            let output = run(Command::new("sh").arg("-c").arg(format!("{NODESEAL} {words}")));
+            assert_eq!(output.code, 0, "{command}: {output:?}");
+            output.out
+        })
+        .collect();
+    for (printed, word) in printed.iter().zip(["round trip", "deactivated", "kind: EncryptionConfiguration"]) {
+        assert!(printed.contains(word), "{word} in {printed}");
+    }
+}

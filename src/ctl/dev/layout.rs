@@ -100,9 +100,14 @@ impl Layout {
         fs::read_dir(self.tpm()).is_ok_and(|mut entries| entries.next().is_some())
     }
 
+    /// Where the logs are.
+    pub(super) fn logs(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
     /// Where a program's log is.
     pub(super) fn log_path(&self, program: &str) -> PathBuf {
-        self.root.join("log").join(format!("{program}.log"))
+        self.logs().join(format!("{program}.log"))
     }
 
     /// Writes `nodeseal.toml`: what this folder needs, with the fragment laid over it.

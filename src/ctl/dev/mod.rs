@@ -10,6 +10,7 @@ mod leftovers;
 mod softhsm;
 mod swtpm;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use self::softhsm::{SoftHsm, SoftHsmError};
 use self::swtpm::{Swtpm, SwtpmError};
 use super::args::{Backend, Common, DevArgs};
 use super::failed::Failed;
+use super::keys::quoted;
 use super::output::{Done, fail};
 use super::schema;
 use crate::api::listen::{self, ListenError};
@@ -188,8 +190,9 @@ impl Dev {
     }
 
     fn announce(&self, layout: &Layout, config: &config::Config, json: bool) {
+        let next = to_try(&layout.config());
         if !json {
-            return say::result("ready");
+            return say::result(&ready(layout, config, &next));
         }
         let line = json!({
             "schema": schema::DEV,
@@ -197,6 +200,8 @@ impl Dev {
             "socket": config.listen.socket,
             "control": config.control_socket,
             "config": layout.config(),
+            "logs": layout.logs(),
+            "next": next,
             "pids": {
                 "nodeseal": std::process::id(),
                 "nodeseald": self.daemon.pid(),
@@ -217,7 +222,31 @@ impl Dev {
     }
 }
 
+/// For people: the word that scripts wait for, what lies where, and what to type in another terminal.
+fn ready(layout: &Layout, config: &config::Config, next: &[String]) -> String {
+    let (socket, control) = (config.listen.socket.display(), config.control_socket.display());
+    let (file, logs) = (layout.config(), layout.logs());
+    let mut text = format!(
+        "ready\n  KMS socket      {socket}\n  control socket  {control}\n  configuration   {}\n  logs            {}\n  \
+         Ctrl-C ends it; the same folder finds the same keys again",
+        file.display(),
+        logs.display()
+    );
+    for step in next {
+        text += &format!("\nnext: {step}");
+    }
+    text
+}
+
+/// A round trip, a rotation, and what a kube-apiserver needs.
+fn to_try(config: &Path) -> Vec<String> {
+    let config = quoted(config);
+    ["status --probe", "keys rotate --activate", "encryption-config"]
+        .map(|verb| format!("nodeseal --config {config} {verb}"))
+        .to_vec()
+}
+
 /// In the layout of now, or in that of release 0.1.
-fn is_set_up(state_dir: &std::path::Path) -> bool {
+fn is_set_up(state_dir: &Path) -> bool {
     ["current", "state"].iter().any(|name| state_dir.join(name).exists())
 }

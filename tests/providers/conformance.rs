@@ -20,7 +20,6 @@ use crate::proxy::{Mode, Proxy, Seen};
 
 /// What one call may take: much, since the machine of the tests may be busy.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
-/// What one call may take where it is waited for.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where nobody listens: "tcpmux".

@@ -137,7 +137,7 @@ fn a_text_that_cannot_be_read_is_counted_and_the_kek_that_it_needs_is_named() {
     let stored = client.store().unwrap();
     let old = alone.tool(&["keys", "list", "--json"]).json()["keys"][0].clone();
     let id = old["id"].as_str().unwrap();
-    assert!(old.get("opened").is_none(), "it has opened nothing yet: {old}");
+    assert!(old["opened"].is_null(), "it has opened nothing yet: {old}");
     assert!(!alone.tool(&["status"]).out.contains("refused"), "nothing was refused yet");
     client.assert_opens(&stored);
     let shown = alone.tool(&["keys", "show", id]).out;

@@ -1,6 +1,7 @@
 //! A changed configuration: what a running node takes up, what waits and for what, and what the confinement has no room for.
 
 use std::fs;
+#[cfg(feature = "vault")]
 use std::path::Path;
 use std::time::Duration;
 

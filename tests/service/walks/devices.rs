@@ -1,11 +1,6 @@
 //! A device that was cleared, replaced or lost, or is to be left.
 
-use std::fs;
-use std::time::Duration;
-
-use super::{By, Ground, by_all, roots, run_walk, shell};
-use crate::node::Node;
-use crate::process::until;
+use super::{by_all, roots};
 use crate::swtpm::Swtpm;
 
 #[test]
@@ -75,51 +70,59 @@ fn a_new_machine_with_nothing_but_the_recovery_file() {
     });
 }
 
-#[test]
 #[cfg(feature = "pkcs11")]
-fn a_lost_token() {
-    let ground = Ground::new(By::Oneself);
-    let safe = ground.safe.path();
-    let mut node = Node::start_with_token();
-    let stored = node.client().store().unwrap();
-    let keygen = "age-keygen -o /media/safe/recovery.key";
-    let reseal = "nodeseal reseal --recovery-recipient $(age-keygen -y /media/safe/recovery.key)";
-    for command in [keygen, reseal] {
-        assert_eq!(shell(command, safe, &node).code, 0);
-    }
-    assert_eq!(node.stop(), Some(0));
-    fs::remove_dir_all(node.dir().join("token")).unwrap();
-    // `dev` makes a new one, as an operator would.
-    let ready = node.begin();
-    until(Duration::from_secs(30), "the new token does not open it", || node.log().contains("E-HSM").then_some(()));
-    run_walk("lost-token", safe, &mut [("cp-1", &mut node)]);
-    node.client().assert_opens(&stored);
-    assert!(ready.recv_timeout(Duration::from_secs(30)).unwrap().contains("ready"));
-}
+mod tokens {
+    use std::fs;
+    use std::time::Duration;
 
-#[test]
-#[cfg(feature = "pkcs11")]
-fn from_a_tpm_to_a_token_and_back_while_kube_apiserver_looks_on() {
-    let ground = Ground::new(By::Oneself);
-    let mut node = Node::start();
-    let stored = node.client().store().unwrap();
-    assert_eq!(node.stop(), Some(0));
-    // Both devices are there from now on.
-    node.backend = "pkcs11";
-    node.up();
-    let client = node.client();
-    let printed = run_walk("move-root", ground.safe.path(), &mut [("cp-1", &mut node)]);
-    assert!(printed[1].contains("pkcs11"), "{printed:?}");
-    client.assert_opens(&stored);
-    assert_eq!(client.store().unwrap().key_id, stored.key_id, "no key changed");
-    for backend in ["pkcs11", "tpm2"] {
-        assert_eq!(node.ask(&["status"])["seal_backend"], backend);
-        node.cut();
+    use super::super::{By, Ground, run_walk, shell};
+    use crate::node::Node;
+    use crate::process::until;
+
+    #[test]
+    fn a_lost_token() {
+        let ground = Ground::new(By::Oneself);
+        let safe = ground.safe.path();
+        let mut node = Node::start_with_token();
+        let stored = node.client().store().unwrap();
+        let keygen = "age-keygen -o /media/safe/recovery.key";
+        let reseal = "nodeseal reseal --recovery-recipient $(age-keygen -y /media/safe/recovery.key)";
+        for command in [keygen, reseal] {
+            assert_eq!(shell(command, safe, &node).code, 0);
+        }
+        assert_eq!(node.stop(), Some(0));
+        fs::remove_dir_all(node.dir().join("token")).unwrap();
+        // `dev` makes a new one, as an operator would.
+        let ready = node.begin();
+        until(Duration::from_secs(30), "the new token does not open it", || node.log().contains("E-HSM").then_some(()));
+        run_walk("lost-token", safe, &mut [("cp-1", &mut node)]);
+        node.client().assert_opens(&stored);
+        assert!(ready.recv_timeout(Duration::from_secs(30)).unwrap().contains("ready"));
+    }
+
+    #[test]
+    fn from_a_tpm_to_a_token_and_back_while_kube_apiserver_looks_on() {
+        let ground = Ground::new(By::Oneself);
+        let mut node = Node::start();
+        let stored = node.client().store().unwrap();
+        assert_eq!(node.stop(), Some(0));
+        // Both devices are there from now on.
+        node.backend = "pkcs11";
         node.up();
         let client = node.client();
+        let printed = run_walk("move-root", ground.safe.path(), &mut [("cp-1", &mut node)]);
+        assert!(printed[1].contains("pkcs11"), "{printed:?}");
         client.assert_opens(&stored);
-        assert_eq!(node.ask(&["reseal", "--to", "tpm2"])["seal_backend"], "tpm2");
-        client.assert_opens(&stored);
+        assert_eq!(client.store().unwrap().key_id, stored.key_id, "no key changed");
+        for backend in ["pkcs11", "tpm2"] {
+            assert_eq!(node.ask(&["status"])["seal_backend"], backend);
+            node.cut();
+            node.up();
+            let client = node.client();
+            client.assert_opens(&stored);
+            assert_eq!(node.ask(&["reseal", "--to", "tpm2"])["seal_backend"], "tpm2");
+            client.assert_opens(&stored);
+        }
+        node.tool(&["reseal", "--to", "floppy"]).assert_refused(78);
     }
-    node.tool(&["reseal", "--to", "floppy"]).assert_refused(78);
 }

@@ -155,6 +155,8 @@ fn a_text_that_cannot_be_read_is_counted_and_the_kek_that_it_needs_is_named() {
     let status = alone.tool(&["status", "--json"]).json();
     assert_eq!(status["decrypts_refused"], serde_json::json!({ "corrupt": 1, "not_found": 3 }));
     assert_eq!((&status["without_kek"]["decrypts"], &status["without_kek"]["kek"]), (&3.into(), &id.into()));
+    let needs = status["needs"].as_array().unwrap();
+    assert_eq!((needs.len(), needs[0]["kind"].as_str()), (1, Some("unreadable_texts")), "{status}");
     let text = alone.tool(&["status"]).out;
     let row = text.lines().find(|line| line.starts_with("refused ")).unwrap();
     assert!(row.contains("4 Decrypts since the start: 1 corrupt, 3 not_found") && row.contains(id), "{row}");

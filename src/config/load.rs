@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Config, Problem, check, raw, systemd};
+use super::{Config, Problem, check, raw, sockets, systemd};
 use crate::types::Class;
 
 /// Bytes. A configuration with a hundred providers is a tenth of it.
@@ -107,6 +107,16 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 /// Checks the text of a file; `path` is for the messages alone. Of the machine only its users are looked up.
 pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     parse_on(path, text, None)
+}
+
+/// The control socket and the status socket of a file that has mistakes, for asking a daemon that has read it before: those that it names, or the
+/// usual ones.
+pub fn sockets_despite(path: &Path, error: &ConfigError) -> Option<(PathBuf, PathBuf)> {
+    let has_mistakes = matches!(error, ConfigError::Problems { .. } | ConfigError::Syntax { .. });
+    let text = has_mistakes.then(|| std::fs::read_to_string(path).ok()).flatten()?;
+    let file: toml::Table = text.parse().unwrap_or_default();
+    let named = |key: &str| Some(file.get("control")?.as_table()?.get(key)?.as_str()?.to_owned());
+    sockets::of_control(named("socket"), named("status_socket"))
 }
 
 fn parse_on(path: &Path, text: &str, systemd: Option<u32>) -> Result<Config, ConfigError> {

@@ -16,7 +16,7 @@ mod systemd;
 use std::path::PathBuf;
 
 pub use check::FILE_VERSION;
-pub use load::{ConfigError, load, parse};
+pub use load::{ConfigError, load, parse, sockets_despite};
 
 use crate::api;
 use crate::audit::log;

@@ -56,6 +56,12 @@ pub(super) fn control(problems: &mut Problems, table: raw::Control) -> Option<Co
     Some(Control { socket: socket?, status_socket: status_socket?, status_group: status_group? })
 }
 
+/// Both sockets, without a word on what is wrong.
+pub(super) fn of_control(socket: Option<String>, status_socket: Option<String>) -> Option<(PathBuf, PathBuf)> {
+    let table = raw::Control { socket, status_socket, status_group: None };
+    control(&mut Problems::default(), table).map(|control| (control.socket, control.status_socket))
+}
+
 /// A socket of somebody else.
 pub(super) fn of_another(problems: &mut Problems, key: &str, path: String) -> Option<PathBuf> {
     let path = path_of(problems, key, Some(path), "")?;

@@ -26,7 +26,15 @@ pub(super) fn whole(config: &Config, text: String) -> Result<String, Failed> {
         return Ok(text);
     }
     let Answer::Keys(table) = ask(config, &Request::KeysList {})? else { return Err(unfit()) };
-    resolve(&table.keys, &text).map_err(|error| fail(&error, Class::NotFound, HINT))
+    whole_of(&table.keys, text)
+}
+
+/// The same among these.
+pub(super) fn whole_of(rows: &[KekRow], text: String) -> Result<String, Failed> {
+    if !is_beginning(&text) {
+        return Ok(text);
+    }
+    resolve(rows, &text).map_err(|error| fail(&error, Class::NotFound, HINT))
 }
 
 fn is_beginning(text: &str) -> bool {

@@ -8,10 +8,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::{Common, KeysVerb};
+use super::asked::Asked;
 use super::bundle::warn_of_providers;
 use super::failed::Failed;
 use super::files::{FileError, file_error, put, read_file};
-use super::kek_ids::whole;
+use super::kek_ids::{whole, whole_of};
 use super::output::{Done, ask, fail, has_recovery_file, load, print, print_done, time, unfit};
 use super::rows::{Kek, Keks};
 use super::{members, next, schema};
@@ -24,13 +25,28 @@ use crate::keyring::ring::{KekState, MoveError, RetireTo};
 use crate::types::{Class, IdError, KekId};
 
 pub(super) fn run(common: &Common, verb: KeysVerb) -> Done {
-    let config = load(common)?;
     match verb {
         KeysVerb::List => {
-            let table = table(&config, &Request::KeysList {})?;
+            let table = listed(common)?;
             print(common, schema::KEYS_LIST, &Keks::new(&table), || render(&table))
         }
-        KeysVerb::Show { id } => show(common, &config, id),
+        KeysVerb::Show { id } => show(common, id),
+        other => change(common, other),
+    }
+}
+
+fn listed(common: &Common) -> Result<KeyTable, Failed> {
+    match Asked::load(common)?.ask(&Request::KeysList {})? {
+        Answer::Keys(table) => Ok(table),
+        _ => Err(unfit()),
+    }
+}
+
+/// All verbs that do more than look.
+fn change(common: &Common, verb: KeysVerb) -> Done {
+    let config = load(common)?;
+    match verb {
+        KeysVerb::List | KeysVerb::Show { .. } => Err(unfit()),
         KeysVerb::Activate { id, not_shared, when_all_have } => {
             let id = id.map(|id| whole(&config, id)).transpose()?;
             let is_asked = when_all_have.is_some();
@@ -229,9 +245,9 @@ fn describe(row: &KekRow) -> String {
     format!("local KEK {}: {state} since {}, at most {} uses; {owner}\n{opened}", row.id, time(row.since), row.uses)
 }
 
-fn show(common: &Common, config: &Config, id: String) -> Done {
-    let id = whole(config, id)?;
-    let table = table(config, &Request::KeysList {})?;
+fn show(common: &Common, id: String) -> Done {
+    let table = listed(common)?;
+    let id = whole_of(&table.keys, id)?;
     let id: KekId = id.parse().map_err(|error: IdError| fail(&error, Class::NotFound, LIST_HINT))?;
     let Some(row) = table.keys.into_iter().find(|row| row.id == id.to_string()) else {
         let error = KeeperError::Move(MoveError::Unknown);

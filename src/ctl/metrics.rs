@@ -10,21 +10,21 @@ use std::fmt::{self, Write};
 use serde::Serialize;
 
 use super::args::Common;
+use super::asked::{Asked, Unanswered};
 use super::needs::{Need, needs};
-use super::output::{Done, control_error, load, print, unfit};
+use super::output::{Done, print};
 use super::schema;
+use crate::control::Status;
 use crate::control::report::ProviderRow;
-use crate::control::{self, Answer, Status};
 use crate::sandbox::{Enforced, Protection};
 use crate::types::Class;
 
 pub(super) fn run(common: &Common) -> Done {
-    let config = load(common)?;
-    let families = match control::ask_status(&config.control_socket, &config.status_socket) {
-        Ok(Answer::Status(status)) => up(&status),
-        Ok(_) => return Err(unfit()),
-        Err(error) if error.is_away() => vec![up_family(false)],
-        Err(error) => return Err(control_error(&error)),
+    let asked = Asked::load(common)?;
+    let families = match asked.status() {
+        Ok(status) => up(&status, asked.config.is_err()),
+        Err(Unanswered::Other(error)) if error.is_away() => vec![up_family(false)],
+        Err(why) => return Err(why.failed(asked)),
     };
     print(common, schema::METRICS, &serde_json::json!({ "families": families }), || render(&families))
 }
@@ -63,7 +63,7 @@ fn up_family(is_up: bool) -> Family {
     Family::is("nodeseal_up", "Whether nodeseald answers on its control socket or status socket.", is_up)
 }
 
-fn up(status: &Status) -> Vec<Family> {
+fn up(status: &Status, is_broken: bool) -> Vec<Family> {
     let mut all = vec![
         up_family(true),
         Family::new("nodeseal_build_info", "Release of nodeseald.").with(&[("version", &status.version)], true),
@@ -125,7 +125,7 @@ fn up(status: &Status) -> Vec<Family> {
         let seal = Family::new("nodeseal_seal_info", "What the node root is sealed by, and bound to.");
         all.push(seal.with(&[("backend", backend), ("policy", policy)], true));
     }
-    let needs = needs(status);
+    let needs = needs(status, is_broken);
     let help = "Whether something of this kind waits for the operator; `nodeseal status` says what and what to do.";
     let family = Need::KINDS.iter().fold(Family::new("nodeseal_needs_operator", help), |family, kind| {
         family.with(&[("kind", kind)], needs.iter().any(|need| need.kind == *kind))

@@ -4,6 +4,7 @@
 //! line. Every verb takes `--config` and `--json`, under which a refusal is on standard output as well ([`failed::Failed`]).
 
 mod args;
+mod asked;
 mod bundle;
 mod compared;
 mod completions;

@@ -23,8 +23,9 @@ pub(super) struct Need {
 
 impl Need {
     /// Every kind, in the order in which they are told.
-    pub(super) const KINDS: [&'static str; 12] = [
+    pub(super) const KINDS: [&'static str; 13] = [
         "closed",
+        "config",
         "would_not_open",
         "bundle",
         "lacking_keys",
@@ -46,13 +47,17 @@ impl std::fmt::Display for Need {
 }
 
 /// All that is known to wait now.
-pub(super) fn needs(status: &Status) -> Vec<Need> {
+/// `is_broken`: the configuration cannot be used any more.
+pub(super) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut add = |kind, what: &str, todo: &str| {
         needs.push(Need { kind, what: what.to_owned(), todo: todo.to_owned() });
     };
     if let Some(closed) = closed(status) {
         add("closed", &closed, status.seal_hint.as_deref().unwrap_or("see the log of nodeseald"));
+    }
+    if is_broken {
+        add("config", "nodeseald would not start with the present configuration", "nodeseal config check");
     }
     if status.would_open == Some(false) {
         add(
@@ -165,16 +170,16 @@ mod tests {
     }
 
     fn told(status: &Status) -> Vec<(&'static str, String)> {
-        needs(status).into_iter().map(|need| (need.kind, need.to_string())).collect()
+        needs(status, false).into_iter().map(|need| (need.kind, need.to_string())).collect()
     }
 
     #[test]
     fn a_node_that_is_well_and_what_an_older_daemon_does_not_tell_need_nobody() {
-        assert_eq!(needs(&status()), []);
+        assert_eq!(needs(&status(), false), []);
         // It is replaced without being asked for.
         let due = Some(clock::now() + 3600);
-        assert_eq!(needs(&Status { due, rotates_by_itself: Some(true), ..status() }), []);
-        assert_eq!(needs(&Status { due, rotates_by_itself: None, ..status() }), []);
+        assert_eq!(needs(&Status { due, rotates_by_itself: Some(true), ..status() }, false), []);
+        assert_eq!(needs(&Status { due, rotates_by_itself: None, ..status() }, false), []);
     }
 
     #[test]
@@ -232,10 +237,10 @@ mod tests {
             stops_writes: true,
             ..status()
         };
-        let mut kinds: Vec<_> = needs(&status).iter().map(|need| need.kind).collect();
-        assert!(needs(&status).iter().all(|need| !need.what.is_empty() && !need.todo.is_empty()));
+        let mut kinds: Vec<_> = needs(&status, true).iter().map(|need| need.kind).collect();
+        assert!(needs(&status, true).iter().all(|need| !need.what.is_empty() && !need.todo.is_empty()));
         // A KEK is not to be made while there is one.
-        kinds.insert(8, "due");
+        kinds.insert(9, "due");
         assert_eq!(kinds, Need::KINDS);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,15 +10,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use super::args::{Common, StatusArgs};
+use super::asked::Asked;
 use super::failed::{Failed, code_in};
 use super::needs::{closed, needs};
-use super::output::{Done, act_as_owner, ask, control_error, counted, fail, load, print, time, unfit};
+use super::output::{Done, act_as_owner, counted, fail, print, time, unfit};
 use super::rows::Kek;
 use super::schema;
 use crate::api::probe::{self, Probe, ProbeError};
-use crate::config::Config;
 use crate::control::report::ProviderRow;
-use crate::control::{self, Answer, Request, Status, say};
+use crate::control::{Answer, Request, Status, say};
 use crate::keyring::keeper::CheckReport;
 use crate::seal::protocol::DeviceInfo;
 use crate::types::Class;
@@ -63,31 +64,32 @@ fn waits_for_a_reader(pause: Duration) -> bool {
 
 /// One look.
 fn look(common: &Common, args: &StatusArgs) -> Result<Report, Failed> {
-    let config = load(common)?;
-    let status = match control::ask_status(&config.control_socket, &config.status_socket) {
-        Ok(Answer::Status(status)) => status,
-        Ok(_) => return Err(unfit()),
-        Err(error) => return Err(control_error(&error)),
+    let asked = Asked::load(common)?;
+    let status = match asked.status() {
+        Ok(status) => status,
+        Err(why) => return Err(why.failed(asked)),
     };
     // Of a node that encrypts nothing it would say less than the status does.
     let is_probed = args.probe && status.key_id.is_some();
-    let probe = is_probed.then(|| probe(&config).map_err(|error| fail(&error, error.class(), error.hint())));
+    let socket = PathBuf::from(&status.socket);
+    let probe = is_probed.then(|| probe(&socket).map_err(|error| fail(&error, error.class(), error.hint())));
     let sealed_by = status.seal_backend.as_deref().and_then(|backend| backend.parse().ok());
-    let backend = sealed_by.unwrap_or(config.seal.backend);
-    // The device belongs to the service's user, who may open it by a group.
-    let ask_device = || {
-        act_as_owner(&config)?;
-        config.sealer().describe(backend).map_err(|error| fail(&error, error.class(), error.hint()))
-    };
-    let device = args.device.then(ask_device);
-    let deep = match args.deep.then(|| ask(&config, &Request::StatusDeep {})).transpose()? {
+    let is_broken = asked.config.is_err();
+    let deep = match args.deep.then(|| asked.ask_too(&Request::StatusDeep {})).transpose()? {
         None => None,
         Some(Answer::Checked(deep)) => Some(deep),
         Some(_) => return Err(unfit()),
     };
+    // The device belongs to the service's user, who may open it by a group.
+    let ask_device = || {
+        let config = asked.config?;
+        act_as_owner(&config)?;
+        let device = config.sealer().describe(sealed_by.unwrap_or(config.seal.backend));
+        device.map_err(|error| fail(&error, error.class(), error.hint()))
+    };
     let (probe, probe_failed) = parted(probe);
-    let (device, device_failed) = parted(device);
-    Ok(Report { status, probe, probe_failed, device, device_failed, deep })
+    let (device, device_failed) = parted(args.device.then(ask_device));
+    Ok(Report { status, is_broken, probe, probe_failed, device, device_failed, deep })
 }
 
 fn show(common: &Common, report: &Report) -> Done {
@@ -141,6 +143,8 @@ fn why_not_ready(status: &Status) -> String {
 /// The status, with `--probe` what the round trip gave, and with `--device` what the sealing device says of itself.
 struct Report {
     status: Box<Status>,
+    /// The configuration cannot be used any more.
+    is_broken: bool,
     probe: Option<Probe>,
     /// What was asked for besides can fail, and takes nothing from what the daemon says.
     probe_failed: Option<Failed>,
@@ -162,7 +166,7 @@ impl Report {
         value["recovery_written"] = json!(self.status.recovery_written.map(time));
         value["pending_kek"] = json!(self.status.pending_kek.as_ref().map(Kek::new));
         value["seal_code"] = json!(self.status.seal_error.as_deref().and_then(code_in));
-        value["needs"] = json!(needs(&self.status));
+        value["needs"] = json!(needs(&self.status, self.is_broken));
         value["device"] = json!(self.device);
         value["probe"] = json!(self.probe.as_ref().map(|probe| json!({
             "key_id": probe.key_id,
@@ -179,10 +183,10 @@ impl Report {
     }
 }
 
-fn probe(config: &Config) -> Result<Probe, ProbeError> {
+fn probe(socket: &Path) -> Result<Probe, ProbeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|source| ProbeError::Unreachable { path: config.listen.socket.clone(), source })?;
-    runtime.block_on(probe::round_trip(&config.listen.socket))
+    let runtime = runtime.map_err(|source| ProbeError::Unreachable { path: socket.to_owned(), source })?;
+    runtime.block_on(probe::round_trip(socket))
 }
 
 fn recovery(status: &Status) -> String {
@@ -264,7 +268,7 @@ fn render(report: &Report) -> String {
     let Report { status, probe, device, deep, .. } = report;
     let none = || if is_open(status) { "none" } else { UNKNOWN }.to_owned();
     let mut lines = vec![("health", if status.healthy { "ok".to_owned() } else { "not ready".to_owned() })];
-    match needs(status).as_slice() {
+    match needs(status, report.is_broken).as_slice() {
         [] => lines.push(("needs you", if status.keys_known { "no" } else { UNKNOWN }.to_owned())),
         all => lines.extend(all.iter().map(|need| ("needs you", need.to_string()))),
     }

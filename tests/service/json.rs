@@ -276,7 +276,7 @@ fn every_refusal_is_one_object_with_its_code_its_hint_and_its_exit_code() {
     // A configuration with mistakes, by whatever verb reads it.
     alone.extra = "listen.mode = \"0666\"".into();
     alone.write_config(&tpm);
-    for verb in [&["config", "check"][..], &["keys", "list"], &["metrics"]] {
+    for verb in [&["config", "check"][..], &["keys", "rotate"], &["reseal"]] {
         let told = seen.refused(78, &json(&alone, verb));
         assert_eq!(told["problems"][0]["key"], "listen.mode", "{told}");
     }

@@ -123,3 +123,44 @@ fn a_device_that_does_not_answer_takes_nothing_from_what_the_daemon_says() {
     assert!(told["device"].is_null() && told["device_error"].is_string(), "{told}");
     assert_eq!(told["healthy"], true);
 }
+
+#[test]
+fn a_configuration_that_was_broken_takes_the_status_of_a_running_daemon_from_nobody() {
+    let node = Node::start();
+    let good = std::fs::read_to_string(node.config()).unwrap();
+    let first = node.ask(&["keys", "list"])["keys"][0]["id"].as_str().unwrap().to_owned();
+    let write = |text: &str| std::fs::write(node.config(), text).unwrap();
+    for broken in [format!("nonsense = 1\n{good}"), good.replace("version = 1", "version = 2")] {
+        write(&broken);
+        assert_eq!(node.tool(&["config", "check"]).code, 78);
+        let status = node.tool(&["status", "--probe"]);
+        assert_eq!(status.code, 0, "{status:?}");
+        assert!(
+            status.out.contains("needs you    nodeseald would not start with the present configuration"),
+            "{status:?}"
+        );
+        assert!(
+            status.out.contains("round trip   ") && status.err.contains("warning: nodeseald goes on"),
+            "{status:?}"
+        );
+        for args in [&["keys", "list"][..], &["keys", "show", &first[..8]]] {
+            let listed = node.tool(args);
+            assert!(listed.code == 0 && listed.out.contains(&first), "{listed:?}");
+        }
+        let metrics = node.tool(&["metrics"]);
+        assert!(metrics.out.contains("nodeseal_needs_operator{kind=\"config\"} 1\n"), "{metrics:?}");
+        assert!(metrics.out.contains("nodeseal_up 1\n"), "{metrics:?}");
+        // What changes something wants one that is good, and the device is asked by it.
+        node.tool(&["keys", "rotate"]).assert_refused(78);
+        let device = node.tool(&["status", "--device"]);
+        assert!(device.code == 78 && device.out.contains("device       FAILED: "), "{device:?}");
+    }
+    // Sockets are not looked for in a file that is not there, or that others can change.
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(node.config(), mode(0o666)).unwrap();
+    node.tool(&["status"]).assert_refused(78);
+    crate::node::tool(&node.dir().join("absent.toml"), &["status"]).assert_refused(78);
+    std::fs::set_permissions(node.config(), mode(0o600)).unwrap();
+    write(&good);
+    assert_eq!(node.ask(&["status"])["needs"], serde_json::json!([]));
+}

@@ -132,7 +132,8 @@ fn a_secret_id_that_may_be_spent_is_told_in_status_and_not_tried_by_the_next_pro
     until(SOON, "the node root is there", || node.state().join("current").exists().then_some(()));
     seal(&node.config(), "vault-login", &vault.login_that_serves_once());
     let says = |node: &Node, words: &str| {
-        until(SOON, "nodeseald answers", || (!node.tool(&["status", "--json"]).out.is_empty()).then_some(()));
+        let answers = || node.tool(&["status", "--json"]).json()["schema"] == "nodeseal.status/1";
+        until(SOON, "nodeseald answers", || answers().then_some(()));
         until_status(node, words, |status| {
             status["providers"][0]["error"].as_str().is_some_and(|error| error.contains(words))
         })

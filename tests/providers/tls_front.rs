@@ -16,6 +16,7 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, b
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 /// What is served from now on.
@@ -31,6 +32,7 @@ pub struct TlsFront {
     folder: tempfile::TempDir,
     face: Arc<Mutex<Face>>,
     accepted: Arc<AtomicUsize>,
+    hang_ups: watch::Sender<()>,
     _silent: Option<Silent>,
 }
 
@@ -92,9 +94,10 @@ impl TlsFront {
         let authority = Authority::new();
         let face = Arc::new(Mutex::new(Face { config: authority.signs(host), pause: Duration::ZERO }));
         let accepted = Arc::new(AtomicUsize::new(0));
+        let (hang_ups, hung_up) = watch::channel(());
         let shared = (Arc::clone(&face), Arc::clone(&accepted));
-        thread::spawn(move || serve(&listener, server, &shared.0, &shared.1));
-        let front = Self { host: host.to_owned(), at, folder, face, accepted, _silent: silent };
+        thread::spawn(move || serve(&listener, server, &shared.0, &shared.1, &hung_up));
+        let front = Self { host: host.to_owned(), at, folder, face, accepted, hang_ups, _silent: silent };
         front.trust(&authority);
         front
     }
@@ -119,6 +122,11 @@ impl TlsFront {
         self.face.lock().unwrap().config = authority.signs(&self.host);
     }
 
+    /// Every connection is closed, as by a server that starts anew: they are kept for as long as they are used.
+    pub fn hang_up(&self) {
+        self.hang_ups.send_replace(());
+    }
+
     pub fn be_slow(&self, pause: Duration) {
         self.face.lock().unwrap().pause = pause;
     }
@@ -129,7 +137,13 @@ impl TlsFront {
     }
 }
 
-fn serve(listener: &TcpListener, server: SocketAddr, face: &Mutex<Face>, accepted: &AtomicUsize) {
+fn serve(
+    listener: &TcpListener,
+    server: SocketAddr,
+    face: &Mutex<Face>,
+    accepted: &AtomicUsize,
+    hung_up: &watch::Receiver<()>,
+) {
     listener.set_nonblocking(true).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -138,12 +152,20 @@ fn serve(listener: &TcpListener, server: SocketAddr, face: &Mutex<Face>, accepte
             accepted.fetch_add(1, Ordering::SeqCst);
             let Face { config, pause } = &*face.lock().unwrap();
             let (acceptor, pause) = (TlsAcceptor::from(Arc::clone(config)), *pause);
+            let mut hung_up = hung_up.clone();
+            hung_up.mark_unchanged();
             // The end of either side ends it.
             tokio::spawn(async move {
-                tokio::time::sleep(pause).await;
-                let mut tls = acceptor.accept(stream).await?;
-                let mut upstream = tokio::net::TcpStream::connect(server).await?;
-                tokio::io::copy_bidirectional(&mut tls, &mut upstream).await
+                let relayed = async {
+                    tokio::time::sleep(pause).await;
+                    let mut tls = acceptor.accept(stream).await?;
+                    let mut upstream = tokio::net::TcpStream::connect(server).await?;
+                    tokio::io::copy_bidirectional(&mut tls, &mut upstream).await
+                };
+                tokio::select! {
+                    relayed = relayed => relayed.map(drop),
+                    _ = hung_up.changed() => Ok(()),
+                }
             });
         }
     });

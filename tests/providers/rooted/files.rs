@@ -58,6 +58,7 @@ fn an_authority_that_changes_before_its_server_or_after_it_is_taken_up_and_neith
     // The server first, and every connection anew: it is not who the file says until the file says so.
     let last = Authority::new();
     front.certify(&last);
+    front.hang_up();
     vault.proxy().set(Mode::Reset);
     until_status(&node, "it is away", |status| !status["providers"][0]["error"].is_null());
     vault.proxy().set(Mode::Pass);

@@ -35,6 +35,7 @@ const MAGIC: &[u8; 3] = b"NSL";
 /// Of every text.
 pub const FORMAT: u8 = 1;
 const AES_256_GCM: u8 = 1;
+const AAD_LABEL: &[u8] = b"nodeseal aad v1\0";
 const HEAD_BYTES: usize = 3 + 1 + 1 + 1 + KekId::LEN;
 const CHECK_BYTES: usize = 8;
 
@@ -100,8 +101,9 @@ impl Sealing {
     /// no other place for them.
     pub fn new(api: Api, kek_id: &KekId, to: &Binding<'_>) -> Result<Self, EnvelopeError> {
         let head = head(api, kek_id);
+        let bound = bound(to.cluster, to.key_id, &head);
         let mut opening = Writer::new();
-        opening.raw(&head).raw(&check(to.cluster, to.key_id, &head));
+        opening.raw(&head).raw(&check(&bound));
         let most = match api {
             Api::V2 => V2_CIPHERTEXT_MAX_BYTES,
             Api::V1 => {
@@ -111,7 +113,7 @@ impl Sealing {
                 V1_CIPHERTEXT_MAX_BYTES
             }
         };
-        let aad = aad(to.cluster, to.key_id, &head, to.wraps);
+        let aad = aad(bound, to.wraps);
         Ok(Self { opening: opening.finish(), aad, most })
     }
 
@@ -143,10 +145,11 @@ pub fn parse_v2<'a>(
 ) -> Result<Parsed<'a>, EnvelopeError> {
     let mut reader = Reader::new(text);
     let (head, kek_id, stored_check) = read_head(&mut reader, Api::V2)?;
-    if stored_check != check(cluster, key_id, &head) {
+    let bound = bound(cluster, key_id, &head);
+    if stored_check != check(&bound) {
         return Err(EnvelopeError::Elsewhere);
     }
-    finish(reader, cluster, key_id, head, kek_id, wraps)
+    finish(reader, bound, key_id, kek_id, wraps)
 }
 
 /// Reads a v1 text, which describes itself.
@@ -156,11 +159,12 @@ pub fn parse_v1<'a>(cluster: &ClusterId, text: &'a [u8]) -> Result<Parsed<'a>, E
     let len = reader.u8("key_id").map_err(EnvelopeError::Format)?;
     let key_id = reader.take(usize::from(len), "key_id").map_err(EnvelopeError::Format)?;
     let key_id = std::str::from_utf8(key_id).map_err(|_| EnvelopeError::Format(WireError::BadValue("key_id")))?;
-    if stored_check != check(cluster, key_id, &head) {
+    let bound = bound(cluster, key_id, &head);
+    if stored_check != check(&bound) {
         return Err(EnvelopeError::Elsewhere);
     }
     let wraps = Wraps::read(&mut reader).map_err(EnvelopeError::Wraps)?;
-    finish(reader, cluster, key_id, head, kek_id, wraps)
+    finish(reader, bound, key_id, kek_id, wraps)
 }
 
 impl<'a> Parsed<'a> {
@@ -207,9 +211,8 @@ fn read_head(reader: &mut Reader<'_>, api: Api) -> Result<([u8; HEAD_BYTES], Kek
 
 fn finish<'a>(
     mut reader: Reader<'a>,
-    cluster: &ClusterId,
+    bound: Writer,
     key_id: &'a str,
-    head: [u8; HEAD_BYTES],
     kek_id: KekId,
     wraps: Wraps<'a>,
 ) -> Result<Parsed<'a>, EnvelopeError> {
@@ -218,31 +221,27 @@ fn finish<'a>(
     if body.len() <= TAG_BYTES {
         return Err(EnvelopeError::Format(WireError::Short("ciphertext")));
     }
-    let aad = aad(cluster, key_id, &head, &wraps);
+    let aad = aad(bound, &wraps);
     Ok(Parsed { kek_id, key_id, aad, nonce, body, wraps })
 }
 
-fn check(cluster: &ClusterId, key_id: &str, head: &[u8]) -> [u8; CHECK_BYTES] {
-    let mut hash = Sha256::new();
-    hash.update(b"nodeseal check v1\0");
-    hash.update(context(cluster, key_id));
-    hash.update(head);
+/// Cluster, key_id and head (and with it API version and KEK), as the tag is bound to them. Both digests are made of these bytes.
+fn bound(cluster: &ClusterId, key_id: &str, head: &[u8]) -> Writer {
+    let mut bound = Writer::new();
+    bound.raw(AAD_LABEL).bytes16(cluster.as_str().as_bytes()).bytes16(key_id.as_bytes()).raw(head);
+    bound
+}
+
+fn check(bound: &Writer) -> [u8; CHECK_BYTES] {
+    let hash = Sha256::new().chain_update(b"nodeseal check v1\0").chain_update(&bound.as_bytes()[AAD_LABEL.len()..]);
     let mut check = [0; CHECK_BYTES];
     check.copy_from_slice(&hash.finalize()[..CHECK_BYTES]);
     check
 }
 
-/// Binds head (and with it API version and KEK), cluster, key_id and the wraps.
-fn aad(cluster: &ClusterId, key_id: &str, head: &[u8], wraps: &Wraps<'_>) -> Vec<u8> {
-    let mut aad = Writer::new();
-    aad.raw(b"nodeseal aad v1\0").raw(&context(cluster, key_id)).raw(head).raw(&wraps.digest());
-    aad.finish()
-}
-
-fn context(cluster: &ClusterId, key_id: &str) -> Vec<u8> {
-    let mut context = Writer::new();
-    context.bytes16(cluster.as_str().as_bytes()).bytes16(key_id.as_bytes());
-    context.finish()
+/// And the wraps.
+fn aad(mut bound: Writer, wraps: &Wraps<'_>) -> Vec<u8> {
+    bound.raw(&wraps.digest()).finish()
 }
 
 #[cfg(test)]

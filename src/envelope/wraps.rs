@@ -45,16 +45,26 @@ impl<'a> Wraps<'a> {
 
     /// SHA-256 over count, names and values; each with its length, so that no two lists share one.
     pub(super) fn digest(&self) -> [u8; 32] {
-        let mut writer = Writer::new();
-        self.write(&mut writer);
-        Sha256::digest(writer.as_bytes()).into()
+        let mut hash = Sha256::new();
+        self.each_part(|part| hash.update(part));
+        hash.finalize().into()
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
+        self.each_part(|part| {
+            writer.raw(part);
+        });
+    }
+
+    fn each_part(&self, mut take: impl FnMut(&[u8])) {
         // Fewer than 2^16 names fit into WRAPS_MAX_BYTES, and each is shorter than that.
-        writer.u16(u16::try_from(self.0.len()).unwrap_or(u16::MAX));
+        let len = |len: usize| u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes();
+        take(&len(self.0.len()));
         for (name, value) in &self.0 {
-            writer.bytes16(name.as_bytes()).bytes16(value);
+            for part in [name.as_bytes(), value] {
+                take(&len(part.len()));
+                take(part);
+            }
         }
     }
 

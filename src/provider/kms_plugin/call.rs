@@ -121,8 +121,14 @@ fn failed(method: Method, error: CallError) -> ProviderError {
     match error {
         CallError::Answer(why) => ProviderError::new(ErrorKind::Protocol, format!("{name}: {why}")),
         CallError::Refused { code, message } => {
-            let detail = format!("{name}: gRPC code {code}, {:?}", shown(&message));
-            ProviderError::new(refusal(method, code), detail)
+            let said = match method {
+                Method::Status | Method::Version => format!("{:?}", shown(&message)),
+                // Some plugins give back what they were given, and bytes can be written in more ways than anybody can look for.
+                Method::Decrypt | Method::Encrypt => {
+                    "why stands in the plugin's own log: its words may hold the key, and are not shown here".to_owned()
+                }
+            };
+            ProviderError::new(refusal(method, code), format!("{name}: gRPC code {code}, {said}"))
         }
         error @ CallError::Transport(_) => {
             let kind = if error.is_of_peer_that_left() { ErrorKind::Away } else { ErrorKind::Protocol };
@@ -188,6 +194,24 @@ mod tests {
         assert_eq!(shown(&format!("key={}", "A+/".repeat(20))), "[...]");
         assert_eq!(shown("a\nb\u{1b}[31mü"), "a?b?[31m?");
         assert_eq!(shown(&"x ".repeat(1000)).len(), SHOWN_MAX);
+    }
+
+    #[test]
+    fn words_that_come_with_a_key_in_reach_are_not_shown_however_the_key_is_written_in_them() {
+        // As Go writes bytes (`%v`, `% x`), base64url, in groups of hex, and as they are.
+        let key: Vec<u8> = (0..32).map(|i: u8| i.wrapping_mul(37).wrapping_add(200)).collect();
+        let each = |write: fn(&u8) -> String, between: &str| key.iter().map(write).collect::<Vec<_>>().join(between);
+        let hex = |byte: &u8| format!("{byte:02x}");
+        let url = "yO0SN1yBpssqT3SZvuMILVJ3nMHm-zBVep_E6Q4zWH0".to_owned();
+        for text in [each(u8::to_string, " "), each(hex, " "), each(hex, ":"), url, "all-in-ascii".to_owned()] {
+            for method in [Method::Encrypt, Method::Decrypt] {
+                let message = format!("cannot use [{text}]: no such key");
+                let told = failed(method, CallError::Refused { code: 2, message }).to_string();
+                assert!(!told.contains(&text) && told.contains("gRPC code 2"), "{told}");
+            }
+        }
+        let status = failed(Method::Status, CallError::Refused { code: 5, message: "no key ring r".to_owned() });
+        assert!(status.to_string().contains("no key ring r"), "{status:?}");
     }
 
     #[test]

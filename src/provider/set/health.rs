@@ -115,6 +115,12 @@ impl Troubles {
         was_told && !self.are_any()
     }
 
+    /// It is not asked for that any more. Whether all is well now, after something was told.
+    pub(super) fn forget(&mut self, operation: Operation) -> bool {
+        let was_told = self.0.iter().flatten().any(|trouble| trouble.is_told);
+        self.0[operation as usize].take().is_some() && was_told && !self.are_any()
+    }
+
     /// What is to be told of it now, if anything. `is_of_text`: it says nothing of the provider.
     pub(super) fn went_wrong(
         &mut self,
@@ -123,10 +129,12 @@ impl Troubles {
         is_of_text: bool,
     ) -> Option<String> {
         let kind = error.kind();
-        if !matches!(
-            kind,
-            ErrorKind::Login | ErrorKind::Credential | ErrorKind::Away | ErrorKind::Down | ErrorKind::Throttled
-        ) {
+        if operation != Operation::Login
+            && !matches!(
+                kind,
+                ErrorKind::Login | ErrorKind::Credential | ErrorKind::Away | ErrorKind::Down | ErrorKind::Throttled
+            )
+        {
             // Who says so has taken the login.
             self.0[Operation::Login as usize] = None;
         }

@@ -145,6 +145,10 @@ impl Member {
 
     /// Within the time that it had when it failed: what is too slow for a text stays so. A failure is noted where it happens.
     async fn try_again(&self) {
+        if !self.writes() {
+            // It wraps nothing any more, and what it refused when it did is nobody's trouble.
+            self.tell_if_well(|known| known.troubles.forget(Operation::Wrap));
+        }
         let (wrapped, unwrapped) = {
             let known = self.known();
             let wrapped = known.wrapped.clone().filter(|_| known.troubles.is_of(Operation::Wrap) && self.writes());
@@ -320,8 +324,9 @@ impl Member {
                 known.pace.remember(started.elapsed());
                 known.answered = Some(Instant::now());
             }
-            // Nobody was asked, in a pause after a login that failed.
-            Err(error) if error.not_before().is_some() || error.kind() == ErrorKind::Credential => {}
+            // Nobody was asked, in a pause after a login that failed, whoever met that failure: it may have been made beside all calls.
+            Err(error) if error.not_before().is_some() => self.note(Operation::Login, None, error),
+            Err(error) if error.kind() == ErrorKind::Credential => {}
             Err(error) => self.failed(text, error),
         }
         answer
@@ -345,21 +350,27 @@ impl Member {
     }
 
     fn went_well(&self, operation: Operation, and: impl FnOnce(&mut Known)) {
-        let is_news = {
-            let mut known = self.known();
-            and(&mut known);
+        self.tell_if_well(|known| {
+            and(known);
             known.troubles.went_well(operation)
-        };
+        });
+    }
+
+    fn tell_if_well(&self, change: impl FnOnce(&mut Known) -> bool) {
+        let is_news = change(&mut self.known());
         if is_news {
             emit(&Event::ProviderRecovered { provider: &self.name });
         }
     }
 
     fn note_failure(&self, operation: Operation, text: Option<u64>, error: &ProviderError) {
-        // Nobody was asked.
-        if error.not_before().is_some() {
-            return;
+        // Nobody was asked: by us, or in a pause of the login, of which note was taken where it was met.
+        if error.not_before().is_none() {
+            self.note(operation, text, error);
         }
+    }
+
+    fn note(&self, operation: Operation, text: Option<u64>, error: &ProviderError) {
         let (kind, class) = (error.kind(), error.class());
         let told = {
             let mut known = self.known();

@@ -248,3 +248,58 @@ async fn a_circuit_that_is_open_for_longer_than_the_time_that_is_left_is_said_at
     assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
     assert_eq!(kek.calls.load(Ordering::SeqCst), calls);
 }
+
+/// Cannot log in, which it found out by itself before anybody asked.
+struct Resting;
+
+impl Resting {
+    fn answer<T: Send + 'static>() -> Answer<'static, T> {
+        let until = Instant::now() + Duration::from_secs(30);
+        Box::pin(async move { Err(ProviderError::new(ErrorKind::Login, "the token file is missing").until(until)) })
+    }
+}
+
+impl Kek for Resting {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Vault
+    }
+
+    fn probe(&self) -> Answer<'_, KeyState> {
+        Self::answer()
+    }
+
+    fn wrap_key<'a>(&'a self, _: &'a Key, _: Context<'a>) -> Answer<'a, Wrapped> {
+        Self::answer()
+    }
+
+    fn unwrap_key<'a>(&'a self, _: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
+        Self::answer()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_fails_before_anybody_asks_for_it_is_told() {
+    let providers = Providers::new(vec![Member::new("a", Role::Required, Arc::new(Resting))], Strategy::Ordered);
+    for _ in 0..10 {
+        assert!(providers.wrap(&key(), &of()).await.wraps.is_empty());
+        assert!(providers.members()[0].probe(Instant::now() + Duration::from_secs(5)).await.is_err());
+        sleep(Duration::from_secs(30)).await;
+    }
+    let health = providers.members()[0].health();
+    assert_eq!(health.failure.map(|(class, _)| class), Some(Class::Denied));
+    assert!(health.wraps_fail_for.is_some(), "every wrap has failed for five minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_when_it_still_wrapped_is_no_trouble_of_one_that_only_opens_by_now() {
+    let each = Each::fine();
+    *each.wrap.lock().unwrap() = Mood::Refuses(ErrorKind::Forbidden);
+    let providers = each.set(Strategy::Ordered);
+    assert!(providers.wrap(&key(), &of()).await.wraps.is_empty());
+    let eased = providers.members()[0].under("a", Role::DecryptOnly);
+    for _ in 0..10 {
+        assert!(eased.probe(Instant::now() + Duration::from_secs(5)).await.is_ok());
+        sleep(Duration::from_secs(30)).await;
+    }
+    assert_eq!(eased.health().failure, None);
+}

@@ -15,6 +15,7 @@ mod pace;
 mod question;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -245,6 +246,8 @@ impl Providers {
             // Equal ones stay in the order of the configuration.
             Strategy::Fastest => plan.sort_by_cached_key(|(member, _)| member.pace()),
         }
+        // What an earlier run knew tells whom to ask last.
+        plan.sort_by_key(|(member, wraps)| !wraps.iter().any(|wrap| member.seems_to_open(wrap)));
         plan
     }
 }

@@ -18,7 +18,7 @@ use crate::keyring::live::Active;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::state_file::State;
 use crate::provider::set::Member;
-use crate::provider::{KeyState, ProviderKind, Wrapped};
+use crate::provider::{KeyIdentity, KeyState, ProviderKind, Wrapped};
 use crate::seal::root::NodeRoot;
 use crate::store::Disk;
 use crate::types::KekId;
@@ -29,22 +29,50 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let Some(rooted) = self.keyring.rooted() else { return Some(Reported::LocalKek) };
         let roots = &self.state().roots;
         let mut parts = BTreeSet::new();
+        let mut all_known = true;
         for member in rooted.providers.writers() {
-            let Some(record) = roots.record(member.name(), member.kind()) else { continue };
-            let KeyState { identity, version } = record.observed.current().clone();
-            parts.insert(Part { kind: member.kind(), identity, version });
+            let state = roots.record(member.name(), member.kind()).map(|record| record.observed.current().clone());
+            // A key that the key_id does not name yet is told by the provider itself: a name may stand for another one by now.
+            let known =
+                state.filter(|state| self.is_confirmed(member) || self.is_named(member.kind(), &state.identity));
+            all_known &= known.is_some();
+            let part = |KeyState { identity, version }| Part { kind: member.kind(), identity, version };
+            parts.extend(known.map(part));
         }
         let wanted = Reported::Epoch(Epoch { number: rooted.rules.epoch, parts: parts.clone() });
-        let all_known = rooted.providers.writers().all(|member| self.key_of(member).is_some());
         if all_known && wanted == roots.reported {
             return Some(wanted);
         }
         // Another one only when everybody was heard: names may have been changed while nobody was asked.
         let all_heard = rooted.providers.writers().all(|member| self.probes.heard.contains(member.name()));
         let may_have_it = |member: &Member| self.may_be_renamed(member) && self.has_orphan(&rooted, member.kind());
-        let is_settled = all_heard && !rooted.providers.writers().any(may_have_it);
+        let is_settled =
+            all_heard && !rooted.providers.writers().any(may_have_it) && !self.may_only_be_renamed(&rooted, &parts);
         let suffices = || rooted.suffices(|member| self.key_of(member), |_, _| true);
         (is_settled && !parts.is_empty() && (all_known || suffices())).then_some(wanted)
+    }
+
+    /// Whether a key that would be left may be that of a provider which has not told its key yet.
+    fn may_only_be_renamed(&self, rooted: &Rooted, wanted: &BTreeSet<Part>) -> bool {
+        let Reported::Epoch(epoch) = &self.state().roots.reported else { return false };
+        let is_kept =
+            |part: &Part| wanted.iter().any(|kept| (kept.kind, &kept.identity) == (part.kind, &part.identity));
+        let may_have_it =
+            |kind| rooted.providers.members().iter().any(|member| member.kind() == kind && !self.is_confirmed(member));
+        epoch.parts.iter().any(|part| !is_kept(part) && may_have_it(part.kind))
+    }
+
+    /// It has told its key itself, since it was configured.
+    fn is_confirmed(&self, member: &Member) -> bool {
+        self.probes.confirmed.contains(member.name())
+    }
+
+    /// The key_id names this key, in whichever version.
+    fn is_named(&self, kind: ProviderKind, identity: &KeyIdentity) -> bool {
+        match &self.state().roots.reported {
+            Reported::LocalKek => false,
+            Reported::Epoch(epoch) => epoch.parts.iter().any(|part| (part.kind, &part.identity) == (kind, identity)),
+        }
     }
 
     /// Whether it has to answer before it is known which key it has: nobody knows, or its name stands on a key that somebody else may have
@@ -54,7 +82,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let configured = self.keyring.rooted();
         let names = configured.iter().flat_map(|rooted| rooted.providers.members()).map(Member::name);
         let is_shared = names.into_iter().any(|name| name != member.name() && record.names.contains(name));
-        is_shared && !self.probes.confirmed.contains(member.name())
+        is_shared && !self.is_confirmed(member)
     }
 
     /// A key of this kind that the key_id names, and that no configured provider is known to have.

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::health::{Health, Operation};
 use super::known::Known;
 use super::question::chance;
+use super::watched::{Watched, late};
 use super::{ATTEMPT, BUDGET, COPY_BUDGET};
 use crate::audit::{Event, emit};
 use crate::provider::breaker::{Failure, Pass};
@@ -172,8 +173,14 @@ impl Member {
         self.known().state.clone()
     }
 
-    /// Same kind, and not known to be of another key.
+    /// Same kind, and it has not told of another key. What an earlier run knew under its name is no reason not to ask it.
     pub(super) fn may_open(&self, wrap: &Wrapped) -> bool {
+        let told = |known: &Known| known.state.as_ref().is_none_or(|own| own.identity == wrap.identity);
+        self.own.kek.kind() == wrap.kind && told(&self.known())
+    }
+
+    /// As far as is known, be it from an earlier run.
+    pub(super) fn seems_to_open(&self, wrap: &Wrapped) -> bool {
         self.own.kek.kind() == wrap.kind && self.known().identity.as_ref().is_none_or(|own| *own == wrap.identity)
     }
 
@@ -225,24 +232,34 @@ impl Member {
         Ok(wrapped)
     }
 
-    /// Opens that one of these wraps that its key has made; which one, it has to be asked first if it was never seen.
+    /// Opens that one of these wraps that its key has made. Which key it has it is asked first, where that is not known and where it would
+    /// not be that of any of them by what an earlier run knew; and afterwards, where that was believed and the wrap did not open.
     pub(super) async fn unwrap_its_own(
         &self,
         wraps: &[&Wrapped],
         of: &Owned,
         end: Instant,
     ) -> Result<Key, ProviderError> {
-        let wrap = match wraps {
-            [only] => only,
-            several => {
-                if self.identity().is_none() {
-                    self.look(end.min(Instant::now() + ATTEMPT)).await?;
-                }
-                let own = several.iter().find(|wrap| self.may_open(wrap));
-                own.ok_or_else(|| ProviderError::new(ErrorKind::Text, "none of the wraps is of its key"))?
+        let has_another = || ProviderError::new(ErrorKind::NoKey, "none of the wraps is of its key");
+        let look = || self.look(end.min(Instant::now() + ATTEMPT));
+        let is_told = self.told().is_some();
+        let is_guessed = !is_told && wraps.len() > 1 && self.identity().is_none();
+        let wrap = match wraps.iter().find(|wrap| self.seems_to_open(wrap)).filter(|_| !is_guessed) {
+            Some(wrap) => wrap,
+            None if is_told => return Err(has_another()),
+            None => {
+                look().await?;
+                wraps.iter().find(|wrap| self.may_open(wrap)).ok_or_else(has_another)?
             }
         };
-        self.unwrap(wrap, of, end).await
+        match self.unwrap(wrap, of, end).await {
+            Err(error) if error.kind() == ErrorKind::Text && self.told().is_none() => {
+                // Its fault, or that of whoever has given it a name that stood for another one.
+                let is_another = look().await.is_ok() && !self.may_open(wrap);
+                Err(if is_another { has_another().because(error) } else { error })
+            }
+            other => other,
+        }
     }
 
     pub(super) async fn unwrap(&self, wrapped: &Wrapped, of: &Owned, end: Instant) -> Result<Key, ProviderError> {
@@ -311,12 +328,12 @@ impl Member {
             return Err(ProviderError::held_back(ErrorKind::Away, detail, Instant::now()));
         };
         let started = Instant::now();
-        let mut watched = Watched { member: self, operation, text, started, ended: false };
+        let mut watched = Watched::new(self, operation, text);
         let answer = match timeout_at(limit, attempt).await {
             Ok(answer) => answer,
             Err(_) => Err(late()),
         };
-        watched.ended = true;
+        watched.ended();
         match &answer {
             Ok(_) => {
                 let mut known = self.known();
@@ -340,7 +357,7 @@ impl Member {
         error
     }
 
-    fn failed(&self, text: Option<u64>, error: &ProviderError) {
+    pub(super) fn failed(&self, text: Option<u64>, error: &ProviderError) {
         let mut known = self.known();
         known.held_back_by = Some(error.kind());
         // What is not answered says nothing of the text.
@@ -363,7 +380,7 @@ impl Member {
         }
     }
 
-    fn note_failure(&self, operation: Operation, text: Option<u64>, error: &ProviderError) {
+    pub(super) fn note_failure(&self, operation: Operation, text: Option<u64>, error: &ProviderError) {
         // Nobody was asked: by us, or in a pause of the login, of which note was taken where it was met.
         if error.not_before().is_none() {
             self.note(operation, text, error);
@@ -388,40 +405,9 @@ impl Member {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         self.own.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An attempt under way. One that is dropped because another one was faster, or because the time was over, has told that it takes at
-/// least this long: if that counted for nothing, a provider that became slow would be asked first for ever, and one that hangs at all.
-struct Watched<'a> {
-    member: &'a Member,
-    operation: Operation,
-    text: Option<u64>,
-    started: Instant,
-    ended: bool,
-}
-
-impl Drop for Watched<'_> {
-    fn drop(&mut self) {
-        let took = self.started.elapsed();
-        if self.ended {
-            return;
-        }
-        // A shorter time says nothing: it might have been the fastest answer ever.
-        if took > self.member.usual() {
-            self.member.known().pace.remember(took);
-        }
-        if took >= ATTEMPT {
-            self.member.failed(self.text, &late());
-            self.member.note_failure(self.operation, self.text, &late());
-        }
-    }
-}
-
-fn late() -> ProviderError {
-    ProviderError::new(ErrorKind::Away, "no answer in time")
 }
 
 /// Tells wraps apart, for as long as the process runs.

@@ -347,3 +347,27 @@ async fn two_ways_to_one_key_make_one_wrap_and_stand_in_for_each_other() {
     let named: Vec<_> = outcome.owed.iter().map(|refusal| refusal.provider.as_str()).collect();
     assert_eq!((outcome.wraps.len(), named), (0, vec!["a", "b"]));
 }
+
+/// Its key is remembered from an earlier run, under a name that stands for another provider by now.
+#[tokio::test(start_paused = true)]
+async fn a_text_is_not_to_blame_when_a_provider_has_another_key_than_was_remembered_of_its_name() {
+    let of_b = [wrap_of("b")];
+    for (a, b, expected) in [
+        // The one that has it is away, and the one that was thought to have it refuses what is not its own.
+        (Mood::Refuses(ErrorKind::Text), Mood::Refuses(ErrorKind::Away), [ErrorKind::NoKey, ErrorKind::Away]),
+        (Mood::Refuses(ErrorKind::Text), Mood::Refuses(ErrorKind::Text), [ErrorKind::NoKey, ErrorKind::Text]),
+    ] {
+        let set = set(Strategy::Ordered, &[("a", a), ("b", b)]);
+        let [first, second] = set.providers.members() else { panic!("there are two") };
+        first.remember(identity("b"));
+        second.remember(identity("a"));
+        let refusals = set.providers.unwrap(&of_b, &of(), is_right).await.err().unwrap().refusals;
+        let kinds: Vec<_> = refusals.iter().map(|refusal| refusal.error.kind()).collect();
+        assert_eq!(kinds, expected);
+    }
+    let set = set(Strategy::Ordered, &[("a", Mood::Refuses(ErrorKind::Text)), ("b", Mood::Fine)]);
+    let [first, second] = set.providers.members() else { panic!("there are two") };
+    first.remember(identity("b"));
+    second.remember(identity("a"));
+    assert!(set.providers.unwrap(&of_b, &of(), is_right).await.is_ok(), "whoever has it is asked, whatever its name");
+}

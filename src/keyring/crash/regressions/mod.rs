@@ -20,6 +20,7 @@ mod parted;
 mod retired;
 mod roots;
 mod space;
+mod swapped;
 mod uses;
 mod ways;
 

@@ -9,6 +9,7 @@ mod address;
 mod body;
 mod moved;
 mod names;
+mod order;
 mod pool;
 mod race;
 #[cfg(test)]
@@ -44,12 +45,15 @@ pub use tls::{Roots, SYSTEM_ROOTS};
 
 use self::moved::Moved;
 use self::names::Names;
-use self::pool::{Connect, Pool, Sender, Taken};
+use self::pool::{Connect, Made, Pool};
 use super::home::Home;
 use super::{ErrorKind, ProviderError};
 
 /// Of one TLS handshake, while the name has other addresses.
 const SHAKING_TIMEOUT: Duration = Duration::from_secs(2);
+/// A request that was not answered by then makes its address doubtful: the next connection goes to another one, if there is one. The request
+/// itself goes on. A fraction of an attempt (800 ms), so that the second attempt of a call already goes elsewhere.
+const DOUBTFUL_AFTER: Duration = Duration::from_millis(250);
 
 /// What was answered.
 pub(super) struct Reply {
@@ -148,16 +152,30 @@ impl Client {
         let mut request = self.request(ask)?;
         loop {
             let mut taken = self.pool.take().await?;
+            let mut doubt = Doubt { pool: &self.pool, to: taken.made.to, is_open: false };
             self.sent.0.fetch_add(1, Ordering::SeqCst);
-            match taken.sender.try_send_request(request).await {
-                Ok(answer) => return self.reply(answer, taken).await,
+            let answer = doubt.while_waiting(taken.made.sender.try_send_request(request)).await;
+            match answer {
+                Ok(answer) => {
+                    let reply = doubt.while_waiting(read(answer)).await.inspect_err(|_| doubt.failed())?;
+                    if doubt.answered(reply.status) {
+                        self.pool.give_back(taken);
+                    }
+                    return Ok(reply);
+                }
                 Err(mut refused) => {
                     let unsent = refused.take_message();
                     self.sent.0.fetch_sub(usize::from(unsent.is_some()), Ordering::SeqCst);
                     match unsent {
                         // One that the peer closed meanwhile gives the request back.
-                        Some(unsent) if !taken.is_fresh => request = unsent,
-                        _ => return Err(broken(refused.into_error())),
+                        Some(unsent) if !taken.is_fresh => {
+                            doubt.is_open = false;
+                            request = unsent;
+                        }
+                        _ => {
+                            doubt.failed();
+                            return Err(broken(refused.into_error()));
+                        }
                     }
                 }
             }
@@ -180,27 +198,99 @@ impl Client {
         }
         Ok(request)
     }
+}
 
-    async fn reply(&self, answer: ::http::Response<Incoming>, taken: Taken) -> Result<Reply, ProviderError> {
-        let (head, body) = answer.into_parts();
-        let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-        let location = text(::http::header::LOCATION).map(host_of);
-        let challenge = text(::http::header::WWW_AUTHENTICATE).map(str::to_owned);
-        let json = text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
-        let body = body::read(body).await?;
-        self.pool.give_back(taken);
-        Ok(Reply { status: head.status, location, challenge, json, headers: head.headers, body })
+/// All of an answer.
+async fn read(answer: ::http::Response<Incoming>) -> Result<Reply, ProviderError> {
+    let (head, body) = answer.into_parts();
+    let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let location = text(::http::header::LOCATION).map(host_of);
+    let challenge = text(::http::header::WWW_AUTHENTICATE).map(str::to_owned);
+    let json = text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
+    let body = body::read(body).await?;
+    Ok(Reply { status: head.status, location, challenge, json, headers: head.headers, body })
+}
+
+/// What a status says of the server that gave it.
+#[derive(Debug, PartialEq, Eq)]
+enum Serves {
+    Yes,
+    /// Another one may do better with this request.
+    Perhaps,
+    /// It is sealed, a standby, or a proxy without its server.
+    No,
+}
+
+impl Serves {
+    fn of(status: StatusCode) -> Self {
+        match status.as_u16() {
+            // A standby that is behind (412), and a failure that may be the text's own.
+            412 | 500 | 501 => Self::Perhaps,
+            // Standbys of Vault that redirect or do not (472, 473); sealed (503); 502 and 504 of a proxy.
+            300..=399 | 472 | 473 | 502..=599 => Self::No,
+            _ => Self::Yes,
+        }
+    }
+}
+
+/// Whether the address of a request can be relied on.
+struct Doubt<'a> {
+    pool: &'a Pool<Way>,
+    to: IpAddr,
+    /// The request takes long, and has no answer yet.
+    is_open: bool,
+}
+
+impl Doubt<'_> {
+    async fn while_waiting<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        let mut answer = std::pin::pin!(answer);
+        if let Ok(answer) = timeout(DOUBTFUL_AFTER, &mut answer).await {
+            return answer;
+        }
+        self.is_open = true;
+        if self.pool.connect().failed(self.to) {
+            self.pool.close(self.to);
+        }
+        answer.await
+    }
+
+    /// Whether its connection can be used again.
+    fn answered(&mut self, status: StatusCode) -> bool {
+        self.is_open = false;
+        let serves = Serves::of(status);
+        match serves {
+            Serves::Yes => self.pool.connect().answered(self.to),
+            Serves::Perhaps => _ = self.pool.connect().failed(self.to),
+            Serves::No => self.failed(),
+        }
+        serves == Serves::Yes
+    }
+
+    /// Also where the name has no other address: behind one there may be a balancer, for which a new connection is a new choice.
+    fn failed(&mut self) {
+        self.is_open = false;
+        self.pool.connect().failed(self.to);
+        self.pool.close(self.to);
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        // Whoever asked has given up.
+        if self.is_open {
+            self.failed();
+        }
     }
 }
 
 impl Connect for Way {
-    async fn connect(&self, there: &Handle) -> Result<Sender, ProviderError> {
-        let mut left = self.names.addresses(self.address.host()).await?;
+    async fn connect(&self, there: &Handle) -> Result<Made, ProviderError> {
+        let mut left = self.names.addresses(self.address.host(), self.address.port()).await?;
         left.truncate(race::ADDRESSES_MAX);
         let mut first_error = None;
         while !left.is_empty() {
             match self.connect_to_one(&mut left, there).await {
-                Ok(sender) => return Ok(sender),
+                Ok(made) => return Ok(made),
                 Err(error) => first_error.get_or_insert(error),
             };
         }
@@ -209,24 +299,36 @@ impl Connect for Way {
 }
 
 impl Way {
-    /// To the first of them that answers. It and those that failed before it are left out the next time.
-    async fn connect_to_one(&self, left: &mut Vec<IpAddr>, there: &Handle) -> Result<Sender, ProviderError> {
-        let (stream, address) = race::connect(left, self.address.port()).await.map_err(away)?;
+    /// To the first of them that answers. It and those that failed before it are left out the next time here.
+    async fn connect_to_one(&self, left: &mut Vec<IpAddr>, there: &Handle) -> Result<Made, ProviderError> {
+        let (stream, to) = race::connect(left, self.address.port()).await.map_err(away)?;
         let ready = if left.is_empty() {
             self.shake_hands(stream, there).await
         } else {
             // A kernel takes connections for a program that hangs, and a balancer for a server that is gone.
             let late =
-                |_| Err(ProviderError::new(ErrorKind::Away, format!("{address}: no handshake in {SHAKING_TIMEOUT:?}")));
+                |_| Err(ProviderError::new(ErrorKind::Away, format!("{to}: no handshake in {SHAKING_TIMEOUT:?}")));
             timeout(SHAKING_TIMEOUT, self.shake_hands(stream, there)).await.unwrap_or_else(late)
         };
-        if ready.is_ok() {
-            self.names.remember(self.address.host(), address);
+        match ready {
+            Ok(sender) => Ok(Made { sender, to }),
+            Err(error) => {
+                self.failed(to);
+                Err(error)
+            }
         }
-        ready
     }
 
-    async fn shake_hands(&self, stream: TcpStream, there: &Handle) -> Result<Sender, ProviderError> {
+    fn answered(&self, address: IpAddr) {
+        self.names.answered(self.address.host(), self.address.port(), address);
+    }
+
+    /// Whether the name has another address.
+    fn failed(&self, address: IpAddr) -> bool {
+        self.names.failed(self.address.host(), self.address.port(), address)
+    }
+
+    async fn shake_hands(&self, stream: TcpStream, there: &Handle) -> Result<pool::Sender, ProviderError> {
         stream.set_nodelay(true).map_err(away)?;
         let mut stream = Moved::new(stream);
         if self.address.is_tls() {
@@ -242,7 +344,7 @@ impl Way {
 }
 
 /// HTTP on a connection, which is read and written in that runtime from here on.
-async fn begin<S>(stream: S, there: &Handle) -> Result<Sender, ProviderError>
+async fn begin<S>(stream: S, there: &Handle) -> Result<pool::Sender, ProviderError>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {

@@ -2,8 +2,8 @@
 //! remembered for seconds.
 //!
 //! The system's resolver blocks, for as long as a silent name server likes, and cannot be stopped. So there is never more than one
-//! look-up for a name, and never more than [`LOOKUPS_MAX`] in all; whoever waits gives up on his own. A look-up that takes long is
-//! no reason to forget what was known: TLS says whether the right one listens there.
+//! look-up for a name, and never more than [`LOOKUPS_MAX`] in all; whoever waits gives up on his own. A look-up that takes long or
+//! fails is no reason to forget what was known: TLS says whether the right one listens there.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,9 +13,10 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::super::{ErrorKind, ProviderError};
+use super::order::Order;
 
 /// Names that are looked up at once: two for each of the providers of a configuration.
 const LOOKUPS_MAX: usize = 12;
@@ -23,8 +24,9 @@ const LOOKUPS_MAX: usize = 12;
 const FRESH: Duration = Duration::from_secs(10);
 /// How long a refusal counts: those who ask at the same time share it.
 const REFUSED: Duration = Duration::from_secs(1);
-/// After this an older answer is taken instead of waiting on, if there is one that is not older than [`STALE`].
-const PATIENCE: Duration = Duration::from_secs(1);
+/// When a look-up has taken this long, an older answer is taken instead of waiting on, if there is one that is not older than [`STALE`]. A
+/// fraction of an attempt (800 ms), whose connection is still to be made.
+const PATIENCE: Duration = Duration::from_millis(150);
 const STALE: Duration = Duration::from_secs(3600);
 
 /// What a look-up gave. The error is its text: it goes to all who wait.
@@ -38,15 +40,27 @@ struct Name {
     last: Option<(Instant, Found)>,
     /// The last one that found something.
     known: Option<(Instant, Arc<[IpAddr]>)>,
-    asking: Option<watch::Receiver<Option<Found>>>,
-    /// Where a connection was made last.
-    good: Option<IpAddr>,
+    asking: Option<Asking>,
+}
+
+/// A look-up that is under way.
+#[derive(Clone)]
+struct Asking {
+    since: Instant,
+    answer: watch::Receiver<Option<Found>>,
+}
+
+#[derive(Default)]
+struct Book {
+    names: HashMap<String, Name>,
+    /// By name and port: each port is another server.
+    orders: HashMap<(String, u16), Order>,
 }
 
 /// Names of all providers.
 #[derive(Clone)]
 pub(super) struct Names {
-    names: Arc<Mutex<HashMap<String, Name>>>,
+    book: Arc<Mutex<Book>>,
     ask: Ask,
 }
 
@@ -64,51 +78,51 @@ impl Names {
     }
 
     pub(super) fn new(ask: Ask) -> Self {
-        Self { names: Arc::default(), ask }
+        Self { book: Arc::default(), ask }
     }
 
-    fn names(&self) -> MutexGuard<'_, HashMap<String, Name>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// At least one address, in the order in which they are to be tried.
-    pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ProviderError> {
+    pub(super) async fn addresses(&self, host: &str, port: u16) -> Result<Vec<IpAddr>, ProviderError> {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
-        let found = match self.now(host)? {
-            Now::Found(found) => found,
-            Now::Asking(mut answer, known) => {
-                let ended = match known {
-                    None => Ok(answer.wait_for(Option::is_some).await),
-                    Some(known) => timeout(PATIENCE, answer.wait_for(Option::is_some)).await.map_err(|_| known),
-                };
-                match ended {
-                    Ok(Ok(found)) => found.clone().unwrap_or_else(|| Err("no answer".into())),
-                    Ok(Err(_)) => Err("the look-up was given up".into()),
-                    Err(known) => Ok(known),
-                }
+        let (found, known) = match self.now(host)? {
+            Now::Found(found, known) => (found, known),
+            Now::Asking(asking, known) => (asking.end(known.is_some()).await, known),
+        };
+        let found = match (found, known) {
+            (Ok(found), _) => found,
+            (Err(_), Some(known)) => known,
+            (Err(why), None) => {
+                return Err(ProviderError::new(ErrorKind::Away, format!("the name {host} has no address: {why}")));
             }
         };
-        let unknown = |why: &str| ProviderError::new(ErrorKind::Away, format!("the name {host} has no address: {why}"));
-        let addresses = found.map_err(|why| unknown(&why))?;
-        if addresses.is_empty() {
-            return Err(unknown("the answer is empty"));
-        }
-        let good = self.names().get(host).and_then(|name| name.good);
-        Ok(in_order(&addresses, good))
+        let book = self.book();
+        let order = book.orders.get(&(host.to_owned(), port));
+        Ok(order.unwrap_or(&Order::default()).of(&found))
     }
 
-    /// A connection was made to this address of the name: it is tried first next time.
-    pub(super) fn remember(&self, host: &str, address: IpAddr) {
-        if let Some(name) = self.names().get_mut(host) {
-            name.good = Some(address);
-        }
+    /// This address has answered a request: it is tried first next time.
+    pub(super) fn answered(&self, host: &str, port: u16, address: IpAddr) {
+        self.book().orders.entry((host.to_owned(), port)).or_default().answered(address);
+    }
+
+    /// It has not, or its server cannot serve: it is tried last next time. Says whether the name has others.
+    pub(super) fn failed(&self, host: &str, port: u16, address: IpAddr) -> bool {
+        let book = &mut *self.book();
+        book.orders.entry((host.to_owned(), port)).or_default().failed(address);
+        let known = book.names.get(host).and_then(|name| name.known.as_ref());
+        known.is_some_and(|(_, known)| known.iter().any(|other| *other != address))
     }
 
     /// What is known, or the look-up that is under way or begins here.
     fn now(&self, host: &str) -> Result<Now, ProviderError> {
-        let mut names = self.names();
+        let mut book = self.book();
+        let names = &mut book.names;
         let under_way = names.values().filter(|name| name.asking.is_some()).count();
         let name = names.entry(host.to_owned()).or_default();
         let known = name.known.clone().filter(|(at, _)| at.elapsed() < STALE).map(|(_, known)| known);
@@ -118,31 +132,36 @@ impl Names {
         if let Some((at, found)) = &name.last
             && at.elapsed() < if found.is_ok() { FRESH } else { REFUSED }
         {
-            return Ok(Now::Found(found.clone()));
+            return Ok(Now::Found(found.clone(), known));
         }
         if under_way >= LOOKUPS_MAX {
-            return known.map(|known| Now::Found(Ok(known))).ok_or_else(|| busy(host));
+            return known.map(|known| Now::Found(Ok(known), None)).ok_or_else(|| busy(host));
         }
         let (tell, answer) = watch::channel(None);
-        name.asking = Some(answer.clone());
-        drop(names);
+        let asking = Asking { since: Instant::now(), answer };
+        name.asking = Some(asking.clone());
+        drop(book);
         let (own, asked) = (self.clone(), host.to_owned());
         let work = move || {
-            let found = (own.ask)(&asked).map(Arc::from).map_err(|error| Arc::from(error.to_string()));
+            let found = match (own.ask)(&asked) {
+                Ok(found) if found.is_empty() => Err(Arc::from("the answer is empty")),
+                Ok(found) => Ok(Arc::from(found)),
+                Err(error) => Err(Arc::from(error.to_string())),
+            };
             own.ended(&asked, &found);
             // Nobody may wait any more.
             let _ = tell.send(Some(found));
         };
         if thread::Builder::new().name("name".into()).spawn(work).is_err() {
-            self.names().entry(host.to_owned()).or_default().asking = None;
-            return known.map(|known| Now::Found(Ok(known))).ok_or_else(|| busy(host));
+            self.book().names.entry(host.to_owned()).or_default().asking = None;
+            return known.map(|known| Now::Found(Ok(known), None)).ok_or_else(|| busy(host));
         }
-        Ok(Now::Asking(answer, known))
+        Ok(Now::Asking(asking, known))
     }
 
     fn ended(&self, host: &str, found: &Found) {
-        let mut names = self.names();
-        let name = names.entry(host.to_owned()).or_default();
+        let mut book = self.book();
+        let name = book.names.entry(host.to_owned()).or_default();
         let now = Instant::now();
         name.asking = None;
         name.last = Some((now, found.clone()));
@@ -152,57 +171,38 @@ impl Names {
     }
 }
 
+impl Asking {
+    /// What it gives, or an error when it takes long and `is_known` says that there is something else.
+    async fn end(mut self, is_known: bool) -> Found {
+        let answer = self.answer.wait_for(Option::is_some);
+        let ended = match is_known {
+            true => timeout_at(self.since + PATIENCE, answer).await.map_err(|_| "no answer in time")?,
+            false => answer.await,
+        };
+        ended.map_err(|_| "the look-up was given up")?.clone().unwrap_or_else(|| Err("no answer".into()))
+    }
+}
+
+/// Each with what was known before.
 enum Now {
-    Found(Found),
-    /// With what was known before.
-    Asking(watch::Receiver<Option<Found>>, Option<Arc<[IpAddr]>>),
+    Found(Found, Option<Arc<[IpAddr]>>),
+    Asking(Asking, Option<Arc<[IpAddr]>>),
 }
 
 fn busy(host: &str) -> ProviderError {
     ProviderError::new(ErrorKind::Away, format!("the name {host} cannot be looked up: too many look-ups are under way"))
 }
 
-/// RFC 8305 §4: the system's order (RFC 6724), and the two families by turns from the first one's on. What was good last comes first.
-fn in_order(found: &[IpAddr], good: Option<IpAddr>) -> Vec<IpAddr> {
-    let is_first_family = |address: &&IpAddr| found.first().is_some_and(|first| first.is_ipv6() == address.is_ipv6());
-    let (first, second): (Vec<_>, Vec<_>) = found.iter().partition(is_first_family);
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    let mut order = Vec::with_capacity(found.len());
-    loop {
-        let (one, other) = (first.next(), second.next());
-        if one.is_none() && other.is_none() {
-            break;
-        }
-        order.extend(one.into_iter().chain(other).copied());
-    }
-    // A name may stand there once for each kind of socket.
-    let mut seen = std::collections::HashSet::new();
-    order.retain(|address| seen.insert(*address));
-    if let Some(at) = good.and_then(|good| order.iter().position(|address| *address == good)) {
-        let good = order.remove(at);
-        order.insert(0, good);
-    }
-    order
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::time::timeout;
 
     use super::*;
 
     fn all(texts: &[&str]) -> Vec<IpAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn families_take_turns_and_what_was_good_comes_first() {
-        let found = all(&["2001:db8::1", "2001:db8::2", "2001:db8::1", "192.0.2.1", "192.0.2.2"]);
-        let turns = all(&["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2"]);
-        assert_eq!(in_order(&found, None), turns);
-        let good = all(&["192.0.2.2", "2001:db8::1", "192.0.2.1", "2001:db8::2"]);
-        assert_eq!(in_order(&found, Some(good[0])), good);
-        assert_eq!(in_order(&found, Some("192.0.2.9".parse().unwrap())), turns);
     }
 
     #[tokio::test]
@@ -216,10 +216,10 @@ mod tests {
         });
         let wait = Duration::from_millis(20);
         for _ in 0..20 {
-            assert!(timeout(wait, names.addresses("silent.test")).await.is_err());
+            assert!(timeout(wait, names.addresses("silent.test", 443)).await.is_err());
         }
         for other in 0..100 {
-            let asked = timeout(wait, names.addresses(&format!("{other}.test"))).await;
+            let asked = timeout(wait, names.addresses(&format!("{other}.test"), 443)).await;
             let refused = asked.ok().map(|answer| answer.err().map(|error| error.kind()));
             assert_eq!(refused, (other >= LOOKUPS_MAX - 1).then_some(Some(ErrorKind::Away)));
         }
@@ -236,13 +236,51 @@ mod tests {
             },
         });
         let known = all(&["192.0.2.1"]);
-        assert_eq!(names.addresses("a.test").await.unwrap(), known);
-        assert_eq!(names.addresses("a.test").await.unwrap(), known);
+        assert_eq!(names.addresses("a.test", 443).await.unwrap(), known);
+        assert_eq!(names.addresses("a.test", 443).await.unwrap(), known);
         assert_eq!(ASKED.load(Ordering::SeqCst), 1);
         tokio::time::advance(FRESH).await;
-        assert_eq!(names.addresses("a.test").await.unwrap(), known, "the second look-up hangs");
+        assert_eq!(names.addresses("a.test", 443).await.unwrap(), known, "the second look-up hangs");
         tokio::time::advance(STALE).await;
-        assert!(timeout(PATIENCE * 10, names.addresses("a.test")).await.is_err());
+        assert!(timeout(PATIENCE * 10, names.addresses("a.test", 443)).await.is_err());
         assert!(ASKED.load(Ordering::SeqCst) <= 2);
+    }
+
+    #[tokio::test]
+    async fn a_name_server_that_answers_with_a_failure_or_with_nothing_takes_away_nothing_that_was_known() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let names = Names::new(|_| match ASKED.fetch_add(1, Ordering::SeqCst) {
+            0 => Ok(vec!["192.0.2.1".parse().unwrap()]),
+            1 => Err(io::Error::other("temporary failure in name resolution")),
+            _ => Ok(Vec::new()),
+        });
+        let known = all(&["192.0.2.1"]);
+        let expire = || {
+            let mut book = names.book();
+            let last = book.names.get_mut("a.test").unwrap().last.as_mut().unwrap();
+            last.0 = last.0.checked_sub(FRESH).unwrap();
+        };
+        assert_eq!(names.addresses("a.test", 443).await.unwrap(), known);
+        for asked in [2, 3] {
+            expire();
+            assert_eq!(names.addresses("a.test", 443).await.unwrap(), known, "the look-up that fails");
+            assert_eq!(names.addresses("a.test", 443).await.unwrap(), known, "its answer, which is shared");
+            assert_eq!(ASKED.load(Ordering::SeqCst), asked);
+        }
+        names.book().names.get_mut("a.test").unwrap().known = None;
+        let error = names.addresses("a.test", 443).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Away, "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_seen_of_an_address_is_of_one_port() {
+        let names = Names::new(|_| Ok(all(&["192.0.2.1", "192.0.2.2"])));
+        let (one, other) = (all(&["192.0.2.1", "192.0.2.2"]), all(&["192.0.2.2", "192.0.2.1"]));
+        assert_eq!(names.addresses("a.test", 443).await.unwrap(), one);
+        assert!(names.failed("a.test", 443, one[0]));
+        assert_eq!(names.addresses("a.test", 443).await.unwrap(), other);
+        assert_eq!(names.addresses("a.test", 8200).await.unwrap(), one);
+        names.answered("a.test", 8200, one[1]);
+        assert_eq!(names.addresses("a.test", 8200).await.unwrap(), other);
     }
 }

@@ -8,6 +8,7 @@
 //! longest, if there is one: that keeps it warm, and the first text after a pause pays for no handshake.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,15 +37,22 @@ const MAKING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Sends one request after the other.
 pub(super) type Sender = SendRequest<Full<Bytes>>;
 
+/// A connection.
+pub(super) struct Made {
+    pub(super) sender: Sender,
+    /// Whom it goes to.
+    pub(super) to: IpAddr,
+}
+
 /// Makes one connection.
 pub(super) trait Connect: Send + Sync + 'static {
     /// It is made here and lives there.
-    fn connect(&self, there: &Handle) -> impl Future<Output = Result<Sender, ProviderError>> + Send;
+    fn connect(&self, there: &Handle) -> impl Future<Output = Result<Made, ProviderError>> + Send;
 }
 
 /// A connection for one request.
 pub(super) struct Taken {
-    pub(super) sender: Sender,
+    pub(super) made: Made,
     /// Nothing was asked by it before, so that the peer cannot have closed it for resting too long.
     pub(super) is_fresh: bool,
     /// The runtime that it lives in.
@@ -53,7 +61,7 @@ pub(super) struct Taken {
 
 struct Resting {
     since: Instant,
-    sender: Sender,
+    made: Made,
 }
 
 type Waiting = oneshot::Sender<Result<Taken, ProviderError>>;
@@ -81,17 +89,17 @@ impl Line {
     }
 
     fn rested(&mut self) -> &mut VecDeque<Resting> {
-        self.resting.retain(|resting| resting.since.elapsed() < IDLE_MAX_AGE && !resting.sender.is_closed());
+        self.resting.retain(|resting| resting.since.elapsed() < IDLE_MAX_AGE && !resting.made.sender.is_closed());
         &mut self.resting
     }
 
     fn taken(&self, resting: Resting) -> Taken {
-        Taken { sender: resting.sender, is_fresh: false, lives_in: self.of }
+        Taken { made: resting.made, is_fresh: false, lives_in: self.of }
     }
 
     fn hand_over(&mut self, taken: Taken) {
         let mut taken = taken;
-        if taken.sender.is_closed() {
+        if taken.made.sender.is_closed() {
             return;
         }
         while let Some(waiting) = self.waiting.pop_front() {
@@ -101,7 +109,7 @@ impl Line {
             }
         }
         if self.resting.len() < IDLE_MAX {
-            self.resting.push_back(Resting { since: Instant::now(), sender: taken.sender });
+            self.resting.push_back(Resting { since: Instant::now(), made: taken.made });
         }
     }
 }
@@ -177,6 +185,13 @@ impl<C: Connect> Pool<C> {
         self.lines().of(taken.lives_in).hand_over(Taken { is_fresh: false, ..taken });
     }
 
+    /// No request goes by a connection to this address that rests.
+    pub(super) fn close(&self, to: IpAddr) {
+        for line in &mut self.lines().0 {
+            line.resting.retain(|resting| resting.made.to != to);
+        }
+    }
+
     /// The lock is not held here: a runtime that ends drops a task where it is spawned.
     fn make(self: &Arc<Self>, number: usize, there: &Handle) {
         for _ in 0..number {
@@ -198,11 +213,11 @@ impl<C: Connect> Pool<C> {
         }
     }
 
-    fn made(&self, made: Result<Sender, ProviderError>, lives_in: Id) {
+    fn made(&self, made: Result<Made, ProviderError>, lives_in: Id) {
         let lines = &mut *self.lines();
         let line = lines.of(lives_in);
         match made {
-            Ok(sender) => line.hand_over(Taken { sender, is_fresh: true, lives_in }),
+            Ok(made) => line.hand_over(Taken { made, is_fresh: true, lives_in }),
             Err(error) => {
                 line.waiting.retain(|waiting| !waiting.is_closed());
                 // Each attempt that is still under way is for one of those who wait. This one was for all others.

@@ -203,7 +203,7 @@ async fn a_name_of_which_the_first_address_is_silent_is_reached_by_the_second_an
     assert_eq!(get(&client).await.unwrap().status, StatusCode::OK);
     assert!(begun.elapsed() >= Duration::from_millis(250));
     let way = client.pool.connect();
-    assert_eq!(way.names.addresses("two.test").await.unwrap()[0], IpAddr::from([127, 0, 0, 1]));
+    assert_eq!(way.names.addresses("two.test", server.at.port()).await.unwrap()[0], IpAddr::from([127, 0, 0, 1]));
 }
 
 #[tokio::test]
@@ -266,4 +266,69 @@ fn an_authority_that_others_could_have_written_signs_for_nobody() {
         let error = taken(mode).unwrap_err();
         assert!(error.kind() == ErrorKind::Unfit && format!("{error:?}").contains("chmod go-w"), "{error:?}");
     }
+}
+
+/// Speaks HTTP at this address, and counts what it is asked.
+fn speaks(at: SocketAddr, answer: Option<&'static [u8]>) -> Arc<AtomicUsize> {
+    let listener = TcpListener::bind(at).unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let count = Arc::clone(&count);
+            thread::spawn(move || {
+                while stream.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    if answer.is_some_and(|answer| stream.write_all(answer).is_err()) {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    asked
+}
+
+/// Six calls to a name whose first address gives this answer, and whose second one is well.
+async fn six_to_a_name_whose_first_address(answers: Option<&'static [u8]>) -> Vec<Option<u16>> {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let first = speaks(SocketAddr::new([127, 0, 0, 2].into(), free.port()), answers);
+    let _well = speaks(free, Some(REPLY));
+    let address = Address::of_parts(false, "127.0.0.1", free.port()).unwrap().called("two.test");
+    let way = Way { address, tls: Slow::start(Duration::ZERO).config, names: Names::new(two_addresses) };
+    let pool = Pool::new(way, Home::here());
+    let client = Client { pool, timeout: Duration::from_millis(400), sent: Sent::default() };
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        seen.push(get(&client).await.ok().map(|reply| reply.status.as_u16()));
+    }
+    assert_eq!(first.load(Ordering::SeqCst), 1, "{seen:?}");
+    seen
+}
+
+#[tokio::test]
+async fn an_address_that_takes_a_request_and_does_not_answer_is_the_last_one_from_then_on() {
+    let seen = six_to_a_name_whose_first_address(None).await;
+    assert_eq!(seen, [None, Some(200), Some(200), Some(200), Some(200), Some(200)]);
+}
+
+#[tokio::test]
+async fn an_address_whose_server_cannot_serve_is_the_last_one_from_then_on_and_its_connections_are_not_used_again() {
+    const SEALED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}";
+    let seen = six_to_a_name_whose_first_address(Some(SEALED)).await;
+    assert_eq!(seen, [Some(503), Some(200), Some(200), Some(200), Some(200), Some(200)]);
+}
+
+#[test]
+fn each_status_says_whether_another_server_is_worth_a_try() {
+    let said = |serves| {
+        let of = |code: &u16| Serves::of(StatusCode::from_u16(*code).unwrap()) == serves;
+        [200, 204, 307, 400, 403, 404, 412, 429, 472, 473, 500, 502, 503, 504]
+            .into_iter()
+            .filter(of)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(said(Serves::Yes), [200, 204, 400, 403, 404, 429]);
+    assert_eq!(said(Serves::Perhaps), [412, 500]);
+    assert_eq!(said(Serves::No), [307, 472, 473, 502, 503, 504]);
 }

@@ -12,6 +12,12 @@ pub const CALLS_IN_FLIGHT_MAX: usize = 1024;
 /// Streams of one connection (RFC 9113 §5.1.2); grpc-go queues above it. Half of all calls, so that no single connection takes all.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 512;
 
+/// Calls that wait for providers. Above, such a call is answered with RESOURCE_EXHAUSTED at once.
+pub const WAITING_FOR_PROVIDERS_MAX: usize = crate::keyring::WAITING_MAX;
+
+// However long they wait, one connection still has streams for Status and for texts under the keys of this node.
+const _: () = assert!(WAITING_FOR_PROVIDERS_MAX + 128 <= STREAMS_PER_CONNECTION_MAX as usize);
+
 /// Connections. More than that, and the longest idle one is closed; fewer if the descriptor limit is lower.
 pub const CONNECTIONS_MAX: usize = 1024;
 

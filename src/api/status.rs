@@ -32,6 +32,7 @@ const fn sentence(error: &KeyringError) -> &'static str {
         KeyringError::Envelope(crate::envelope::EnvelopeError::PlaintextLength) => {
             "nodeseal: corrupt: the plaintext is empty or longer than this API can store"
         }
+        KeyringError::Crowded => "nodeseal: throttled: too many calls wait for the providers",
         KeyringError::Envelope(_) => {
             "nodeseal: corrupt: the ciphertext, its key_id or its annotations are not what this plugin wrote"
         }
@@ -149,6 +150,7 @@ mod tests {
     #[test]
     fn every_text_is_short_fixed_and_without_a_path() {
         let errors = [
+            KeyringError::Crowded,
             KeyringError::Envelope(EnvelopeError::Authentication),
             KeyringError::Envelope(EnvelopeError::PlaintextLength),
             KeyringError::Exhausted,

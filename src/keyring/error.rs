@@ -28,6 +28,9 @@ pub enum KeyringError {
     /// A node that has no KEK yet.
     #[error("this node waits for the keys of another node")]
     AwaitsBundle,
+    /// As many calls wait for the providers as may.
+    #[error("{} calls wait for the providers already", super::WAITING_MAX)]
+    Crowded,
     /// The caller's bytes.
     #[error("the request does not fit what we wrote")]
     Envelope(#[source] EnvelopeError),
@@ -60,6 +63,7 @@ impl KeyringError {
         match self {
             Self::Envelope(_) => Class::Corrupt,
             Self::Providers(error) => error.class,
+            Self::Crowded => Class::Throttled,
             Self::AwaitsBundle
             | Self::Exhausted
             | Self::Locked

@@ -34,7 +34,7 @@ pub use cryptoperiod::MaxAge;
 pub use error::{KeeperError, KeyringError};
 pub use found::{Founding, Marker, RecoverOrder, Recovered, Resume, abort_recovery, init, join, recover};
 pub use home::Home;
-pub use live::{Decrypted, Encrypted, Keyring, SealRefusal, Told, Unknown};
+pub use live::{Decrypted, Encrypted, Keyring, SealRefusal, Told, Unknown, WAITING_MAX};
 
 pub use uses::{FIRST_BLOCK_USES, HARD_LIMIT_USES, RESERVED_BLOCK_USES, ROTATE_AT_USES, SHARERS_MAX};
 

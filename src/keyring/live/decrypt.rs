@@ -75,8 +75,7 @@ impl Keyring {
     ) -> Result<Option<Arc<LiveKek>>, KeyringError> {
         let Some(rooted) = self.rooted() else { return Err(KeyringError::UnknownKek(id)) };
         let keep = rooted.rules.local_kek && brought.form == Form::Local;
-        let opened = self.foreign.get(&rooted, &self.cluster, id, brought, keep).await;
-        let opened = opened.map_err(KeyringError::Providers)?;
+        let opened = self.foreign.get(&rooted, &self.cluster, id, brought, keep, &self.places).await?;
         if !opens(&opened.kek) {
             return Ok(None);
         }

@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
+use super::places::Places;
 use super::snapshot::LiveKek;
 use crate::keyring::attached::{Brought, Check};
+use crate::keyring::error::KeyringError;
 use crate::keyring::rooted::{ProvidersError, Rooted};
 use crate::keyring::uses::UseCounter;
 use crate::provider::set::Owned;
@@ -56,25 +58,28 @@ impl Foreign {
         id: KekId,
         brought: Brought,
         keep: bool,
-    ) -> Result<Opened, ProvidersError> {
-        let (mut answer, is_new) = {
+        places: &Places,
+    ) -> Result<Opened, KeyringError> {
+        let (mut answer, is_new, _place) = {
             let slots = &mut *self.slots();
             slots.moment += 1;
             if let Some((kek, used)) = slots.kept.get_mut(&(id, brought.check)) {
                 *used = slots.moment;
                 return Ok(Opened { kek: Arc::clone(kek), is_new: false });
             }
+            // From here on it waits, also for a question of somebody else.
+            let place = places.take()?;
             match slots.asked.get(&question(id, &brought)) {
-                Some(answer) => (answer.clone(), false),
-                None => (self.ask(slots, rooted, cluster, id, brought, keep), true),
+                Some(answer) => (answer.clone(), false, place),
+                None => (self.ask(slots, rooted, cluster, id, brought, keep), true, place),
             }
         };
-        let lost = || ProvidersError::lost();
+        let lost = || KeyringError::Providers(ProvidersError::lost());
         let found = match answer.wait_for(Option::is_some).await {
             Ok(found) => found.clone().ok_or_else(lost)?,
             Err(_) => return Err(lost()),
         };
-        found.map(|kek| Opened { kek, is_new })
+        found.map(|kek| Opened { kek, is_new }).map_err(KeyringError::Providers)
     }
 
     /// In a task of its own, so that a caller that gives up takes nobody's answer along.

@@ -5,6 +5,7 @@
 
 mod decrypt;
 mod foreign;
+mod places;
 mod seen;
 mod snapshot;
 mod tally;
@@ -18,6 +19,8 @@ use tokio::sync::Notify;
 
 pub use self::decrypt::Decrypted;
 use self::foreign::Foreign;
+use self::places::Places;
+pub use self::places::WAITING_MAX;
 use self::seen::Seen;
 pub(super) use self::snapshot::{Active, LiveKek, Snapshot};
 use self::snapshot::{How, Local, sealing};
@@ -55,6 +58,7 @@ pub struct Keyring {
     keys: RwLock<Keys>,
     rooted: RwLock<Option<Arc<Rooted>>>,
     foreign: Foreign,
+    places: Places,
     /// Woken by the keeper after every change of `keys` and every block that it reserved.
     changed: Notify,
     /// Blocks that were asked for and could not be reserved.
@@ -103,6 +107,7 @@ impl Keyring {
             keys: RwLock::new(Keys::Opening),
             rooted: RwLock::default(),
             foreign: Foreign::default(),
+            places: Places::default(),
             changed: Notify::new(),
             refused_blocks: AtomicU64::new(0),
             tally: Tally::default(),
@@ -159,7 +164,9 @@ impl Keyring {
                 self.encrypt_local(api, &active.key_id, local, plaintext).await
             }
             How::Direct(Some(local)) => match self.encrypt_directly(api, &active.key_id, plaintext).await {
-                Err(KeyringError::Providers(_)) => self.encrypt_local(api, &active.key_id, local, plaintext).await,
+                Err(KeyringError::Providers(_) | KeyringError::Crowded) => {
+                    self.encrypt_local(api, &active.key_id, local, plaintext).await
+                }
                 other => other,
             },
         }
@@ -187,6 +194,7 @@ impl Keyring {
     /// A KEK for this text alone: each provider wraps it and proves that it opens it again.
     async fn encrypt_directly(&self, api: Api, key_id: &KeyId, plaintext: &[u8]) -> Result<Encrypted, KeyringError> {
         let rooted = self.rooted().ok_or(KeyringError::Waiting)?;
+        let _place = self.places.take()?;
         let id = KekId::from_bytes(random::array().map_err(KeyringError::Random)?);
         let key = Arc::new(Key::random().map_err(KeyringError::Random)?);
         let of = Owned { cluster: self.cluster.clone(), kek: id };

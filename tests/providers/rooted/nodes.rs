@@ -87,3 +87,35 @@ fn a_kek_that_was_destroyed_here_stays_so_whatever_the_provider_could_open() {
         "{left:?}"
     );
 }
+
+#[test]
+fn more_texts_of_another_node_than_may_wait_for_a_provider_that_hangs_keep_status_and_own_texts_from_nobody() {
+    const CLIENTS: usize = 6;
+    const CALLS: usize = 1200;
+    let vault = Mine::new();
+    let providers: &[(&str, &Mine, &str)] = &[("vault", &vault, "")];
+    let (one, two) = (start(providers, FAST), start(providers, FAST));
+    let (text, own) = (Text::new(&one.client()), Text::new(&two.client()));
+    vault.proxy().set(Mode::Silent);
+    let clients: Vec<_> = (0..CLIENTS).map(|_| two.client()).collect();
+    let client = two.client();
+    let asked: Vec<_> = (0..CALLS)
+        .map(|call| {
+            let (client, request) = (clients[call % CLIENTS].clone(), text.request());
+            runtime().spawn(async move { client.decrypting(request).await })
+        })
+        .collect();
+    // As many are in flight as the API takes at once.
+    let finished = || asked.iter().filter(|call| call.is_finished()).count();
+    until(SOON, "the calls are in flight", || (finished() >= CALLS - 1024).then_some(()));
+    client.status().unwrap();
+    own.assert_opens(&client);
+    Text::new(&client).assert_opens(&client);
+    assert!(finished() < CALLS, "the others have waited meanwhile");
+    let codes: Vec<_> = asked.into_iter().map(|call| runtime().block_on(call).unwrap().unwrap_err().code()).collect();
+    let refused = codes.iter().filter(|code| **code == Some(code::RESOURCE_EXHAUSTED)).count();
+    assert!(codes.iter().all(|code| matches!(*code, Some(code::RESOURCE_EXHAUSTED | code::UNAVAILABLE))), "{codes:?}");
+    assert!((1..CALLS).contains(&refused), "{refused}");
+    vault.proxy().set(Mode::Pass);
+    until(SOON, "the text opens", || (text.open(&client).ok()? == text.plaintext).then_some(()));
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use super::super::places::WAITING_MAX;
 use super::*;
 use crate::keyring::attached::Form;
 use crate::keyring::rooted::{OnOutage, Rules};
@@ -105,7 +106,11 @@ fn brought(wrapped: u8, checked: u8) -> Brought {
 }
 
 async fn get(foreign: &Foreign, rooted: &Rooted, brought: Brought, keep: bool) -> Result<Opened, ProvidersError> {
-    foreign.get(rooted, &"c1".parse().unwrap(), ID, brought, keep).await
+    let places = Places::default();
+    match foreign.get(rooted, &"c1".parse().unwrap(), ID, brought, keep, &places).await {
+        Err(KeyringError::Providers(error)) => Err(error),
+        opened => Ok(opened.unwrap()),
+    }
 }
 
 #[tokio::test]
@@ -195,4 +200,28 @@ async fn what_is_destroyed_is_forgotten_and_an_answer_that_comes_later_is_not_ke
     let (opened, ()) = tokio::join!(get(&keyring.foreign, &rooted, brought(7, 7), true), late);
     assert!(opened.is_ok());
     assert!(keyring.foreign.slots().kept.is_empty(), "a key comes back after it was destroyed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_calls_than_may_wait_are_refused_at_once_and_what_is_in_memory_needs_no_place() {
+    let kek = Arc::<Imitated>::default();
+    let (foreign, rooted) = (Foreign::default(), rooted(&kek));
+    assert!(get(&foreign, &rooted, brought(8, 8), true).await.is_ok());
+    let places = Arc::new(Places::default());
+    let ask = |key| {
+        let (foreign, rooted, places) = (foreign.clone(), Arc::clone(&rooted), Arc::clone(&places));
+        async move { foreign.get(&rooted, &"c1".parse().unwrap(), ID, brought(key, key), true, &places).await }
+    };
+    let mut waiting = JoinSet::new();
+    (0..WAITING_MAX).for_each(|_| _ = waiting.spawn(ask(7)));
+    // The provider takes 20 ms, and no time passes while something can be done.
+    while places.are_left() {
+        tokio::task::yield_now().await;
+    }
+    let at_once = |call| tokio::time::timeout(Duration::ZERO, call);
+    assert!(matches!(at_once(ask(7)).await, Ok(Err(KeyringError::Crowded))));
+    assert!(matches!(at_once(ask(9)).await, Ok(Err(KeyringError::Crowded))));
+    assert!(matches!(at_once(ask(8)).await, Ok(Ok(_))));
+    assert!(waiting.join_all().await.iter().all(Result::is_ok));
+    assert!(ask(9).await.is_ok(), "a place that was given back");
 }

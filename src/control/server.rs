@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::Serialize;
@@ -17,7 +17,7 @@ use super::{LINE_MAX_BYTES, Request};
 use crate::audit::{Event, emit};
 use crate::types::Class;
 
-/// The tool writes its question at once.
+/// For a whole question, from the connection to its last byte, and as long again for the answer: the tool writes its question and reads its answer at once.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections at once: a few people and their monitors.
@@ -91,6 +91,42 @@ impl Drop for Place<'_> {
     }
 }
 
+/// A connection that must be done with at a moment, however often its peer sends or takes a byte.
+struct Until<'a> {
+    stream: &'a UnixStream,
+    end: Instant,
+}
+
+impl<'a> Until<'a> {
+    fn new(stream: &'a UnixStream) -> Self {
+        Self { stream, end: Instant::now() + QUESTION_TIMEOUT }
+    }
+
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        // The kernel takes zero for no limit at all.
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        (&mut &*self.stream).read(buffer)
+    }
+}
+
+impl Write for Until<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        (&mut &*self.stream).write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Answers until the process ends, each question on a thread of its own: one may wait for the sealing device.
 pub fn serve(listener: &UnixListener, socket: &Path, door: Door, answer: impl Fn(Request) -> Answer + Sync) {
     let (connections, slow) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -135,8 +171,6 @@ fn serve_one(
     slow: &AtomicUsize,
     answer: &impl Fn(Request) -> Answer,
 ) -> io::Result<()> {
-    stream.set_read_timeout(Some(QUESTION_TIMEOUT))?;
-    stream.set_write_timeout(Some(QUESTION_TIMEOUT))?;
     let answer = match question(stream)? {
         Ok(request @ Request::Status {}) => answer(request),
         Ok(_) if door == Door::Status => Unanswered::StatusOnly.refusal(),
@@ -146,13 +180,13 @@ fn serve_one(
         },
         Err(why) => why.refusal(),
     };
-    (&mut &*stream).write_all(&to_line(&answer)?)
+    Until::new(stream).write_all(&to_line(&answer)?)
 }
 
 /// The outer error: nobody is there to be answered.
 fn question(stream: &UnixStream) -> io::Result<Result<Request, Unanswered>> {
     let mut line = Vec::new();
-    match BufReader::new(stream.take(LINE_MAX_BYTES)).read_until(b'\n', &mut line) {
+    match BufReader::new(Until::new(stream).take(LINE_MAX_BYTES)).read_until(b'\n', &mut line) {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
             return Ok(Err(Unanswered::Late));
         }
@@ -224,5 +258,33 @@ mod tests {
         end.wait();
         assert!(askers.into_iter().all(|asker| asker.join().unwrap().is_ok()));
         assert!(ask(&socket, &Request::KeysRotate {}).is_ok(), "a place that was given back");
+    }
+
+    #[test]
+    fn a_question_that_comes_byte_by_byte_gives_its_place_back_when_its_time_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("status.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let path = socket.clone();
+        thread::spawn(move || serve(&listener, &path, Door::Status, |_| Answer::Reloaded { pending: Vec::new() }));
+        let begun = Instant::now();
+        let drip = |stream: UnixStream| {
+            while (&stream).write_all(b" ").is_ok() && begun.elapsed() < 4 * QUESTION_TIMEOUT {
+                thread::sleep(QUESTION_TIMEOUT / 10);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..CONNECTIONS_MAX {
+                let stream = UnixStream::connect(&socket).unwrap();
+                scope.spawn(move || drip(stream));
+            }
+            while begun.elapsed() < 3 * QUESTION_TIMEOUT {
+                if ask(&socket, &Request::Status {}).is_ok() {
+                    return;
+                }
+                thread::sleep(QUESTION_TIMEOUT / 20);
+            }
+            panic!("those who drip have kept all places for {:?}", begun.elapsed());
+        });
     }
 }

@@ -26,6 +26,9 @@ const CONNECTIONS_MAX: usize = 16;
 /// Of these, questions that may wait for keys, device or providers. The others are for the status, which waits for nobody.
 const SLOW_MAX: usize = 8;
 
+/// Of these, reloads: one that is done and one that waits for it, which then reads what is there by then.
+const RELOADS_MAX: usize = 2;
+
 /// After accept(2) failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -43,6 +46,8 @@ pub enum Door {
 enum Unanswered {
     #[error("nodeseald is busy with other questions")]
     Busy,
+    #[error("a reload is under way, and another one waits for it")]
+    Reloading,
     #[error("nodeseald is busy: the kernel gives it no thread for this question")]
     NoThread(#[source] io::Error),
     #[error("the status socket answers the status, and nothing that asks a device or changes something")]
@@ -61,6 +66,10 @@ impl Unanswered {
     fn refusal(&self) -> Answer {
         let (class, hint) = match self {
             Self::Busy => (Class::Throttled, "ask again in a few seconds; if it stays so, see its log"),
+            Self::Reloading => (
+                Class::Throttled,
+                "the one that waits reads the configuration as it is then; see `nodeseal status` after it",
+            ),
             Self::NoThread(_) => (Class::Throttled, "ask again; if it stays so, raise TasksMax= of its unit"),
             Self::StatusOnly => (Class::Denied, "ask on the control socket, as root or as the user of nodeseald"),
             Self::Late => (Class::Unavailable, "use `nodeseal`, which sends its question at once"),
@@ -88,6 +97,25 @@ impl<'a> Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Questions of one door that may wait for keys, device or providers.
+#[derive(Default)]
+struct Slow {
+    all: AtomicUsize,
+    reloads: AtomicUsize,
+}
+
+impl Slow {
+    /// Places for this one, or why there are none.
+    fn take(&self, request: &Request) -> Result<[Option<Place<'_>>; 2], Unanswered> {
+        let reload = match request {
+            Request::Reload { .. } => Some(Place::take(&self.reloads, RELOADS_MAX).ok_or(Unanswered::Reloading)?),
+            _ => None,
+        };
+        let any = Place::take(&self.all, SLOW_MAX).ok_or(Unanswered::Busy)?;
+        Ok([Some(any), reload])
     }
 }
 
@@ -129,7 +157,7 @@ impl Write for Until<'_> {
 
 /// Answers until the process ends, each question on a thread of its own: one may wait for the sealing device.
 pub fn serve(listener: &UnixListener, socket: &Path, door: Door, answer: impl Fn(Request) -> Answer + Sync) {
-    let (connections, slow) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (connections, slow) = (AtomicUsize::new(0), Slow::default());
     thread::scope(|scope| {
         for stream in listener.incoming() {
             let Ok(stream) = stream else {
@@ -165,18 +193,13 @@ fn say_at_once(stream: &UnixStream, why: &Unanswered) {
     }
 }
 
-fn serve_one(
-    stream: &UnixStream,
-    door: Door,
-    slow: &AtomicUsize,
-    answer: &impl Fn(Request) -> Answer,
-) -> io::Result<()> {
+fn serve_one(stream: &UnixStream, door: Door, slow: &Slow, answer: &impl Fn(Request) -> Answer) -> io::Result<()> {
     let answer = match question(stream)? {
         Ok(request @ Request::Status {}) => answer(request),
         Ok(_) if door == Door::Status => Unanswered::StatusOnly.refusal(),
-        Ok(request) => match Place::take(slow, SLOW_MAX) {
-            Some(_place) => answer(request),
-            None => Unanswered::Busy.refusal(),
+        Ok(request) => match slow.take(&request) {
+            Ok(_places) => answer(request),
+            Err(why) => why.refusal(),
         },
         Err(why) => why.refusal(),
     };
@@ -286,5 +309,43 @@ mod tests {
             }
             panic!("those who drip have kept all places for {:?}", begun.elapsed());
         });
+    }
+
+    #[test]
+    fn reloads_that_wait_leave_places_for_other_questions() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (tell, came) = std::sync::mpsc::channel();
+        let end = Arc::new(Barrier::new(RELOADS_MAX + 1));
+        let (ends, path) = (Arc::clone(&end), socket.clone());
+        thread::spawn(move || {
+            serve(&listener, &path, Door::Operator, move |request| {
+                if matches!(request, Request::Reload { .. }) {
+                    tell.send(()).unwrap();
+                    ends.wait();
+                }
+                Answer::Reloaded { pending: Vec::new() }
+            });
+        });
+        let askers: Vec<_> = (0..SLOW_MAX)
+            .map(|_| {
+                let socket = socket.clone();
+                thread::spawn(move || ask(&socket, &Request::Reload { abandon: false }))
+            })
+            .collect();
+        // Those that wait are under way, and the others have their answer.
+        (0..RELOADS_MAX).for_each(|_| came.recv().unwrap());
+        let limit = Instant::now() + QUESTION_TIMEOUT;
+        while askers.iter().filter(|asker| asker.is_finished()).count() < SLOW_MAX - RELOADS_MAX {
+            assert!(Instant::now() < limit, "more than {RELOADS_MAX} reloads wait");
+            thread::sleep(ACCEPT_PAUSE / 10);
+        }
+        assert!(ask(&socket, &Request::KeysList {}).is_ok());
+        end.wait();
+        let answers: Vec<_> = askers.into_iter().map(|asker| asker.join().unwrap()).collect();
+        let refused = answers.iter().filter_map(|answer| answer.as_ref().err());
+        assert!(refused.clone().all(|error| format!("{error:?}").contains("reload")), "{answers:?}");
+        assert_eq!(refused.count(), SLOW_MAX - RELOADS_MAX);
     }
 }

@@ -213,6 +213,17 @@ pub enum Event<'a> {
         /// Of its key.
         version: &'a str,
     },
+    /// A key that may open something stored, and that no configured provider has.
+    ProviderKeyLost {
+        /// Of the provider.
+        kind: &'static str,
+        /// Its identity.
+        key: &'a str,
+        /// What it may be needed for.
+        why: &'static str,
+        /// What the operator does about it.
+        hint: &'static str,
+    },
     /// A provider answers again.
     ProviderRecovered {
         /// As the operator calls it.

@@ -81,6 +81,7 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
             warn!(event = "provider.failed", provider, class = class.label(), error, hint);
         }
         Event::ProviderKeySeen { provider, version } => info!(event = "provider.key_seen", provider, version),
+        Event::ProviderKeyLost { kind, key, why, hint } => warn!(event = "provider.key_lost", kind, key, why, hint),
         Event::ProviderRecovered { provider } => info!(event = "provider.recovered", provider),
         Event::ProviderWentBack { provider, version } => warn!(
             event = "provider.went_back",

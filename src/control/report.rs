@@ -185,6 +185,9 @@ pub struct Status {
     /// migration of the cluster's storage replace them.
     #[serde(default)]
     pub texts_short_of_wraps: u64,
+    /// Of each key that may open something stored and that no configured provider has, what it is and why it may be needed.
+    #[serde(default)]
+    pub lost_keys: Vec<String>,
     /// Why the key_id does not name the providers' keys as they are now.
     #[serde(default)]
     pub waits: Option<String>,

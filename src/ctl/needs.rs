@@ -23,13 +23,14 @@ pub(super) struct Need {
 
 impl Need {
     /// Every kind, in the order in which they are told.
-    pub(super) const KINDS: [&'static str; 13] = [
+    pub(super) const KINDS: [&'static str; 14] = [
         "closed",
         "config",
         "would_not_open",
         "bundle",
         "lacking_keys",
         "unreadable_texts",
+        "lost_key",
         "clock",
         "recovery_file",
         "pending_key",
@@ -88,6 +89,10 @@ pub(super) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
             &what,
             "take it from a node that has it (nodeseal bundle request), or from a recovery file (nodeseal recover)",
         );
+    }
+    for what in &status.lost_keys {
+        let todo = "put a table with its key back, with write = false; or give it up, once the storage was migrated on all nodes and no backup that may be restored needs it: nodeseal reload --abandon";
+        add("lost_key", what, todo);
     }
     if status.clock_doubted {
         let todo = "set the clock; if it is right, a KEK was made while it ran ahead: nodeseal keys rotate --activate";
@@ -230,6 +235,7 @@ mod tests {
             keys_usable: 1,
             keys_known: true,
             without_kek: Some(WithoutKek { decrypts: 1, kek: "ab".to_owned(), last: 0 }),
+            lost_keys: vec!["no configured provider has the key".to_owned()],
             clock_doubted: true,
             recovery_owed: true,
             pending_kek: Some(row),
@@ -240,7 +246,7 @@ mod tests {
         let mut kinds: Vec<_> = needs(&status, true).iter().map(|need| need.kind).collect();
         assert!(needs(&status, true).iter().all(|need| !need.what.is_empty() && !need.todo.is_empty()));
         // A KEK is not to be made while there is one.
-        kinds.insert(9, "due");
+        kinds.insert(10, "due");
         assert_eq!(kinds, Need::KINDS);
     }
 }

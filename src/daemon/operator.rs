@@ -202,6 +202,7 @@ impl Operator {
             providers: rooted.iter().flat_map(|rooted| rows(rooted, &roots)).collect(),
             wraps_owed: roots.owed,
             texts_short_of_wraps: roots.short_texts,
+            lost_keys: roots.lost.clone(),
             waits: roots.waits,
             outage_seconds: rooted.map_or(0, |rooted| rooted.outage().as_secs()),
             stops_writes,
@@ -213,7 +214,7 @@ impl Operator {
             }),
             log_lines_dropped: log::dropped(),
             sandbox: Some(self.reloader.confined().enforced_now()),
-            warnings: config.warnings.iter().map(ToString::to_string).chain(hung).collect(),
+            warnings: config.warnings.iter().map(ToString::to_string).chain(roots.lost).chain(hung).collect(),
             pending,
         }
     }

@@ -19,6 +19,7 @@ use super::home::{Home, ROOTS};
 use super::kek_file::KekLabel;
 use super::kek_store::{draw_kek, save_kek};
 use super::maker::MakerKey;
+use super::marks::Marks;
 use super::open::{self, Opening, Trust};
 use super::recovery::{self, Recipient};
 use super::ring::{Entry, Ring};
@@ -197,7 +198,7 @@ pub fn recover<D: Disk + Clone>(
     let is_shared = ring.active().shared;
     let recipients = founding.recipients.to_vec();
     let sharers = if is_shared { Nodes::fellows() } else { Nodes::new() };
-    let state = State { recipients, roots, sharers, ..State::bare(ring) };
+    let state = State { recipients, marks: Marks::of_unknown(&roots), roots, sharers, ..State::bare(ring) };
     let counter = Counter::Beside(former.unwrap_or_default());
     build(&mut home, founding, Kept { state, keys, copies }, now, is_kept, counter)?;
     if home.top.exists(RECOVER_MARKER).map_err(store)? {

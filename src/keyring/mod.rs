@@ -20,6 +20,7 @@ pub mod kek_file;
 mod kek_store;
 mod live;
 pub mod maker;
+pub mod marks;
 pub mod member;
 mod open;
 pub mod recovery;

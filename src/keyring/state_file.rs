@@ -8,12 +8,12 @@
 //! seal, next seal: each u8, and if 1: generation u64, SHA-256 of the device's blob |
 //! recovery file: u8, and if 1: SHA-256 of its payload | flags u8 (1 = waits for a bundle, 2 = the pending KEK was made here) |
 //! sharers, given: each u8 count, each 16 bytes, u16 length, bytes |
-//! left counters: u8 count, each u32, u8, and if 1: u64 |
+//! left counters: u8 count, each u32, u8, and if 1: u64 | keys, as `marks` has them |
 //! ring, as `ring::bytes` has it | MAC, 32 bytes
 //! ```
 //!
 //! The MAC is over `nodeseal state`, a zero byte, the version of the file and everything before the MAC; up to version 3 over the
-//! latter alone. Version 1 has not the lines from `written` on, version 2 not that of the roots, and version 3 not the two below it.
+//! latter alone. Version 1 has not the lines from `written` on, version 2 not that of the roots, and version 3 not those below it.
 //!
 //! key_ids of local KEKs are not stored: each is a function of cluster and KEK id, and the record of every KEK that ever was stays
 //! in the file. Those of providers' keys are: what was left must not come back.
@@ -28,6 +28,7 @@ use sha2::Sha256;
 use self::nodes::ascending;
 pub use self::nodes::{NodeMark, Nodes};
 use super::epoch::Roots;
+use super::marks::Marks;
 use super::recovery::Recipient;
 use super::ring::Ring;
 use super::ring::bytes::{VERSION_1, VERSION_2, VERSION_4, read_ring, write_ring};
@@ -88,6 +89,8 @@ pub struct State {
     pub recipients: Vec<Recipient>,
     /// What the key_id names, and what is known of providers.
     pub roots: Roots,
+    /// What keys at providers have done here.
+    pub marks: Marks,
     /// All local KEKs.
     pub ring: Ring,
 }
@@ -175,6 +178,7 @@ impl State {
             awaits_bundle: false,
             recipients: Vec::new(),
             roots: Roots::default(),
+            marks: Marks::default(),
             ring,
         }
     }
@@ -216,6 +220,7 @@ impl State {
                 Some(last) => w.u8(1).u64(*last),
             };
         }
+        self.marks.write(&mut w);
         write_ring(&mut w, &self.ring);
         let tag = mac(mac_key, &[LABEL, &[VERSION_4], w.as_bytes()]).finalize();
         w.raw(&tag).finish()
@@ -307,6 +312,7 @@ fn read_body(version: u8, mut r: Reader<'_>) -> Result<State, WireError> {
         state.sharers = Nodes::read(&mut r, "sharers")?;
         state.given = Nodes::read(&mut r, "given")?;
         state.left_counters = read_left_counters(&mut r)?;
+        state.marks = Marks::read(&mut r)?;
     }
     state.ring = read_ring(version, &mut r)?;
     r.end()?;

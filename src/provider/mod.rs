@@ -121,6 +121,11 @@ pub trait Kek: Send + Sync {
     /// Which kind.
     fn kind(&self) -> ProviderKind;
 
+    /// Its key, where the configuration alone says which one it is.
+    fn identity(&self) -> Option<KeyIdentity> {
+        None
+    }
+
     /// Which key and which version, asked anew. Also the health check.
     fn probe(&self) -> Answer<'_, KeyState>;
 

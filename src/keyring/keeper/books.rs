@@ -140,6 +140,11 @@ impl<D: Disk + Clone> Books<D> {
         self.state.roots = roots;
     }
 
+    /// The next write has it.
+    pub(super) fn remember_marks(&mut self, marks: crate::keyring::marks::Marks) {
+        self.state.marks = marks;
+    }
+
     /// More encryptions may be made, or it is known how many were. One generation.
     pub(super) fn reserve(&mut self, ring: Ring) -> Result<(), KeeperError> {
         self.check_home()?;

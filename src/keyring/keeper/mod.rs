@@ -38,6 +38,7 @@ mod rotation;
 mod start;
 mod uses;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -65,6 +66,7 @@ use crate::keyring::epoch::Reported;
 use crate::keyring::error::KeeperError;
 use crate::keyring::export::Export;
 use crate::keyring::live::{Ask, Keyring, Snapshot};
+use crate::keyring::marks::ProviderKey;
 use crate::keyring::ring::KekState;
 use crate::keyring::state_file::State;
 use crate::keyring::uses::hard_limit;
@@ -160,6 +162,8 @@ struct Keeper<'a, D: Disk> {
     blocks: Blocks,
     rotation: rotation::Rotation,
     check: check::Check,
+    /// Keys that nobody has any more: told once.
+    openers_told: HashSet<ProviderKey>,
     /// Keys of the node root that outlive a question to the device.
     derived: Derived,
     /// What times of probes are counted from.
@@ -217,7 +221,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 let _ = reply.send(self.resealed(*resealed));
             }
             Arrival::Reserve => self.reserve(),
-            Arrival::Seen(seen) => self.observe(seen),
+            Arrival::Seen(seen) => {
+                self.seen_direct(&seen);
+                self.observe(seen);
+            }
             Arrival::Wrapped(kek, outcome, purpose) => self.wrapped(kek, *outcome, purpose),
         }
     }
@@ -242,7 +249,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             Request::BundleMake(file, fingerprint, reply) => reply.send(self.bundle_make(&file, &fingerprint)).is_ok(),
             Request::AskForBundle(node, reply) => self.bundle_request(node, reply),
             Request::Check(reply) => self.check_now(reply),
-            Request::Configure(rooted, abandon, reply) => reply.send(self.configure(rooted, abandon)).is_ok(),
+            Request::Configure(rooted, abandon, reply) => {
+                let given_up = if abandon { self.give_up_openers(rooted.as_deref()) } else { Ok(()) };
+                reply.send(given_up.and_then(|()| self.configure(rooted, abandon))).is_ok()
+            }
             Request::CredentialOpen(name, reply) => reply.send(self.open_credential(&name)).is_ok(),
             Request::CredentialReplace(name, content, reply) => {
                 reply.send(self.replace_credential(&name, &content)).is_ok()
@@ -267,6 +277,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             self.requested(request);
         }
         let now = Instant::now();
+        self.look_at_openers();
         self.settle(now);
         self.keep_foreign(now);
         self.rotate_if_due(now);

@@ -1,84 +1,269 @@
-//! No reload leaves something stored without a provider that opens it, unless the operator says so.
+//! No reload leaves something stored without a provider that opens it, unless the operator says so; and what a start has left so is told.
 //!
-//! Of a KEK of this node the copies that every text carries tell which keys open it. Of what is stored besides nobody here knows the
-//! copies: texts of mode "direct", and those of other nodes. So a key is not let go that may be the only one that opens such a text:
+//! What must have an opener is a set that is computed from what is on the disk alone, whatever providers run:
 //!
-//! | what | is kept |
-//! |---|---|
-//! | a KEK that has copies | one of the keys that made them |
-//! | the key_id that is reported | one of the keys that it names |
-//! | mode "direct" until now | each key: one text may have a wrap by each of them, and the next by this one alone |
-//! | a local KEK for all | a key of which no KEK here has a copy, unless one that may have had it was destroyed: others have used it |
+//! | what | where it is remembered | one of these keys must have a way |
+//! |---|---|---|
+//! | a KEK of the ring | its copies, as every text carries them | those that made them |
+//! | the key_id | the epoch that is reported | those that it names |
+//! | texts with a KEK of their own: mode "direct", and where the local KEK lacks copies | the marks | each by itself: one text may have a wrap by all of them, and the next by this one alone |
+//! | texts of other nodes | a key that was seen, and has no mark of copies made here: others have used it | each by itself |
+//!
+//! `--abandon` takes a key out of the last three rows until a provider has it again. A provider is a sure way to the key that it has told
+//! itself, or that its table names; a likely one to the key that its name stood for in an earlier run; and while nothing is known of it
+//! it may be one to any key of its kind. A reload must not take away the last way, nor one that may be the last. What has no way before
+//! it either is not lost by it: it is told, and keeps no other change from taking effect.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
-use super::Keeper;
-use crate::keyring::epoch::Reported;
+use super::books::Change;
+use super::{Keeper, trouble};
+use crate::audit::{Event, emit};
+use crate::keyring::epoch::{Part, Reported};
 use crate::keyring::error::KeeperError;
+use crate::keyring::marks::{Marks, ProviderKey};
 use crate::keyring::ring::KekState;
 use crate::keyring::rooted::Rooted;
+use crate::keyring::state_file::State;
 use crate::provider::set::Member;
-use crate::provider::{KeyIdentity, ProviderKind};
+use crate::provider::{KeyIdentity, KeyState, Wrapped};
 use crate::store::Disk;
+use crate::types::KekId;
 
-/// A key, and a provider that is a way to it.
-type Way<'r> = (&'r Member, KeyIdentity);
+/// Why a key must have a way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    Copies(KekId),
+    Direct,
+    KeyId,
+    Others,
+}
+
+impl Why {
+    /// Behind "a key, which".
+    const fn said(self) -> &'static str {
+        match self {
+            Self::Copies(_) => "has made copies of a local KEK",
+            Self::Direct => "may have encrypted texts in mode \"direct\"",
+            Self::KeyId => "the key_id names",
+            Self::Others => "may have encrypted texts of other nodes",
+        }
+    }
+}
+
+const REMEDY: &str = "put its table back with write = false; or, once the storage was migrated on all nodes and no backup that may be restored needs it, give it up: `nodeseal reload --abandon`";
+
+/// Keys of which one must have a way, and why.
+struct Needed {
+    any_of: Vec<ProviderKey>,
+    why: Why,
+}
+
+/// A provider, as a way to a key.
+struct Way<'r> {
+    member: &'r Member,
+    /// `None`: nothing is known.
+    key: Option<KeyIdentity>,
+    /// It has told so itself, or its table does.
+    is_sure: bool,
+}
+
+impl Needed {
+    fn has(&self, way: &Way<'_>) -> bool {
+        way.key
+            .as_ref()
+            .is_some_and(|key| self.any_of.iter().any(|(kind, one)| (*kind, one) == (way.member.kind(), key)))
+    }
+
+    fn is_of_kind(&self, way: &Way<'_>) -> bool {
+        self.any_of.iter().any(|(kind, _)| *kind == way.member.kind())
+    }
+
+    fn may_be(&self, way: &Way<'_>) -> bool {
+        way.key.is_none() && self.is_of_kind(way)
+    }
+
+    /// Whether it has a way, as far as is known.
+    fn is_open(&self, ways: &[Way<'_>]) -> bool {
+        ways.iter().any(|way| self.has(way))
+    }
+
+    /// Whether no way is left, not even a possible one.
+    fn is_shut(&self, ways: &[Way<'_>]) -> bool {
+        !self.is_open(ways) && !ways.iter().any(|way| self.may_be(way))
+    }
+
+    /// Whether going from the first to the second takes the last way away, or what may be that.
+    fn is_lost_between(&self, before: &[Way<'_>], next: &[Way<'_>]) -> bool {
+        if next.iter().any(|way| way.is_sure && self.has(way)) {
+            return false;
+        }
+        // Of these nobody knows which keys leave with them.
+        let stays = |way: &Way<'_>| {
+            let is_same = |next: &Way<'_>| {
+                let (kind, key) = (way.member.kind(), way.key.as_ref());
+                next.member.is(way.member)
+                    || (next.is_sure && next.member.kind() == kind && key.is_some() && next.key.as_ref() == key)
+            };
+            next.iter().any(is_same)
+        };
+        let mut gone = before.iter().filter(|way| !way.is_sure && self.is_of_kind(way) && !stays(way));
+        if self.is_open(next) {
+            // A name that stays is that of the same provider while nothing speaks against it.
+            return gone.any(|way| !next.iter().any(|next| next.member.name() == way.member.name()));
+        }
+        match next.iter().any(|way| self.may_be(way)) {
+            true => self.is_open(before) || gone.next().is_some(),
+            false => !self.is_shut(before),
+        }
+    }
+}
 
 impl<D: Disk + Clone> Keeper<'_, D> {
-    /// Whether `next` opens what the present providers do.
-    pub(super) fn check_openers(&self, next: Option<&Rooted>) -> Result<(), KeeperError> {
-        let Some(before) = self.keyring.rooted() else { return Ok(()) };
-        let had = self.ways(&before);
-        let stay: HashSet<(ProviderKind, KeyIdentity)> = next
-            .map_or_else(Vec::new, |next| self.ways(next))
-            .into_iter()
-            .map(|(way, key)| (way.kind(), key))
-            .collect();
-        let has = |kind, key: &KeyIdentity| stay.iter().any(|stay| (stay.0, &stay.1) == (kind, key));
-        let leaving: Vec<&Way<'_>> = had.iter().filter(|(way, key)| !has(way.kind(), key)).collect();
-        let leaves = |kind, key: &KeyIdentity| leaving.iter().any(|(way, left)| (way.kind(), left) == (kind, key));
-        for (entry, state) in self.ring().entries() {
-            let Some(set) = self.keys.wraps(&entry.id).filter(|_| state != KekState::Destroyed) else { continue };
-            let copies = set.of_every_text();
-            let is_left = copies.iter().any(|copy| leaves(copy.kind, &copy.identity));
-            if is_left && !copies.iter().any(|copy| has(copy.kind, &copy.identity)) {
-                return Err(KeeperError::LastOpener { kek: entry.id });
+    /// Whether `next` opens what the present providers do. What its own texts will need is remembered before there are any.
+    pub(super) fn check_openers(&mut self, next: Option<&Rooted>) -> Result<(), KeeperError> {
+        let running = self.keyring.rooted();
+        let (before, next_ways) = (self.ways(running.as_deref()), self.ways(next));
+        if let Some(lost) = self.needed().into_iter().find(|needed| needed.is_lost_between(&before, &next_ways)) {
+            return Err(match lost.why {
+                Why::Copies(kek) => KeeperError::LastOpener { kek },
+                Why::Direct | Why::KeyId | Why::Others => {
+                    let way = before.iter().find(|way| lost.has(way) || lost.may_be(way));
+                    let (provider, key) = (way.map_or("", |way| way.member.name()), lost.any_of.first());
+                    let key = key.map_or_else(String::new, |(_, key)| key.as_str().to_owned());
+                    KeeperError::OnlyWay { provider: provider.to_owned(), key }
+                }
+            });
+        }
+        self.expect_texts_of(next);
+        Ok(())
+    }
+
+    /// The operator does without every key that `next` has no way to.
+    pub(super) fn give_up_openers(&mut self, next: Option<&Rooted>) -> Result<(), KeeperError> {
+        let ways = self.ways(next);
+        let mut marks = self.state().marks.clone();
+        for needed in self.needed() {
+            if !needed.is_open(&ways) && !matches!(needed.why, Why::Copies(_)) {
+                needed.any_of.into_iter().for_each(|key| marks.give_up(key));
             }
         }
-        let may_be_alone = |(way, key): &&&Way<'_>| match before.rules.local_kek {
-            false => true,
-            true => self.is_last_of_key_id(way.kind(), key, has) || !self.has_wrapped_here(way.kind(), key),
+        if marks != self.state().marks {
+            self.change(Change::of_memory(State { marks, ..self.state().clone() }))?;
+        }
+        self.expect_texts_of(next);
+        Ok(())
+    }
+
+    /// Takes note of what keys have done since the last look, and tells of those that nobody has any more.
+    pub(super) fn look_at_openers(&mut self) {
+        let running = self.keyring.rooted();
+        let mut marks = self.state().marks.clone();
+        for (entry, _) in self.ring().entries() {
+            let copies = self.keys.wraps(&entry.id).into_iter().flat_map(|set| &set.wraps);
+            copies.for_each(|Wrapped { kind, identity, .. }| marks.put_copies((*kind, identity.clone())));
+        }
+        for way in self.ways(running.as_deref()).into_iter().filter(|way| way.is_sure) {
+            way.key.into_iter().for_each(|key| marks.take_back(&(way.member.kind(), key)));
+        }
+        self.save_marks(marks);
+        self.expect_texts_of(running.as_deref());
+        let lost = self.lost();
+        self.openers_told.retain(|key| lost.contains_key(key));
+        for (key, why) in &lost {
+            if self.openers_told.insert(key.clone()) {
+                let (kind, key) = (key.0.label(), key.1.as_str());
+                emit(&Event::ProviderKeyLost { kind, key, why: why.said(), hint: REMEDY });
+            }
+        }
+    }
+
+    /// A text was given out with wraps by these keys and no others.
+    pub(super) fn seen_direct(&mut self, seen: &[(String, KeyState)]) {
+        let Some(rooted) = self.keyring.rooted() else { return };
+        let mut marks = self.state().marks.clone();
+        for (name, KeyState { identity, .. }) in seen {
+            let member = rooted.providers.members().iter().find(|member| member.name() == name);
+            member.into_iter().for_each(|member| marks.put_direct((member.kind(), identity.clone())));
+        }
+        self.save_marks(marks);
+    }
+
+    /// Keys that must have a way and have none, for people.
+    pub(super) fn lost_openers(&self) -> Vec<String> {
+        let lost = self.lost().into_iter();
+        let said = |((kind, key), why): (ProviderKey, Why)| {
+            let (kind, key, why) = (kind.label(), key.as_str(), why.said());
+            format!("no configured provider has the {kind} key {key}, which {why}")
         };
-        match leaving.iter().find(may_be_alone) {
-            Some((way, key)) => {
-                Err(KeeperError::OnlyWay { provider: way.name().to_owned(), key: key.as_str().to_owned() })
+        lost.map(said).collect()
+    }
+
+    fn lost(&self) -> BTreeMap<ProviderKey, Why> {
+        let running = self.keyring.rooted();
+        let ways = self.ways(running.as_deref());
+        let mut lost = BTreeMap::new();
+        for Needed { any_of, why } in self.needed().into_iter().filter(|needed| needed.is_shut(&ways)) {
+            // Of a KEK there is a sealed copy here.
+            if !matches!(why, Why::Copies(_)) {
+                any_of.into_iter().for_each(|key| _ = lost.entry(key).or_insert(why));
             }
-            None => Ok(()),
+        }
+        lost
+    }
+
+    /// In mode "direct" every key that writes may soon be the only one of a text.
+    fn expect_texts_of(&mut self, rooted: Option<&Rooted>) {
+        let Some(rooted) = rooted.filter(|rooted| !rooted.rules.local_kek) else { return };
+        let mut marks = self.state().marks.clone();
+        for way in self.ways(Some(rooted)).into_iter().filter(|way| way.member.writes()) {
+            way.key.into_iter().for_each(|key| marks.put_direct((way.member.kind(), key)));
+        }
+        self.save_marks(marks);
+    }
+
+    /// What cannot be written counts at once, and comes onto the disk with the next write.
+    fn save_marks(&mut self, marks: Marks) {
+        if marks == self.state().marks {
+            return;
+        }
+        let next = State { marks: marks.clone(), ..self.state().clone() };
+        if let Err(error) = self.change(Change::of_memory(next)) {
+            self.books.remember_marks(marks);
+            trouble("remember what a provider's key has done", &error);
         }
     }
 
-    /// Which keys these providers open. What one has told goes before what was known of its name.
-    fn ways<'r>(&self, rooted: &'r Rooted) -> Vec<Way<'r>> {
-        let members = rooted.providers.members().iter();
-        members.filter_map(|member| Some((member, member.identity().or_else(|| self.key_of(member))?))).collect()
+    fn ways<'r>(&self, rooted: Option<&'r Rooted>) -> Vec<Way<'r>> {
+        let members = rooted.into_iter().flat_map(|rooted| rooted.providers.members());
+        let way = |member: &'r Member| {
+            let own = member.own_identity();
+            let is_sure = own.is_some();
+            Way { member, key: own.or_else(|| member.identity()).or_else(|| self.key_of(member)), is_sure }
+        };
+        members.map(way).collect()
     }
 
-    /// Whether the key_id names this key, and none that stays.
-    fn is_last_of_key_id(
-        &self,
-        kind: ProviderKind,
-        key: &KeyIdentity,
-        stays: impl Fn(ProviderKind, &KeyIdentity) -> bool,
-    ) -> bool {
-        let Reported::Epoch(epoch) = &self.state().roots.reported else { return false };
-        epoch.parts.iter().any(|part| (part.kind, &part.identity) == (kind, key))
-            && !epoch.parts.iter().any(|part| stays(part.kind, &part.identity))
-    }
-
-    /// Whether this key has a copy of a KEK of ours, or may have had one that was destroyed.
-    fn has_wrapped_here(&self, kind: ProviderKind, key: &KeyIdentity) -> bool {
-        self.ring().entries().any(|(entry, state)| {
-            state == KekState::Destroyed || self.keys.wraps(&entry.id).is_some_and(|set| set.has(kind, key))
-        })
+    /// See the module.
+    fn needed(&self) -> Vec<Needed> {
+        let State { roots, marks, .. } = self.state();
+        let counts = |key: &ProviderKey| !marks.is_given_up(key);
+        let mut all = Vec::new();
+        for (entry, _) in self.ring().entries().filter(|(_, state)| *state != KekState::Destroyed) {
+            let copies = self.keys.wraps(&entry.id).into_iter().flat_map(|set| set.of_every_text());
+            let any_of = copies.map(|copy| (copy.kind, copy.identity.clone())).collect();
+            all.push(Needed { any_of, why: Why::Copies(entry.id) });
+        }
+        let alone = |key: &ProviderKey, why| Needed { any_of: vec![key.clone()], why };
+        all.extend(marks.direct().filter(|key| counts(key)).map(|key| alone(key, Why::Direct)));
+        if let Reported::Epoch(epoch) = &roots.reported {
+            let keys = epoch.parts.iter().map(|Part { kind, identity, .. }| (*kind, identity.clone()));
+            all.push(Needed { any_of: keys.filter(counts).collect(), why: Why::KeyId });
+        }
+        let seen = roots.records.iter().map(|record| (record.kind, record.identity().clone()));
+        let others = seen.filter(|key| !marks.has_copies(key) && counts(key));
+        all.extend(others.map(|key| alone(&key, Why::Others)));
+        all.retain(|needed| !needed.any_of.is_empty());
+        all
     }
 }

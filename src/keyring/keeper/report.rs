@@ -55,6 +55,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             owed: owed.iter().map(|(_, names)| names.len()).sum(),
             short_texts: self.short_texts(),
             waits: self.waits().map(ToOwned::to_owned),
+            lost: self.lost_openers(),
         }
     }
 

@@ -140,6 +140,8 @@ pub struct RootsReport {
     pub short_texts: u64,
     /// Why the key_id does not name the providers' keys as they are now.
     pub waits: Option<String>,
+    /// Keys that may open something stored, and that no provider has.
+    pub lost: Vec<String>,
 }
 
 /// What is to be made anew around the same keys.

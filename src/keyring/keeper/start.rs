@@ -2,6 +2,7 @@
 //!
 //! Everything that it writes after the keys are open is tried and not needed: a disk that takes nothing keeps nothing closed.
 
+use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -158,6 +159,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             blocks: Blocks::default(),
             rotation: rotation::Rotation::default(),
             check: check::Check::default(),
+            openers_told: HashSet::new(),
             derived,
             started: Instant::now(),
         };

@@ -203,6 +203,10 @@ impl Kek for KmsPlugin {
         ProviderKind::KmsPlugin
     }
 
+    fn identity(&self) -> Option<KeyIdentity> {
+        Some(self.settings.key.clone())
+    }
+
     fn probe(&self) -> Answer<'_, KeyState> {
         Box::pin(self.in_time(self.look()))
     }

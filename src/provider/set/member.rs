@@ -91,6 +91,11 @@ impl Member {
         self.role != Role::DecryptOnly
     }
 
+    /// Whether it is the same provider, by whatever name.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.own, &other.own)
+    }
+
     /// Which kind.
     pub fn kind(&self) -> ProviderKind {
         self.own.kek.kind()
@@ -103,6 +108,11 @@ impl Member {
     /// Its key, if it has ever been seen.
     pub fn identity(&self) -> Option<KeyIdentity> {
         self.known().identity.clone()
+    }
+
+    /// Its key, where it has told it itself since it was opened, or the configuration says it: not by what its name stood for.
+    pub fn own_identity(&self) -> Option<KeyIdentity> {
+        self.own.kek.identity().or_else(|| Some(self.told()?.identity))
     }
 
     /// What an earlier run saw, so that wraps find their provider before it has answered.

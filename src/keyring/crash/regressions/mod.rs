@@ -13,6 +13,7 @@ mod fallen_back;
 mod fellows;
 mod guards;
 mod kept;
+mod leavers;
 mod members;
 mod openers;
 mod others;

@@ -1,0 +1,176 @@
+//! What must have an opener is remembered: a key does not leave unnoticed because of a restart, another mode, or the end of a KEK in
+//! between.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::*;
+use crate::keyring::crash::provider::{Provider, Silence, proved, together};
+use crate::keyring::live::{Active, Snapshot};
+use crate::keyring::recovery::Identity;
+use crate::keyring::ring::RetireTo;
+use crate::keyring::rooted::Rooted;
+use crate::provider::set::Role::{self, DecryptOnly, Optional, Required};
+use crate::provider::set::{Providers, Strategy};
+
+type Members<'a> = &'a [(&'a str, Role, &'a Provider)];
+
+fn by(members: Members<'_>, local_kek: bool) -> Arc<Rooted> {
+    together(members, |rules| rules.local_kek = local_kek)
+}
+
+fn start(members: Members<'_>, local_kek: bool) -> (Node, Running) {
+    let node = Node::new();
+    node.init().unwrap();
+    let running = node.start_with(proved(by(members, local_kek)));
+    running.first_attempt().unwrap();
+    (node, running)
+}
+
+#[test]
+fn what_was_stored_in_mode_direct_keeps_its_opener_also_after_the_mode_was_left() {
+    let [k, l] = [Provider::of("k"), Provider::of("l")];
+    let (_node, running) = start(&[("a", Required, &k)], false);
+    let text = running.encrypt().unwrap();
+    // The way from "direct" to "rooted" with another key.
+    running.handle.configure(Some(proved(by(&[("a", Required, &k), ("b", Required, &l)], true))), false).unwrap();
+    running.wait_for("it settles", || running.handle.overview().unwrap().roots.waits.is_none());
+    assert!(running.encrypt().is_ok() && running.decrypt(&text).unwrap());
+    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), false);
+    assert!(left.is_err() && running.decrypt(&text).unwrap(), "the text of mode direct has no opener any more");
+}
+
+#[test]
+fn a_provider_that_was_renamed_in_a_restart_while_it_was_away_does_not_leave_unnoticed() {
+    for local_kek in [false, true] {
+        let [k, l] = [Provider::of("k"), Provider::of("l")];
+        let (node, running) = start(&[("a", Required, &k)], local_kek);
+        running.encrypt().unwrap();
+        drop(running);
+        k.plan(Some((0, Silence::Away)));
+        let running = node.start_with(by(&[("renamed", Required, &k)], local_kek));
+        let _ = running.first_attempt();
+        let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], local_kek))), false);
+        assert!(left.is_err(), "local_kek {local_kek}: what is stored has no opener any more");
+    }
+}
+
+#[test]
+fn a_kek_that_was_destroyed_here_says_nothing_of_what_other_nodes_have_stored() {
+    let [k, l] = [Provider::of("k"), Provider::of("l")];
+    let (_other, other) = start(&[("a", Required, &k)], true);
+    let text = other.encrypt().unwrap();
+    let (_node, running) = start(&[("a", DecryptOnly, &k), ("b", Required, &l)], true);
+    running.encrypt().unwrap();
+    running.renew().unwrap();
+    let former = running.table().keys.into_iter().filter(|row| row.state == "deactivated");
+    for row in former {
+        running.handle.retire(row.id.parse().unwrap(), RetireTo::Destroyed).unwrap();
+    }
+    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), false);
+    assert!(left.is_err() && running.decrypt(&text).unwrap(), "the texts of the other node have no opener any more");
+}
+
+#[test]
+fn a_key_of_mode_direct_is_remembered_over_restarts_in_another_mode() {
+    let [k, l] = [Provider::of("k"), Provider::of("l")];
+    let (node, running) = start(&[("a", Required, &k)], false);
+    let text = running.encrypt().unwrap();
+    drop(running);
+    let running = node.start_with(proved(by(&[("a", Required, &k), ("b", Required, &l)], true)));
+    running.first_attempt().unwrap();
+    running.wait_for("it settles", || running.handle.overview().unwrap().roots.waits.is_none());
+    running.encrypt().unwrap();
+    drop(running);
+    let running = node.start_with(proved(by(&[("a", DecryptOnly, &k), ("b", Required, &l)], true)));
+    running.first_attempt().unwrap();
+    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), false);
+    assert!(left.is_err() && running.decrypt(&text).unwrap(), "the text of mode direct has no opener any more");
+}
+
+#[test]
+fn a_start_without_a_key_tells_of_it_until_a_provider_has_it_or_it_is_given_up() {
+    let [k, l] = [Provider::of("k"), Provider::of("l")];
+    let (node, running) = start(&[("a", Required, &k)], false);
+    let text = running.encrypt().unwrap();
+    let lost = |running: &Running| running.handle.overview().unwrap().roots.lost;
+    assert_eq!(lost(&running), [""; 0]);
+    drop(running);
+    let alone = || Some(proved(by(&[("a", Required, &l)], false)));
+    let both = || Some(proved(by(&[("a", Required, &l), ("b", DecryptOnly, &k)], false)));
+    let running = node.start_with(proved(by(&[("a", Required, &l)], false)));
+    running.first_attempt().unwrap();
+    running.wait_for("it is told", || lost(&running).iter().any(|said| said.contains("vault key k,")));
+    assert!(running.decrypt(&text).is_err());
+    // It is no reason against other changes, and they are none to forget it.
+    running.handle.configure(alone(), false).unwrap();
+    assert_eq!(lost(&running).len(), 1);
+    running.handle.configure(both(), false).unwrap();
+    assert!(lost(&running).is_empty() && running.decrypt(&text).unwrap());
+    assert!(running.handle.configure(alone(), false).is_err());
+    running.handle.configure(alone(), true).unwrap();
+    assert_eq!(lost(&running), [""; 0]);
+    // Put back after all: then something needs it.
+    running.handle.configure(both(), false).unwrap();
+    assert!(running.decrypt(&text).unwrap());
+    assert!(running.handle.configure(alone(), false).is_err());
+}
+
+#[test]
+fn a_provider_of_which_nothing_is_known_hides_no_key_that_leaves() {
+    let [k, l, m] = [Provider::of("k"), Provider::of("l"), Provider::of("m")];
+    let (node, running) = start(&[("a", Required, &k)], false);
+    let text = running.encrypt().unwrap();
+    drop(running);
+    m.plan(Some((0, Silence::Away)));
+    let unknown = by(&[("a", Required, &k), ("c", DecryptOnly, &m)], false);
+    let running = node.start_with(Arc::clone(&unknown));
+    running.first_attempt().unwrap();
+    assert!(running.decrypt(&text).unwrap());
+    // It goes on as it is, beside another provider or none.
+    let stays = unknown.providers.members().iter().find(|member| member.name() == "c").unwrap();
+    let next = |members: Members<'_>| {
+        let fresh = proved(by(members, false));
+        let all = fresh.providers.members().iter().chain([stays]).cloned().collect();
+        Some(Arc::new(Rooted::new(fresh.runtime.clone(), Providers::new(all, Strategy::Ordered), fresh.rules.clone())))
+    };
+    assert!(running.handle.configure(next(&[("b", Required, &l)]), false).is_err());
+    running.handle.configure(next(&[("a", Required, &k), ("b", Required, &l)]), false).unwrap();
+}
+
+#[test]
+fn a_text_with_a_kek_of_its_own_keeps_its_opener_in_mode_rooted_too() {
+    let [k, l] = [Provider::of("k"), Provider::of("l")];
+    let (_node, running) = start(&[("a", Optional, &k), ("b", Optional, &l)], true);
+    running.wait_for("both make copies", || running.row("active").is_some_and(|row| row.wraps == 2));
+    // As while the active KEK does not open.
+    let active = Some(Arc::new(Active::direct(running.keyring.key_id_now().unwrap())));
+    let (by_id, destroyed) = (HashMap::new(), HashSet::new());
+    l.plan(Some((0, Silence::Away)));
+    running.keyring.publish(Snapshot { active, awaits_bundle: false, by_id, destroyed });
+    let text = running.encrypt().unwrap();
+    l.plan(None);
+    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), false);
+    assert!(left.is_err() && running.decrypt(&text).unwrap(), "the text has no opener any more");
+}
+
+#[test]
+fn a_recovered_node_lets_no_key_go_of_which_it_does_not_know_what_it_has_done() {
+    let [k, l] = [Provider::of("k"), Provider::of("l")];
+    let mut node = Node { identity: Some(Arc::new(Identity::generate())), ..Node::new() };
+    node.init().unwrap();
+    let running = node.start_with(proved(by(&[("a", Required, &k)], false)));
+    running.first_attempt().unwrap();
+    let text = running.encrypt().unwrap();
+    running.handle.configure(Some(proved(by(&[("a", Required, &k), ("b", Required, &l)], true))), false).unwrap();
+    running.wait_for("it settles", || running.handle.overview().unwrap().roots.waits.is_none());
+    drop(running);
+    node.keep_recovery_file();
+    let recovered = Node { export: Arc::clone(&node.export), ..Node::new() };
+    recovered.recover().unwrap();
+    let running = recovered.start_with(proved(by(&[("a", Required, &k), ("b", Required, &l)], true)));
+    running.first_attempt().unwrap();
+    running.wait_for("it settles", || running.handle.overview().unwrap().roots.waits.is_none());
+    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), false);
+    assert!(left.is_err() && running.decrypt(&text).unwrap(), "the text of mode direct has no opener any more");
+}

@@ -125,7 +125,7 @@ impl Pins {
         match session.login_with_raw(UserType::User, &raw) {
             // The login is the application's, not the session's.
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                self.tries.set(None);
+                self.tries.set(Vec::new());
                 Ok(())
             }
             Err(Error::Pkcs11(rv, function)) if never_reached_the_pin(rv) => {

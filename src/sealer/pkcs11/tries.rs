@@ -1,4 +1,4 @@
-//! Which PIN the token may have counted against us: in memory, and in a file that outlives this process within one boot, where there is
+//! Which PINs the token may have counted against us: in memory, and in a file that outlives this process within one boot, where there is
 //! one.
 //!
 //! It is written down before the token is asked, so that neither an answer that says nothing, nor one that never comes, nor the end of
@@ -9,6 +9,9 @@
 //! another file may have another one, and of a file that every start makes anew (a systemd credential) it cannot be told, so that
 //! such a PIN is not given where one was refused. What cannot be read there counts as nothing, and what cannot be written is left
 //! out: memory then remembers alone.
+//!
+//! PINs that can be told apart have a record each, so that two programs that keep writing the file of the PIN, each with a PIN of its
+//! own, spend one try for each of the two and no more.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -32,11 +35,14 @@ const TRIES_MAX: u8 = 2;
 const MAGIC: &[u8; 8] = b"NSEALTRY";
 const SALT_BYTES: usize = 16;
 const DIGEST_BYTES: usize = 32;
-/// Longer than any record.
-const FILE_MAX: u64 = 64;
+/// Beyond it the oldest goes. A token with more tries than this is rare, and its own flags are heeded beside.
+const RECORDS_MAX: usize = 8;
+const RECORD_BYTES: usize = 51;
+/// One byte more shows that it is none of ours.
+const FILE_MAX: u64 = (RECORDS_MAX * RECORD_BYTES + 1) as u64;
 
-/// What may be done with a PIN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What may be done with a PIN; the later, the less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verdict {
     /// Nothing is known against it.
     Give,
@@ -46,10 +52,10 @@ pub(super) enum Verdict {
     Wait(Duration),
     /// It was given as often as it may be, and nobody knows.
     Doubtful,
-    /// The token has refused it.
-    Refused,
     /// The token has refused one, or as many as may be, and this may be the same.
     Unclear,
+    /// The token has refused it.
+    Refused,
 }
 
 /// Tells the file of a PIN from the one before and the next: device, inode, and when it was written.
@@ -95,19 +101,20 @@ enum Same {
     Unknown,
 }
 
-/// The PIN of which something is known.
+/// The PINs of which something is known, the oldest first.
 #[derive(Default)]
 pub(super) struct Tries {
-    record: Option<Record>,
+    records: Vec<Record>,
     file: Option<RunFile>,
 }
 
 impl Tries {
     /// With what was written there in this boot.
     pub(super) fn in_file(file: RunFile, now: Duration) -> Self {
+        let mut records = decode(&file.read(FILE_MAX)).unwrap_or_default();
         // One of the future is of an earlier boot.
-        let record = Record::decode(&file.read(FILE_MAX)).ok().filter(|record| record.at <= now);
-        Self { record, file: Some(file) }
+        records.retain(|record| record.at <= now);
+        Self { records, file: Some(file) }
     }
 
     pub(super) const fn file(&self) -> Option<&RunFile> {
@@ -120,53 +127,62 @@ impl Tries {
     }
 
     pub(super) fn verdict(&self, pin: &Pin, now: Duration) -> Verdict {
-        let Some(record) = &self.record else { return Verdict::Give };
-        let same = record.is_of(pin);
-        match record.tries {
-            0 => Verdict::Give,
-            _ if same == Same::No => Verdict::Give,
-            TRIES_MAX.. if same == Same::Hardly => Verdict::Unclear,
-            _ if same == Same::Hardly => Verdict::Give,
-            _ if record.refused => {
-                if same == Same::Yes {
-                    Verdict::Refused
-                } else {
-                    Verdict::Unclear
-                }
-            }
+        let of = |which: &'static [Same]| self.records.iter().filter(move |record| which.contains(&record.is_of(pin)));
+        let apart = match tries(of(&[Same::Hardly])) {
+            TRIES_MAX.. => Verdict::Unclear,
+            _ => Verdict::Give,
+        };
+        let as_often = match tries(of(&[Same::Yes, Same::Unknown])) {
             TRIES_MAX.. => Verdict::Doubtful,
-            _ => match (record.at + PAUSE).checked_sub(now) {
-                None | Some(Duration::ZERO) => Verdict::GiveOnceMore,
-                Some(left) => Verdict::Wait(left),
-            },
-        }
+            _ => Verdict::Give,
+        };
+        let own = of(&[Same::Yes]).map(|record| record.verdict(Verdict::Refused, now));
+        let maybe = of(&[Same::Unknown]).map(|record| record.verdict(Verdict::Unclear, now));
+        own.chain(maybe).chain([apart, as_often]).max().unwrap_or(Verdict::Give)
     }
 
     /// It is given to the token now. What was known before is given back, for an answer that proves that nothing was counted.
-    pub(super) fn begin(&mut self, pin: &Pin, now: Duration) -> Option<Record> {
-        let before = self.record.clone();
-        let earlier = self.record.as_ref().filter(|record| record.is_of(pin) != Same::No);
-        let tries = earlier.map_or(0, |record| record.tries).saturating_add(1);
+    pub(super) fn begin(&mut self, pin: &Pin, now: Duration) -> Vec<Record> {
+        let before = self.records.clone();
+        let (mut records, earlier): (Vec<_>, Vec<_>) =
+            before.iter().cloned().partition(|record| record.is_of(pin) == Same::No);
+        let tries = tries(earlier.iter()).saturating_add(1);
         // Without randomness an unsalted digest, which is better than a second try.
         let salt = random::array().unwrap_or_default();
         let given = Some((salt, digest(&salt, pin)));
-        self.set(Some(Record { given, file: pin.file(), refused: false, tries, at: now }));
+        if records.len() >= RECORDS_MAX {
+            records.remove(0);
+        }
+        records.push(Record { given, file: pin.file(), refused: false, tries, at: now });
+        self.set(records);
         before
     }
 
-    /// The token said that this is not its PIN.
+    /// The token said that the one that was given last is not its PIN.
     pub(super) fn refused(&mut self) {
-        let refused = self.record.take().map(|record| Record { refused: true, ..record });
-        self.set(refused);
+        let mut records = std::mem::take(&mut self.records);
+        if let Some(last) = records.last_mut() {
+            last.refused = true;
+        }
+        self.set(records);
     }
 
     /// See [`Tries::begin`]; nothing, after a login that succeeded.
-    pub(super) fn set(&mut self, record: Option<Record>) {
-        self.record = record;
+    pub(super) fn set(&mut self, records: Vec<Record>) {
+        self.records = records;
         if let Some(file) = &self.file {
-            file.write(&self.record.as_ref().map(Record::encode).unwrap_or_default());
+            file.write(&self.records.iter().flat_map(Record::encode).collect::<Vec<_>>());
         }
     }
+}
+
+fn tries<'a>(records: impl Iterator<Item = &'a Record>) -> u8 {
+    records.fold(0, |tries, record| tries.saturating_add(record.tries))
+}
+
+/// All, or nothing.
+fn decode(bytes: &[u8]) -> Result<Vec<Record>, WireError> {
+    bytes.chunks(RECORD_BYTES).map(Record::decode).collect()
 }
 
 impl Record {
@@ -177,6 +193,15 @@ impl Record {
             (None, Some(before), Some(now)) if before == now => Same::Yes,
             (None, Some(_), Some(_)) => Same::Hardly,
             (None, ..) => Same::Unknown,
+        }
+    }
+
+    /// Of a PIN that is, or may be, the one of this record.
+    fn verdict(&self, refused: Verdict, now: Duration) -> Verdict {
+        match (self.at + PAUSE).checked_sub(now) {
+            _ if self.refused => refused,
+            None | Some(Duration::ZERO) => Verdict::GiveOnceMore,
+            Some(left) => Verdict::Wait(left),
         }
     }
 
@@ -240,7 +265,7 @@ mod tests {
         tries.begin(&pin, NOW);
         tries.refused();
         assert_eq!(tries.verdict(&pin, NOW + PAUSE * 1000), Verdict::Refused);
-        tries.set(None);
+        tries.set(Vec::new());
         assert_eq!(tries.verdict(&pin, NOW), Verdict::Give);
     }
 
@@ -279,7 +304,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         // It was written in another boot.
         assert_eq!(in_file(&path, Duration::from_secs(1)).verdict(&pin, NOW), Verdict::Give);
-        in_file(&path, NOW).set(None);
+        in_file(&path, NOW).set(Vec::new());
         assert_eq!(in_file(&path, NOW).verdict(&pin, NOW), Verdict::Give);
     }
 
@@ -305,7 +330,7 @@ mod tests {
         let of = |pin: &[u8]| {
             let path = dir.path().join("tries");
             let mut tries = in_file(&path, NOW);
-            tries.set(None);
+            tries.set(Vec::new());
             tries.begin(&Pin::of(pin), NOW);
             let begun = std::fs::read(&path).unwrap();
             tries.refused();
@@ -325,5 +350,42 @@ mod tests {
             std::fs::write(&path, &whole[..len]).unwrap();
             assert_eq!(in_file(&path, NOW).verdict(&pin, NOW), Verdict::Give, "{len}");
         }
+    }
+
+    #[test]
+    fn a_refused_pin_is_not_given_again_after_another_one_was_refused_too() {
+        // Two programs keep the file of the PIN, each with a PIN of its own.
+        let (one, other) = (Pin::in_file(b"1234", 2), Pin::in_file(b"4321", 3));
+        let mut tries = Tries::default();
+        for pin in [&one, &other] {
+            assert_eq!(tries.verdict(pin, NOW), Verdict::Give);
+            tries.begin(pin, NOW);
+            tries.refused();
+        }
+        let anew = [Pin::in_file(b"1234", 4), Pin::in_file(b"4321", 5)];
+        assert_eq!(anew.map(|pin| tries.verdict(&pin, NOW)), [Verdict::Refused; 2]);
+        assert_eq!(tries.verdict(&Pin::of(b"right"), NOW), Verdict::Give);
+    }
+
+    #[test]
+    fn the_next_process_gives_no_third_pin_where_two_were_refused_and_the_file_stays_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tries");
+        let pins: Vec<Pin> = (0..40).map(|number: u8| Pin::in_file(&[number], u64::from(number))).collect();
+        let mut tries = in_file(&path, NOW);
+        for pin in &pins[..2] {
+            tries.begin(pin, NOW);
+            tries.refused();
+        }
+        let mut next = in_file(&path, NOW);
+        let verdicts = [&pins[0], &pins[1], &pins[2]].map(|pin| next.verdict(pin, NOW));
+        assert_eq!(verdicts, [Verdict::Refused, Verdict::Refused, Verdict::Unclear]);
+        next.set(Vec::new());
+        for pin in &pins {
+            next.begin(pin, NOW);
+            next.refused();
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), (RECORDS_MAX * RECORD_BYTES) as u64);
+        assert_eq!(in_file(&path, NOW).records.len(), RECORDS_MAX);
     }
 }

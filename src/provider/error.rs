@@ -96,6 +96,13 @@ impl ErrorKind {
     }
 }
 
+/// What may be shown of words that came in answer to a request with a key or its text in it: those that we know ourselves, and nothing
+/// else. A server, or something before it, may repeat what it was sent, in more ways than can be looked for.
+#[cfg(any(feature = "aws", feature = "vault", feature = "azure"))]
+pub(super) fn known_words(words: &str, known: &[&'static str]) -> String {
+    known.iter().copied().filter(|part| words.contains(part)).collect::<Vec<_>>().join(", ")
+}
+
 /// A refusal with what was seen. The detail never holds a credential, a key or a text.
 #[derive(Debug)]
 pub struct ProviderError {

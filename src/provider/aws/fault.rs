@@ -1,7 +1,7 @@
 //! What an answer of AWS means to us: one table.
 //!
 //! Keeps neither the SDK's error nor the answer: both would show bodies in their `Debug`, and a body may hold a key. AWS's own sentence is only
-//! shown where it names a right, a state or a limit; that of a refused signature can hold the session token.
+//! shown where it names a right, a state or a limit, and what was asked had no key with it; that of a refused signature can hold the session token.
 
 use std::error::Error;
 
@@ -11,6 +11,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 
 use super::super::http::retry_after;
 use super::super::session::OF_CLOCK;
+use crate::provider::error::known_words;
 use crate::provider::{ErrorKind, ProviderError};
 
 /// By the code that KMS or STS gives (KMS and STS API references, "Errors" of each operation and "Common errors").
@@ -65,6 +66,22 @@ const KINDS: &[(&str, ErrorKind)] = &[
 const CLOCK_WORDS: [&str; 2] = ["Signature expired", "Signature not yet current"];
 const CLOCK_CODES: [&str; 2] = ["RequestExpired", "RequestTimeTooSkewed"];
 
+/// What the sentences of AWS have in common that helps whoever reads them.
+const KNOWN_WORDS: [&str; 12] = [
+    "is not authorized to perform: kms:Encrypt",
+    "is not authorized to perform: kms:Decrypt",
+    "no identity-based policy allows",
+    "no resource-based policy allows",
+    "no session policy allows",
+    "no VPC endpoint policy allows",
+    "with an explicit deny in",
+    "is disabled",
+    "is pending deletion",
+    "is pending import",
+    "does not exist",
+    "Rate exceeded",
+];
+
 /// By code, and without a code that we know by HTTP's status.
 fn kind_of(code: Option<&str>, status: u16) -> ErrorKind {
     let known = code.and_then(|code| KINDS.iter().find(|(known, _)| *known == code));
@@ -82,20 +99,26 @@ pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -
     error.as_service_error().and_then(ProvideErrorMetadata::code)
 }
 
-/// A failed request as one of ours. `asked` is what it was, such as `kms:Encrypt`.
+/// A failed request as one of ours. `asked` is what it was, such as `kms:DescribeKey`.
 pub(super) fn from_sdk<E: ProvideErrorMetadata>(asked: &str, error: SdkError<E, HttpResponse>) -> ProviderError {
-    convert(asked, error, |kind| kind)
+    convert(asked, error, |kind| kind, str::to_owned)
+}
+
+/// The same for a request with a key or its text in it: shows only words that are known.
+pub(super) fn from_use<E: ProvideErrorMetadata>(asked: &str, error: SdkError<E, HttpResponse>) -> ProviderError {
+    convert(asked, error, |kind| kind, |sentence| known_words(sentence, &KNOWN_WORDS))
 }
 
 /// The same for a request that would give a login: one that may not be made is a refused login, whatever the reason is called.
 pub(super) fn from_login<E: ProvideErrorMetadata>(asked: &str, error: SdkError<E, HttpResponse>) -> ProviderError {
-    convert(asked, error, |kind| if kind == ErrorKind::Forbidden { ErrorKind::Login } else { kind })
+    convert(asked, error, |kind| if kind == ErrorKind::Forbidden { ErrorKind::Login } else { kind }, str::to_owned)
 }
 
 fn convert<E: ProvideErrorMetadata>(
     asked: &str,
     error: SdkError<E, HttpResponse>,
     meant: fn(ErrorKind) -> ErrorKind,
+    shown: fn(&str) -> String,
 ) -> ProviderError {
     match error {
         SdkError::ServiceError(refusal) => {
@@ -106,8 +129,10 @@ fn convert<E: ProvideErrorMetadata>(
             let kind = kind_of(answer.code(), status);
             let told =
                 matches!(kind, ErrorKind::Forbidden | ErrorKind::NoKey | ErrorKind::Unfit | ErrorKind::Throttled);
-            let sentence = answer.message().filter(|_| told).map(|text| format!(": {text}")).unwrap_or_default();
-            let code = answer.code().unwrap_or("no code");
+            let sentence = answer.message().filter(|_| told).map(shown).filter(|text| !text.is_empty());
+            let sentence = sentence.map(|text| format!(": {text}")).unwrap_or_default();
+            let code =
+                answer.code().map_or("no code", |code| if is_name(code) { code } else { "a code that is no name" });
             let is_of_clock = kind == ErrorKind::Login
                 && (CLOCK_CODES.contains(&code)
                     || answer.message().is_some_and(|text| CLOCK_WORDS.iter().any(|words| text.starts_with(words))));
@@ -136,6 +161,11 @@ fn convert<E: ProvideErrorMetadata>(
         }
         _ => ProviderError::new(ErrorKind::Protocol, format!("{asked}: the SDK gives no reason")),
     }
+}
+
+/// A name, which no key looks like: AWS's have letters alone.
+fn is_name(code: &str) -> bool {
+    code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphabetic())
 }
 
 /// What our own client of HTTP has said, below what the SDK has put around it.
@@ -237,8 +267,23 @@ mod tests {
     #[test]
     fn a_missing_right_is_told_in_the_words_of_aws() {
         let sentence = "User: arn:aws:iam::1:user/x is not authorized to perform: kms:Decrypt";
-        let error = from_sdk("kms:Decrypt", refusal("AccessDeniedException", 400, sentence));
+        let error = from_sdk("kms:DescribeKey", refusal("AccessDeniedException", 400, sentence));
         assert!(error.to_string().contains(sentence), "{error}");
+        let error = from_use("kms:Decrypt", refusal("AccessDeniedException", 400, sentence));
+        assert!(error.to_string().ends_with("request -: is not authorized to perform: kms:Decrypt)"), "{error}");
+    }
+
+    #[test]
+    fn of_an_answer_to_a_key_only_words_that_are_known_are_shown_however_it_is_repeated() {
+        for part in ["3 133 196 7", "AbCd%2BEfGh%2Fij%3D", "QkFTRTY0", "01:ab:ff"] {
+            for code in
+                ["ValidationException", "DisabledException", "AccessDeniedException", "ThrottlingException", part]
+            {
+                let error = from_use("kms:Encrypt", refusal(code, 400, &format!("{part} at plaintext is disabled")));
+                let shown = format!("{error} {error:?}");
+                assert!(!shown.contains(part), "{shown}");
+            }
+        }
     }
 
     #[test]

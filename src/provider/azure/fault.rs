@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::super::error::known_words;
 use super::super::http::Reply;
 use super::super::session::OF_CLOCK;
 use super::super::{ErrorKind, ProviderError};
@@ -19,6 +20,20 @@ const WORDS_MAX_BYTES: usize = 240;
 
 /// A shorter text than this is not looked for in a refusal: the name of an algorithm may well be there.
 const SECRET_MIN_BYTES: usize = 16;
+
+/// What the sentences of Key Vault have in common that helps whoever reads them.
+const KNOWN_WORDS: [&str; 10] = [
+    "Caller is not authorized",
+    "does not have keys wrapKey permission",
+    "does not have keys unwrapKey permission",
+    "Public network access is disabled",
+    "Client address is not authorized",
+    "disabled key",
+    "expired key",
+    "not yet valid",
+    "not permitted on this key",
+    "are incompatible",
+];
 
 /// An answer that is a refusal.
 #[derive(Clone, Debug)]
@@ -90,8 +105,8 @@ impl Said {
         self
     }
 
-    fn detail(&self, what: &str) -> String {
-        let Self { status, code, inner, words, .. } = self;
+    fn detail(&self, what: &str, words: &str) -> String {
+        let Self { status, code, inner, .. } = self;
         let words = &words[..words.floor_char_boundary(WORDS_MAX_BYTES)];
         if let Some(location) = &self.location {
             return format!("{what}: {status}, a redirect to {location}, which is not followed");
@@ -117,8 +132,17 @@ impl Said {
         })
     }
 
-    /// In the use of a key.
+    /// In the use of a key. Shows only words that are known.
     fn in_use(&self, what: &str) -> ProviderError {
+        self.of_key(what, &known_words(&self.words, &KNOWN_WORDS))
+    }
+
+    /// In a look at a key, for which nothing is sent that may not be shown, but for the login.
+    fn in_read(&self, what: &str) -> ProviderError {
+        self.of_key(what, &self.words)
+    }
+
+    fn of_key(&self, what: &str, words: &str) -> ProviderError {
         let kind = self.kind().unwrap_or_else(|| match self.status {
             403 => self.forbidden(),
             // A conflict is a key that is being deleted or recovered.
@@ -127,7 +151,7 @@ impl Said {
             400 | 405 => ErrorKind::Unfit,
             _ => ErrorKind::Protocol,
         });
-        let error = ProviderError::new(kind, self.detail(what)).after(self.pause);
+        let error = ProviderError::new(kind, self.detail(what, words)).after(self.pause);
         if kind == ErrorKind::Forbidden && self.is_of_network() { error.with_hint(OF_NETWORK) } else { error }
     }
 
@@ -151,15 +175,16 @@ impl Said {
 
     /// In a login: whatever is wrong with it needs another credential or another setting of the login.
     fn in_login(&self, what: &str) -> ProviderError {
-        let error = ProviderError::new(self.kind().unwrap_or(ErrorKind::Login), self.detail(what)).after(self.pause);
+        let error = ProviderError::new(self.kind().unwrap_or(ErrorKind::Login), self.detail(what, &self.words))
+            .after(self.pause);
         // "Client assertion is not within its valid time range."
         if self.words.contains("AADSTS700024") { error.with_login_hint(OF_CLOCK) } else { error }
     }
 }
 
-/// A name of Azure's own, and not just any text of the peer's.
+/// A name of Azure's own, and not just any text of the peer's: it has no digit, and so no key looks like it.
 fn name(text: String) -> String {
-    let fits = text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let fits = text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     if fits { text } else { String::new() }
 }
 
@@ -200,10 +225,19 @@ impl Failed {
 
 /// A failed use of the key.
 pub(super) fn in_use(what: &str, error: &azure_core::Error) -> Failed {
+    failed(what, error, |said| said.in_use(what))
+}
+
+/// A failed look at the key.
+pub(super) fn in_read(what: &str, error: &azure_core::Error) -> Failed {
+    failed(what, error, |said| said.in_read(what))
+}
+
+fn failed(what: &str, error: &azure_core::Error, refused: impl FnOnce(&Said) -> ProviderError) -> Failed {
     match stopped(error) {
         Some(Stopped::Failed(error)) => Failed::Finally(error.again()),
-        Some(Stopped::Refused(said)) => Failed::Finally(said.in_use(what)),
-        Some(Stopped::LoginRefused(said)) => Failed::Login(said.in_use(what)),
+        Some(Stopped::Refused(said)) => Failed::Finally(refused(said)),
+        Some(Stopped::LoginRefused(said)) => Failed::Login(refused(said)),
         None => Failed::Finally(unread(what, error)),
     }
 }
@@ -293,6 +327,23 @@ mod tests {
         ] {
             assert_eq!(said(status, &body).in_use(what).kind(), kind, "{status} {body} {what}");
         }
+    }
+
+    #[test]
+    fn of_an_answer_to_a_key_only_words_that_are_known_are_shown_however_it_is_repeated() {
+        for part in ["3 133 196 7", "AbCd%2BEfGh%2Fij%3D", "QkFTRTY0", "01:ab:ff"] {
+            for body in [vault("Forbidden", &format!("{part} on a disabled key"), ""), vault(part, part, part)] {
+                for what in ["wrapKey", UNWRAP] {
+                    let error = said(403, &body).in_use(what);
+                    let shown = format!("{error} {error:?}");
+                    assert!(!shown.contains(part), "{shown}");
+                }
+            }
+        }
+        let words = "Operation is not allowed on a disabled key: 7";
+        let body = vault("Forbidden", words, "KeyDisabled");
+        assert!(said(403, &body).in_use(UNWRAP).to_string().ends_with("403 Forbidden KeyDisabled disabled key)"));
+        assert!(said(403, &body).in_read("getKey").to_string().contains(words));
     }
 
     #[test]

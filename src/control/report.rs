@@ -235,7 +235,7 @@ pub const HARDWARE_ONLY: &str = "hardware only";
 pub struct Pending {
     /// A key or a table.
     pub key: String,
-    /// What puts it in force: `restart nodeseald` or `nodeseal reseal`.
+    /// What puts it in force: `restart nodeseald`, `nodeseal reseal`, or `nodeseal reload` for what was refused.
     pub until: String,
 }
 
@@ -245,6 +245,11 @@ impl Pending {
         Self { key: key.to_owned(), until: "restart nodeseald".to_owned() }
     }
 
+    /// A part that was refused, and is tried again.
+    pub fn reload(key: &str) -> Self {
+        Self { key: key.to_owned(), until: "nodeseal reload".to_owned() }
+    }
+
     /// A part that the node root is sealed by.
     pub fn reseal(key: &str) -> Self {
         Self { key: key.to_owned(), until: "nodeseal reseal".to_owned() }
@@ -252,6 +257,11 @@ impl Pending {
 }
 
 impl Pending {
+    /// See [`Pending::reload`].
+    pub fn is_reload(&self) -> bool {
+        *self == Self::reload(&self.key)
+    }
+
     /// See [`Pending::reseal`].
     pub fn is_reseal(&self) -> bool {
         *self == Self::reseal(&self.key)

@@ -119,8 +119,12 @@ pub(super) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
         add("due", &what, "nodeseal keys rotate");
     }
     for pending in &status.pending {
-        let kind = if pending.is_reseal() { "reseal" } else { "restart" };
-        add(kind, &format!("{} of the configuration does not run yet", pending.key), &pending.until);
+        let (kind, why) = match (pending.is_reload(), pending.is_reseal()) {
+            (true, _) => ("reload", ", since the file was refused: see config.refused in the log"),
+            (false, true) => ("reseal", ""),
+            (false, false) => ("restart", ""),
+        };
+        add(kind, &format!("{} of the configuration does not run yet{why}", pending.key), &pending.until);
     }
     if status.stops_writes {
         let what = "the providers have been away for longer than write.on_outage allows, and kube-apiserver is told not to write";

@@ -122,6 +122,8 @@ struct Runs {
     waiting: Vec<&'static str>,
     seal_to: SealTo,
     guard: Option<u32>,
+    /// The file as it was refused last, while nothing has been taken up since.
+    refused: Option<Refused>,
 }
 
 impl Reloader {
@@ -146,7 +148,7 @@ impl Reloader {
             confined,
             is_under_way: Mutex::default(),
             ended: Condvar::new(),
-            runs: Mutex::new(Runs { config, opened, waiting: Vec::new(), seal_to, guard }),
+            runs: Mutex::new(Runs { config, opened, waiting: Vec::new(), seal_to, guard, refused: None }),
         })
     }
 
@@ -181,6 +183,16 @@ impl Reloader {
     }
 
     fn try_reload(&self, abandon: bool) -> Result<(), ReloadError> {
+        // Before it is read: what is written meanwhile is another file.
+        let looks = self.look_at_config(&Looks::default());
+        let done = self.try_file(abandon);
+        let is_refused = done.as_ref().is_err_and(|error| !matches!(error, ReloadError::Files(_)));
+        let mut runs = self.runs();
+        runs.refused = is_refused.then(|| Refused::again(looks, runs.refused.as_ref()));
+        done
+    }
+
+    fn try_file(&self, abandon: bool) -> Result<(), ReloadError> {
         let running = self.config();
         let config = config::load(&running.path).map_err(ReloadError::Config)?;
         for warning in &config.warnings {
@@ -248,9 +260,10 @@ impl Reloader {
     /// What the file says and what does not run. `sealed` is how the node root is sealed, where that is known.
     pub(super) fn pending(&self, sealed: Option<&Overview>) -> Vec<Pending> {
         let runs = self.runs();
+        let refused = runs.refused.iter().map(|_| Pending::reload("provider"));
         let restarts = runs.waiting.iter().map(|key| Pending::restart(key));
         let reseals = sealed.map(|sealed| needs_reseal(sealed, runs.seal_to, runs.guard)).unwrap_or_default();
-        restarts.chain(reseals.into_iter().map(Pending::reseal)).collect()
+        refused.chain(restarts).chain(reseals.into_iter().map(Pending::reseal)).collect()
     }
 
     fn runs(&self) -> MutexGuard<'_, Runs> {
@@ -264,7 +277,7 @@ impl Reloader {
         loop {
             thread::sleep(LOOK_EVERY);
             let now = self.look_at_config(&known);
-            if now != known && self.config().watch {
+            if (now != known || self.is_due_again(&now)) && self.config().watch {
                 self.reload_and_tell(CHANGED);
             }
             known = now;
@@ -275,16 +288,20 @@ impl Reloader {
             let stale = opened.map(|opened| opened.stale(&config, folder(&config).as_deref())).unwrap_or_default();
             refused.retain(|name, _| stale.iter().any(|(stale, _)| stale == name));
             for (name, looks) in stale {
-                let before = refused.get(&name).filter(|before| before.looks == looks);
-                if before.is_some_and(|before| Instant::now() < before.again_at) {
+                if refused.get(&name).is_some_and(|before| before.looks == looks && !before.is_due()) {
                     continue;
                 }
-                let pause = before.map_or(AGAIN_MIN, |before| (before.pause * 2).min(AGAIN_MAX));
                 if told(CHANGED, self.refresh(&name)).is_err() {
-                    refused.insert(name, Refused { looks, pause, again_at: Instant::now() + pause });
+                    let next = Refused::again(looks, refused.get(&name));
+                    refused.insert(name, next);
                 }
             }
         }
+    }
+
+    /// What refused the file may have passed, such as a provider that was away.
+    fn is_due_again(&self, now: &Looks) -> bool {
+        self.runs().refused.as_ref().is_some_and(|refused| refused.looks != *now || refused.is_due())
     }
 
     fn look_at_config(&self, before: &Looks) -> Looks {
@@ -311,11 +328,24 @@ impl Drop for Turn<'_> {
 
 const CHANGED: &str = "a file has changed";
 
-/// Files of a provider that were not taken up.
+/// The configuration, or files of a provider, that were not taken up.
 struct Refused {
     looks: Looks,
     pause: Duration,
     again_at: Instant,
+}
+
+impl Refused {
+    /// Just now. The same files as `before` wait for longer each time.
+    fn again(looks: Looks, before: Option<&Self>) -> Self {
+        let before = before.filter(|before| before.looks == looks);
+        let pause = before.map_or(AGAIN_MIN, |before| (before.pause * 2).min(AGAIN_MAX));
+        Self { looks, pause, again_at: Instant::now() + pause }
+    }
+
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.again_at
+    }
 }
 
 fn told(reason: &'static str, done: Result<(), ReloadError>) -> Result<(), ReloadError> {

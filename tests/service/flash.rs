@@ -74,6 +74,8 @@ fn at_rest_nothing_is_written_and_under_load_one_small_file_in_ten_thousand_encr
     let node = Node::start();
     let client = node.client();
     let programs = ["nodeseald", "nodeseal-sealer"].map(|program| node.pid(program));
+    // Lines are written beside the calls, in their order: this is the last one of a start.
+    until(Duration::from_secs(10), "the start is told", || node.log().contains("seal.opened").then_some(()));
     let state = Watch::on(&node.state());
     // A log line is a write too; nobody owes one for what goes well.
     let log = Watch::on(&node.dir().join("log"));

@@ -236,3 +236,24 @@ fn names_that_are_swapped_change_no_key_and_make_no_wrap_also_while_one_of_them_
         away.proxy().set(Mode::Pass);
     }
 }
+
+#[test]
+fn a_watched_configuration_that_was_refused_is_tried_again_and_status_says_that_it_does_not_run() {
+    let (a, b) = (Mine::new(), Mine::new());
+    let node = start(&[("a", &a, "")], &with_room_for(&[&b], &format!("watch = true\n{FAST}")));
+    seal(&node.config(), "b-login", &b.login());
+    assert_eq!(status(&node)["pending"], json!([]));
+    b.proxy().set(Mode::Reset);
+    rewrite(&node, |file| {
+        file.insert("provider".into(), tables(&[("a", &a, ""), ("b", &b, "")]));
+    });
+    until(SOON, "b does not prove itself", || node.log().contains("config.refused").then_some(()));
+    let pending = json!([{"key": "provider", "until": "nodeseal reload"}]);
+    let waits = any_status(&node);
+    assert_eq!((&waits["pending"], waits["providers"].as_array().unwrap().len()), (&pending, 1));
+    let needs = waits["needs"].as_array().unwrap();
+    assert!(needs.iter().any(|need| need["kind"] == "reload"), "{needs:?}");
+    b.proxy().set(Mode::Pass);
+    let runs = until_status(&node, "it is taken up by itself", |status| status["providers"][1]["name"] == "b");
+    assert_eq!(runs["pending"], json!([]));
+}

@@ -10,6 +10,9 @@ use crate::types::Class;
 
 /// Bytes. A configuration with a hundred providers is a tenth of it.
 const MAX_BYTES: u64 = 1024 * 1024;
+/// Mistakes that one line of a log names, and characters of each.
+const FEW: usize = 3;
+const FEW_CHARS: usize = 200;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +24,14 @@ pub enum ConfigError {
         path: PathBuf,
         /// In which way.
         reason: String,
+    },
+    /// More than any configuration needs. Cut, it would be another one.
+    #[error("{path} has {bytes} bytes, and a configuration at most {MAX_BYTES}", path = path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
     },
     /// The content, all mistakes at once.
     #[error("{path} has {n} mistake{s}", path = path.display(), n = problems.len(), s = if problems.len() == 1 { "" } else { "s" })]
@@ -60,6 +71,9 @@ impl ConfigError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Insecure { .. } => "chown root and chmod go-w the file",
+            Self::TooLarge { .. } => {
+                "see whether it is the right file: `--config` or NODESEAL_CONFIG names another one"
+            }
             Self::Problems { .. } | Self::Syntax { .. } => {
                 "fix the file and run `nodeseal config check`; docs/configuration.md lists every key"
             }
@@ -76,8 +90,20 @@ impl ConfigError {
     pub fn problems(&self) -> &[Problem] {
         match self {
             Self::Problems { problems, .. } => problems,
-            Self::Insecure { .. } | Self::Read { .. } | Self::Syntax { .. } => &[],
+            Self::Insecure { .. } | Self::Read { .. } | Self::Syntax { .. } | Self::TooLarge { .. } => &[],
         }
+    }
+
+    /// The first mistakes in brackets, for a line of a log; empty if there are none.
+    pub fn few(&self) -> String {
+        let problems = self.problems();
+        if problems.is_empty() {
+            return String::new();
+        }
+        let cut = |problem: &Problem| problem.to_string().chars().take(FEW_CHARS).collect::<String>();
+        let more = problems.len().checked_sub(FEW).filter(|more| *more > 0).map(|more| format!("and {more} more"));
+        let named: Vec<_> = problems.iter().take(FEW).map(cut).chain(more).collect();
+        format!(" ({})", named.join("; "))
     }
 }
 
@@ -99,8 +125,14 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     if meta.mode() & 0o022 != 0 {
         return Err(insecure(format!("has mode {:04o}: others could change it", meta.mode() & 0o7777)));
     }
-    let mut text = String::new();
-    file.take(MAX_BYTES).read_to_string(&mut text).map_err(read)?;
+    let mut text = Vec::new();
+    // It may grow while it is read.
+    file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(read)?;
+    let bytes = meta.len().max(text.len() as u64);
+    if bytes > MAX_BYTES {
+        return Err(ConfigError::TooLarge { path: path.to_owned(), bytes });
+    }
+    let text = String::from_utf8(text).map_err(|error| read(io::Error::new(io::ErrorKind::InvalidData, error)))?;
     parse_on(path, &text, systemd::version())
 }
 

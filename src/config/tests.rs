@@ -2,7 +2,7 @@ mod unworkable;
 
 use std::path::Path;
 
-use super::load::parse;
+use super::load::{load, parse};
 use super::*;
 
 fn check(text: &str) -> Result<Config, ConfigError> {
@@ -240,4 +240,29 @@ fn a_key_in_a_token_and_another_plugin_are_providers_and_their_mistakes_are_all_
         assert!(found.len() == 1 && found[0].starts_with(problem), "{from} {to}: {found:#?}");
     }
     assert_eq!(check(&good.replace("socket = \"/run/s\"\n", "")).unwrap().warnings[0].key, "seal.socket");
+}
+
+#[test]
+fn a_file_that_is_too_large_is_refused_with_its_size_and_not_read_in_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nodeseal.toml");
+    let mut text = "version = 1\ncluster = \"c1\"\n".to_owned();
+    text.extend(std::iter::repeat_n('#', (1 << 20) - text.len()));
+    std::fs::write(&path, &text).unwrap();
+    assert!(load(&path).is_ok());
+    // Cut at the limit it would be a good one.
+    std::fs::write(&path, text + "\nnonsense").unwrap();
+    let error = load(&path).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("1048585 bytes") && error.contains("1048576"), "{error}");
+}
+
+#[test]
+fn an_error_names_its_mistakes_and_no_more_than_a_few() {
+    let found = check("version = 1\ncluster = \"no/such\"\nsandbox.providers = \"no\"\n").err().unwrap().few();
+    assert!(found.contains("cluster: ") && found.contains("; sandbox.providers: "), "{found}");
+    let path = std::path::PathBuf::from("f");
+    let problems = (0..40).map(|n| Problem { key: format!("k{n}"), text: "x".repeat(1000) }).collect();
+    let found = ConfigError::Problems { path, problems }.few();
+    assert!(found.contains("k2: ") && !found.contains("k3: ") && found.ends_with("; and 37 more)"), "{found}");
+    assert!(found.len() < 800, "{} bytes", found.len());
 }

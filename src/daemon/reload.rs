@@ -42,7 +42,7 @@ const PROOF_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) enum ReloadError {
     #[error("another reload has been under way for {} s", TURN_TIMEOUT.as_secs())]
     Busy,
-    #[error("the configuration cannot be used")]
+    #[error("the configuration cannot be used{}", .0.few())]
     Config(#[source] ConfigError),
     #[error("it needs what this process has given up for good")]
     Confined(#[source] Lack),

@@ -18,7 +18,7 @@ fn anything_wrong_keeps_what_runs_and_says_why() {
     let denied = good.clone() + &table("denied", &vault, "");
     for (text, said) in [
         ("this is no TOML", "config"),
-        (good.replace("kubernetes", "no/such").as_str(), "mistake"),
+        (good.replace("kubernetes", "no/such").as_str(), "the configuration cannot be used (provider"),
         (unreachable.as_str(), "other"),
         (denied.as_str(), "denied-login"),
     ] {

@@ -3,11 +3,12 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
 
+use super::look::Looks;
 use super::{KmsPluginSettings, PluginApi};
 use crate::kms::{CallError, Connection, Message};
 use crate::provider::{ErrorKind, ProviderError};
@@ -48,17 +49,10 @@ pub(super) struct Plugin {
 
 impl Plugin {
     /// Refuses what is no socket, our own one, and a listener of a user that is not expected, before a byte is sent.
-    pub(super) async fn connect(settings: &KmsPluginSettings) -> Result<Self, ProviderError> {
+    pub(super) async fn connect(settings: &KmsPluginSettings, looks: &Looks) -> Result<Self, ProviderError> {
         let path = &settings.socket;
-        let unfit = |why: &str| ProviderError::new(ErrorKind::Unfit, format!("{} {why}", path.display()));
-        let place = Place::of(path).map_err(|error| unreachable(path, error))?;
-        if !place.is_socket {
-            return Err(unfit("is no socket"));
-        }
-        let is_ours = |own: &Path| own == path || Place::of(own).is_ok_and(|own| own == place);
-        if settings.own_sockets.iter().any(|own| is_ours(own)) {
-            return Err(unfit("is a socket of Nodeseal itself: name the other plugin's"));
-        }
+        let (socket, own_sockets) = (path.clone(), settings.own_sockets.clone());
+        looks.take(move || is_other_socket(&socket, &own_sockets)).await?;
         let stream = UnixStream::connect(path).await.map_err(|error| unreachable(path, error))?;
         let peer = stream.peer_cred().map_err(|error| unreachable(path, error))?;
         let own = nix::unistd::geteuid().as_raw();
@@ -105,6 +99,19 @@ impl Place {
         let meta = fs::metadata(path)?;
         Ok(Self { device: meta.dev(), inode: meta.ino(), is_socket: meta.file_type().is_socket() })
     }
+}
+
+fn is_other_socket(path: &Path, own_sockets: &[PathBuf]) -> Result<(), ProviderError> {
+    let unfit = |why: &str| ProviderError::new(ErrorKind::Unfit, format!("{} {why}", path.display()));
+    let place = Place::of(path).map_err(|error| unreachable(path, error))?;
+    if !place.is_socket {
+        return Err(unfit("is no socket"));
+    }
+    let is_ours = |own: &Path| own == path || Place::of(own).is_ok_and(|own| own == place);
+    if own_sockets.iter().any(|own| is_ours(own)) {
+        return Err(unfit("is a socket of Nodeseal itself: name the other plugin's"));
+    }
+    Ok(())
 }
 
 fn unreachable(path: &Path, error: io::Error) -> ProviderError {

@@ -15,6 +15,7 @@
 //! One connection for each call of ours: a plugin that was started anew is no event, and each time its listener is looked at.
 
 mod call;
+mod look;
 mod text;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use self::call::{Method, Plugin};
+use self::look::Looks;
 use self::text::KEY_ID_MAX_BYTES;
 use super::{Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::kms::{v1beta1, v2, wiped};
@@ -90,12 +92,13 @@ pub struct KmsPluginSettings {
 /// One key behind another plugin.
 pub struct KmsPlugin {
     settings: KmsPluginSettings,
+    looks: Looks,
 }
 
 impl KmsPlugin {
     /// Does not connect yet.
-    pub const fn new(settings: KmsPluginSettings) -> Self {
-        Self { settings }
+    pub fn new(settings: KmsPluginSettings) -> Self {
+        Self { settings, looks: Looks::new() }
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, ProviderError>>) -> Result<T, ProviderError> {
@@ -108,7 +111,7 @@ impl KmsPlugin {
 
     async fn look(&self) -> Result<KeyState, ProviderError> {
         let api = self.settings.api;
-        let plugin = Plugin::connect(&self.settings).await?;
+        let plugin = Plugin::connect(&self.settings, &self.looks).await?;
         let key_id = match api {
             PluginApi::V1beta1 => {
                 let asked = v1beta1::VersionRequest { version: api.label().into() };
@@ -133,7 +136,7 @@ impl KmsPlugin {
 
     async fn wrap(&self, key: &Key, context: Context<'_>) -> Result<Wrapped, ProviderError> {
         let api = self.settings.api;
-        let plugin = Plugin::connect(&self.settings).await?;
+        let plugin = Plugin::connect(&self.settings, &self.looks).await?;
         let plaintext = wiped(bound(key, context));
         let text = match api {
             PluginApi::V1beta1 => {
@@ -181,7 +184,7 @@ impl KmsPlugin {
         if text.version().as_ref() != Some(&wrapped.version) {
             return Err(foreign("the text is of another version"));
         }
-        let plugin = Plugin::connect(&self.settings).await?;
+        let plugin = Plugin::connect(&self.settings, &self.looks).await?;
         let (api, ciphertext) = (text.api, text.ciphertext.into());
         let plaintext = match api {
             PluginApi::V1beta1 => {

@@ -139,9 +139,16 @@ fn failed(method: Method, error: CallError) -> ProviderError {
         }
         error @ CallError::Transport(_) => {
             let kind = if error.is_of_peer_that_left() { ErrorKind::Away } else { ErrorKind::Protocol };
-            ProviderError::new(kind, name).because(error)
+            ProviderError::new(kind, format!("{name}: the connection failed{}", reason(&error)))
         }
     }
+}
+
+/// Without what the plugin may have written beside it: HTTP/2 gives a GOAWAY room for any bytes (RFC 9113 §6.8).
+fn reason(error: &CallError) -> String {
+    let CallError::Transport(error) = error else { return String::new() };
+    let why = error.get_io().map(ToString::to_string).or_else(|| error.reason().map(|reason| reason.to_string()));
+    why.map(|why| format!(": {why}")).unwrap_or_default()
 }
 
 /// gRPC's codes (grpc/doc/statuscodes.md) as plugins use them.
@@ -219,6 +226,25 @@ mod tests {
         }
         let status = failed(Method::Status, CallError::Refused { code: 5, message: "no key ring r".to_owned() });
         assert!(status.to_string().contains("no key ring r"), "{status:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_plugin_writes_beside_its_goodbye_is_not_shown() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let connection = Connection::begin(ours).await.unwrap();
+        // An empty SETTINGS, and a GOAWAY for stream 0 with INTERNAL_ERROR (2) and bytes of its own.
+        let told = b"CANARY 3 133 196";
+        let goodbye = [&[0, 0, 8 + 16, 7, 0, 0, 0, 0, 0][..], &[0; 4], &[0, 0, 0, 2], told].concat();
+        for frame in [&[0, 0, 0, 4, 0, 0, 0, 0, 0][..], &goodbye] {
+            theirs.writable().await.unwrap();
+            assert_eq!(theirs.try_write(frame).unwrap(), frame.len());
+        }
+        let plugin = Plugin { connection, patience: Duration::from_secs(5) };
+        let asked = crate::kms::v2::StatusRequest {};
+        let answer = plugin.call::<_, crate::kms::v2::StatusResponse>(PluginApi::V2, Method::Encrypt, &asked).await;
+        let error = answer.err().unwrap();
+        let shown = format!("{} {error:?}", crate::types::Chain(&error));
+        assert!(!shown.contains("CANARY") && shown.contains("internal"), "{shown}");
     }
 
     #[test]

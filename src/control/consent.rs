@@ -53,14 +53,17 @@ impl Act<'_> {
 /// The control socket alone is not enough.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "nobody who may write to the state directory has consented: the control socket alone gives no key away and brings none"
+    "nobody who may write to the state directory, {folder}, has consented: the control socket alone gives no key away and brings none",
+    folder = .0.display()
 )]
-pub struct NoConsent;
+pub struct NoConsent(
+    /// Where the daemon has looked: the state directory that it runs with.
+    pub PathBuf,
+);
 
 impl NoConsent {
     /// What the operator does next.
-    pub const HINT: &'static str =
-        "run `nodeseal` of the same release on the node itself, as root or as the user of nodeseald";
+    pub const HINT: &'static str = "run `nodeseal` of the same release on the node itself, as root or as the user of nodeseald; if `state_dir` names another folder by now, restart nodeseald first";
 }
 
 /// Holds for as long as it is kept.

@@ -29,13 +29,15 @@ impl Operator {
         match request {
             // Of a member it is known whose it is.
             Request::BundleAccept { fingerprint: Some(mark), .. } if !self.is_consented(Act::Accept(&mark)) => {
-                no_consent()
+                self.no_consent()
             }
             Request::BundleAccept { bundle, fingerprint } => match hex::decode(bundle) {
                 Ok(bundle) => self.keeper.bundle_accept(bundle, fingerprint).map_or_else(refused, Answer::Keys),
                 Err(error) => not_hex(&error),
             },
-            Request::BundleMake { fingerprint, .. } if !self.is_consented(Act::Bundle(&fingerprint)) => no_consent(),
+            Request::BundleMake { fingerprint, .. } if !self.is_consented(Act::Bundle(&fingerprint)) => {
+                self.no_consent()
+            }
             Request::BundleMake { request, fingerprint } => match hex::decode(request) {
                 Ok(request) => {
                     self.keeper.bundle_make(request, fingerprint).map_or_else(refused, |file| as_file(&file))
@@ -44,7 +46,9 @@ impl Operator {
             },
             Request::BundleFor { name } => self
                 .with_member(&name, |keeper, name| keeper.bundle_for(name).map_or_else(refused, |file| as_file(&file))),
-            Request::MembersAdd { fingerprint, .. } if !self.is_consented(Act::Member(&fingerprint)) => no_consent(),
+            Request::MembersAdd { fingerprint, .. } if !self.is_consented(Act::Member(&fingerprint)) => {
+                self.no_consent()
+            }
             Request::MembersAdd { identity, fingerprint, replace } => match hex::decode(identity) {
                 Ok(file) if replace => {
                     self.keeper.replace_member(file, fingerprint).map_or_else(refused, Answer::Members)
@@ -81,12 +85,19 @@ impl Operator {
                 Ok(()) => Answer::Reloaded { pending: self.reloader.pending(self.keeper.overview().ok().as_ref()) },
                 Err(error) => Answer::Refused(Refusal::new(&error, error.class(), error.hint())),
             },
-            Request::Reseal { recipients: Some(whom), .. } if !self.is_consented(Act::Recovery(&whom)) => no_consent(),
+            Request::Reseal { recipients: Some(whom), .. } if !self.is_consented(Act::Recovery(&whom)) => {
+                self.no_consent()
+            }
             Request::Reseal { to, recipients, new_parent } => {
                 let parent = if new_parent { Parent::New } else { Parent::Same };
                 self.reseal(to.as_deref(), recipients, parent)
             }
         }
+    }
+
+    fn no_consent(&self) -> Answer {
+        let error = NoConsent(self.reloader.config().state_dir);
+        Answer::Refused(Refusal::new(&error, Class::Denied, NoConsent::HINT))
     }
 
     fn is_consented(&self, export: Act<'_>) -> bool {
@@ -270,10 +281,6 @@ fn resealed(root: &SealedRoot) -> Answer {
 
 fn as_file(bytes: &[u8]) -> Answer {
     Answer::File(hex::encode(bytes))
-}
-
-fn no_consent() -> Answer {
-    Answer::Refused(Refusal::new(&NoConsent, Class::Denied, NoConsent::HINT))
 }
 
 fn not_hex(error: &hex::FromHexError) -> Answer {

@@ -59,3 +59,16 @@ fn by_the_control_socket_alone_no_key_is_given_away_and_by_an_operator_on_the_no
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("consent")), "{left:?}");
     refuse_all();
 }
+
+#[test]
+fn where_the_state_directory_was_changed_and_not_restarted_the_refusal_names_the_one_that_is_looked_into() {
+    let (_tpm, node) = node();
+    let new = tempfile::tempdir().unwrap();
+    let file = fs::read_to_string(node.config()).unwrap();
+    let mut table: toml::Table = file.parse().unwrap();
+    table.insert("state_dir".into(), new.path().to_str().unwrap().into());
+    fs::write(node.config(), table.to_string()).unwrap();
+    let refused = node.tool(&["reseal", "--recovery-recipient", RECIPIENT]);
+    let said = &refused.assert_refused(77).err;
+    assert!(said.contains(node.state().to_str().unwrap()) && said.contains("restart nodeseald"), "{said}");
+}

@@ -90,6 +90,9 @@ pub(super) fn check(path: &Path, file: raw::File, systemd: Option<u32>) -> Resul
         let own = [listen.socket.as_path(), &control.socket, &control.status_socket];
         providers::check_beside(&mut problems, &mut warnings, &providers.list, seal, &own);
     }
+    if let (Some(sandbox), Some(Some(providers))) = (&sandbox, &providers) {
+        sandbox::warn_of_files(&mut warnings, sandbox, &providers.list, path);
+    }
     match (cluster, state_dir, listen, control, seal, max_age, providers, sandbox) {
         (
             Some(cluster),

@@ -1,9 +1,10 @@
 //! `[sandbox]`, checked, and what the configured components need of the machine.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use super::check::{Problems, absolute};
-use super::providers::any_provider;
+use super::providers::{Provider, any_provider};
 use super::{Config, raw};
 use crate::sandbox::{Access, Mode, Needs, Policy, Settings, User};
 use crate::types::OVERFLOW_UID;
@@ -43,6 +44,24 @@ pub(super) fn check(problems: &mut Problems, warnings: &mut Problems, table: raw
         allow_paths: allow_paths?,
         allow_ports: allow_ports?,
     })
+}
+
+/// With `providers = "any"` nobody expects a reload to be refused for want of a file. What lies elsewhere is granted at a start alone.
+pub(super) fn warn_of_files(warnings: &mut Problems, settings: &Settings, providers: &[Provider], config: &Path) {
+    if !settings.any_provider || settings.mode == Mode::Off {
+        return;
+    }
+    let given = any_provider().replaced_file(config, "the configuration");
+    let folders: Vec<_> = given.paths.iter().map(|need| &need.path).chain(&settings.allow_paths).collect();
+    let needed: BTreeSet<_> =
+        providers.iter().flat_map(|provider| provider.needs().paths).map(|need| need.path).collect();
+    for path in needed.iter().filter(|path| !folders.iter().any(|folder| path.starts_with(folder))) {
+        let path = path.display();
+        let text = format!(
+            "{path} is read for a provider, and `providers = \"any\"` does not cover it: it is granted at a start of nodeseald and by no reload; add it here"
+        );
+        warnings.add("sandbox.allow_paths", text);
+    }
 }
 
 fn check_user(problems: &mut Problems, name: &str) -> Option<User> {

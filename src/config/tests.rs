@@ -266,3 +266,26 @@ fn an_error_names_its_mistakes_and_no_more_than_a_few() {
     assert!(found.contains("k2: ") && !found.contains("k3: ") && found.ends_with("; and 37 more)"), "{found}");
     assert!(found.len() < 800, "{} bytes", found.len());
 }
+
+#[test]
+#[cfg(feature = "vault")]
+fn a_file_that_any_provider_does_not_reach_is_warned_of_until_it_is_allowed() {
+    let warned = |sandbox: &str, ca_file: &str| {
+        let text = format!(
+            "version = 1\ncluster = \"c1\"\n[sandbox]\n{sandbox}\n[[provider]]\nname = \"v\"\nkind = \"vault\"\n\
+             address = \"https://vault.example:8200\"\nmount = \"m\"\nkey = \"k\"\nauth = {{ method = \"token\", credential = \"t\" }}\nca_file = {ca_file:?}\n"
+        );
+        let warnings = check(&text).unwrap_or_else(|error| panic!("{error}: {:?}", error.problems())).warnings;
+        warnings.into_iter().filter(|warning| warning.key == "sandbox.allow_paths").collect::<Vec<_>>()
+    };
+    let found = warned("providers = \"any\"", "/srv/vault/ca.pem");
+    assert!(found.len() == 1 && found[0].text.starts_with("/srv/vault is "), "{found:?}");
+    for (sandbox, ca_file) in [
+        ("providers = \"any\"", "/etc/vault/ca.pem"),
+        ("providers = \"any\"\nallow_paths = [\"/srv/vault\"]", "/srv/vault/ca.pem"),
+        ("providers = \"any\"\nmode = \"off\"", "/srv/vault/ca.pem"),
+        ("providers = \"configured\"", "/srv/vault/ca.pem"),
+    ] {
+        assert_eq!(warned(sandbox, ca_file), []);
+    }
+}

@@ -45,7 +45,12 @@ pub(super) enum ReloadError {
     #[error("the configuration cannot be used{}", .0.few())]
     Config(#[source] ConfigError),
     #[error("it needs what this process has given up for good")]
-    Confined(#[source] Lack),
+    Confined {
+        #[source]
+        lack: Lack,
+        /// `providers = "any"` runs.
+        has_any: bool,
+    },
     #[error("the keys do not allow it")]
     Keeper(#[source] KeeperError),
     #[error("provider `{provider}` did not prove itself")]
@@ -69,7 +74,7 @@ impl ReloadError {
         match self {
             Self::Busy => Class::Throttled,
             Self::Config(error) => error.class(),
-            Self::Confined(_) => Class::Misconfigured,
+            Self::Confined { .. } => Class::Misconfigured,
             Self::Keeper(error) => error.class(),
             Self::Proof { source, .. } => source.class(),
             Self::Files(why) => why.class(),
@@ -81,7 +86,10 @@ impl ReloadError {
         match self {
             Self::Busy => "wait until the log says what came of it, then reload once more",
             Self::Config(error) => error.hint(),
-            Self::Confined(_) => {
+            Self::Confined { has_any: true, .. } => {
+                "restart nodeseald (`systemctl restart nodeseal.service`: with its socket unit no request is lost), which grants what is configured by then; so that later files there need none, name their folders in `allow_paths` under [sandbox] before that restart"
+            }
+            Self::Confined { has_any: false, .. } => {
                 "restart nodeseald (`systemctl restart nodeseal.service`: with its socket unit no request is lost), which grants what is configured by then; for providers that come later without one, write `providers = \"any\"` under [sandbox] before that restart"
             }
             Self::Keeper(error) => error.hint(),
@@ -207,7 +215,7 @@ impl Reloader {
         // Of the new file only the providers take effect.
         let next = Config { providers: config.providers.clone(), ..running };
         if let Some(lack) = self.confined.lacks(&next.daemon_needs()) {
-            return Err(ReloadError::Confined(lack));
+            return Err(ReloadError::Confined { lack, has_any: next.sandbox.any_provider });
         }
         let taken = self.take_up(&next, Fresh::All, abandon);
         if taken.as_ref().is_err_and(|error| !matches!(error, ReloadError::Files(_))) {

@@ -92,6 +92,7 @@ fn where_any_provider_may_come_one_is_added_by_a_reload_and_the_sandbox_is_whole
     let refused = alone.tool(&["reload"]);
     let err = &refused.assert_refused(78).err;
     assert!(err.contains(&outside.path().display().to_string()) && !err.contains("TCP port"), "{err}");
+    assert!(err.contains("in `allow_paths` under [sandbox]") && !err.contains("write `providers"), "{err}");
     client.assert_opens(&stored);
 }
 

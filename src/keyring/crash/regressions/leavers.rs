@@ -174,3 +174,31 @@ fn a_recovered_node_lets_no_key_go_of_which_it_does_not_know_what_it_has_done() 
     let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), false);
     assert!(left.is_err() && running.decrypt(&text).unwrap(), "the text of mode direct has no opener any more");
 }
+
+/// These that run already, and beside them a new one that has proved itself.
+fn staying(running: &Rooted, names: &[&str], fresh: Members<'_>) -> Option<Arc<Rooted>> {
+    let fresh = proved(by(fresh, true));
+    let stay = running.providers.members().iter().filter(|member| names.contains(&member.name()));
+    let all = fresh.providers.members().iter().chain(stay).cloned().collect();
+    Some(Arc::new(Rooted::new(fresh.runtime.clone(), Providers::new(all, Strategy::Ordered), fresh.rules.clone())))
+}
+
+#[test]
+fn of_several_providers_that_nobody_has_heard_none_leaves() {
+    let [k, l, m] = [Provider::of("k"), Provider::of("l"), Provider::of("m")];
+    let (node, running) = start(&[("a", Required, &k)], false);
+    running.encrypt().unwrap();
+    running.handle.configure(Some(proved(by(&[("a", Required, &k), ("b", Required, &l)], true))), false).unwrap();
+    running.wait_for("it settles", || running.handle.overview().unwrap().roots.waits.is_none());
+    drop(running);
+    [&k, &l].iter().for_each(|provider| provider.plan(Some((0, Silence::Away))));
+    // Nothing is known of either name; or each stands for the other key.
+    for names in [["x", "y"], ["b", "a"]] {
+        let swapped = by(&[(names[0], Required, &k), (names[1], Required, &l)], true);
+        let running = node.start_with(Arc::clone(&swapped));
+        let _ = running.first_attempt();
+        let left = running.handle.configure(staying(&swapped, &names[1..], &[("c", DecryptOnly, &m)]), false);
+        assert!(left.is_err(), "{names:?}: the texts of mode direct have no opener any more");
+        running.handle.configure(staying(&swapped, &names, &[("c", DecryptOnly, &m)]), false).unwrap();
+    }
+}

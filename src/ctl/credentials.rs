@@ -10,12 +10,12 @@ use std::io::{self, IsTerminal, Read};
 use serde_json::json;
 
 use super::args::{Common, CredentialsVerb};
-use super::output::{Done, act_as_owner, control_error, fail, harden, load, print, print_done, time, unfit};
+use super::output::{Done, act_as_owner, control_error, fail, harden, load, once_free, print, print_done, time, unfit};
 use super::terminal::Hidden;
 use super::{next, schema};
 use crate::config::Config;
 use crate::control::{self, Answer, Request, say};
-use crate::keyring::Home;
+use crate::keyring::{Home, KeeperError};
 use crate::seal::credential::CONTENT_MAX_BYTES;
 use crate::seal::credentials::{CredentialKey, CredentialsError, list};
 use crate::seal::root::{NodeRoot, RootError};
@@ -99,18 +99,18 @@ fn seal(common: &Common, config: &Config, name: &CredentialName, fd: Option<u32>
         Err(error) => return Err(fail(&error, error.class(), error.hint())),
     };
     let request = Request::CredentialStore { name: name.to_string(), sealed: hex::encode(&payload) };
-    let has_daemon = match control::ask(&config.control_socket, &request) {
-        Ok(Answer::CredentialStored {}) => true,
-        Ok(_) => return Err(unfit()),
+    // A nodeseald that starts has the directory before it has its socket: one of both is there in a moment.
+    let stored = once_free(|| match control::ask(&config.control_socket, &request) {
+        Ok(Answer::CredentialStored {}) => Ok(Ok(true)),
+        Ok(_) => Ok(Err(unfit())),
         Err(error) if error.is_unreachable() => {
-            let home = StateDir::open(&config.state_dir).and_then(Home::find).map_err(CredentialsError::Store);
-            if let Err(error) = home.and_then(|home| key.store(&home.root, &payload, name, &config.cluster)) {
-                return Err(fail(&error, error.class(), error.hint()));
-            }
-            false
+            let home = StateDir::open(&config.state_dir).and_then(Home::find).map_err(KeeperError::Store)?;
+            let stored = key.store(&home.root, &payload, name, &config.cluster);
+            Ok(stored.map(|()| false).map_err(|error| fail(&error, error.class(), error.hint())))
         }
-        Err(error) => return Err(control_error(&error)),
-    };
+        Err(error) => Ok(Err(control_error(&error))),
+    });
+    let has_daemon = stored.map_err(|error| fail(&error, error.class(), error.hint()))??;
     let next = next::credential(name.as_str(), &used_by(config, name), has_daemon);
     print_done(common, schema::CREDENTIALS_SEAL, &json!({ "name": name.as_str() }), &next, || {
         format!("credential {name} is sealed to this node")

@@ -104,11 +104,12 @@ impl LoginTries {
 
     /// It is given to the provider now. What was known before is given back, for what comes of it.
     pub(super) fn begin(&self, mark: Mark, now: Duration) -> Record {
-        let before = self.of(mark).unwrap_or(Record { mark, granted: 0, lost: 0, refused: 0, spent: false, at: now });
-        if before.granted < PROVEN {
-            self.set(Record { lost: before.lost.saturating_add(1), at: now, ..before });
-        }
-        before
+        let new = Record { mark, granted: 0, lost: 0, refused: 0, spent: false, at: now };
+        self.change(new, |record| {
+            if record.granted < PROVEN {
+                (record.lost, record.at) = (record.lost.saturating_add(1), now);
+            }
+        })
     }
 
     /// The provider has granted a login, or what the credential was for.
@@ -118,16 +119,24 @@ impl LoginTries {
         }
     }
 
-    /// The provider was not asked, or has said that it did not look.
+    /// The provider was not asked, or has said that it did not look. Of others that were begun meanwhile it says nothing.
     pub(super) fn not_asked(&self, before: Record) {
-        self.set(before);
+        self.change(before, |record| {
+            let lost = record.lost.saturating_sub(1);
+            *record = if lost == before.lost { before } else { Record { lost, ..*record } };
+        });
     }
 
     /// The provider has refused it. Whether an answer was lost before, so that it is most likely spent.
     pub(super) fn refused(&self, before: Record, now: Duration) -> bool {
         let spent = before.lost > 0;
         if before.granted < PROVEN {
-            self.set(Record { refused: before.refused.saturating_add(1), spent, at: now, ..before });
+            self.change(before, |record| {
+                record.lost = record.lost.saturating_sub(1);
+                record.refused = record.refused.saturating_add(1);
+                record.spent |= spent;
+                record.at = now;
+            });
         }
         spent
     }
@@ -141,8 +150,16 @@ impl LoginTries {
     }
 
     fn set(&self, record: Record) {
+        self.change(record, |known| *known = record);
+    }
+
+    /// As one step, since logins of two that share a credential may be under way at once. What was known before.
+    fn change(&self, new: Record, change: impl FnOnce(&mut Record)) -> Record {
         let mut records = self.records();
-        records.retain(|known| known.mark != record.mark);
+        let at = records.iter().position(|record| record.mark == new.mark);
+        let before = at.map_or(new, |at| records.remove(at));
+        let mut record = before;
+        change(&mut record);
         if records.len() >= RECORDS_MAX {
             records.remove(0);
         }
@@ -150,6 +167,7 @@ impl LoginTries {
         if let Some(file) = &self.file {
             file.write(&encode(&records));
         }
+        before
     }
 }
 
@@ -191,6 +209,18 @@ mod tests {
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn one_that_was_not_asked_says_nothing_of_another_whose_answer_is_lost_meanwhile() {
+        let tries = LoginTries::default();
+        let first = tries.begin(MARK, at(0));
+        tries.begin(MARK, at(0));
+        tries.not_asked(first);
+        assert_eq!(tries.verdict(MARK, at(0)), Verdict::Wait(PAUSE_MIN), "the other one's answer may be lost");
+        let begun = tries.begin(MARK, at(9));
+        assert!(tries.refused(begun, at(9)));
+        assert_eq!(tries.verdict(MARK, at(9)), Verdict::Spent);
     }
 
     #[test]

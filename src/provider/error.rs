@@ -113,6 +113,7 @@ pub struct ProviderError {
     hint: Option<&'static str>,
     pause: Option<Duration>,
     not_before: Option<Instant>,
+    is_of_login: bool,
 }
 
 impl ProviderError {
@@ -123,7 +124,7 @@ impl ProviderError {
     pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         let mut detail: String = detail.into().chars().filter(|c| is_shown(*c)).collect();
         detail.truncate(detail.floor_char_boundary(Self::DETAIL_MAX_BYTES));
-        Self { kind, detail, source: None, hint: None, pause: None, not_before: None }
+        Self { kind, detail, source: None, hint: None, pause: None, not_before: None, is_of_login: false }
     }
 
     /// With the library's error as its cause, which must not show a secret.
@@ -131,6 +132,18 @@ impl ProviderError {
     pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// It kept a login from being made, whatever was asked for.
+    #[must_use]
+    pub const fn in_a_login(mut self) -> Self {
+        self.is_of_login = true;
+        self
+    }
+
+    /// See [`ProviderError::in_a_login`].
+    pub const fn is_of_login(&self) -> bool {
+        self.is_of_login
     }
 
     /// Nobody was asked: it was of this kind that the last call failed, and there is none before that moment.
@@ -174,8 +187,8 @@ impl ProviderError {
             detail = format!("{detail}: {current}");
             cause = current.source();
         }
-        let (hint, pause, not_before) = (self.hint, self.pause, self.not_before);
-        Self { hint, pause, not_before, ..Self::new(self.kind, detail) }
+        let (hint, pause, not_before, is_of_login) = (self.hint, self.pause, self.not_before, self.is_of_login);
+        Self { hint, pause, not_before, is_of_login, ..Self::new(self.kind, detail) }
     }
 
     /// Which refusal.

@@ -132,6 +132,7 @@ impl<L: Logins> Session<L> {
             let mut state = self.state();
             let error =
                 state.refusal.as_ref().map_or_else(|| ProviderError::new(ErrorKind::Login, ""), ProviderError::again);
+            let error = error.in_a_login();
             let is_news = !std::mem::replace(&mut state.is_told, true);
             // In a pause after a failure nobody is asked. What came of a login that was made beside the calls is told to one of them.
             match rests_until.filter(|_| !is_news) {

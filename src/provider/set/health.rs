@@ -129,6 +129,12 @@ impl Troubles {
         is_of_text: bool,
     ) -> Option<String> {
         let kind = error.kind();
+        // Also of a login whose answer was lost: what was asked for came to no question.
+        let operation = match kind {
+            ErrorKind::Login | ErrorKind::Credential => Operation::Login,
+            _ if error.is_of_login() => Operation::Login,
+            _ => operation,
+        };
         if operation != Operation::Login
             && !matches!(
                 kind,
@@ -141,15 +147,13 @@ impl Troubles {
         if is_of_text {
             return None;
         }
-        let operation = match kind {
-            ErrorKind::Login | ErrorKind::Credential => Operation::Login,
-            _ => operation,
-        };
         let is_known = self.0.iter().flatten().any(|trouble| trouble.is_told && trouble.kind == kind);
         let before = self.0[operation as usize].take();
         let since = before.as_ref().map_or_else(Instant::now, |before| before.since);
-        // One that was told once is told again when it turns out to lie.
-        let was_told = before.is_some_and(|before| before.is_told && (before.kind == kind || kind != ErrorKind::Lied));
+        // One that was told once is told again when it turns out to lie, and a login when it fails for another reason: an answer that was lost
+        // has another remedy than a credential that is spent.
+        let is_another = kind == ErrorKind::Lied || operation == Operation::Login;
+        let was_told = before.is_some_and(|before| before.is_told && (before.kind == kind || !is_another));
         let mut trouble = Trouble { kind, text: Chain(error).to_string(), since, is_told: was_told };
         let is_news = !was_told && trouble.counts();
         trouble.is_told |= is_news;

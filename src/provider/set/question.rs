@@ -73,7 +73,9 @@ where
                     let Some(again) = again.filter(|_| asks_again) else { return Err(refusals(said)) };
                     next_at = again.max(now + jittered(pause));
                     pause *= 2;
-                    if next_at >= end {
+                    // Who has no time to answer would be said to be away, in place of what it has said.
+                    let usual = members.iter().map(|member| member.usual()).min().unwrap_or_default();
+                    if next_at + usual >= end {
                         return Err(refusals(said));
                     }
                 }

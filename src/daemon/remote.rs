@@ -338,12 +338,11 @@ struct Kept {
 impl Kept {
     fn ask<T: Send + 'static>(
         &self,
-        name: &str,
+        name: &CredentialName,
         ask: impl FnOnce(&KeeperHandle, CredentialName) -> Result<T, crate::keyring::KeeperError> + Send + 'static,
     ) -> CredentialAnswer<'static, T> {
-        let (keeper, name) = (self.keeper.clone(), name.parse::<CredentialName>());
+        let (keeper, name) = (self.keeper.clone(), name.clone());
         Box::pin(async move {
-            let name = name.map_err(boxed)?;
             let answer = tokio::task::spawn_blocking(move || ask(&keeper, name)).await;
             answer.map_err(boxed)?.map_err(boxed)
         })
@@ -355,12 +354,7 @@ fn boxed(error: impl std::error::Error + Send + Sync + 'static) -> CredentialErr
 }
 
 impl Credentials for Kept {
-    fn open<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, Secret> {
-        let opened = self.open_marked(name);
-        Box::pin(async move { opened.await.map(|(content, _)| content) })
-    }
-
-    fn open_marked<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, (Secret, Mark)> {
+    fn open<'a>(&'a self, name: &'a CredentialName) -> CredentialAnswer<'a, (Secret, Mark)> {
         self.ask(name, |keeper, name| keeper.open_credential(name))
     }
 
@@ -369,7 +363,7 @@ impl Credentials for Kept {
         &self.tries
     }
 
-    fn replace<'a>(&'a self, name: &'a str, secret: &'a Secret) -> CredentialAnswer<'a, ()> {
+    fn replace<'a>(&'a self, name: &'a CredentialName, secret: &'a Secret) -> CredentialAnswer<'a, ()> {
         let content = Secret::new(secret.expose().to_vec());
         self.ask(name, |keeper, name| keeper.replace_credential(name, content))
     }

@@ -6,7 +6,8 @@ use std::pin::Pin;
 
 #[cfg(feature = "vault")]
 use super::LoginTries;
-use crate::types::Secret;
+use super::{ErrorKind, ProviderError};
+use crate::types::{CredentialName, Secret};
 
 /// Why a credential cannot be had. Must not show one.
 pub type CredentialError = Box<dyn Error + Send + Sync>;
@@ -37,16 +38,21 @@ impl Mark {
 
 /// Credentials by name. Asked anew at every login, so that one that was sealed again is used from the next login on.
 pub trait Credentials: Send + Sync {
-    /// The bytes that were sealed under this name.
-    fn open<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, Secret>;
-
-    /// The same, with what tells this sealing from the one before and the next.
-    fn open_marked<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, (Secret, Mark)>;
+    /// The bytes that were sealed under this name, with what tells this sealing from the one before and the next.
+    fn open<'a>(&'a self, name: &'a CredentialName) -> CredentialAnswer<'a, (Secret, Mark)>;
 
     /// What is known of those that a login may use up.
     #[cfg(feature = "vault")]
     fn tries(&self) -> &LoginTries;
 
     /// Seals other bytes under this name, for logins whose credential is good for one use only.
-    fn replace<'a>(&'a self, name: &'a str, secret: &'a Secret) -> CredentialAnswer<'a, ()>;
+    fn replace<'a>(&'a self, name: &'a CredentialName, secret: &'a Secret) -> CredentialAnswer<'a, ()>;
+}
+
+/// What is sealed under this name, for a login.
+#[cfg(feature = "http-client")]
+pub(super) async fn opened(from: &dyn Credentials, name: &CredentialName) -> Result<(Secret, Mark), ProviderError> {
+    from.open(name).await.map_err(|error| {
+        ProviderError::new(ErrorKind::Credential, format!("credential {name} cannot be opened")).because(error)
+    })
 }

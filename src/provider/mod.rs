@@ -31,6 +31,7 @@ pub mod observed;
 mod once;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
+mod reads;
 #[cfg(feature = "http-client")]
 mod session;
 pub mod set;

@@ -3,6 +3,7 @@
 use super::http::Sent;
 use super::login_tries::{LoginTries, Verdict, since_boot};
 use super::{ErrorKind, Mark, ProviderError};
+use crate::types::CredentialName;
 
 /// What to do about it.
 const OF_LOST: &str = "see what cuts connections to Vault. It is tried again, more slowly; if it is refused then, seal a fresh secret id: \
@@ -16,7 +17,7 @@ const OF_SERVED: &str = "it has logged in before: if its secret_id_num_uses or s
 pub(super) struct Once<'a> {
     pub(super) tries: &'a LoginTries,
     pub(super) mark: Mark,
-    pub(super) name: &'a str,
+    pub(super) name: &'a CredentialName,
     pub(super) sent: &'a Sent,
 }
 
@@ -69,7 +70,7 @@ impl Once<'_> {
     }
 }
 
-fn spent(name: &str) -> ProviderError {
+fn spent(name: &CredentialName) -> ProviderError {
     let detail = format!(
         "credential {name}: refused after a login whose answer was lost: what is sealed is most likely spent, and is not tried again"
     );

@@ -133,7 +133,7 @@ fn no_secret_of_a_login_or_a_wrap_is_in_the_log_at_its_finest_level() {
     let sealed = Arc::new(Sealed::default());
     let keys = json!({"access_key_id": "AKIA", "secret_access_key": SECRET_KEY, "session_token": SESSION_TOKEN});
     sealed.put_raw("keys", &keys.to_string());
-    let base = AwsBase::Static { credential: "keys".into() };
+    let base = AwsBase::Static { credential: "keys".parse().unwrap() };
     let logins = [
         static_keys(),
         AwsAuth::AssumeRole { role: role(), external_id: None, base },

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nodeseal::provider::aws::{AwsAuth, AwsKek, AwsSettings};
 use nodeseal::provider::{Context, CredentialAnswer, Credentials, Kek, Mark};
-use nodeseal::types::{ClusterId, KekId, Key, Secret};
+use nodeseal::types::{ClusterId, CredentialName, KekId, Key, Secret};
 use serde_json::json;
 
 use crate::moto::REGION;
@@ -37,13 +37,9 @@ impl Sealed {
 }
 
 impl Credentials for Sealed {
-    fn open<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, Secret> {
-        let found = self.0.lock().unwrap().get(name).map(|text| Secret::copy_of(text));
+    fn open<'a>(&'a self, name: &'a CredentialName) -> CredentialAnswer<'a, (Secret, Mark)> {
+        let found = self.0.lock().unwrap().get(name.as_str()).map(|text| (Secret::copy_of(text), Mark::UNSEALED));
         Box::pin(async move { found.ok_or_else(|| "there is none of this name".into()) })
-    }
-
-    fn open_marked<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, (Secret, Mark)> {
-        Box::pin(async move { self.open(name).await.map(|secret| (secret, Mark::UNSEALED)) })
     }
 
     #[cfg(feature = "vault")]
@@ -51,7 +47,7 @@ impl Credentials for Sealed {
         panic!("AWS has no login that serves once")
     }
 
-    fn replace<'a>(&'a self, _: &'a str, _: &'a Secret) -> CredentialAnswer<'a, ()> {
+    fn replace<'a>(&'a self, _: &'a CredentialName, _: &'a Secret) -> CredentialAnswer<'a, ()> {
         Box::pin(async { Err("AWS replaces nothing".into()) })
     }
 }
@@ -62,7 +58,7 @@ pub fn anybody() -> Arc<Sealed> {
 }
 
 pub fn static_keys() -> AwsAuth {
-    AwsAuth::Static { credential: "keys".into() }
+    AwsAuth::Static { credential: "keys".parse().unwrap() }
 }
 
 /// Everything goes to this one server.

@@ -103,7 +103,7 @@ fn a_role_is_assumed_with_static_keys_and_signs_what_follows() {
     let auth = |external: &str| AwsAuth::AssumeRole {
         role: role.parse().unwrap(),
         external_id: Some(external.into()),
-        base: AwsBase::Static { credential: "keys".into() },
+        base: AwsBase::Static { credential: "keys".parse().unwrap() },
     };
     let with = |secret: &str| {
         AwsKek::open(settings(&moto.endpoint(), &arn, auth("of-a-customer")), Sealed::with("keys", &id, secret))
@@ -127,7 +127,7 @@ fn a_role_that_may_not_be_assumed_is_a_refused_login() {
     let role = moto.role("wrapper", "kms:*");
     let (id, secret) = moto.user("base", "kms:*");
     moto.enforce();
-    let base = AwsBase::Static { credential: "keys".into() };
+    let base = AwsBase::Static { credential: "keys".parse().unwrap() };
     let auth = AwsAuth::AssumeRole { role: role.parse().unwrap(), external_id: None, base };
     let provider = AwsKek::open(settings(&moto.endpoint(), &arn, auth), Sealed::with("keys", &id, &secret)).unwrap();
     let text = refused(run(provider.probe()), ErrorKind::Login);

@@ -52,7 +52,7 @@ impl Mine {
             region: REGION.into(),
             endpoint: Some(self.proxy.url().parse().unwrap()),
             sts_endpoint: Some(self.proxy.url().parse().unwrap()),
-            auth: AwsAuth::Static { credential: "aws-keys".into() },
+            auth: AwsAuth::Static { credential: "aws-keys".parse().unwrap() },
             ca_file: None,
             timeout,
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 #[cfg(feature = "vault")]
 use nodeseal::provider::LoginTries;
 use nodeseal::provider::{CredentialAnswer, Credentials, Mark};
-use nodeseal::types::Secret;
+use nodeseal::types::{CredentialName, Secret};
 
 #[derive(Default)]
 pub struct Memory {
@@ -49,12 +49,8 @@ impl Memory {
 }
 
 impl Credentials for Memory {
-    fn open<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, Secret> {
-        Box::pin(async move { self.open_marked(name).await.map(|(secret, _)| secret) })
-    }
-
-    fn open_marked<'a>(&'a self, name: &'a str) -> CredentialAnswer<'a, (Secret, Mark)> {
-        let found = self.all.lock().unwrap().get(name).map(|(bytes, mark)| (Secret::copy_of(bytes), *mark));
+    fn open<'a>(&'a self, name: &'a CredentialName) -> CredentialAnswer<'a, (Secret, Mark)> {
+        let found = self.all.lock().unwrap().get(name.as_str()).map(|(bytes, mark)| (Secret::copy_of(bytes), *mark));
         Box::pin(async move { found.ok_or_else(|| "no such credential".into()) })
     }
 
@@ -63,12 +59,12 @@ impl Credentials for Memory {
         &self.tries
     }
 
-    fn replace<'a>(&'a self, name: &'a str, secret: &'a Secret) -> CredentialAnswer<'a, ()> {
+    fn replace<'a>(&'a self, name: &'a CredentialName, secret: &'a Secret) -> CredentialAnswer<'a, ()> {
         Box::pin(async move {
             if self.full.load(Ordering::SeqCst) {
                 return Err("the disk is full".into());
             }
-            self.seal(name, secret.expose());
+            self.seal(name.as_str(), secret.expose());
             Ok(())
         })
     }

@@ -44,7 +44,7 @@ fn check_auth(table: &mut Table<'_>, raw: Raw) -> Option<(AwsAuth, Option<Creden
         "static" => {
             table.unused("static", &[of_role[0], of_role[1], of_file])?;
             let name = table.credential("static", credential)?;
-            (AwsAuth::Static { credential: name.to_string() }, Some(name))
+            (AwsAuth::Static { credential: name.clone() }, Some(name))
         }
         "default-chain" => {
             table.unused("default-chain", &[of_role[0], of_role[1], of_file, ("credential", credential.is_some())])?;
@@ -55,8 +55,7 @@ fn check_auth(table: &mut Table<'_>, raw: Raw) -> Option<(AwsAuth, Option<Creden
             let role = table.needed("auth.role_arn", "assume-role", role_arn)?;
             let role = table.parsed("auth.role_arn", &role)?;
             let name: Option<CredentialName> = table.maybe("auth.credential", credential)?;
-            let base =
-                name.as_ref().map_or(AwsBase::DefaultChain, |name| AwsBase::Static { credential: name.to_string() });
+            let base = name.as_ref().map_or(AwsBase::DefaultChain, |name| AwsBase::Static { credential: name.clone() });
             (AwsAuth::AssumeRole { role, external_id, base }, name)
         }
         "web-identity" => {

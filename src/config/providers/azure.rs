@@ -61,13 +61,13 @@ fn check_auth(table: &mut Table<'_>, raw: Raw) -> Option<(AzureAuth, Option<Cred
             table.unused(&method, &[of_file, of_machine])?;
             let (tenant, client) = application(table)?;
             let name = table.credential(&method, credential)?;
-            Some((AzureAuth::ClientSecret { tenant, client, credential: name.to_string() }, Some(name)))
+            Some((AzureAuth::ClientSecret { tenant, client, credential: name.clone() }, Some(name)))
         }
         "client-certificate" => {
             table.unused(&method, &[of_file, of_machine])?;
             let (tenant, client) = application(table)?;
             let name = table.credential(&method, credential)?;
-            Some((AzureAuth::ClientCertificate { tenant, client, credential: name.to_string() }, Some(name)))
+            Some((AzureAuth::ClientCertificate { tenant, client, credential: name.clone() }, Some(name)))
         }
         "workload-identity" => {
             table.unused(&method, &[of_secret, of_machine])?;

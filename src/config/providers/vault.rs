@@ -42,14 +42,14 @@ fn check_auth(table: &mut Table<'_>, raw: Raw) -> Option<(VaultAuth, Option<Cred
         "token" => {
             table.unused("token", &[("mount", mount.is_some()), ("role", role.is_some()), ("file", file.is_some())])?;
             let name = table.credential("token", credential)?;
-            (VaultAuth::Token { credential: name.to_string() }, Some(name))
+            (VaultAuth::Token { credential: name.clone() }, Some(name))
         }
         "approle" => {
             table.unused("approle", &[("file", file.is_some())])?;
             let name = table.credential("approle", credential)?;
             let mount = table.parsed("auth.mount", &usual("approle"))?;
             let role = table.maybe("auth.role", role)?;
-            (VaultAuth::AppRole { mount, role, credential: name.to_string() }, Some(name))
+            (VaultAuth::AppRole { mount, role, credential: name.clone() }, Some(name))
         }
         "jwt" | "kubernetes" => {
             table.unused(&method, &[("credential", credential.is_some())])?;
@@ -64,7 +64,7 @@ fn check_auth(table: &mut Table<'_>, raw: Raw) -> Option<(VaultAuth, Option<Cred
             let name = table.credential("certificate", credential)?;
             let mount = table.parsed("auth.mount", &usual("cert"))?;
             let role = table.maybe("auth.role", role)?;
-            (VaultAuth::Certificate { mount, role, credential: name.to_string() }, Some(name))
+            (VaultAuth::Certificate { mount, role, credential: name.clone() }, Some(name))
         }
         other => {
             let known = "\"approle\", \"jwt\", \"kubernetes\", \"certificate\" or \"token\"";

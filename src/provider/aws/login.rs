@@ -10,15 +10,18 @@ use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::super::credentials;
 use super::super::files;
 use super::super::lease::Grant;
+use super::super::reads::Reads;
 use super::super::session::{self, OF_TOKEN_FILE};
 use super::fault::from_login;
 use super::settings::{AwsAuth, AwsBase, RoleArn};
 use super::wire::{Wire, unlogged};
 use crate::provider::{Credentials, ErrorKind, ProviderError};
+use crate::types::CredentialName;
 
 /// A login with an end is not used closer to it than this: clocks differ.
 const END_MARGIN: Duration = Duration::from_secs(10);
@@ -27,9 +30,6 @@ const OF_CHAIN: &str = "see this machine's own login to AWS: its instance role, 
 
 /// What AWS's log of the account shows beside the role.
 const SESSION_NAME: &str = "nodeseal";
-
-/// Bytes of a web identity's token (STS API, AssumeRoleWithWebIdentity).
-const TOKEN_MAX_BYTES: usize = 20_000;
 
 /// A client that signs with one login.
 pub(super) struct Signer {
@@ -42,6 +42,7 @@ pub(super) struct Logins {
     auth: AwsAuth,
     source: Arc<dyn Credentials>,
     chain: OnceCell<DefaultCredentialsChain>,
+    reads: Reads,
 }
 
 impl session::Logins for Logins {
@@ -62,7 +63,7 @@ impl session::Logins for Logins {
 impl Logins {
     /// Asks nobody yet.
     pub(super) fn new(wire: Wire, auth: AwsAuth, source: Arc<dyn Credentials>) -> Self {
-        Self { wire, auth, source, chain: OnceCell::new() }
+        Self { wire, auth, source, chain: OnceCell::new(), reads: Reads::new() }
     }
 
     /// A login is a look at what was sealed, and asks nobody.
@@ -96,7 +97,7 @@ impl Logins {
                 temporary("sts:AssumeRole", answer.credentials)
             }
             AwsAuth::WebIdentity { role, token_file } => {
-                let token = Zeroizing::new(read_token(token_file)?);
+                let token = files::token(token_file, &self.reads).await?;
                 self.with_token(role, &token).await
             }
         }
@@ -110,14 +111,10 @@ impl Logins {
         temporary(ASKED, answer.credentials)
     }
 
-    async fn sealed(&self, name: &str) -> Result<Keys, ProviderError> {
-        let of = |kind, what: &str| ProviderError::new(kind, format!("credential {name}: {what}"));
-        let secret = self
-            .source
-            .open(name)
-            .await
-            .map_err(|error| of(ErrorKind::Credential, "cannot be opened").because(error))?;
-        static_keys(secret.expose()).map_err(|what| of(ErrorKind::Login, what))
+    async fn sealed(&self, name: &CredentialName) -> Result<Keys, ProviderError> {
+        let (secret, _) = credentials::opened(&*self.source, name).await?;
+        let refused = |what| ProviderError::new(ErrorKind::Login, format!("credential {name}: {what}"));
+        static_keys(secret.expose()).map_err(refused)
     }
 
     async fn chained(&self) -> Result<Keys, ProviderError> {
@@ -168,16 +165,6 @@ fn static_keys(json: &[u8]) -> Result<Keys, &'static str> {
     let token = keys.session_token.as_mut().map(&mut take);
     let (id, key) = (take(&mut keys.access_key_id), take(&mut keys.secret_access_key));
     Ok(Keys::new(id, key, token, None, "sealed"))
-}
-
-/// A few kilobytes that the kubelet or an agent keeps in memory: read where it is needed.
-fn read_token(path: &std::path::Path) -> Result<String, ProviderError> {
-    let wrong = |why: &str| ProviderError::new(ErrorKind::Login, format!("token_file {}: {why}", path.display()));
-    let bytes = files::read_token(path, TOKEN_MAX_BYTES as u64);
-    let bytes = bytes.map_err(|error| wrong("cannot be read").because(error))?;
-    let token = std::str::from_utf8(&bytes).map_err(|_| wrong("is no text"))?.trim_end();
-    let fits = (4..=TOKEN_MAX_BYTES).contains(&token.len());
-    if fits { Ok(token.to_owned()) } else { Err(wrong("is empty or too long")) }
 }
 
 #[cfg(test)]

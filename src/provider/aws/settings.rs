@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::provider::KeyIdentity;
 use crate::sandbox::{Access, Needs};
+use crate::types::CredentialName;
 
 /// Why a text is not what its place needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +76,7 @@ pub enum AwsAuth {
     /// Keys of an IAM user, or temporary ones: JSON `{"access_key_id", "secret_access_key", "session_token"?}`.
     Static {
         /// Its name.
-        credential: String,
+        credential: CredentialName,
     },
     /// What the SDK finds: environment, profile, web identity, container, instance. Only here are those looked at.
     DefaultChain,
@@ -103,7 +104,7 @@ pub enum AwsBase {
     /// As [`AwsAuth::Static`].
     Static {
         /// Its name.
-        credential: String,
+        credential: CredentialName,
     },
     /// As [`AwsAuth::DefaultChain`].
     DefaultChain,

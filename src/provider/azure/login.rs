@@ -2,7 +2,6 @@
 //!
 //! The SDK makes the requests to Entra ID. It has no part in a machine's own identity: there it goes by the environment, which nothing here does.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,22 +19,22 @@ use azure_identity::{
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::super::credentials;
 use super::super::files;
 use super::super::http::{Ask, Client, Identity};
 use super::super::lease::Grant;
+use super::super::reads::Reads;
 use super::super::session::{self, OF_TOKEN_FILE, Session};
 use super::super::{Credentials, ErrorKind, ProviderError};
 use super::fault::Stopped;
 use super::settings::{AzureAuth, EntraId, Resource};
 use super::wire::Wire;
 use super::{assertion, fault, unlogged};
-use crate::types::Secret;
+use crate::types::{CredentialName, Secret};
 
 const OF_MACHINE: &str =
     "assign the managed identity to this machine, and compare its client id; nothing of it is sealed here";
 
-/// Bytes of a federated token: Kubernetes' have about 1,200.
-const TOKEN_FILE_MAX_BYTES: u64 = 64 << 10;
 /// <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#get-a-token-using-http>.
 const METADATA_PATH: &str = "/metadata/identity/oauth2/token?api-version=2018-02-01";
 
@@ -49,6 +48,7 @@ pub(super) struct Logins {
     pub(super) wire: Wire,
     /// To the metadata service, where that is the method.
     pub(super) metadata: Option<Client>,
+    pub(super) reads: Reads,
 }
 
 impl session::Logins for Logins {
@@ -84,11 +84,11 @@ impl Logins {
                 let identity = Identity::from_pem(&self.open(credential).await?).map_err(of)?;
                 let audience = format!("{}/{tenant}/oauth2/v2.0/token", self.authority);
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-                self.assert(tenant, client, assertion::made(&identity, client.as_str(), &audience, now).map_err(of)?)
-                    .await
+                let made = assertion::made(&identity, client.as_str(), &audience, now).map_err(of)?;
+                self.assert(tenant, client, Zeroizing::new(made)).await
             }
             AzureAuth::WorkloadIdentity { tenant, client, token_file } => {
-                self.assert(tenant, client, read_token(token_file)?).await
+                self.assert(tenant, client, files::token(token_file, &self.reads).await?).await
             }
             AzureAuth::ManagedIdentity { client, .. } => self.of_machine(client.as_ref()).await,
         }
@@ -116,10 +116,8 @@ impl TokenCredential for Bearer {
 }
 
 impl Logins {
-    async fn open(&self, name: &str) -> Result<Secret, ProviderError> {
-        self.credentials.open(name).await.map_err(|error| {
-            ProviderError::new(ErrorKind::Credential, format!("credential {name} cannot be opened")).because(error)
-        })
+    async fn open(&self, name: &CredentialName) -> Result<Secret, ProviderError> {
+        credentials::opened(&*self.credentials, name).await.map(|(secret, _)| secret)
     }
 
     fn options(&self) -> ClientOptions {
@@ -132,9 +130,8 @@ impl Logins {
         &self,
         tenant: &EntraId,
         client: &EntraId,
-        assertion: String,
+        sent: Zeroizing<String>,
     ) -> Result<(Secret, Grant), ProviderError> {
-        let sent = Zeroizing::new(assertion);
         let made = ClientAssertionCredential::new(
             tenant.to_string(),
             client.to_string(),
@@ -204,22 +201,9 @@ fn granted(token: &str, seconds: u64) -> Result<(Secret, Grant), ProviderError> 
     Ok((Secret::copy_of(token.as_bytes()), Grant { lifetime, renewable: false }))
 }
 
-fn text<'a>(secret: &'a Secret, name: &str) -> Result<&'a str, ProviderError> {
+fn text<'a>(secret: &'a Secret, name: &CredentialName) -> Result<&'a str, ProviderError> {
     let text = std::str::from_utf8(secret.expose().trim_ascii()).ok().filter(|text| !text.is_empty());
     text.ok_or_else(|| ProviderError::new(ErrorKind::Login, format!("credential {name} is empty or not text")))
-}
-
-/// A few kilobytes that somebody keeps fresh: read where it is needed.
-fn read_token(file: &Path) -> Result<String, ProviderError> {
-    let wrong = |why: &str| ProviderError::new(ErrorKind::Login, format!("token_file {}: {why}", file.display()));
-    let bytes =
-        files::read_token(file, TOKEN_FILE_MAX_BYTES).map_err(|error| wrong("cannot be read").because(error))?;
-    if bytes.len() as u64 > TOKEN_FILE_MAX_BYTES {
-        return Err(wrong("is too long"));
-    }
-    let token = std::str::from_utf8(&bytes).map_err(|_| wrong("holds no token"))?.trim();
-    let fits = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-    if fits { Ok(token.to_owned()) } else { Err(wrong("holds no token")) }
 }
 
 /// Already made: the SDK asks for it once.
@@ -240,22 +224,7 @@ impl ClientAssertion for Assertion {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
-
-    #[test]
-    fn a_token_file_is_read_as_it_is_now() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("token");
-        assert_eq!(read_token(&file).unwrap_err().kind(), ErrorKind::Login);
-        fs::write(&file, "a.b.c\n").unwrap();
-        assert_eq!(read_token(&file).unwrap(), "a.b.c");
-        for bad in [" \n".to_owned(), "a b".to_owned(), "a".repeat(70_000)] {
-            fs::write(&file, bad).unwrap();
-            assert!(read_token(&file).is_err());
-        }
-    }
 
     #[test]
     fn a_grant_has_a_token_and_a_time() {

@@ -43,6 +43,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::home::Home;
 use super::http::{self, Body, Client};
+use super::reads::Reads;
 use super::session::{LOGIN_TIMEOUT, Refusal, Session};
 use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::types::Key;
@@ -91,7 +92,8 @@ impl AzureKek {
         };
         let options = wire.options();
         let authority = authority.https_url();
-        let session = Session::new(Logins { auth, credentials, resource, authority, wire, metadata });
+        let session =
+            Session::new(Logins { auth, credentials, resource, authority, wire, metadata, reads: Reads::new() });
         let bearer = Arc::new(Bearer(session.clone()));
         let options = KeyClientOptions {
             client_options: options,

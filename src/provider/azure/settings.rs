@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::super::http::{Address, Roots};
 use crate::sandbox::Needs;
+use crate::types::CredentialName;
 
 /// Why a text is not what its place needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -94,7 +95,7 @@ pub enum AzureAuth {
         /// Which application.
         client: EntraId,
         /// Name of the sealed password.
-        credential: String,
+        credential: CredentialName,
     },
     /// An application with a certificate of an RSA key.
     ClientCertificate {
@@ -103,7 +104,7 @@ pub enum AzureAuth {
         /// Which application.
         client: EntraId,
         /// Name of the sealed certificate with its key, in one PEM text.
-        credential: String,
+        credential: CredentialName,
     },
     /// What the machine is, as its metadata service says. Nothing is sealed.
     ManagedIdentity {

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 
-use super::look::Looks;
 use super::{KmsPluginSettings, PluginApi};
 use crate::kms::{CallError, Connection, Message};
+use crate::provider::reads::Reads;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::types::OVERFLOW_UID;
 
@@ -49,10 +49,10 @@ pub(super) struct Plugin {
 
 impl Plugin {
     /// Refuses what is no socket, our own one, and a listener of a user that is not expected, before a byte is sent.
-    pub(super) async fn connect(settings: &KmsPluginSettings, looks: &Looks) -> Result<Self, ProviderError> {
+    pub(super) async fn connect(settings: &KmsPluginSettings, reads: &Reads) -> Result<Self, ProviderError> {
         let path = &settings.socket;
         let (socket, own_sockets) = (path.clone(), settings.own_sockets.clone());
-        looks.take(move || is_other_socket(&socket, &own_sockets)).await?;
+        reads.run(move || is_other_socket(&socket, &own_sockets)).await?;
         let stream = UnixStream::connect(path).await.map_err(|error| unreachable(path, error))?;
         let peer = stream.peer_cred().map_err(|error| unreachable(path, error))?;
         let own = nix::unistd::geteuid().as_raw();

@@ -15,7 +15,6 @@
 //! One connection for each call of ours: a plugin that was started anew is no event, and each time its listener is looked at.
 
 mod call;
-mod look;
 mod text;
 
 use std::collections::BTreeMap;
@@ -28,8 +27,8 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use self::call::{Method, Plugin};
-use self::look::Looks;
 use self::text::KEY_ID_MAX_BYTES;
+use super::reads::Reads;
 use super::{Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::kms::{v1beta1, v2, wiped};
 use crate::types::wire::Writer;
@@ -92,13 +91,13 @@ pub struct KmsPluginSettings {
 /// One key behind another plugin.
 pub struct KmsPlugin {
     settings: KmsPluginSettings,
-    looks: Looks,
+    reads: Reads,
 }
 
 impl KmsPlugin {
     /// Does not connect yet.
     pub fn new(settings: KmsPluginSettings) -> Self {
-        Self { settings, looks: Looks::new() }
+        Self { settings, reads: Reads::new() }
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, ProviderError>>) -> Result<T, ProviderError> {
@@ -111,7 +110,7 @@ impl KmsPlugin {
 
     async fn look(&self) -> Result<KeyState, ProviderError> {
         let api = self.settings.api;
-        let plugin = Plugin::connect(&self.settings, &self.looks).await?;
+        let plugin = Plugin::connect(&self.settings, &self.reads).await?;
         let key_id = match api {
             PluginApi::V1beta1 => {
                 let asked = v1beta1::VersionRequest { version: api.label().into() };
@@ -136,7 +135,7 @@ impl KmsPlugin {
 
     async fn wrap(&self, key: &Key, context: Context<'_>) -> Result<Wrapped, ProviderError> {
         let api = self.settings.api;
-        let plugin = Plugin::connect(&self.settings, &self.looks).await?;
+        let plugin = Plugin::connect(&self.settings, &self.reads).await?;
         let plaintext = wiped(bound(key, context));
         let text = match api {
             PluginApi::V1beta1 => {
@@ -184,7 +183,7 @@ impl KmsPlugin {
         if text.version().as_ref() != Some(&wrapped.version) {
             return Err(foreign("the text is of another version"));
         }
-        let plugin = Plugin::connect(&self.settings, &self.looks).await?;
+        let plugin = Plugin::connect(&self.settings, &self.reads).await?;
         let (api, ciphertext) = (text.api, text.ciphertext.into());
         let plaintext = match api {
             PluginApi::V1beta1 => {

@@ -183,15 +183,15 @@ impl Member {
         self.known().state.clone()
     }
 
-    /// Same kind, and it has not told of another key. What an earlier run knew under its name is no reason not to ask it.
+    /// Same kind, and it is not known to have another key. What an earlier run knew under its name is no reason not to ask it.
     pub(super) fn may_open(&self, wrap: &Wrapped) -> bool {
-        let told = |known: &Known| known.state.as_ref().is_none_or(|own| own.identity == wrap.identity);
-        self.own.kek.kind() == wrap.kind && told(&self.known())
+        self.own.kek.kind() == wrap.kind && self.own_identity().is_none_or(|own| own == wrap.identity)
     }
 
     /// As far as is known, be it from an earlier run.
     pub(super) fn seems_to_open(&self, wrap: &Wrapped) -> bool {
-        self.own.kek.kind() == wrap.kind && self.known().identity.as_ref().is_none_or(|own| *own == wrap.identity)
+        let known = self.own_identity().or_else(|| self.identity());
+        self.own.kek.kind() == wrap.kind && known.is_none_or(|own| own == wrap.identity)
     }
 
     /// Wraps, opens what came, and compares. Each of both takes `call` at most.
@@ -252,18 +252,18 @@ impl Member {
     ) -> Result<Key, ProviderError> {
         let has_another = || ProviderError::new(ErrorKind::NoKey, "none of the wraps is of its key");
         let look = || self.look(end.min(Instant::now() + ATTEMPT));
-        let is_told = self.told().is_some();
-        let is_guessed = !is_told && wraps.len() > 1 && self.identity().is_none();
+        let is_sure = self.own_identity().is_some();
+        let is_guessed = !is_sure && wraps.len() > 1 && self.identity().is_none();
         let wrap = match wraps.iter().find(|wrap| self.seems_to_open(wrap)).filter(|_| !is_guessed) {
             Some(wrap) => wrap,
-            None if is_told => return Err(has_another()),
+            None if is_sure => return Err(has_another()),
             None => {
                 look().await?;
                 wraps.iter().find(|wrap| self.may_open(wrap)).ok_or_else(has_another)?
             }
         };
         match self.unwrap(wrap, of, end).await {
-            Err(error) if error.kind() == ErrorKind::Text && self.told().is_none() => {
+            Err(error) if error.kind() == ErrorKind::Text && self.own_identity().is_none() => {
                 // Its fault, or that of whoever has given it a name that stood for another one.
                 let is_another = look().await.is_ok() && !self.may_open(wrap);
                 Err(if is_another { has_another().because(error) } else { error })

@@ -26,6 +26,8 @@ enum Mood {
 
 struct Imitated {
     identity: &'static str,
+    /// Its table says which key it has, as that of another plugin does.
+    is_written: bool,
     mood: Mood,
     calls: Arc<AtomicU32>,
 }
@@ -47,6 +49,10 @@ impl Imitated {
 impl Kek for Imitated {
     fn kind(&self) -> ProviderKind {
         ProviderKind::Vault
+    }
+
+    fn identity(&self) -> Option<KeyIdentity> {
+        self.is_written.then(|| identity(self.identity))
     }
 
     fn probe(&self) -> Answer<'_, KeyState> {
@@ -102,7 +108,11 @@ fn set(strategy: Strategy, moods: &[(&'static str, Mood)]) -> Set {
     let member = |(name, mood): &(&'static str, Mood)| {
         let counter = Arc::new(AtomicU32::new(0));
         calls.push(Arc::clone(&counter));
-        Member::new(*name, Role::Optional, Arc::new(Imitated { identity: name, mood: *mood, calls: counter }))
+        Member::new(
+            *name,
+            Role::Optional,
+            Arc::new(Imitated { identity: name, is_written: false, mood: *mood, calls: counter }),
+        )
     };
     let members = moods.iter().map(member).collect();
     Set { providers: Providers::new(members, strategy), calls }
@@ -317,7 +327,7 @@ async fn a_provider_is_probed_once_a_minute_and_less_while_it_works_anyway() {
 fn ways(moods: [Mood; 2]) -> (Providers, [Arc<AtomicU32>; 2]) {
     let calls = [0, 1].map(|_| Arc::new(AtomicU32::new(0)));
     let member = |at: usize| {
-        let imitated = Imitated { identity: "k", mood: moods[at], calls: Arc::clone(&calls[at]) };
+        let imitated = Imitated { identity: "k", is_written: false, mood: moods[at], calls: Arc::clone(&calls[at]) };
         let member = Member::new(["a", "b"][at], Role::Required, Arc::new(imitated));
         member.remember(identity("k"));
         member
@@ -370,4 +380,21 @@ async fn a_text_is_not_to_blame_when_a_provider_has_another_key_than_was_remembe
     first.remember(identity("b"));
     second.remember(identity("a"));
     assert!(set.providers.unwrap(&of_b, &of(), is_right).await.is_ok(), "whoever has it is asked, whatever its name");
+}
+
+/// Two plugins, of which neither has answered yet, and the names of both were swapped.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_stands_in_the_table_is_known_before_the_first_answer_and_no_other_text_is_sent_there() {
+    let plugin = |name, mood| {
+        let calls = Arc::new(AtomicU32::new(0));
+        let kek = Imitated { identity: name, is_written: true, mood, calls: Arc::clone(&calls) };
+        (Member::new(name, Role::Optional, Arc::new(kek)), calls)
+    };
+    let ((first, calls_of_first), (second, _)) = (plugin("a", Mood::Fine), plugin("b", Mood::Fine));
+    first.remember(identity("b"));
+    second.remember(identity("a"));
+    let providers = Providers::new(vec![first, second], Strategy::Ordered);
+    assert!(providers.unwrap(&[wrap_of("b")], &of(), is_right).await.is_ok());
+    assert_eq!(calls_of_first.load(Ordering::SeqCst), 0, "it was shown what is not its own");
+    assert!(providers.unwrap(&[wrap_of("a")], &of(), is_right).await.is_ok());
 }

@@ -1,23 +1,25 @@
 //! The methods of logging in. What they need is read anew each time: a file may have been replaced, a credential sealed again.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::super::credentials;
 use super::super::files;
 use super::super::home::Home;
 use super::super::http::{self, Body, Client, Identity, Sent};
 use super::super::lease::Grant;
 use super::super::once::Once;
+use super::super::reads::Reads;
 use super::super::session::{self, LOGIN_TIMEOUT, OF_TOKEN_FILE};
 use super::super::{Credentials, ErrorKind, Mark, ProviderError};
 use super::VaultSettings;
 use super::answer::{self, Api, Failed, Token};
 use super::names::{MountPath, Name};
-use crate::types::Secret;
+use crate::types::{CredentialName, Secret};
 
 /// How to log in. Credentials are named, never held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub enum VaultAuth {
     /// A token that somebody else made. It cannot be replaced from here when its maximum lifetime ends.
     Token {
         /// The token.
-        credential: String,
+        credential: CredentialName,
     },
     /// `{"role_id": …, "secret_id": …}`, or `{"role_id": …, "wrapping_token": …}` to fetch the secret id once.
     AppRole {
@@ -34,7 +36,7 @@ pub enum VaultAuth {
         /// Needed with a wrapping token: it must have been made for this role's secret id.
         role: Option<Name>,
         /// The JSON above.
-        credential: String,
+        credential: CredentialName,
     },
     /// A JSON web token in a file that somebody keeps fresh: methods `jwt` and `kubernetes`.
     Jwt {
@@ -52,7 +54,7 @@ pub enum VaultAuth {
         /// Vault tries all roles without one.
         role: Option<Name>,
         /// Certificate, those that signed it, and its key, in one PEM text.
-        credential: String,
+        credential: CredentialName,
     },
 }
 
@@ -73,6 +75,7 @@ impl Login {
 pub(super) struct Logins {
     pub(super) settings: VaultSettings,
     credentials: Arc<dyn Credentials>,
+    reads: Reads,
     /// Fetched with a wrapping token that is used up, and not yet sealed.
     unsealed: tokio::sync::Mutex<Option<Secret>>,
 }
@@ -129,36 +132,30 @@ fn refused_once(failed: Failed, what: &str, sent: &Sent) -> ProviderError {
 
 impl Logins {
     pub(super) fn new(settings: VaultSettings, credentials: Arc<dyn Credentials>) -> Self {
-        Self { settings, credentials, unsealed: tokio::sync::Mutex::new(None) }
+        Self { settings, credentials, reads: Reads::new(), unsealed: tokio::sync::Mutex::new(None) }
     }
 
-    async fn open(&self, name: &str) -> Result<Secret, ProviderError> {
-        self.open_marked(name).await.map(|(secret, _)| secret)
-    }
-
-    async fn open_marked(&self, name: &str) -> Result<(Secret, Mark), ProviderError> {
-        self.credentials.open_marked(name).await.map_err(|error| {
-            ProviderError::new(ErrorKind::Credential, format!("credential {name} cannot be opened")).because(error)
-        })
+    async fn open(&self, name: &CredentialName) -> Result<(Secret, Mark), ProviderError> {
+        credentials::opened(&*self.credentials, name).await
     }
 
     /// Who we are in TLS, where the method is that.
     async fn certificate(&self, auth: &VaultAuth) -> Result<Option<Identity>, ProviderError> {
         match auth {
-            VaultAuth::Certificate { credential, .. } => Identity::from_pem(&self.open(credential).await?).map(Some),
+            VaultAuth::Certificate { credential, .. } => Identity::from_pem(&self.open(credential).await?.0).map(Some),
             _ => Ok(None),
         }
     }
 
     async fn login(&self, auth: &VaultAuth, api: &Api, sent: &Sent) -> Result<(Token, Grant), ProviderError> {
         match auth {
-            VaultAuth::Token { credential } => given(api, &self.open(credential).await?).await,
+            VaultAuth::Token { credential } => given(api, &self.open(credential).await?.0).await,
             VaultAuth::AppRole { mount, role, credential } => {
                 self.app_role(api, mount, role.as_ref(), credential, sent).await
             }
             VaultAuth::Jwt { mount, role, file } => {
-                let jwt = read_jwt(file)?;
-                let mut fields = vec![("jwt", text(&jwt)?.trim())];
+                let jwt = files::token(file, &self.reads).await?;
+                let mut fields = vec![("jwt", jwt.as_str())];
                 fields.extend(role.as_ref().map(|role| ("role", role.as_str())));
                 post(api, mount, &fields, sent).await
             }
@@ -174,7 +171,7 @@ impl Logins {
         api: &Api,
         mount: &MountPath,
         role: Option<&Name>,
-        name: &str,
+        name: &CredentialName,
         sent: &Sent,
     ) -> Result<(Token, Grant), ProviderError> {
         let mut unsealed = self.unsealed.lock().await;
@@ -186,7 +183,7 @@ impl Logins {
                 }
                 (secret, Mark::UNSEALED)
             }
-            None => self.open_marked(name).await?,
+            None => self.open(name).await?,
         };
         let credential = parse(&sealed, name)?;
         if credential.secret_id.is_none() && credential.wrapping_token.is_none() {
@@ -201,7 +198,7 @@ impl Logins {
         let fetched = Secret::copy_of(Body::json(&fields).expose());
         // The wrapping token is used up from here on: what it gave must not be lost, whatever the seal says.
         let mark = match self.credentials.replace(name, &fetched).await {
-            Ok(()) => self.open_marked(name).await?.1,
+            Ok(()) => self.open(name).await?.1,
             Err(_) => {
                 *unsealed = Some(Secret::copy_of(fetched.expose()));
                 Mark::UNSEALED
@@ -219,7 +216,9 @@ impl session::Logins for Logins {
         let VaultSettings { address, namespace, roots, timeout, auth, .. } = &self.settings;
         let identity = self.certificate(auth).await?;
         let limit = LOGIN_TIMEOUT.max(*timeout);
-        let client = Client::new(address.clone(), http::config(roots, identity)?, limit, Home::here());
+        let roots = roots.clone();
+        let tls = self.reads.run(move || http::config(&roots, identity)).await?;
+        let client = Client::new(address.clone(), tls, limit, Home::here());
         let sent = client.sent();
         let api = Api::new(client, namespace.as_ref())?;
         let (token, grant) = self.login(auth, &api, &sent).await.map_err(|error| match auth {
@@ -241,7 +240,7 @@ fn text(secret: &Secret) -> Result<&str, ProviderError> {
     std::str::from_utf8(secret.expose()).map_err(|_| ProviderError::new(ErrorKind::Login, "a credential is not text"))
 }
 
-fn parse<'a>(sealed: &'a Secret, name: &str) -> Result<AppRole<'a>, ProviderError> {
+fn parse<'a>(sealed: &'a Secret, name: &CredentialName) -> Result<AppRole<'a>, ProviderError> {
     // Without the reader's own words, which may show a value.
     let wrong = || {
         ProviderError::new(
@@ -257,7 +256,7 @@ async fn app_role_login(
     api: &Api,
     mount: &MountPath,
     credential: &AppRole<'_>,
-    name: &str,
+    name: &CredentialName,
     sent: &Sent,
 ) -> Result<(Token, Grant), ProviderError> {
     let mut fields = vec![("role_id", credential.role_id)];
@@ -339,33 +338,15 @@ async fn unwrap(
     Ok(Secret::copy_of(unwrapped.secret_id.as_bytes()))
 }
 
-/// Bytes of a token in a file: Kubernetes' have about 1,200.
-const JWT_MAX_BYTES: u64 = 64 << 10;
-
-fn read_jwt(file: &Path) -> Result<Secret, ProviderError> {
-    let unfit = |why: &str| ProviderError::new(ErrorKind::Login, format!("{}: {why}", file.display()));
-    let bytes = files::read_token(file, JWT_MAX_BYTES).map_err(|error| unfit("cannot be read").because(error))?;
-    if bytes.len() as u64 > JWT_MAX_BYTES {
-        return Err(unfit("too long for a token"));
-    }
-    let token = bytes.trim_ascii();
-    if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
-        return Err(unfit("holds no token"));
-    }
-    Ok(Secret::copy_of(token))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
     fn an_approle_credential_is_exactly_one_of_two_forms() {
         let parse = |text: &str| {
             let sealed = Secret::copy_of(text.as_bytes());
-            let parsed = super::parse(&sealed, "vault-approle");
+            let parsed = super::parse(&sealed, &"vault-approle".parse().unwrap());
             parsed.map(|credential| credential.secret_id.is_some()).map_err(|error| error.to_string())
         };
         assert_eq!(parse(r#"{"role_id":"r","secret_id":"s"}"#), Ok(true));
@@ -379,19 +360,6 @@ mod tests {
         ] {
             let shown = parse(bad).unwrap_err();
             assert!(shown.contains("vault-approle") && !shown.contains("CANARY"), "{shown}");
-        }
-    }
-
-    #[test]
-    fn a_token_file_is_read_as_it_is_now() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("token");
-        assert_eq!(read_jwt(&file).err().unwrap().kind(), ErrorKind::Login);
-        fs::write(&file, "a.b.c\n").unwrap();
-        assert_eq!(read_jwt(&file).unwrap().expose(), b"a.b.c");
-        for bad in [" \n".to_owned(), "a b".to_owned(), "a".repeat(70_000)] {
-            fs::write(&file, bad).unwrap();
-            assert!(read_jwt(&file).is_err());
         }
     }
 }

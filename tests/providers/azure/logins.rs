@@ -31,7 +31,7 @@ fn by_certificate(mine: &Mine) -> AzureAuth {
     AzureAuth::ClientCertificate {
         tenant: mine.server.tenant().parse().unwrap(),
         client: CLIENT.parse().unwrap(),
-        credential: "azure-certificate".into(),
+        credential: "azure-certificate".parse().unwrap(),
     }
 }
 

@@ -76,7 +76,7 @@ impl Mine {
         AzureAuth::ClientSecret {
             tenant: self.server.tenant().parse().unwrap(),
             client: CLIENT.parse().unwrap(),
-            credential: "azure-secret".into(),
+            credential: "azure-secret".parse().unwrap(),
         }
     }
 

@@ -140,7 +140,7 @@ async fn a_key_that_is_not_there_is_not_made() {
     let mine = Mine::new();
     let settings = VaultSettings {
         key: "other".parse().unwrap(),
-        ..mine.settings(VaultAuth::Token { credential: "root".into() })
+        ..mine.settings(VaultAuth::Token { credential: "root".parse().unwrap() })
     };
     let vault = Vault::new(settings, Memory::with("root", "root-of-the-tests"));
     refused(&mine, vault.probe().await, &[ErrorKind::NoKey]);
@@ -166,7 +166,7 @@ async fn a_redirect_is_not_followed_and_a_sealed_vault_is_down() {
     let own = Server::start();
     let settings = VaultSettings {
         address: format!("http://{}", own.plain()).parse().unwrap(),
-        ..mine.settings(VaultAuth::Token { credential: "root".into() })
+        ..mine.settings(VaultAuth::Token { credential: "root".parse().unwrap() })
     };
     own.post("sys/mounts/transit", json!({ "type": "transit" }));
     own.post("transit/keys/kubernetes", json!({}));

@@ -27,7 +27,7 @@ fn token(mine: &Mine, more: Value) -> String {
 }
 
 fn by_token() -> VaultAuth {
-    VaultAuth::Token { credential: "vault-token".into() }
+    VaultAuth::Token { credential: "vault-token".parse().unwrap() }
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ impl Mine {
         VaultAuth::AppRole {
             mount: "approle".parse().unwrap(),
             role: Some(self.name.parse().unwrap()),
-            credential: "vault-approle".into(),
+            credential: "vault-approle".parse().unwrap(),
         }
     }
 

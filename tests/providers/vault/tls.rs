@@ -95,7 +95,7 @@ async fn a_client_certificate_logs_in_and_its_token_is_renewed_with_it() {
     let auth = VaultAuth::Certificate {
         mount: "cert".parse().unwrap(),
         role: Some(mine.name.parse().unwrap()),
-        credential: "vault-certificate".into(),
+        credential: "vault-certificate".parse().unwrap(),
     };
     let memory = Memory::with("vault-certificate", &clients.client("node-1"));
     let vault = Vault::new(settings(&mine, Trouble::None, auth.clone()), memory.clone());

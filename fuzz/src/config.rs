@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use nodeseal::config::{ConfigError, parse};
+use nodeseal::types::Explained;
 use nodeseal::types::{Chain, SealPolicy};
 
 /// From the text of the file.

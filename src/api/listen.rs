@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, umask};
 
-use crate::types::{Class, Owner};
+use crate::types::{Class, Explained, Owner};
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +62,8 @@ pub enum ListenError {
     },
 }
 
-impl ListenError {
-    /// Decides the exit code.
-    pub fn class(&self) -> Class {
+impl Explained for ListenError {
+    fn class(&self) -> Class {
         match self {
             Self::InUse { .. } | Self::Io { .. } => Class::Unavailable,
             Self::Activation(_) | Self::ForeignFolder { .. } | Self::OpenFolder { .. } | Self::Occupied { .. } => {
@@ -73,8 +72,7 @@ impl ListenError {
         }
     }
 
-    /// What the operator does next.
-    pub fn hint(&self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
             Self::Activation(_) => "give the socket unit exactly one ListenStream= with a path",
             Self::ForeignFolder { .. } => {

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::kms::v2::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse};
 use crate::kms::{CallError, Connection, Message, wiped};
 use crate::types::random::{self, RandomError};
-use crate::types::{Class, Key};
+use crate::types::{Class, Explained, Key};
 
 /// kube-apiserver's own limit for a call (apiserver/v1/defaults.go), for all three together.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -66,9 +66,8 @@ pub enum ProbeError {
     },
 }
 
-impl ProbeError {
-    /// Decides the exit code.
-    pub fn class(&self) -> Class {
+impl Explained for ProbeError {
+    fn class(&self) -> Class {
         match self {
             Self::Contract(_) => Class::Internal,
             Self::Refused { .. } | Self::Random(_) | Self::Timeout | Self::Transport(_) | Self::Unreachable { .. } => {
@@ -77,8 +76,7 @@ impl ProbeError {
         }
     }
 
-    /// What the operator does next.
-    pub fn hint(&self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
             Self::Contract(_) => "report this: kube-apiserver would refuse the plugin",
             Self::Transport(_) => "see that our user is one of listen.allow_users",

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use crate::audit::{Event, emit};
 use crate::keyring::KeyringError;
-use crate::types::{Chain, Class};
+use crate::types::{Chain, Class, Explained};
 
 /// How texts of ours are told from those that tonic makes.
 const MARK: &str = "nodeseal:";
@@ -27,7 +27,7 @@ const fn code(class: Class) -> Code {
 }
 
 /// The fixed sentence of a failure.
-const fn sentence(error: &KeyringError) -> &'static str {
+fn sentence(error: &KeyringError) -> &'static str {
     match error {
         KeyringError::Envelope(crate::envelope::EnvelopeError::PlaintextLength) => {
             "nodeseal: corrupt: the plaintext is empty or longer than this API can store"
@@ -42,7 +42,7 @@ const fn sentence(error: &KeyringError) -> &'static str {
         KeyringError::Locked => {
             "nodeseal: unavailable: the keys of this node are not unsealed; see the log of nodeseald"
         }
-        KeyringError::Providers(error) => match error.class {
+        KeyringError::Providers(error) => match error.class() {
             Class::Unavailable => {
                 "nodeseal: unavailable: no provider that can open or make this key answers; see the log of nodeseald"
             }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Config, Problem, check, raw, sockets, systemd};
-use crate::types::Class;
+use crate::types::{Class, Explained};
 
 /// Bytes. A configuration with a hundred providers is a tenth of it.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -62,30 +62,6 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// Always the operator's to fix.
-    pub fn class(&self) -> Class {
-        Class::Misconfigured
-    }
-
-    /// What the operator does next.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Insecure { .. } => "chown root and chmod go-w the file",
-            Self::TooLarge { .. } => {
-                "see whether it is the right file: `--config` or NODESEAL_CONFIG names another one"
-            }
-            Self::Problems { .. } | Self::Syntax { .. } => {
-                "fix the file and run `nodeseal config check`; docs/configuration.md lists every key"
-            }
-            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "let our user read it, such as by chown root:nodeseal and chmod 0640; nodeseald runs as the user of its unit"
-            }
-            Self::Read { .. } => {
-                "name the file with --config or NODESEAL_CONFIG; a first one has two lines: `version = 1` and `cluster = \"NAME\"`"
-            }
-        }
-    }
-
     /// The single mistakes, if there are any.
     pub fn problems(&self) -> &[Problem] {
         match self {
@@ -104,6 +80,30 @@ impl ConfigError {
         let more = problems.len().checked_sub(FEW).filter(|more| *more > 0).map(|more| format!("and {more} more"));
         let named: Vec<_> = problems.iter().take(FEW).map(cut).chain(more).collect();
         format!(" ({})", named.join("; "))
+    }
+}
+
+impl Explained for ConfigError {
+    fn class(&self) -> Class {
+        Class::Misconfigured
+    }
+
+    fn hint(&self) -> &str {
+        match self {
+            Self::Insecure { .. } => "chown root and chmod go-w the file",
+            Self::TooLarge { .. } => {
+                "see whether it is the right file: `--config` or NODESEAL_CONFIG names another one"
+            }
+            Self::Problems { .. } | Self::Syntax { .. } => {
+                "fix the file and run `nodeseal config check`; docs/configuration.md lists every key"
+            }
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "let our user read it, such as by chown root:nodeseal and chmod 0640; nodeseald runs as the user of its unit"
+            }
+            Self::Read { .. } => {
+                "name the file with --config or NODESEAL_CONFIG; a first one has two lines: `version = 1` and `cluster = \"NAME\"`"
+            }
+        }
     }
 }
 

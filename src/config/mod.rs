@@ -26,7 +26,7 @@ use crate::keyring::recovery::{RECIPIENTS_MAX, Recipient, RecipientError};
 use crate::seal::client::SealerClient;
 use crate::seal::root::Parent;
 use crate::sealer::settings::{Pkcs11Settings, TpmSettings};
-use crate::types::{Backend, BackendError, ClusterId, SealPolicy, SealTo};
+use crate::types::{Backend, BackendError, Class, ClusterId, Explained, SealPolicy, SealTo};
 
 /// Where the file is unless `--config` or `NODESEAL_CONFIG` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/nodeseal/nodeseal.toml";
@@ -128,9 +128,14 @@ pub enum OrderError {
     Recipients,
 }
 
-impl OrderError {
-    /// What the operator does next.
-    pub const HINT: &'static str = "see the help of the verb: `--help`";
+impl Explained for OrderError {
+    fn class(&self) -> Class {
+        Class::Misconfigured
+    }
+
+    fn hint(&self) -> &str {
+        "see the help of the verb: `--help`"
+    }
 }
 
 /// Checks recipients as the operator gave them.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::report::{Answer, Refusal};
 use super::{LINE_MAX_BYTES, Request};
-use crate::types::Class;
+use crate::types::{Class, Explained};
 
 /// A rotation asks the sealing device twice, and each answer may take a minute (`seal::client`).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(150);
@@ -62,8 +62,19 @@ pub enum ControlError {
 }
 
 impl ControlError {
-    /// Decides the exit code.
-    pub fn class(&self) -> Class {
+    /// Nobody listens: offline work may be possible.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    /// Nobody answers, as far as can be known without asking for longer.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Silent { .. })
+    }
+}
+
+impl Explained for ControlError {
+    fn class(&self) -> Class {
         match self {
             Self::Refused(refusal) => Class::from_label(&refusal.class).unwrap_or(Class::Internal),
             Self::Protocol => Class::Internal,
@@ -75,8 +86,7 @@ impl ControlError {
         }
     }
 
-    /// What the operator does next.
-    pub fn hint(&self) -> &str {
+    fn hint(&self) -> &str {
         match self {
             Self::Refused(refusal) => &refusal.hint,
             Self::Protocol => "nodeseal and nodeseald must be of one release: after an upgrade restart nodeseald",
@@ -90,16 +100,6 @@ impl ControlError {
             }
             Self::Silent { .. } => "it may still be at work: see its log, and ask once more",
         }
-    }
-
-    /// Nobody listens: offline work may be possible.
-    pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
-    }
-
-    /// Nobody answers, as far as can be known without asking for longer.
-    pub fn is_away(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Silent { .. })
     }
 }
 

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use crate::types::{Class, Explained};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use sha2::{Digest, Sha256};
@@ -61,9 +62,14 @@ pub struct NoConsent(
     pub PathBuf,
 );
 
-impl NoConsent {
-    /// What the operator does next.
-    pub const HINT: &'static str = "run `nodeseal` of the same release on the node itself, as root or as the user of nodeseald; if `state_dir` names another folder by now, restart nodeseald first";
+impl Explained for NoConsent {
+    fn class(&self) -> Class {
+        Class::Denied
+    }
+
+    fn hint(&self) -> &str {
+        "run `nodeseal` of the same release on the node itself, as root or as the user of nodeseald; if `state_dir` names another folder by now, restart nodeseald first"
+    }
 }
 
 /// Holds for as long as it is kept.

@@ -1,14 +1,13 @@
 //! Answers of the daemon: fields are only ever added. What `--json` makes of them is the tool's affair (docs/operations/json.md).
 
 use std::collections::BTreeMap;
-use std::error::Error;
 
 use serde::{Deserialize, Serialize};
 
 use crate::keyring::keeper::{CheckReport, KekRow, KeyTable, MemberRow, Renewed};
 use crate::sandbox::Enforced;
 use crate::types::clock::UnixSeconds;
-use crate::types::{Chain, Class};
+use crate::types::{Chain, Explained};
 
 /// What the daemon answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,9 +84,9 @@ pub struct Refusal {
 
 impl Refusal {
     /// From an error of ours.
-    pub fn new(error: &dyn Error, class: Class, hint: &str) -> Self {
-        let chain = Chain(error).said();
-        Self { class: class.label().to_owned(), error: chain.join(": "), chain, hint: hint.to_owned() }
+    pub fn new(error: &dyn Explained) -> Self {
+        let (chain, class, hint) = (Chain(error).said(), error.class().label(), error.hint());
+        Self { class: class.to_owned(), error: chain.join(": "), chain, hint: hint.to_owned() }
     }
 }
 

@@ -3,17 +3,16 @@
 //! Rules: lower case, no final period; `PROGRAM: error: what` (with its causes), then one `PROGRAM: hint: what to do next`. Results go
 //! to standard output and nothing else does. A closed pipe ends nothing with a panic.
 
-use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::{ConfigError, Problem};
-use crate::types::{Chain, Class};
+use crate::types::{Chain, Explained};
 
 /// An error for the operator. The exit code is that of the class.
-pub fn error(program: &str, error: &dyn Error, class: Class, hint: &str) -> ExitCode {
-    refusal(program, &Chain(error).to_string(), &[], hint);
-    ExitCode::from(class.exit_code())
+pub fn error(program: &str, error: &dyn Explained) -> ExitCode {
+    refusal(program, &Chain(error).to_string(), &[], error.hint());
+    ExitCode::from(error.class().exit_code())
 }
 
 /// A configuration that cannot be used: every mistake on its own line.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::report::{Answer, Refusal};
 use super::{LINE_MAX_BYTES, Request};
 use crate::audit::{Event, emit};
-use crate::types::Class;
+use crate::types::{Class, Explain};
 
 /// For a whole question, from the connection to its last byte, and as long again for the answer: the tool writes its question and reads its answer at once.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ impl Unanswered {
                 "nodeseal and nodeseald must be of one release: after an upgrade restart nodeseald",
             ),
         };
-        Answer::Refused(Refusal::new(self, class, hint))
+        Answer::Refused(Refusal::new(&Explain::new(self, class, hint)))
     }
 }
 

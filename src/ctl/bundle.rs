@@ -8,9 +8,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::{BundleVerb, Common};
+use super::failed::Failed;
 use super::files::{OutFile, WrongKind, read_file, read_kind};
 use super::keys::render;
-use super::output::{Done, ask, consent, fail, has_recovery_file, load, print, print_done, time, unfit};
+use super::output::{Done, ask, consent, has_recovery_file, load, print, print_done, time, unfit};
 use super::rows::Keks;
 use super::{next, schema};
 use crate::config::Config;
@@ -22,8 +23,8 @@ use crate::keyring::exchanged::FileKind;
 use crate::keyring::keeper::{KekRow, KeyTable};
 use crate::keyring::member::{Identity, Standing};
 use crate::keyring::ring::KekState;
-use crate::types::Class;
 use crate::types::clock::UnixSeconds;
+use crate::types::{Class, Explain};
 
 pub(super) fn run(common: &Common, verb: &BundleVerb) -> Done {
     let config = load(common)?;
@@ -148,9 +149,13 @@ fn show(common: &Common, path: &Path) -> Done {
         (Err(error), Err(_)) => match FileKind::of(&bytes) {
             Some(found @ (FileKind::Receipt | FileKind::Recovery)) => {
                 let error = WrongKind { found, wanted: FileKind::Bundle };
-                return Err(fail(&error, Class::Corrupt, "name a request, a bundle or the identity of a node"));
+                return Err(Failed::new(&Explain::new(
+                    &error,
+                    Class::Corrupt,
+                    "name a request, a bundle or the identity of a node",
+                )));
             }
-            Some(_) | None => return Err(fail(&error, error.class(), error.hint())),
+            Some(_) | None => return Err(error.into()),
         },
     };
     let shown = Shown {

@@ -10,7 +10,8 @@ use std::io::{self, IsTerminal, Read};
 use serde_json::json;
 
 use super::args::{Common, CredentialsVerb};
-use super::output::{Done, act_as_owner, control_error, fail, harden, load, once_free, print, print_done, time, unfit};
+use super::failed::Failed;
+use super::output::{Done, act_as_owner, control_error, harden, load, once_free, print, print_done, time, unfit};
 use super::terminal::Hidden;
 use super::{next, schema};
 use crate::config::Config;
@@ -20,7 +21,7 @@ use crate::seal::credential::CONTENT_MAX_BYTES;
 use crate::seal::credentials::{CredentialKey, CredentialsError, list};
 use crate::seal::root::{NodeRoot, RootError};
 use crate::store::{OnlyLook, StateDir};
-use crate::types::{Class, CredentialName, Secret, clock};
+use crate::types::{Class, CredentialName, Explain, Explained, Secret, clock};
 
 #[derive(Debug, thiserror::Error)]
 enum SealError {
@@ -32,7 +33,7 @@ enum SealError {
     Root(#[source] RootError),
 }
 
-impl SealError {
+impl Explained for SealError {
     fn class(&self) -> Class {
         match self {
             Self::Credentials(error) => error.class(),
@@ -41,7 +42,7 @@ impl SealError {
         }
     }
 
-    fn hint(&self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
             Self::Credentials(error) => error.hint(),
             Self::Read(_) => "give it on standard input, or as an open descriptor: --fd 3 3<FILE",
@@ -57,7 +58,7 @@ pub(super) fn run(common: &Common, verb: &CredentialsVerb) -> Done {
         CredentialsVerb::List => show(common, &config),
         CredentialsVerb::Seal { name, fd } => match (harden(), name.parse::<CredentialName>()) {
             (Err(failed), _) => Err(failed),
-            (_, Err(error)) => Err(fail(&error, Class::Misconfigured, "choose another name")),
+            (_, Err(error)) => Err(Failed::new(&Explain::new(&error, Class::Misconfigured, "choose another name"))),
             (Ok(()), Ok(name)) => seal(common, &config, &name, *fd),
         },
     }
@@ -65,10 +66,7 @@ pub(super) fn run(common: &Common, verb: &CredentialsVerb) -> Done {
 
 fn show(common: &Common, config: &Config) -> Done {
     let labels =
-        match StateDir::open_on(OnlyLook, &config.state_dir).and_then(Home::find).and_then(|home| list(&home.root)) {
-            Ok(labels) => labels,
-            Err(error) => return Err(fail(&error, error.class(), error.hint())),
-        };
+        StateDir::open_on(OnlyLook, &config.state_dir).and_then(Home::find).and_then(|home| list(&home.root))?;
     let rows: Vec<_> = labels
         .iter()
         .map(|label| {
@@ -94,10 +92,7 @@ fn used_by<'a>(config: &'a Config, name: &CredentialName) -> Vec<&'a str> {
 
 fn seal(common: &Common, config: &Config, name: &CredentialName, fd: Option<u32>) -> Done {
     let sealed = read(fd).map_err(SealError::Read).and_then(|content| seal_content(config, name, &content));
-    let (key, payload) = match sealed {
-        Ok(sealed) => sealed,
-        Err(error) => return Err(fail(&error, error.class(), error.hint())),
-    };
+    let (key, payload) = sealed?;
     let request = Request::CredentialStore { name: name.to_string(), sealed: hex::encode(&payload) };
     // A nodeseald that starts has the directory before it has its socket: one of both is there in a moment.
     let stored = once_free(|| match control::ask(&config.control_socket, &request) {
@@ -106,11 +101,11 @@ fn seal(common: &Common, config: &Config, name: &CredentialName, fd: Option<u32>
         Err(error) if error.is_unreachable() => {
             let home = StateDir::open(&config.state_dir).and_then(Home::find).map_err(KeeperError::Store)?;
             let stored = key.store(&home.root, &payload, name, &config.cluster);
-            Ok(stored.map(|()| false).map_err(|error| fail(&error, error.class(), error.hint())))
+            Ok(stored.map(|()| false).map_err(Failed::from))
         }
         Err(error) => Ok(Err(control_error(&error))),
     });
-    let has_daemon = stored.map_err(|error| fail(&error, error.class(), error.hint()))??;
+    let has_daemon = stored??;
     let next = next::credential(name.as_str(), &used_by(config, name), has_daemon);
     print_done(common, schema::CREDENTIALS_SEAL, &json!({ "name": name.as_str() }), &next, || {
         format!("credential {name} is sealed to this node")

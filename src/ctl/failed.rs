@@ -1,7 +1,6 @@
 //! Why a verb has not done what was asked: two lines for people on standard error, and under `--json` one object on standard output
 //! besides.
 
-use std::error::Error;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -11,7 +10,7 @@ use super::schema::{self, Schema};
 use crate::config::{ConfigError, Problem};
 use crate::control::{ControlError, say};
 use crate::seal::fault::FaultCode;
-use crate::types::{Chain, Class};
+use crate::types::{Chain, Class, Explained};
 
 /// sysexits.h, EX_USAGE.
 const EX_USAGE: u8 = 64;
@@ -36,8 +35,8 @@ struct Told {
 }
 
 impl Failed {
-    pub(super) fn new(error: &dyn Error, class: Class, hint: &str) -> Self {
-        Self::of(Chain(error).said(), class, hint)
+    pub(super) fn new(error: &dyn Explained) -> Self {
+        Self::of(Chain(error).said(), error.class(), error.hint())
     }
 
     fn of(chain: Vec<String>, class: Class, hint: &str) -> Self {
@@ -51,7 +50,7 @@ impl Failed {
     }
 
     pub(super) fn config(error: &ConfigError) -> Self {
-        let mut failed = Self::new(error, error.class(), error.hint());
+        let mut failed = Self::new(error);
         failed.0.problems = error.problems().to_vec();
         failed
     }
@@ -62,7 +61,7 @@ impl Failed {
             ControlError::Refused(refusal) if !refusal.chain.is_empty() => {
                 Self::of(refusal.chain.clone(), error.class(), error.hint())
             }
-            _ => Self::new(error, error.class(), error.hint()),
+            _ => Self::new(error),
         }
     }
 
@@ -112,6 +111,12 @@ impl Failed {
     }
 }
 
+impl<E: Explained> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::new(&error)
+    }
+}
+
 /// Help that was asked for, or a command line that is none: in the words of its reader.
 pub(super) fn usage(error: &clap::Error, args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
     // A closed pipe leaves nobody to tell.
@@ -137,6 +142,7 @@ mod tests {
 
     use super::*;
     use crate::ctl::args::Cli;
+    use crate::types::{Class, Explain};
 
     fn json(failed: &Failed) -> serde_json::Value {
         serde_json::to_value(&failed.0).unwrap()
@@ -156,7 +162,7 @@ mod tests {
         #[error("the outer thing")]
         struct Outer(#[source] std::io::Error);
         let error = Outer(std::io::Error::other("the root"));
-        let told = json(&Failed::new(&error, Class::Denied, "do this"));
+        let told = json(&Failed::new(&Explain::new(&error, Class::Denied, "do this")));
         assert_eq!(told["chain"], serde_json::json!(["the outer thing", "the root"]));
         assert_eq!((told["error"].as_str(), told["exit"].as_u64()), (Some("the outer thing: the root"), Some(77)));
         assert_eq!((told["class"].as_str(), told["hint"].as_str()), (Some("denied"), Some("do this")));

@@ -6,11 +6,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::failed::Failed;
-use super::output::{fail, unfit};
+use super::output::unfit;
 use crate::control::Answer;
 use crate::keyring::bundle::fingerprint;
 use crate::keyring::exchanged::FileKind;
-use crate::types::Class;
+use crate::types::{Class, Explain, Explained};
 
 /// Bytes. A bundle of the largest keyring whose line the control socket takes (`control::LINE_MAX_BYTES`, in hexadecimal).
 const FILE_MAX_BYTES: u64 = crate::control::LINE_MAX_BYTES / 2 - 1024;
@@ -33,8 +33,12 @@ pub(super) enum FileError {
     },
 }
 
-impl FileError {
-    fn hint(&self) -> &'static str {
+impl Explained for FileError {
+    fn class(&self) -> Class {
+        Class::Misconfigured
+    }
+
+    fn hint(&self) -> &str {
         match self {
             Self::Write { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
                 "no file is overwritten: remove it if it is an old one, or name another"
@@ -55,9 +59,11 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Failed> {
 pub(super) fn read_kind(path: &Path, wanted: FileKind) -> Result<Vec<u8>, Failed> {
     let bytes = read_file(path)?;
     match FileKind::of(&bytes) {
-        Some(found) if found != wanted => {
-            Err(fail(&WrongKind { found, wanted }, Class::Corrupt, &format!("name the file that is {wanted}")))
-        }
+        Some(found) if found != wanted => Err(Failed::new(&Explain::new(
+            &WrongKind { found, wanted },
+            Class::Corrupt,
+            &format!("name the file that is {wanted}"),
+        ))),
         Some(_) | None => Ok(bytes),
     }
 }
@@ -120,7 +126,7 @@ impl Drop for OutFile<'_> {
 }
 
 pub(super) fn file_error(error: &FileError) -> Failed {
-    fail(error, Class::Misconfigured, error.hint())
+    Failed::new(error)
 }
 
 /// A file of ours in a folder of files that are made anew each time: it appears whole, in place of an older one.

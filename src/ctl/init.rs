@@ -5,17 +5,15 @@ use serde_json::json;
 use super::args::{Common, InitArgs};
 use super::failed::Failed;
 use super::next::START;
-use super::output::{
-    Done, fail, found_as_owner, founding, harden, load, once_free, print_done, refuse_beside_open_keys,
-};
+use super::output::{Done, found_as_owner, founding, harden, load, once_free, print_done, refuse_beside_open_keys};
 use super::recipients::{PROVE, Recovery, code_text, keep_code, shown};
 use super::schema;
-use crate::config::{Config, OrderError};
+use crate::config::Config;
 use crate::keyring::home::CURRENT;
 use crate::keyring::recovery::Recipient;
 use crate::keyring::{self, KeeperError};
 use crate::store::{StateDir, StoreError};
-use crate::types::{Class, KekId, KeyId, clock};
+use crate::types::{Class, Explain, Explained, KekId, KeyId, clock};
 
 #[derive(Debug, thiserror::Error)]
 #[error("nothing was said about recovery")]
@@ -26,8 +24,8 @@ pub(super) fn run(common: &Common, args: &InitArgs) -> Done {
     harden()?;
     let recovery = match args.recovery.read() {
         Ok(Some(recovery)) => recovery,
-        Ok(None) => return Err(fail(&Unsaid, Class::Misconfigured, UNSAID_HINT)),
-        Err(error) => return Err(fail(&error, Class::Misconfigured, OrderError::HINT)),
+        Ok(None) => return Err(Failed::new(&Explain::new(&Unsaid, Class::Misconfigured, UNSAID_HINT))),
+        Err(error) => return Err(error.into()),
     };
     if !is_set_up(&config) {
         refuse_beside_open_keys(&config)?;
@@ -113,7 +111,7 @@ fn refuse(config: &Config, error: KeeperError, is_join: bool) -> Failed {
         other => other,
     };
     let hint = if is_join && matches!(error, KeeperError::AlreadySetUp) { TAKE_HINT } else { error.hint() };
-    fail(&error, error.class(), hint)
+    Failed::new(&Explain::new(&error, error.class(), hint))
 }
 
 const TAKE_HINT: &str = "it can take the keys of another node all the same: `nodeseal bundle request --out FILE` here, and `nodeseal bundle make FILE` there";

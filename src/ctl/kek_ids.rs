@@ -1,11 +1,11 @@
 //! Ids of KEKs as people write them: whole, or as much of the beginning as tells one from all others.
 
 use super::failed::Failed;
-use super::output::{ask, fail, unfit};
+use super::output::{ask, unfit};
 use crate::config::Config;
 use crate::control::{Answer, Request};
 use crate::keyring::keeper::KekRow;
-use crate::types::{Class, KekId};
+use crate::types::{Class, Explain, KekId};
 
 /// Digits. Fewer are a slip of the finger.
 const BEGINNING_MIN: usize = 4;
@@ -34,7 +34,7 @@ pub(super) fn whole_of(rows: &[KekRow], text: String) -> Result<String, Failed> 
     if !is_beginning(&text) {
         return Ok(text);
     }
-    resolve(rows, &text).map_err(|error| fail(&error, Class::NotFound, HINT))
+    resolve(rows, &text).map_err(|error| Failed::new(&Explain::new(&error, Class::NotFound, HINT)))
 }
 
 fn is_beginning(text: &str) -> bool {

@@ -13,7 +13,7 @@ use super::bundle::warn_of_providers;
 use super::failed::Failed;
 use super::files::{FileError, file_error, put, read_file};
 use super::kek_ids::{whole, whole_of};
-use super::output::{Done, ask, fail, has_recovery_file, load, print, print_done, time, unfit};
+use super::output::{Done, ask, has_recovery_file, load, print, print_done, time, unfit};
 use super::rows::{Kek, Keks};
 use super::{members, next, schema};
 use crate::config::Config;
@@ -22,7 +22,7 @@ use crate::keyring::KeeperError;
 use crate::keyring::keeper::{KekRow, KeyTable, MemberRow};
 use crate::keyring::member::Receipt;
 use crate::keyring::ring::{KekState, MoveError, RetireTo};
-use crate::types::{Class, IdError, KekId};
+use crate::types::{Class, Explain, Explained, IdError, KekId};
 
 pub(super) fn run(common: &Common, verb: KeysVerb) -> Done {
     match verb {
@@ -64,7 +64,7 @@ fn change(common: &Common, verb: KeysVerb) -> Done {
             // Of the id that is said once more nothing may be left out.
             if confirm != id {
                 let error = KeeperError::Confirmation;
-                return Err(fail(&error, error.class(), error.hint()));
+                return Err(error.into());
             }
             let to = RetireTo::said(compromised, give_up, not_shared);
             let request = Request::KeysRetire { id: id.clone(), confirm, compromised, give_up, not_shared };
@@ -99,7 +99,7 @@ fn rotate(common: &Common, config: &Config, is_activated: bool) -> Done {
 fn rotate_for_members(common: &Common, config: &Config, folder: &Path) -> Done {
     let members = members::members(config, &Request::MembersList {})?;
     if members.is_empty() {
-        return Err(fail(&NoMembers, Class::Misconfigured, NoMembers::HINT));
+        return Err(Failed::new(&NoMembers));
     }
     DirBuilder::new()
         .recursive(true)
@@ -180,15 +180,21 @@ pub(super) fn quoted(path: &Path) -> String {
 #[error("this node knows no members")]
 struct NoMembers;
 
-impl NoMembers {
-    const HINT: &'static str =
-        "on each other node: `nodeseal members identity --out FILE`; then here: `nodeseal members add FILE`";
+impl Explained for NoMembers {
+    fn class(&self) -> Class {
+        Class::Misconfigured
+    }
+
+    fn hint(&self) -> &str {
+        "on each other node: `nodeseal members identity --out FILE`; then here: `nodeseal members add FILE`"
+    }
 }
 
 /// Refuses what the daemon would refuse, in the same words.
 fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Done {
     let table = table(config, &Request::KeysList {})?;
-    let id: KekId = id.parse().map_err(|error: IdError| fail(&error, Class::NotFound, LIST_HINT))?;
+    let id: KekId =
+        id.parse().map_err(|error: IdError| Failed::new(&Explain::new(&error, Class::NotFound, LIST_HINT)))?;
     let row = table.keys.iter().find(|row| row.id == id.to_string());
     let refusal = match row {
         None => Some(MoveError::Unknown),
@@ -204,7 +210,7 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Done {
         None => is_elsewhere.then_some(KeeperError::PendingElsewhere(id)),
     };
     if let Some(error) = refusal {
-        return Err(fail(&error, error.class(), error.hint()));
+        return Err(error.into());
     }
     let id = id.to_string();
     let next = next::retired(&id, to, true, row);
@@ -248,10 +254,11 @@ fn describe(row: &KekRow) -> String {
 fn show(common: &Common, id: String) -> Done {
     let table = listed(common)?;
     let id = whole_of(&table.keys, id)?;
-    let id: KekId = id.parse().map_err(|error: IdError| fail(&error, Class::NotFound, LIST_HINT))?;
+    let id: KekId =
+        id.parse().map_err(|error: IdError| Failed::new(&Explain::new(&error, Class::NotFound, LIST_HINT)))?;
     let Some(row) = table.keys.into_iter().find(|row| row.id == id.to_string()) else {
         let error = KeeperError::Move(MoveError::Unknown);
-        return Err(fail(&error, error.class(), error.hint()));
+        return Err(error.into());
     };
     print(common, schema::KEYS_SHOW, &json!({ "key": Kek::new(&row) }), || {
         let key_id = if row.key_id.is_empty() { "those of providers' keys, at its time" } else { &row.key_id };

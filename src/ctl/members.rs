@@ -8,7 +8,7 @@ use super::args::{Common, MembersVerb};
 use super::bundle::Shown;
 use super::failed::Failed;
 use super::files::{OutFile, read_kind};
-use super::output::{Done, ask, consent, fail, load, print, print_done, unfit};
+use super::output::{Done, ask, consent, load, print, print_done, unfit};
 use super::{next, schema};
 use crate::config::Config;
 use crate::control::consent::Act;
@@ -16,7 +16,7 @@ use crate::control::{Answer, Request};
 use crate::keyring::exchanged::FileKind;
 use crate::keyring::keeper::MemberRow;
 use crate::keyring::member::Identity;
-use crate::types::{Class, MemberName};
+use crate::types::{Class, Explain, MemberName};
 
 pub(super) fn run(common: &Common, verb: &MembersVerb) -> Done {
     let config = load(common)?;
@@ -39,7 +39,7 @@ fn identity(common: &Common, config: &Config, out: &Path, name: Option<&str>) ->
     let host = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let name = name.map_or_else(|| host().to_ascii_lowercase(), str::to_owned);
     if let Err(error) = name.parse::<MemberName>() {
-        return Err(fail(&error, Class::Misconfigured, "choose another name: --name"));
+        return Err(Failed::new(&Explain::new(&error, Class::Misconfigured, "choose another name: --name")));
     }
     let file = OutFile::create(out)?;
     let mark = file.fill(ask(config, &Request::MembersIdentity { name: name.clone() })?)?;

@@ -1,6 +1,5 @@
 //! What all verbs do alike: load the configuration, ask the daemon, print JSON or text, say why not.
 
-use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ use crate::keyring::recovery::Recipient;
 use crate::sandbox::{self, process};
 use crate::seal::client::SealerClient;
 use crate::store::{RealDisk, StoreError};
-use crate::types::{Class, clock};
+use crate::types::{Class, Explain, Explained, clock};
 
 /// The configuration. Its warnings are for `config check` and the log of nodeseald.
 pub(super) fn load(common: &Common) -> Result<Config, Failed> {
@@ -29,19 +28,19 @@ pub(super) fn load(common: &Common) -> Result<Config, Failed> {
 
 /// For verbs that hold keys themselves: no core dump, no tracing by others.
 pub(super) fn harden() -> Result<(), Failed> {
-    process::harden()
-        .map_err(|error| fail(&error, Class::Internal, "the kernel refused what every kernel allows: see its log"))
+    process::harden().map_err(|error| {
+        Failed::new(&Explain::new(&error, Class::Internal, "the kernel refused what every kernel allows: see its log"))
+    })
 }
 
 /// For verbs that read or write the state directory themselves: root does so as the user of the service, to whom all there belongs.
 pub(super) fn act_as_owner(config: &Config) -> Result<(), Failed> {
-    sandbox::become_owner(&config.state_dir).map_err(|error| fail(&error, Class::Denied, error.hint()))
+    sandbox::become_owner(&config.state_dir).map_err(Failed::from)
 }
 
 /// The same for verbs that set a node up, where the directory may not be there yet.
 pub(super) fn found_as_owner(config: &Config) -> Result<(), Failed> {
-    sandbox::make_for_owner(&config.state_dir, config.sandbox.user.as_ref())
-        .map_err(|error| fail(&error, Class::Denied, error.hint()))
+    sandbox::make_for_owner(&config.state_dir, config.sandbox.user.as_ref()).map_err(Failed::from)
 }
 
 /// What a set-up or a recovery works with, by this configuration.
@@ -76,17 +75,21 @@ pub(super) fn once_free<T>(mut attempt: impl FnMut() -> Result<T, KeeperError>) 
 #[error("nodeseald runs, and has its keys in memory")]
 struct KeysInMemory;
 
-impl KeysInMemory {
-    const HINT: &'static str = "what it has encrypted may open under these keys alone. Prove the recovery file first: `nodeseal recover --verify`; or give its keys to another node: `nodeseal bundle make`; then stop nodeseald, and run this again";
+impl Explained for KeysInMemory {
+    fn class(&self) -> Class {
+        Class::Denied
+    }
+
+    fn hint(&self) -> &str {
+        "what it has encrypted may open under these keys alone. Prove the recovery file first: `nodeseal recover --verify`; or give its keys to another node: `nodeseal bundle make`; then stop nodeseald, and run this again"
+    }
 }
 
 /// For verbs that give a node other keys: beside a daemon with keys in memory they would not be those that it goes on with.
 pub(super) fn refuse_beside_open_keys(config: &Config) -> Result<(), Failed> {
     match control::ask(&config.control_socket, &Request::Status {}) {
         // One of an older release counts no keys once the state directory is gone.
-        Ok(Answer::Status(status)) if status.keys_usable > 0 || status.key_id.is_some() => {
-            Err(fail(&KeysInMemory, Class::Denied, KeysInMemory::HINT))
-        }
+        Ok(Answer::Status(status)) if status.keys_usable > 0 || status.key_id.is_some() => Err(KeysInMemory.into()),
         // Whoever may not ask may not write to the state directory either.
         Err(error) if error.class() == Class::Denied => Err(control_error(&error)),
         Ok(_) | Err(_) => Ok(()),
@@ -123,11 +126,6 @@ pub(super) fn has_recovery_file(config: &Config) -> bool {
 /// See [`Failed`].
 pub(super) fn control_error(error: &ControlError) -> Failed {
     Failed::control(error)
-}
-
-/// See [`Failed`].
-pub(super) fn fail(error: &dyn Error, class: Class, hint: &str) -> Failed {
-    Failed::new(error, class, hint)
 }
 
 /// The daemon answered something else than was asked.
@@ -183,7 +181,7 @@ pub(super) fn print_done(
 pub(super) fn print_json(value: &impl Serialize) -> Done {
     match serde_json::to_string(value) {
         Ok(json) => say::result(&json),
-        Err(error) => return Err(fail(&error, Class::Internal, "report this")),
+        Err(error) => return Err(Failed::new(&Explain::new(&error, Class::Internal, "report this"))),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -12,16 +12,17 @@ use serde_json::json;
 
 use super::args::{Common, RecoverArgs};
 use super::compared::Compared;
+use super::failed::Failed;
 use super::next::START;
 use super::output::{
-    Done, act_as_owner, counted, fail, found_as_owner, founding, harden, load, once_free, print, print_done,
+    Done, act_as_owner, counted, found_as_owner, founding, harden, load, once_free, print, print_done,
     refuse_beside_open_keys, time,
 };
 use super::recipients::{PROVE, code_text, keep_code, shown};
 use super::recovery_file::{self, Found, RecoverError, UNSIGNED, read, read_from};
 use super::terminal::Hidden;
 use super::{restore, schema};
-use crate::config::{Config, OrderError};
+use crate::config::Config;
 use crate::control::{self, Answer, Request, say};
 use crate::keyring::export::Export;
 use crate::keyring::maker::Maker;
@@ -29,7 +30,7 @@ use crate::keyring::recovery::{Identity, RecoveryError};
 use crate::keyring::{self, KeeperError, RecoverOrder, Recovered, Resume};
 use crate::store::{StateDir, StoreError};
 use crate::types::clock::UnixSeconds;
-use crate::types::{Class, KeyId, Secret, clock};
+use crate::types::{Class, Explain, Explained, KeyId, Secret, clock};
 
 pub(super) fn run(common: &Common, args: &RecoverArgs) -> Done {
     let config = load(common)?;
@@ -40,16 +41,13 @@ pub(super) fn run(common: &Common, args: &RecoverArgs) -> Done {
     if !args.verify {
         refuse_beside_open_keys(&config)?;
     }
-    let opened = open(&config, args).map_err(|error| fail(&error, error.class(), error.hint()))?;
+    let opened = open(&config, args)?;
     if args.verify {
         return verify(common, &config, &opened);
     }
     let Opened { path, identity, export, maker } = opened;
     let written = export.written;
-    let said = match args.recovery.read() {
-        Ok(said) => said,
-        Err(error) => return Err(fail(&error, Class::Misconfigured, OrderError::HINT)),
-    };
+    let said = args.recovery.read()?;
     let is_said = said.is_some();
     let (recipients, code) = match said {
         Some(said) => (said.recipients, said.code),
@@ -78,17 +76,17 @@ pub(super) fn run(common: &Common, args: &RecoverArgs) -> Done {
             Ok(export) => restore::run(common, &config, export),
             Err(source) => {
                 let error = RecoverError::Recovery { path, source: RecoveryError::Format(source) };
-                Err(fail(&error, error.class(), error.hint()))
+                Err(error.into())
             }
         },
         Err(error) => {
             keep_code(code.as_ref());
-            Err(fail(&error, error.class(), hint(&error, args.give_up_device)))
+            Err(Failed::new(&Explain::new(&error, error.class(), hint(&error, args.give_up_device))))
         }
     }
 }
 
-fn hint(error: &KeeperError, give_up_device: bool) -> &'static str {
+fn hint(error: &KeeperError, give_up_device: bool) -> &str {
     match error {
         KeeperError::Store(StoreError::InUse { .. }) => {
             "a nodeseald without keys holds it for the moment of each attempt: run this again; one that has its keys must go on until the file is proved: `nodeseal recover --verify`; then stop nodeseald"
@@ -109,7 +107,7 @@ fn abort(common: &Common, config: &Config) -> Done {
             "what the interrupted recovery had begun is removed; the keys that were here before are as they were"
                 .to_owned()
         }),
-        Err(error) => Err(fail(&error, error.class(), error.hint())),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::keyring::exchanged::FileKind;
 use crate::keyring::export::Export;
 use crate::keyring::maker::Maker;
 use crate::keyring::recovery::{self, FILE_MAX_BYTES, Identity, IdentityError, RecoveryError};
-use crate::types::{Class, KekId, Secret};
+use crate::types::{Class, Explained, KekId, Secret};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RecoverError {
@@ -53,8 +53,8 @@ pub(super) enum RecoverError {
     Unsigned,
 }
 
-impl RecoverError {
-    pub(super) fn class(&self) -> Class {
+impl Explained for RecoverError {
+    fn class(&self) -> Class {
         match self {
             Self::Identity(_) | Self::Maker | Self::Older { .. } | Self::Unsigned => Class::Denied,
             Self::Keeper(error) => error.class(),
@@ -65,7 +65,7 @@ impl RecoverError {
         }
     }
 
-    pub(super) fn hint(&self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
             Self::Identity(_) => {
                 "give the printed recovery code, or the key file of age, on standard input or with --identity FILE"

@@ -9,28 +9,24 @@ use serde_json::json;
 use super::args::{Common, ResealArgs};
 use super::next::START;
 use super::output::{
-    Done, act_as_owner, consent, control_error, counted, fail, harden, keeper_settings, load, once_free, print_done,
-    unfit,
+    Done, act_as_owner, consent, control_error, counted, harden, keeper_settings, load, once_free, print_done, unfit,
 };
 use super::recipients::{PROVE, Recovery, code_text, shown};
 use super::schema;
-use crate::config::{Config, OrderError};
+use crate::config::Config;
 use crate::control::consent::Act;
 use crate::control::{self, Answer, Request};
 use crate::keyring::KeeperError;
 use crate::keyring::keeper::{KekRow, KeyTable, ResealOrder, with_keeper};
 use crate::keyring::ring::KekState;
 use crate::seal::root::Parent;
+use crate::types::clock;
 use crate::types::clock::UnixSeconds;
-use crate::types::{Class, clock};
 
 pub(super) fn run(common: &Common, args: &ResealArgs) -> Done {
     let config = load(common)?;
     harden()?;
-    let recovery = match args.recovery.read() {
-        Ok(recovery) => recovery,
-        Err(error) => return Err(fail(&error, Class::Misconfigured, OrderError::HINT)),
-    };
+    let recovery = args.recovery.read()?;
     let recipients: Option<Vec<String>> =
         recovery.as_ref().map(|recovery| recovery.recipients.iter().map(ToString::to_string).collect());
     let order = match config.seal.order(args.to.as_deref(), recipients.clone()) {
@@ -39,7 +35,7 @@ pub(super) fn run(common: &Common, args: &ResealArgs) -> Done {
             replace_counter: args.accept_rollback,
             ..order
         },
-        Err(error) => return Err(fail(&error, Class::Misconfigured, OrderError::HINT)),
+        Err(error) => return Err(error.into()),
     };
     let wanted = order.to.backend();
     let answer = match args.accept_rollback {
@@ -63,7 +59,7 @@ pub(super) fn run(common: &Common, args: &ResealArgs) -> Done {
                     active = keys.filter(|_| args.accept_rollback);
                     resealed
                 }
-                Err(error) => return Err(fail(&error, error.class(), error.hint())),
+                Err(error) => return Err(error.into()),
             }
         }
     };

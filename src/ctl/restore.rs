@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::args::Common;
-use super::output::{Done, fail, keeper_settings, print_done};
+use super::output::{Done, keeper_settings, print_done};
 use super::schema;
 use crate::config::Config;
 use crate::keyring::KeeperError;
@@ -28,6 +28,6 @@ pub(super) fn run(common: &Common, config: &Config, export: Export) -> Done {
                 )
             })
         }
-        Err(error) => Err(fail(&error, error.class(), error.hint())),
+        Err(error) => Err(error.into()),
     }
 }

@@ -5,7 +5,7 @@
 
 use super::args::{Common, RotateRootArgs};
 use super::output::{
-    Done, act_as_owner, control_error, counted, fail, harden, keeper_settings, load, once_free, print_done, unfit,
+    Done, act_as_owner, control_error, counted, harden, keeper_settings, load, once_free, print_done, unfit,
 };
 use super::schema;
 use crate::control::{self, Answer, Request};
@@ -22,7 +22,7 @@ pub(super) fn run(common: &Common, args: &RotateRootArgs) -> Done {
             let settings = keeper_settings(&config);
             match once_free(|| with_keeper(&settings, false, |keeper| keeper.renew_root(order.clone()))) {
                 Ok(renewed) => Answer::root_rotated(&renewed),
-                Err(error) => return Err(fail(&error, error.class(), error.hint())),
+                Err(error) => return Err(error.into()),
             }
         }
         Err(error) => return Err(control_error(&error)),

@@ -13,7 +13,7 @@ use super::args::{Common, StatusArgs};
 use super::asked::Asked;
 use super::failed::{Failed, code_in};
 use super::needs::{closed, needs};
-use super::output::{Done, act_as_owner, counted, fail, print, time, unfit};
+use super::output::{Done, act_as_owner, counted, print, time, unfit};
 use super::rows::Kek;
 use super::schema;
 use crate::api::probe::{self, Probe, ProbeError};
@@ -72,7 +72,7 @@ fn look(common: &Common, args: &StatusArgs) -> Result<Report, Failed> {
     // Of a node that encrypts nothing it would say less than the status does.
     let is_probed = args.probe && status.key_id.is_some();
     let socket = PathBuf::from(&status.socket);
-    let probe = is_probed.then(|| probe(&socket).map_err(|error| fail(&error, error.class(), error.hint())));
+    let probe = is_probed.then(|| probe(&socket).map_err(Failed::from));
     let sealed_by = status.seal_backend.as_deref().and_then(|backend| backend.parse().ok());
     let is_broken = asked.config.is_err();
     let deep = match args.deep.then(|| asked.ask_too(&Request::StatusDeep {})).transpose()? {
@@ -85,7 +85,7 @@ fn look(common: &Common, args: &StatusArgs) -> Result<Report, Failed> {
         let config = asked.config?;
         act_as_owner(&config)?;
         let device = config.sealer().describe(sealed_by.unwrap_or(config.seal.backend));
-        device.map_err(|error| fail(&error, error.class(), error.hint()))
+        device.map_err(Failed::from)
     };
     let (probe, probe_failed) = parted(probe);
     let (device, device_failed) = parted(args.device.then(ask_device));

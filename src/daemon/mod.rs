@@ -37,7 +37,7 @@ use crate::sandbox::{Confined, Policy, process};
 use crate::seal::client::SealerClient;
 use crate::store::{RealDisk, RunFile};
 use crate::types::stack::{self, IDLE_BYTES};
-use crate::types::{Chain, Class, clock};
+use crate::types::{Chain, Class, Explain, Explained, clock};
 
 const PROGRAM: &str = "nodeseald";
 const ABOUT: &str = "Serves the Kubernetes KMS API with keys that only this node's hardware can open";
@@ -66,12 +66,12 @@ fn start() -> ExitCode {
     let descriptors = process::raise_descriptor_limit();
     let (kms, control) = match sockets(&config) {
         Ok(sockets) => sockets,
-        Err(error) => return say::error(PROGRAM, &error, error.class(), error.hint()),
+        Err(error) => return say::error(PROGRAM, &error),
     };
     let status = status_socket(&config);
     let sealer = match config.sealer().before_confinement() {
         Ok(sealer) => sealer,
-        Err(error) => return say::error(PROGRAM, &error, error.class(), error.hint()),
+        Err(error) => return say::error(PROGRAM, &error),
     };
     make_state_dir(&config);
     // What a login may have used up, for the next process of this boot.
@@ -155,7 +155,10 @@ fn run(config: Config, parts: Parts) -> ExitCode {
     let reloader = match Reloader::new(config, handle.clone(), sealer, confined, login_tries) {
         Ok(reloader) => Arc::new(reloader),
         Err(error) => {
-            return say::error(PROGRAM, &error, Class::Unavailable, "see the limits of processes and memory");
+            return say::error(
+                PROGRAM,
+                &Explain::new(&error, Class::Unavailable, "see the limits of processes and memory"),
+            );
         }
     };
     keyring.begin_with(reloader.rooted());
@@ -190,9 +193,10 @@ fn run(config: Config, parts: Parts) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            say::error(PROGRAM, &error, Class::Unavailable, "see the limits of processes, memory and descriptors")
-        }
+        Err(error) => say::error(
+            PROGRAM,
+            &Explain::new(&error, Class::Unavailable, "see the limits of processes, memory and descriptors"),
+        ),
     }
 }
 

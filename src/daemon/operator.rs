@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::reload::Reloader;
 use crate::audit::log;
-use crate::config::{self, OrderError};
+use crate::config;
 use crate::control::consent::{Act, NoConsent};
 use crate::control::report::{HARDWARE_ONLY, ProviderRow, Refusal, WithoutKek};
 use crate::control::{Answer, Request, Status};
@@ -15,7 +15,7 @@ use crate::keyring::rooted::Rooted;
 use crate::keyring::{KeeperError, Keyring, Unknown};
 use crate::provider::set::{Member, Role};
 use crate::seal::root::{Parent, SealedRoot};
-use crate::types::{Class, IdError, KekId, MemberName};
+use crate::types::{Class, Explain, Explained, IdError, KekId, MemberName};
 
 pub(super) struct Operator {
     pub(super) reloader: Arc<Reloader>,
@@ -83,7 +83,7 @@ impl Operator {
             },
             Request::Reload { abandon } => match self.reloader.reload(abandon, "nodeseal reload") {
                 Ok(()) => Answer::Reloaded { pending: self.reloader.pending(self.keeper.overview().ok().as_ref()) },
-                Err(error) => Answer::Refused(Refusal::new(&error, error.class(), error.hint())),
+                Err(error) => Answer::Refused(Refusal::new(&error)),
             },
             Request::Reseal { recipients: Some(whom), .. } if !self.is_consented(Act::Recovery(&whom)) => {
                 self.no_consent()
@@ -97,7 +97,7 @@ impl Operator {
 
     fn no_consent(&self) -> Answer {
         let error = NoConsent(self.reloader.config().state_dir);
-        Answer::Refused(Refusal::new(&error, Class::Denied, NoConsent::HINT))
+        Answer::Refused(Refusal::new(&error))
     }
 
     fn is_consented(&self, export: Act<'_>) -> bool {
@@ -121,7 +121,9 @@ impl Operator {
     fn with_member(&self, name: &str, ask: impl FnOnce(&KeeperHandle, MemberName) -> Answer) -> Answer {
         match name.parse() {
             Ok(name) => ask(&self.keeper, name),
-            Err(error) => Answer::Refused(Refusal::new(&error, Class::Misconfigured, "choose another name")),
+            Err(error) => {
+                Answer::Refused(Refusal::new(&Explain::new(&error, Class::Misconfigured, "choose another name")))
+            }
         }
     }
 
@@ -130,7 +132,9 @@ impl Operator {
             (Ok(name), Ok(sealed)) => {
                 self.keeper.store_credential(name, sealed).map_or_else(refused, |()| Answer::CredentialStored {})
             }
-            (Err(error), _) => Answer::Refused(Refusal::new(&error, Class::Misconfigured, "choose another name")),
+            (Err(error), _) => {
+                Answer::Refused(Refusal::new(&Explain::new(&error, Class::Misconfigured, "choose another name")))
+            }
             (_, Err(error)) => not_hex(&error),
         }
     }
@@ -139,21 +143,21 @@ impl Operator {
     fn reseal(&self, to: Option<&str>, recipients: Option<Vec<String>>, parent: Parent) -> Answer {
         let config = match config::load(&self.reloader.config().path) {
             Ok(config) => config,
-            Err(error) => return Answer::Refused(Refusal::new(&error, error.class(), error.hint())),
+            Err(error) => return Answer::Refused(Refusal::new(&error)),
         };
         match config.seal.order(to, recipients) {
             Ok(order) => {
                 let order = ResealOrder { parent, ..order };
                 self.keeper.reseal(order).map_or_else(refused, |root| resealed(&root))
             }
-            Err(problem) => Answer::Refused(Refusal::new(&problem, Class::Misconfigured, OrderError::HINT)),
+            Err(problem) => Answer::Refused(Refusal::new(&problem)),
         }
     }
 
     fn rotate_root(&self, dry_run: bool, without_recovery_file: bool) -> Answer {
         let config = match config::load(&self.reloader.config().path) {
             Ok(config) => config,
-            Err(error) => return Answer::Refused(Refusal::new(&error, error.class(), error.hint())),
+            Err(error) => return Answer::Refused(Refusal::new(&error)),
         };
         let order = config.seal.renew_order(dry_run, without_recovery_file);
         self.keeper.renew_root(order).map_or_else(refused, |renewed| Answer::root_rotated(&renewed))
@@ -199,7 +203,7 @@ impl Operator {
             seal_waits_for_file: refusal
                 .as_ref()
                 .and_then(|refusal| Some(refusal.waits_for.as_ref()?.display().to_string())),
-            seal_hint: refusal.map(|refusal| refusal.hint.to_owned()),
+            seal_hint: refusal.map(|refusal| refusal.hint.clone()),
             keys_known: overview.is_some(),
             keys: overview.as_ref().map_or(0, |overview| overview.keks),
             keys_usable: overview.as_ref().map_or(0, |overview| overview.usable),
@@ -271,7 +275,7 @@ fn rows(rooted: &Rooted, roots: &RootsReport) -> Vec<ProviderRow> {
 }
 
 fn refused(error: KeeperError) -> Answer {
-    Answer::Refused(Refusal::new(&error, error.class(), error.hint()))
+    Answer::Refused(Refusal::new(&error))
 }
 
 fn resealed(root: &SealedRoot) -> Answer {
@@ -284,9 +288,9 @@ fn as_file(bytes: &[u8]) -> Answer {
 }
 
 fn not_hex(error: &hex::FromHexError) -> Answer {
-    Answer::Refused(Refusal::new(error, Class::Misconfigured, "use `nodeseal` of this release"))
+    Answer::Refused(Refusal::new(&Explain::new(error, Class::Misconfigured, "use `nodeseal` of this release")))
 }
 
 fn bad_id(error: &IdError) -> Answer {
-    Answer::Refused(Refusal::new(error, Class::NotFound, "list the KEKs: `nodeseal keys list`"))
+    Answer::Refused(Refusal::new(&Explain::new(error, Class::NotFound, "list the KEKs: `nodeseal keys list`")))
 }

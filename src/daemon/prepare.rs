@@ -9,7 +9,7 @@ use crate::audit::{Event, emit, log};
 use crate::config::{self, Config, DEFAULT_PATH};
 use crate::control::say;
 use crate::sandbox::{self, Confined, Needs, Policy, Settings, process};
-use crate::types::Class;
+use crate::types::{Class, Explain, Explained};
 
 /// A checked configuration, with the log started and the process hardened; or the exit code after the reason was said.
 pub(super) fn prepare(program: &'static str, about: &'static str) -> Result<Config, ExitCode> {
@@ -17,7 +17,10 @@ pub(super) fn prepare(program: &'static str, about: &'static str) -> Result<Conf
     let config = config::load(&path).map_err(|error| say::config_error(program, &error))?;
     log::start(config.log_format, config.log_level);
     process::harden().map_err(|error| {
-        say::error(program, &error, Class::Internal, "the kernel refused what every kernel allows: see its log")
+        say::error(
+            program,
+            &Explain::new(&error, Class::Internal, "the kernel refused what every kernel allows: see its log"),
+        )
     })?;
     Ok(config)
 }
@@ -30,7 +33,7 @@ pub(super) fn confine(
     policy: Policy,
 ) -> Result<Confined, ExitCode> {
     sandbox::confine(settings, needs, policy)
-        .map_err(|error| say::error(program, &error, Class::Misconfigured, error.hint()))
+        .map_err(|error| say::error(program, &Explain::new(&error, Class::Misconfigured, error.hint())))
 }
 
 /// For the log, once a process that serves is confined.

@@ -25,7 +25,7 @@ use crate::sandbox::{Confined, Lack};
 use crate::seal::client::SealerClient;
 use crate::store::{OnlyLook, RunFile, StateDir};
 use crate::types::random::RandomError;
-use crate::types::{Backend, Chain, Class, ClusterId, KekId, Key, SealTo, random};
+use crate::types::{Backend, Chain, Class, ClusterId, Explained, KekId, Key, SealTo, random};
 
 /// Between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -69,8 +69,8 @@ pub(super) enum ReloadError {
     Files(#[source] Box<Self>),
 }
 
-impl ReloadError {
-    pub(super) fn class(&self) -> Class {
+impl Explained for ReloadError {
+    fn class(&self) -> Class {
         match self {
             Self::Busy => Class::Throttled,
             Self::Config(error) => error.class(),
@@ -82,7 +82,7 @@ impl ReloadError {
         }
     }
 
-    pub(super) fn hint(&self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
             Self::Busy => "wait until the log says what came of it, then reload once more",
             Self::Config(error) => error.hint(),

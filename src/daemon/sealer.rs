@@ -21,7 +21,7 @@ use crate::seal::starter;
 use crate::sealer::server::{Anew, Engines};
 use crate::sealer::{Devices, server};
 #[cfg(any(feature = "tpm2", feature = "pkcs11"))]
-use crate::types::Backend;
+use crate::types::{Backend, Explain, Explained};
 use crate::types::{Chain, Class};
 
 const PROGRAM: &str = "nodeseal-sealer";
@@ -76,7 +76,7 @@ fn listen(config: &Config) -> ExitCode {
     emit(&Event::ServiceStarted { program: PROGRAM });
     let (listener, socket) = match listener(config) {
         Ok(listener) => listener,
-        Err(error) => return say::error(PROGRAM, &error, error.class(), error.hint()),
+        Err(error) => return say::error(PROGRAM, &error),
     };
     let tries = tries(config);
     let (engines, policy) = engines_of(config, &tries);
@@ -216,6 +216,9 @@ const DEFAULT_SOCKET: &str = "/run/nodeseal-sealer/sealer.sock";
 fn finish(result: io::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => say::error(PROGRAM, &error, Class::Unavailable, "see whether its client is of the same release"),
+        Err(error) => say::error(
+            PROGRAM,
+            &Explain::new(&error, Class::Unavailable, "see whether its client is of the same release"),
+        ),
     }
 }

@@ -20,7 +20,7 @@ use crate::seal::host_secret::expand;
 use crate::seal::protocol::Auth;
 use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};
-use crate::types::{Class, ClusterId, Key, Secret};
+use crate::types::{Class, ClusterId, Explained, Key, Secret};
 
 /// The open request of a node, inside of its state directory.
 pub const REQUEST_FILE: &str = "bundle.request";
@@ -133,9 +133,8 @@ pub enum BundleError {
     Tag,
 }
 
-impl BundleError {
-    /// Decides exit codes.
-    pub fn class(&self) -> Class {
+impl Explained for BundleError {
+    fn class(&self) -> Class {
         match self {
             Self::Format(_) | Self::Signature | Self::Tag => Class::Corrupt,
             Self::Parent(error) => error.class(),
@@ -154,8 +153,7 @@ impl BundleError {
         }
     }
 
-    /// What the operator does next.
-    pub fn hint(&self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
             Self::Cluster(_) => "`cluster` in nodeseal.toml must be the same on both nodes",
             Self::Expired | Self::NoRequest | Self::OtherRequest => {

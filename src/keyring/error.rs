@@ -20,7 +20,7 @@ use crate::seal::root::RootError;
 use crate::store::StoreError;
 use crate::types::clock::UnixSeconds;
 use crate::types::random::RandomError;
-use crate::types::{Class, KekId};
+use crate::types::{Class, Explained, KekId};
 
 /// Why one Encrypt, Decrypt or Status was refused.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,7 @@ impl KeyringError {
     pub fn class(&self) -> Class {
         match self {
             Self::Envelope(_) => Class::Corrupt,
-            Self::Providers(error) => error.class,
+            Self::Providers(error) => error.class(),
             Self::Crowded => Class::Throttled,
             Self::AwaitsBundle
             | Self::Exhausted
@@ -307,57 +307,6 @@ pub enum KeeperError {
 }
 
 impl KeeperError {
-    /// Decides retry, health and exit code.
-    pub fn class(&self) -> Class {
-        match self {
-            Self::AlreadySetUp
-            | Self::AwaitsBundle
-            | Self::BeforeGuard { .. }
-            | Self::Confirmation
-            | Self::KeptFolder(_)
-            | Self::LeftOver(_)
-            | Self::MayBeInRecoveryFile(_)
-            | Self::MayStillOpen(_)
-            | Self::MemberTwice(_)
-            | Self::NoReceipt(_)
-            | Self::NoRecoveryFile
-            | Self::OtherTpm(_)
-            | Self::OwnIdentity
-            | Self::NothingInterrupted
-            | Self::NotAllWereGiven { .. }
-            | Self::PendingElsewhere(_)
-            | Self::SeveralNodes(_)
-            | Self::NotShared(_)
-            | Self::OtherSeal
-            | Self::SharedRecovery
-            | Self::Unsure
-            | Self::CounterBehind { .. }
-            | Self::KeysOpen
-            | Self::LastOpener { .. }
-            | Self::OnlyWay { .. }
-            | Self::Move(_)
-            | Self::RecoveryPending
-            | Self::RolledBack { .. }
-            | Self::Stale(_)
-            | Self::UsedUp(_) => Class::Denied,
-            Self::OtherCluster(_) | Self::TokenCannotAsk => Class::Misconfigured,
-            Self::Bundle(error) => error.class(),
-            Self::Credentials(error) => error.class(),
-            Self::Device(error) => error.class(),
-            Self::Duplicate(error) => error.class(),
-            Self::Parent(error) => error.class(),
-            Self::Recovery(error) => error.class(),
-            Self::KekFile { .. } | Self::MemberFile { .. } | Self::NotOpened(_) | Self::State(_) => Class::Corrupt,
-            Self::KekMissing { source, .. } | Self::Store(source) => source.class(),
-            Self::NothingPending { .. } | Self::UnknownMember(_) => Class::NotFound,
-            Self::Busy | Self::Hung(_) | Self::Locked | Self::Memory(_) | Self::Random(_) | Self::Unwrapped { .. } => {
-                Class::Unavailable
-            }
-            Self::NotGone { source, .. } => source.class(),
-            Self::Root(error) => error.class(),
-        }
-    }
-
     /// The token has refused our PIN.
     pub(super) fn is_wrong_pin(&self) -> bool {
         let (Self::Root(RootError::Sealer(SealerError::Device(fault))) | Self::Device(SealerError::Device(fault))) =

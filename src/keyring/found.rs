@@ -31,7 +31,7 @@ use crate::seal::client::SealerClient;
 use crate::seal::root::FreshRoot;
 use crate::store::{Disk, Kind, StateDir};
 use crate::types::clock::UnixSeconds;
-use crate::types::{Class, ClusterId, KekId, Key, SealTo};
+use crate::types::{Class, ClusterId, Explained, KekId, Key, SealTo};
 
 /// What both need to know.
 pub struct Founding<'a> {

@@ -10,7 +10,7 @@ use super::state_file::{Guard, State};
 use crate::seal::client::{SealerClient, SealerError};
 use crate::seal::protocol::{Auth, CounterStep, DeviceBlob};
 use crate::store::Generation;
-use crate::types::{Class, Key};
+use crate::types::{Class, Explained, Key};
 
 /// How file and counter stand to each other, when both may be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

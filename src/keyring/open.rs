@@ -18,7 +18,7 @@ use crate::seal::client::SealerClient;
 use crate::seal::root::NodeRoot;
 use crate::store::{Disk, Generation, Kind, LoadError, StateDir};
 use crate::types::clock::UnixSeconds;
-use crate::types::{Chain, ClusterId, KekId, Key};
+use crate::types::{Chain, ClusterId, Explained, KekId, Key};
 
 /// What the keeper starts from.
 pub(super) struct Opened {

@@ -18,7 +18,7 @@ use super::maker::{Maker, MakerKey};
 use crate::seal::root::NodeRoot;
 use crate::store::container::{self, Kind};
 use crate::types::wire::WireError;
-use crate::types::{Class, ClusterId, Secret};
+use crate::types::{Class, ClusterId, Explained, Secret};
 
 /// Inside of the state directory.
 pub const FILE: &str = "recovery.age";
@@ -119,9 +119,8 @@ pub enum RecoveryError {
     Age,
 }
 
-impl RecoveryError {
-    /// Decides exit codes.
-    pub fn class(&self) -> Class {
+impl Explained for RecoveryError {
+    fn class(&self) -> Class {
         match self {
             Self::Encrypt(_) => Class::Internal,
             Self::Format(_) | Self::Age => Class::Corrupt,
@@ -129,8 +128,7 @@ impl RecoveryError {
         }
     }
 
-    /// What the operator does next.
-    pub fn hint(&self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
             Self::Encrypt(_) => "see the log; the keys were not changed",
             Self::Format(_) | Self::Age => "take another copy of recovery.age of this node",

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::provider::set::{Member, NotOpened, Providers, Role};
 use crate::provider::{KeyIdentity, ProviderKind};
-use crate::types::Class;
+use crate::types::{Class, Explained};
 
 /// What Status says while providers are away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,12 +100,21 @@ impl Rooted {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{said}")]
 pub struct ProvidersError {
-    /// Decides gRPC code, retry and metric label.
-    pub class: Class,
+    class: Class,
     /// Each provider's name and its words.
     said: String,
     /// What the operator does next: the first one's hint.
-    pub hint: &'static str,
+    hint: String,
+}
+
+impl Explained for ProvidersError {
+    fn class(&self) -> Class {
+        self.class
+    }
+
+    fn hint(&self) -> &str {
+        &self.hint
+    }
 }
 
 impl ProvidersError {
@@ -124,14 +133,16 @@ impl ProvidersError {
         let said: Vec<String> =
             refusals.iter().map(|refusal| format!("{}: {}", refusal.provider, refusal.error.again())).collect();
         match first {
-            Some(first) => Self { class: first.error.class(), said: said.join("; "), hint: first.error.hint() },
+            Some(first) => {
+                Self { class: first.error.class(), said: said.join("; "), hint: first.error.hint().to_owned() }
+            }
             None => Self::none(),
         }
     }
 
     /// This machine's own trouble.
-    pub(super) fn ours(said: &str, hint: &'static str) -> Self {
-        Self { class: Class::Unavailable, said: said.to_owned(), hint }
+    pub(super) fn ours(said: &str, hint: &str) -> Self {
+        Self { class: Class::Unavailable, said: said.to_owned(), hint: hint.to_owned() }
     }
 
     /// All that were asked have wrapped, and between them they have not the keys that the rules ask for.
@@ -139,7 +150,7 @@ impl ProvidersError {
         Self {
             class: Class::Misconfigured,
             said: "write.min_wraps asks for more keys than the providers have between them".to_owned(),
-            hint: "providers that are ways to one key count once: lower write.min_wraps, or add a provider with another key",
+            hint: "providers that are ways to one key count once: lower write.min_wraps, or add a provider with another key".to_owned(),
         }
     }
 
@@ -148,7 +159,7 @@ impl ProvidersError {
         Self {
             class: Class::NotFound,
             said: "no configured provider has the key that made these wraps".to_owned(),
-            hint: "configure a provider that wrapped this KEK, or let a node that has it make a bundle",
+            hint: "configure a provider that wrapped this KEK, or let a node that has it make a bundle".to_owned(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::types::Class;
+use crate::types::{Class, Explained};
 
 /// What kind of refusal, each with a remedy of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -196,19 +196,6 @@ impl ProviderError {
         self.kind
     }
 
-    /// Decides retry, health and codes.
-    pub const fn class(&self) -> Class {
-        self.kind.class()
-    }
-
-    /// What the operator does next.
-    pub const fn hint(&self) -> &'static str {
-        match self.hint {
-            Some(hint) => hint,
-            None => self.kind.hint(),
-        }
-    }
-
     /// For how long the provider wants to be left alone.
     pub const fn pause(&self) -> Option<Duration> {
         self.pause
@@ -217,6 +204,19 @@ impl ProviderError {
     /// The provider was not asked, and is not before this moment.
     pub const fn not_before(&self) -> Option<Instant> {
         self.not_before
+    }
+}
+
+impl Explained for ProviderError {
+    fn class(&self) -> Class {
+        self.kind.class()
+    }
+
+    fn hint(&self) -> &str {
+        match self.hint {
+            Some(hint) => hint,
+            None => self.kind.hint(),
+        }
     }
 }
 

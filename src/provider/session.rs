@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::home::Home;
 use super::lease::{Chance, Grant, Lease, Step};
 use super::{ErrorKind, ProviderError};
-use crate::types::random;
+use crate::types::{Explained, random};
 
 /// Of one request that makes a login, at least: nobody waits for one that is made beside the calls.
 pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);

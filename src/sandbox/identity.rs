@@ -13,6 +13,7 @@ use caps::{CapSet, Capability};
 use nix::unistd::{Gid, Uid, geteuid, getgrouplist, setgroups, setresgid, setresuid};
 
 use super::needs::Needs;
+use crate::types::{Class, Explained};
 
 /// A user that the machine knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +69,12 @@ pub enum IdentityError {
     Returned,
 }
 
-impl IdentityError {
-    /// For the operator's tool.
-    pub fn hint(&self) -> &'static str {
+impl Explained for IdentityError {
+    fn class(&self) -> Class {
+        Class::Denied
+    }
+
+    fn hint(&self) -> &str {
         match self {
             Self::NoOwner { .. } => {
                 "make the directory with that command for the user that nodeseald runs as, or name the user as `user` under [sandbox]"

@@ -18,6 +18,7 @@ mod seccomp;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::types::{Class, Explained};
 use serde::{Deserialize, Serialize};
 
 pub use identity::{IdentityError, User, become_owner, make_for_owner};
@@ -129,9 +130,12 @@ pub enum SandboxError {
     Seccomp(#[source] SeccompError),
 }
 
-impl SandboxError {
-    /// What the operator does next.
-    pub fn hint(&self) -> &'static str {
+impl Explained for SandboxError {
+    fn class(&self) -> Class {
+        Class::Misconfigured
+    }
+
+    fn hint(&self) -> &str {
         match self {
             Self::Identity(_) => {
                 "start it as root or as the user that `sandbox.user` names, and see the unit's SystemCallFilter"

@@ -18,7 +18,7 @@ use super::protocol::{Auth, CounterStep, DeviceBlob, DeviceInfo, Request, Respon
 use super::starter::{self, Starter};
 use super::token_key::TokenKey;
 use crate::types::wire::WireError;
-use crate::types::{Backend, Class, Key, SealTo};
+use crate::types::{Backend, Class, Explained, Key, SealTo};
 
 /// How long one answer may take, and what may stand before us. Kernel time limits of single TPM commands run to minutes; the engine gives
 /// up after 10 s of retries, and the sealer ends itself after 55 s of one question (`sealer::watch`).
@@ -62,9 +62,8 @@ pub enum SealerError {
     },
 }
 
-impl SealerError {
-    /// Decides retry and health.
-    pub fn class(&self) -> Class {
+impl Explained for SealerError {
+    fn class(&self) -> Class {
         match self {
             Self::Device(fault) => fault.code.class(),
             Self::Protocol(_) => Class::Internal,
@@ -72,8 +71,7 @@ impl SealerError {
         }
     }
 
-    /// What the operator does next.
-    pub fn hint(&self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
             Self::Device(fault) => fault.code.hint(),
             Self::Protocol(_) => "nodeseald and nodeseal-sealer must be of one release",
@@ -349,7 +347,7 @@ mod tests {
             let client = SealerClient::Spawn { program: program.clone(), config: config.clone() };
             let Err(error) = client.before_confinement() else { panic!("it was started") };
             assert!(error.to_string().contains(&program.display().to_string()), "{error}");
-            error.hint()
+            error.hint().to_owned()
         };
         assert!(refused().starts_with("put nodeseal-sealer"), "{}", refused());
         std::fs::write(&program, "").unwrap();

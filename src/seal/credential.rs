@@ -11,7 +11,7 @@
 use crate::envelope::{KekCipher, NONCE_BYTES};
 use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};
-use crate::types::{Class, ClusterId, CredentialName, Key, RootId, Secret};
+use crate::types::{Class, ClusterId, CredentialName, Explained, Key, RootId, Secret};
 
 const AES_256_GCM: u8 = 1;
 
@@ -40,9 +40,8 @@ pub enum CredentialError {
     Tag,
 }
 
-impl CredentialError {
-    /// Decides exit codes.
-    pub const fn class(self) -> Class {
+impl Explained for CredentialError {
+    fn class(&self) -> Class {
         match self {
             Self::Format(_) | Self::Tag => Class::Corrupt,
             Self::Length => Class::Misconfigured,
@@ -50,8 +49,7 @@ impl CredentialError {
         }
     }
 
-    /// What the operator does next.
-    pub const fn hint(self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
             Self::Length => "give the credential on standard input or by --fd",
             Self::Format(_) | Self::Root(_) | Self::Tag => {

@@ -6,7 +6,7 @@ use crate::envelope::NONCE_BYTES;
 use crate::store::{Disk, Kind, LoadError, StateDir, StoreError};
 use crate::types::clock::UnixSeconds;
 use crate::types::random::{self, RandomError};
-use crate::types::{Class, ClusterId, CredentialName, Key, RootId, Secret};
+use crate::types::{Class, ClusterId, CredentialName, Explained, Key, RootId, Secret};
 
 /// Why a credential cannot be sealed, stored or opened.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +31,8 @@ pub enum CredentialsError {
     Store(#[source] StoreError),
 }
 
-impl CredentialsError {
-    /// Decides exit codes and health.
-    pub fn class(&self) -> Class {
+impl Explained for CredentialsError {
+    fn class(&self) -> Class {
         match self {
             Self::Credential { source, .. } => source.class(),
             Self::Missing(_) => Class::NotFound,
@@ -42,8 +41,7 @@ impl CredentialsError {
         }
     }
 
-    /// What the operator does next.
-    pub fn hint(&self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
             Self::Credential { source, .. } => source.hint(),
             Self::Missing(_) => "seal it on this node: `nodeseal credentials seal NAME`",

@@ -18,7 +18,7 @@ pub use self::parent::{ParentError, ParentPublic};
 use super::protocol::Auth;
 use crate::types::random::RandomError;
 use crate::types::wire::{Reader, WireError, Writer};
-use crate::types::{Class, Key};
+use crate::types::{Class, Explained, Key};
 
 /// First bytes of every duplicate.
 const MAGIC: &[u8; 8] = b"NSEALDUP";
@@ -85,14 +85,12 @@ impl Randomness {
 #[error("the random bytes are no private key of the curve")]
 pub struct ScalarError;
 
-impl ScalarError {
-    /// Decides retry and health.
-    pub const fn class(self) -> Class {
+impl Explained for ScalarError {
+    fn class(&self) -> Class {
         Class::Unavailable
     }
 
-    /// What the operator does next.
-    pub const fn hint(self) -> &'static str {
+    fn hint(&self) -> &str {
         "run the command again: it draws others; if it comes again, distrust the machine's random generator"
     }
 }

@@ -13,7 +13,7 @@ use super::protocol::DeviceBlob;
 use crate::store::{Disk, Generation, Kind, LoadError, StateDir, StoreError};
 use crate::types::random::{self, RandomError};
 use crate::types::wire::{Reader, WireError, Writer};
-use crate::types::{Backend, Class, ClusterId, Key, RootId, SealPolicy, SealTo};
+use crate::types::{Backend, Class, ClusterId, Explained, Key, RootId, SealPolicy, SealTo};
 
 /// Inside of the state directory.
 pub const FILE: &str = "node/root.seal";
@@ -64,9 +64,8 @@ pub enum RootError {
     Verify,
 }
 
-impl RootError {
-    /// Decides retry and health.
-    pub fn class(&self) -> Class {
+impl Explained for RootError {
+    fn class(&self) -> Class {
         match self {
             Self::Format(_) | Self::HostSecret(_) => Class::Corrupt,
             Self::Random(_) => Class::Unavailable,
@@ -76,8 +75,7 @@ impl RootError {
         }
     }
 
-    /// What the operator does next.
-    pub fn hint(&self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
             Self::Format(_) | Self::HostSecret(_) => {
                 "restore the directory node/ from a backup of this node's state directory"

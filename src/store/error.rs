@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use crate::types::{Class, Owner};
+use crate::types::{Class, Explained, Owner};
 
 /// A failure of the state directory. Paths are for the operator, never for a caller of the API.
 #[derive(Debug, thiserror::Error)]
@@ -122,36 +122,6 @@ impl StoreError {
         }
     }
 
-    /// Decides retry and health.
-    pub fn class(&self) -> Class {
-        match self {
-            Self::Ambiguous { .. } | Self::Damaged { .. } => Class::Corrupt,
-            Self::InUse { .. } => Class::Unavailable,
-            Self::Denied { .. } | Self::Insecure { .. } | Self::Newer { .. } => Class::Misconfigured,
-            Self::Io { .. } if self.is_missing() => Class::NotFound,
-            Self::Io { .. } => Class::Unavailable,
-        }
-    }
-
-    /// What the operator does next.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Ambiguous { .. } => {
-                "put an empty file `kept` into every one of them that does not count (`touch STATE_DIR/roots/NAME/kept`); the one that counts has the newest `state`"
-            }
-            Self::Damaged { .. } => {
-                "restore the file from a backup of this node's state directory; its previous generation was tried as well"
-            }
-            Self::Denied { .. } => {
-                "run that chown as root: a tool that ran as root left something there; if all of it belongs to that user already, see the log of the security module"
-            }
-            Self::InUse { .. } => "ask the running nodeseald instead (its control socket), or stop it first",
-            Self::Insecure { reason, .. } => reason.hint(),
-            Self::Io { .. } => self.io_hint(),
-            Self::Newer { .. } => "install the release that wrote it, or a later one; older programs never touch it",
-        }
-    }
-
     fn io_hint(&self) -> &'static str {
         match self.errno() {
             Some(Errno::ENOENT) => {
@@ -170,6 +140,36 @@ impl StoreError {
             Some(Errno::ENOMEM) => "free memory; nothing on the disk is damaged",
             Some(Errno::ELOOP) => "a symbolic link is where a file of ours belongs: put the file itself there",
             _ => "look at the file system: space, mount options, owner and mode",
+        }
+    }
+}
+
+impl Explained for StoreError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Ambiguous { .. } | Self::Damaged { .. } => Class::Corrupt,
+            Self::InUse { .. } => Class::Unavailable,
+            Self::Denied { .. } | Self::Insecure { .. } | Self::Newer { .. } => Class::Misconfigured,
+            Self::Io { .. } if self.is_missing() => Class::NotFound,
+            Self::Io { .. } => Class::Unavailable,
+        }
+    }
+
+    fn hint(&self) -> &str {
+        match self {
+            Self::Ambiguous { .. } => {
+                "put an empty file `kept` into every one of them that does not count (`touch STATE_DIR/roots/NAME/kept`); the one that counts has the newest `state`"
+            }
+            Self::Damaged { .. } => {
+                "restore the file from a backup of this node's state directory; its previous generation was tried as well"
+            }
+            Self::Denied { .. } => {
+                "run that chown as root: a tool that ran as root left something there; if all of it belongs to that user already, see the log of the security module"
+            }
+            Self::InUse { .. } => "ask the running nodeseald instead (its control socket), or stop it first",
+            Self::Insecure { reason, .. } => reason.hint(),
+            Self::Io { .. } => self.io_hint(),
+            Self::Newer { .. } => "install the release that wrote it, or a later one; older programs never touch it",
         }
     }
 }

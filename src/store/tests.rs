@@ -3,7 +3,7 @@ use std::convert::Infallible;
 use std::io;
 
 use super::*;
-use crate::types::Owner;
+use crate::types::{Explained, Owner};
 use nix::errno::Errno;
 
 /// Lets the n-th step fail, and every later one too, as after a power cut; counts the steps on the way.

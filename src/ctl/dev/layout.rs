@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::types::{Class, Explained};
 use nix::fcntl::{Flock, FlockArg};
 use toml::{Table, Value};
 
@@ -36,8 +37,12 @@ pub(super) enum LayoutError {
     TooLong,
 }
 
-impl LayoutError {
-    pub(super) fn hint(&self) -> &'static str {
+impl Explained for LayoutError {
+    fn class(&self) -> Class {
+        Class::Misconfigured
+    }
+
+    fn hint(&self) -> &str {
         match self {
             Self::Fragment { .. } => "mend the file that --config names",
             Self::InUse { .. } => "stop the other one, or name another folder",

@@ -25,14 +25,14 @@ use self::swtpm::{Swtpm, SwtpmError};
 use super::args::{Backend, Common, DevArgs};
 use super::failed::Failed;
 use super::keys::quoted;
-use super::output::{Done, fail};
+use super::output::Done;
 use super::schema;
 use crate::api::listen::{self, ListenError};
 use crate::api::probe;
 use crate::config::{self, ConfigError};
 use crate::control::say;
 use crate::keyring::KeeperError;
-use crate::types::Class;
+use crate::types::{Class, Explained};
 
 /// From the start to the first Encrypt that would be answered. swtpm and its first key take well below a second.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -61,7 +61,7 @@ enum DevError {
     Token(#[source] SoftHsmError),
 }
 
-impl DevError {
+impl Explained for DevError {
     fn class(&self) -> Class {
         match self {
             Self::Config(error) => error.class(),
@@ -72,7 +72,7 @@ impl DevError {
         }
     }
 
-    fn hint(&self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
             Self::Config(error) => error.hint(),
             Self::Listen(error) => error.hint(),
@@ -91,7 +91,7 @@ pub(super) fn run(common: &Common, args: &DevArgs) -> Done {
     match up(common, args) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(DevError::Config(problems)) => Err(Failed::config(&problems)),
-        Err(error) => Err(fail(&error, error.class(), error.hint())),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use toml::{Table, Value};
 
 use super::layout::Layout;
-use crate::types::random;
+use crate::types::{Class, Explained, random};
 
 /// Where distributions put the module.
 const MODULES: [&str; 6] = [
@@ -46,8 +46,12 @@ pub(super) enum SoftHsmError {
     Spawn(#[source] io::Error),
 }
 
-impl SoftHsmError {
-    pub(super) fn hint(&self) -> &'static str {
+impl Explained for SoftHsmError {
+    fn class(&self) -> Class {
+        Class::Unavailable
+    }
+
+    fn hint(&self) -> &str {
         match self {
             Self::Absent | Self::Spawn(_) => "install the package softhsm2",
             Self::Init(_) => "see the folder token/, and whether softhsm2-util works by itself",

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use super::child;
 use super::layout::{Layout, open_log};
-use crate::types::random;
+use crate::types::{Class, Explained, random};
 
 /// swtpm answers within milliseconds; a loaded machine gets more.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,8 +28,12 @@ pub(super) enum SwtpmError {
     Spawn(#[source] io::Error),
 }
 
-impl SwtpmError {
-    pub(super) fn hint(&self) -> &'static str {
+impl Explained for SwtpmError {
+    fn class(&self) -> Class {
+        Class::Unavailable
+    }
+
+    fn hint(&self) -> &str {
         match self {
             Self::Silent => "see log/swtpm.log in the folder",
             Self::Spawn(_) => "install the packages swtpm and libtss2-tcti-swtpm0",

@@ -4,11 +4,60 @@ use super::{KeeperError, ROLLBACK};
 use crate::keyring::ring::MoveError;
 use crate::keyring::state_file::StateError;
 use crate::seal::fault::FaultCode;
-use crate::types::Class;
+use crate::types::{Class, Explained};
 
-impl KeeperError {
-    /// What the operator does next.
-    pub fn hint(&self) -> &'static str {
+impl Explained for KeeperError {
+    fn class(&self) -> Class {
+        match self {
+            Self::AlreadySetUp
+            | Self::AwaitsBundle
+            | Self::BeforeGuard { .. }
+            | Self::Confirmation
+            | Self::KeptFolder(_)
+            | Self::LeftOver(_)
+            | Self::MayBeInRecoveryFile(_)
+            | Self::MayStillOpen(_)
+            | Self::MemberTwice(_)
+            | Self::NoReceipt(_)
+            | Self::NoRecoveryFile
+            | Self::OtherTpm(_)
+            | Self::OwnIdentity
+            | Self::NothingInterrupted
+            | Self::NotAllWereGiven { .. }
+            | Self::PendingElsewhere(_)
+            | Self::SeveralNodes(_)
+            | Self::NotShared(_)
+            | Self::OtherSeal
+            | Self::SharedRecovery
+            | Self::Unsure
+            | Self::CounterBehind { .. }
+            | Self::KeysOpen
+            | Self::LastOpener { .. }
+            | Self::OnlyWay { .. }
+            | Self::Move(_)
+            | Self::RecoveryPending
+            | Self::RolledBack { .. }
+            | Self::Stale(_)
+            | Self::UsedUp(_) => Class::Denied,
+            Self::OtherCluster(_) | Self::TokenCannotAsk => Class::Misconfigured,
+            Self::Bundle(error) => error.class(),
+            Self::Credentials(error) => error.class(),
+            Self::Device(error) => error.class(),
+            Self::Duplicate(error) => error.class(),
+            Self::Parent(error) => error.class(),
+            Self::Recovery(error) => error.class(),
+            Self::KekFile { .. } | Self::MemberFile { .. } | Self::NotOpened(_) | Self::State(_) => Class::Corrupt,
+            Self::KekMissing { source, .. } | Self::Store(source) => source.class(),
+            Self::NothingPending { .. } | Self::UnknownMember(_) => Class::NotFound,
+            Self::Busy | Self::Hung(_) | Self::Locked | Self::Memory(_) | Self::Random(_) | Self::Unwrapped { .. } => {
+                Class::Unavailable
+            }
+            Self::NotGone { source, .. } => source.class(),
+            Self::Root(error) => error.class(),
+        }
+    }
+
+    fn hint(&self) -> &str {
         match self {
             Self::AlreadySetUp => {
                 "to make a new KEK: `nodeseal keys rotate`; a second init would make everything encrypted so far unreadable"

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::keyring::error::KeeperError;
 use crate::keyring::guard::{self, Stranger};
 use crate::keyring::state_file::{Guard, LeftCounters};
-use crate::types::Class;
+use crate::types::{Class, Explained};
 
 /// Where the counter of a new root is made.
 pub(super) enum Counter {

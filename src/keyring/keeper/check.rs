@@ -28,7 +28,7 @@ use crate::seal::client::SealerError;
 use crate::seal::root::{NodeRoot, SealedRoot};
 use crate::store::{Disk, Examined, Kind, LoadError, Pair, Repaired, StateDir};
 use crate::types::clock::UnixSeconds;
-use crate::types::{Chain, KekId, Key};
+use crate::types::{Chain, Explained, KekId, Key};
 
 const LACKING: &str =
     "restore its file in keyring/ from a backup, or retire the KEK if nothing is encrypted under it any more";

@@ -76,7 +76,7 @@ use crate::seal::protocol::DeviceBlob;
 use crate::store::{Disk, RealDisk};
 use crate::types::clock::UnixSeconds;
 use crate::types::stack::{self, KEEPER_BYTES};
-use crate::types::{Chain, ClusterId, KekId, Key};
+use crate::types::{Chain, ClusterId, Explained, KekId, Key};
 
 /// Between two looks at what is due.
 const TICK: Duration = Duration::from_secs(60);

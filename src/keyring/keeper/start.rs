@@ -33,8 +33,8 @@ use crate::keyring::state_file::State;
 use crate::sandbox::memory::LockedKey;
 use crate::seal::root::NodeRoot;
 use crate::store::{Disk, Kind, StateDir};
-use crate::types::Chain;
 use crate::types::stack::{self, KEEPER_BYTES};
+use crate::types::{Chain, Explained};
 
 /// First and last pause between attempts to open the keys.
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -81,7 +81,7 @@ pub(super) fn unlock<'a, D: Disk + Clone>(
         let mut retry_at = now + pause;
         keyring.lock(SealRefusal {
             error: Chain(&error).to_string(),
-            hint: error.hint(),
+            hint: error.hint().to_owned(),
             retry_at,
             waits_for: refused_pin.as_ref().map(|(path, _)| path.to_path_buf()),
         });

@@ -82,7 +82,7 @@ pub struct SealRefusal {
     /// The whole chain.
     pub error: String,
     /// What the operator does next.
-    pub hint: &'static str,
+    pub hint: String,
     /// The next attempt.
     pub retry_at: Instant,
     /// It is not made before this file has changed.

@@ -17,6 +17,7 @@ use crate::provider::set::{Member, Providers, Role, Strategy};
 use crate::provider::{
     Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, KeyVersion, ProviderError, ProviderKind, Wrapped,
 };
+use crate::types::Explained;
 
 /// A provider that can go away.
 #[derive(Clone, Default)]

@@ -187,6 +187,7 @@ mod tests {
     use aws_smithy_runtime_api::http::StatusCode;
 
     use super::*;
+    use crate::types::Explained;
 
     const ALL: [ErrorKind; 12] = [
         ErrorKind::Away,

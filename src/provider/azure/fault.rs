@@ -280,6 +280,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
+    use crate::types::Explained;
 
     fn said(status: u16, body: &Value) -> Said {
         let body = Zeroizing::new(body.to_string().into_bytes());

@@ -17,7 +17,7 @@ use super::{ATTEMPT, BUDGET, COPY_BUDGET};
 use crate::audit::{Event, emit};
 use crate::provider::breaker::{Failure, Pass};
 use crate::provider::{Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
-use crate::types::{Class, ClusterId, KekId, Key};
+use crate::types::{Class, ClusterId, Explained, KekId, Key};
 
 /// Calls to one provider at once. A cold start of ten thousand objects has as many KEKs as nodes and epochs, not as objects.
 const CALLS_MAX: usize = 16;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::Member;
 use super::beside::Beside;
 use crate::provider::{ErrorKind, ProviderError};
-use crate::types::random;
+use crate::types::{Explained, random};
 
 /// First pause between two rounds.
 const PAUSE: Duration = Duration::from_millis(50);

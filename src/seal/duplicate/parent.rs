@@ -4,8 +4,8 @@
 use p256::AffinePoint;
 
 use super::{ALG_NULL, ALG_SHA256, ObjectName, name, wrap};
-use crate::types::Class;
 use crate::types::wire::{Reader, WireError};
+use crate::types::{Class, Explained};
 
 const ALG_RSA: u16 = 0x0001;
 const ALG_ECC: u16 = 0x0023;
@@ -45,17 +45,15 @@ pub enum ParentError {
     Unfit(&'static str),
 }
 
-impl ParentError {
-    /// Decides retry and health.
-    pub const fn class(self) -> Class {
+impl Explained for ParentError {
+    fn class(&self) -> Class {
         match self {
             Self::Format(_) => Class::Corrupt,
             Self::Rsa | Self::Unfit(_) => Class::Misconfigured,
         }
     }
 
-    /// What the operator does next.
-    pub const fn hint(self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
             Self::Format(_) => "make the request again on the new node and copy it whole",
             Self::Rsa | Self::Unfit(_) => {

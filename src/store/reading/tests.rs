@@ -6,6 +6,7 @@ use nix::mount::MsFlags;
 use crate::store::sim::{Extent, Failure, Fault, SimDisk, StepKind};
 use crate::store::tests::on_tmpfs;
 use crate::store::*;
+use crate::types::Explained;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("refused")]

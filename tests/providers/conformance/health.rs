@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use nodeseal::provider::set::{BUDGET, Member, Owned, Providers, Role, Strategy};
 use nodeseal::provider::{Kek, ProviderError, Wrapped};
+use nodeseal::types::Explained;
 use nodeseal::types::{Class, KekId, Key};
 use tokio::time::sleep;
 

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nodeseal::provider::vault::{Vault, VaultAuth, VaultSettings};
 use nodeseal::provider::{ErrorKind, Kek, LoginTries};
 use nodeseal::store::RunFile;
+use nodeseal::types::Explained;
 use rcgen::{KeyPair, SigningKey};
 use serde_json::{Value, json};
 

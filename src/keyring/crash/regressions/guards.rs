@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::keyring::crash::device::Trouble;
-use crate::types::Class;
+use crate::types::{Class, Explained};
 
 #[test]
 fn a_guarded_node_that_gave_its_keys_and_lost_its_newest_state_opens_at_every_boot_from_then_on() {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::keyring::KeyringError;
+use crate::types::Explained;
 
 /// A node that was recovered beside keys that do not open, and the folder of those.
 fn recovered() -> (Node, String) {

@@ -8,6 +8,7 @@ use crate::keyring::crash::provider::{Provider, proved, together};
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
 use crate::provider::set::Role::{self, DecryptOnly, Required};
+use crate::types::Explained;
 
 fn set(members: &[(&str, Role, &Provider)], local_kek: bool) -> Option<Arc<Rooted>> {
     Some(proved(together(members, |rules| rules.local_kek = local_kek)))

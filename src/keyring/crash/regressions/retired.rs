@@ -3,6 +3,7 @@
 use super::*;
 use crate::keyring::KeeperError;
 use crate::keyring::ring::RetireTo;
+use crate::types::Explained;
 
 /// A node with a recovery file, and the ids of `count` KEKs that were active, oldest first.
 fn with_former(count: usize) -> (Node, Vec<KekId>) {

@@ -14,7 +14,7 @@ use crate::provider::set::{Member, Providers, Role, Strategy};
 use crate::provider::{
     Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, KeyVersion, ProviderError, ProviderKind, Wrapped,
 };
-use crate::types::Class;
+use crate::types::{Class, Explained};
 
 /// Its texts are the keys themselves.
 #[derive(Default)]
@@ -136,7 +136,7 @@ async fn a_failure_is_told_to_all_who_wait_and_not_remembered() {
     let (foreign, rooted) = (Foreign::default(), rooted(&kek));
     let (one, two) =
         tokio::join!(get(&foreign, &rooted, brought(7, 7), true), get(&foreign, &rooted, brought(7, 7), true));
-    assert_eq!((one.err().unwrap().class, two.err().unwrap().class), (Class::Denied, Class::Denied));
+    assert_eq!((one.err().unwrap().class(), two.err().unwrap().class()), (Class::Denied, Class::Denied));
     assert_eq!(kek.calls.load(Ordering::SeqCst), 1);
     kek.is_away.store(false, Ordering::SeqCst);
     assert!(get(&foreign, &rooted, brought(7, 7), true).await.is_ok());
@@ -148,7 +148,7 @@ async fn a_wrong_key_is_no_answer_and_spoils_nothing_for_the_right_one() {
     let (foreign, rooted) = (Foreign::default(), rooted(&kek));
     // Wraps that somebody else has made under the id of a KEK of ours.
     assert!(get(&foreign, &rooted, brought(9, 9), true).await.is_ok());
-    assert_eq!(get(&foreign, &rooted, brought(9, 7), true).await.err().unwrap().class, Class::Corrupt);
+    assert_eq!(get(&foreign, &rooted, brought(9, 7), true).await.err().unwrap().class(), Class::Corrupt);
     let right = get(&foreign, &rooted, brought(7, 7), true).await.unwrap();
     assert_eq!(right.kek.copy_key().unwrap().expose(), &[7; 32]);
 }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::types::Class;
+use crate::types::{Class, Explained};
 
 /// Behaves as it is told for each operation. Texts of nines have a mood of their own.
 struct Each {

@@ -20,6 +20,12 @@ use crate::types::{Class, Explain};
 /// For a whole question, from the connection to its last byte, and as long again for the answer: the tool writes its question and reads its answer at once.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Of a question for the status: `{"verb":"status"}`, and room for what a later release adds.
+const STATUS_LINE_MAX_BYTES: u64 = 4096;
+
+/// Of one question. The longest has a receipt of each member.
+const VALUES_MAX: usize = 1024;
+
 /// Connections at once: a few people and their monitors.
 const CONNECTIONS_MAX: usize = 16;
 
@@ -54,6 +60,8 @@ enum Unanswered {
     StatusOnly,
     #[error("the question is longer than {LINE_MAX_BYTES} bytes")]
     Long,
+    #[error("the question has more than {VALUES_MAX} values")]
+    Crowded,
     #[error("no whole question came within {} s", QUESTION_TIMEOUT.as_secs())]
     Late,
     #[error("the question is not one line of JSON")]
@@ -73,7 +81,9 @@ impl Unanswered {
             Self::NoThread(_) => (Class::Throttled, "ask again; if it stays so, raise TasksMax= of its unit"),
             Self::StatusOnly => (Class::Denied, "ask on the control socket, as root or as the user of nodeseald"),
             Self::Late => (Class::Unavailable, "use `nodeseal`, which sends its question at once"),
-            Self::Long | Self::NotJson(_) => (Class::Misconfigured, "use `nodeseal` of the same release"),
+            Self::Long | Self::Crowded | Self::NotJson(_) => {
+                (Class::Misconfigured, "use `nodeseal` of the same release")
+            }
             Self::Unknown(_) => (
                 Class::Misconfigured,
                 "nodeseal and nodeseald must be of one release: after an upgrade restart nodeseald",
@@ -194,7 +204,7 @@ fn say_at_once(stream: &UnixStream, why: &Unanswered) {
 }
 
 fn serve_one(stream: &UnixStream, door: Door, slow: &Slow, answer: &impl Fn(Request) -> Answer) -> io::Result<()> {
-    let answer = match question(stream)? {
+    let answer = match question(stream, door)? {
         Ok(request @ Request::Status {}) => answer(request),
         Ok(_) if door == Door::Status => Unanswered::StatusOnly.refusal(),
         Ok(request) => match slow.take(&request) {
@@ -207,22 +217,45 @@ fn serve_one(stream: &UnixStream, door: Door, slow: &Slow, answer: &impl Fn(Requ
 }
 
 /// The outer error: nobody is there to be answered.
-fn question(stream: &UnixStream) -> io::Result<Result<Request, Unanswered>> {
+fn question(stream: &UnixStream, door: Door) -> io::Result<Result<Request, Unanswered>> {
     let mut line = Vec::new();
-    match BufReader::new(Until::new(stream).take(LINE_MAX_BYTES)).read_until(b'\n', &mut line) {
+    let max = match door {
+        Door::Operator => LINE_MAX_BYTES,
+        Door::Status => STATUS_LINE_MAX_BYTES,
+    };
+    match BufReader::new(Until::new(stream).take(max)).read_until(b'\n', &mut line) {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
             return Ok(Err(Unanswered::Late));
         }
         Err(error) => return Err(error),
         Ok(_) => {}
     }
-    if !line.ends_with(b"\n") && line.len() as u64 >= LINE_MAX_BYTES {
-        return Ok(Err(Unanswered::Long));
+    if !line.ends_with(b"\n") && line.len() as u64 >= max {
+        return Ok(Err(if door == Door::Status { Unanswered::StatusOnly } else { Unanswered::Long }));
+    }
+    if values(&line) > VALUES_MAX {
+        return Ok(Err(Unanswered::Crowded));
     }
     Ok(match serde_json::from_slice::<serde_json::Value>(&line) {
         Err(error) => Err(Unanswered::NotJson(error)),
         Ok(value) => serde_json::from_value(value).map_err(Unanswered::Unknown),
     })
+}
+
+/// Signs between the values of a JSON text, as many as it has values at least: each costs the reader some hundred bytes. Inside of strings
+/// they count for nothing (RFC 8259 §7).
+fn values(json: &[u8]) -> usize {
+    let (mut is_string, mut is_escaped, mut values) = (false, false, 0);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_string,
+            b'"' => is_string = !is_string,
+            b'[' | b'{' | b',' | b':' if !is_string => values += 1,
+            _ => {}
+        }
+    }
+    values
 }
 
 pub(super) fn to_line(message: &impl Serialize) -> io::Result<Vec<u8>> {
@@ -248,6 +281,15 @@ mod tests {
 
     use super::super::{ControlError, ask};
     use super::*;
+
+    #[test]
+    fn values_are_counted_outside_of_strings_alone() {
+        for (json, expected) in
+            [(r#"{"verb":"status"}"#, 2), (r#"{"a":"[,:{\"["}"#, 2), (r#"[[[0,1]]]"#, 4), (r#""\\",["#, 2)]
+        {
+            assert_eq!(values(json.as_bytes()), expected, "{json}");
+        }
+    }
 
     #[test]
     fn while_all_slow_questions_hang_the_status_is_answered_and_the_next_slow_one_is_told_busy() {
@@ -347,5 +389,44 @@ mod tests {
         let refused = answers.iter().filter_map(|answer| answer.as_ref().err());
         assert!(refused.clone().all(|error| format!("{error:?}").contains("reload")), "{answers:?}");
         assert_eq!(refused.count(), SLOW_MAX - RELOADS_MAX);
+    }
+
+    /// Bytes of memory that this process has had at most since the last look.
+    fn most_memory() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        // proc(5): the peak is counted anew.
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        kib * 1024
+    }
+
+    #[test]
+    fn whoever_may_ask_for_the_status_takes_no_memory_to_speak_of_whatever_he_sends() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("status.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let path = socket.clone();
+        thread::spawn(move || serve(&listener, &path, Door::Status, |_| Answer::Reloaded { pending: Vec::new() }));
+        let nested = format!("{}0{}", "{\"\":".repeat(100), "}".repeat(100));
+        let line = format!("[{}0]", format!("{nested},").repeat((1 << 20) / (nested.len() + 1) - 1));
+        most_memory();
+        let before = most_memory();
+        let askers: Vec<_> = (0..CONNECTIONS_MAX).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+        thread::scope(|scope| {
+            for asker in &askers {
+                // One that is cut short has been answered.
+                scope.spawn(|| (&*asker).write_all(line.as_bytes()));
+            }
+        });
+        for mut asker in &askers {
+            let _ = asker.write_all(b"\n");
+        }
+        for mut asker in &askers {
+            let _ = asker.read_to_end(&mut Vec::new());
+        }
+        // The unit has MemoryMax=512M, of which keys, calls and the control socket want their parts.
+        let grown = most_memory().saturating_sub(before) >> 20;
+        assert!(grown < 64, "{CONNECTIONS_MAX} questions have taken {grown} MiB");
     }
 }

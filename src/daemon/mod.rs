@@ -7,6 +7,7 @@ mod look;
 mod notify;
 mod operator;
 mod prepare;
+mod proof;
 mod reload;
 mod remote;
 pub mod sealer;

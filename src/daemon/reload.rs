@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::look::Looks;
+use super::proof::{PROOF_TIMEOUT, prove};
 use super::remote::{Fresh, Opened, Remote};
 use crate::audit::{Event, emit};
 use crate::config::{self, Config, ConfigError};
@@ -20,12 +21,11 @@ use crate::keyring::keeper::{KeeperHandle, Overview};
 use crate::keyring::rooted::Rooted;
 use crate::keyring::{Home, KeeperError};
 use crate::provider::ProviderError;
-use crate::provider::set::{Owned, Role};
 use crate::sandbox::{Confined, Lack};
 use crate::seal::client::SealerClient;
 use crate::store::{OnlyLook, RunFile, StateDir};
 use crate::types::random::RandomError;
-use crate::types::{Backend, Chain, Class, ClusterId, Explained, KekId, Key, SealTo, random};
+use crate::types::{Backend, Chain, Class, Explained, SealTo};
 
 /// Between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -34,8 +34,6 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pauses between two attempts to take up files that were refused.
 const AGAIN_MIN: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
-/// What a proof may take, login included.
-const PROOF_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why the running configuration is kept.
 #[derive(Debug, thiserror::Error)]
@@ -247,7 +245,10 @@ impl Reloader {
             let fresh = if is_of_all { Fresh::But(&kept) } else { fresh };
             let opened = self.remote.open(wanted, before.as_deref(), fresh, folder.as_deref());
             let opened = opened.map_err(ReloadError::Runtime)?;
-            let Err(error) = prove(&opened, &next.cluster) else { break Some(Arc::new(opened)) };
+            let specimens = self.keeper.specimens().unwrap_or_default();
+            let before = before.as_deref().map(|before| &*before.rooted);
+            let proof = prove(&opened, before, &specimens, &next.cluster);
+            let Err(error) = proof else { break Some(Arc::new(opened)) };
             match error.provider() {
                 Some(name) if is_of_all && opened.refreshed.contains(name) => drop(kept.insert(name.to_owned())),
                 _ => return Err(error),
@@ -403,31 +404,4 @@ fn needs_restart(runs: &Config, next: &Config) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
     .collect()
-}
-
-/// A key of no use there and back by each that is new; one that only decrypts has to show its key.
-fn prove(opened: &Opened, cluster: &ClusterId) -> Result<(), ReloadError> {
-    let id = KekId::from_bytes(random::array().map_err(ReloadError::Random)?);
-    let key = Arc::new(Key::random().map_err(ReloadError::Random)?);
-    for member in opened.rooted.providers.members().iter().filter(|member| opened.new.contains(member.name())) {
-        let provider = member.name().to_owned();
-        let (member, of, key) = (member.clone(), Owned { cluster: cluster.clone(), kek: id }, Arc::clone(&key));
-        let proof = async move {
-            let end = tokio::time::Instant::now() + PROOF_TIMEOUT;
-            // The first call logs in as well, and may take longer than an attempt for a text.
-            member.probe(end).await?;
-            match member.role() {
-                Role::Required | Role::Optional => member.wrap_and_prove(&key, &of, PROOF_TIMEOUT, end).await.map(drop),
-                Role::DecryptOnly => Ok(()),
-            }
-        };
-        let (tell, answer) = std::sync::mpsc::channel();
-        opened.rooted.runtime.spawn(async move { tell.send(proof.await) });
-        match answer.recv_timeout(PROOF_TIMEOUT) {
-            Ok(Ok(())) => {}
-            Ok(Err(source)) => return Err(ReloadError::Proof { provider, source }),
-            Err(_) => return Err(ReloadError::Late { provider }),
-        }
-    }
-    Ok(())
 }

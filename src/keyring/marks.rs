@@ -5,6 +5,8 @@
 //! keys = u16 count, each kind u8 | identity: u16 length, text | u8: 1 = direct, 2 = copies, 4 = given up; ascending
 //! ```
 //!
+//! Of [`KEYS_MAX`] keys at most, the first ones: a server that tells another key at each look must not make the state one that no start reads.
+//!
 //! A mark stays for good. What an operator has given up counts again as soon as a provider has it: whoever puts it back needs it.
 
 use std::collections::BTreeMap;
@@ -12,6 +14,9 @@ use std::collections::BTreeMap;
 use super::epoch::Roots;
 use crate::provider::{KeyIdentity, ProviderKind};
 use crate::types::wire::{Reader, WireError, Writer};
+
+/// With identities of 512 bytes they fill half of what a start reads of the file.
+const KEYS_MAX: usize = 1024;
 
 const DIRECT: u8 = 1;
 const COPIES: u8 = 2;
@@ -64,13 +69,20 @@ impl Marks {
         self.has(key, COPIES)
     }
 
+    /// See [`Marks::put_copies`].
+    pub fn copies(&self) -> impl Iterator<Item = &ProviderKey> {
+        self.0.iter().filter(|(_, mark)| **mark & COPIES != 0).map(|(key, _)| key)
+    }
+
     /// See [`Marks::put_direct`].
     pub fn direct(&self) -> impl Iterator<Item = &ProviderKey> {
         self.0.iter().filter(|(_, mark)| **mark & DIRECT != 0).map(|(key, _)| key)
     }
 
     fn put(&mut self, key: ProviderKey, mark: u8) {
-        *self.0.entry(key).or_default() |= mark;
+        if self.0.len() < KEYS_MAX || self.0.contains_key(&key) {
+            *self.0.entry(key).or_default() |= mark;
+        }
     }
 
     fn has(&self, key: &ProviderKey, mark: u8) -> bool {

@@ -313,6 +313,9 @@ fn read_body(version: u8, mut r: Reader<'_>) -> Result<State, WireError> {
         state.given = Nodes::read(&mut r, "given")?;
         state.left_counters = read_left_counters(&mut r)?;
         state.marks = Marks::read(&mut r)?;
+    } else {
+        // It does not tell what keys have done.
+        state.marks = Marks::of_unknown(&state.roots);
     }
     state.ring = read_ring(version, &mut r)?;
     r.end()?;

@@ -16,6 +16,7 @@ mod question;
 #[cfg(test)]
 mod tests;
 mod watched;
+mod ways;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,6 +28,7 @@ use self::beside::Beside;
 pub use self::health::{Health, Operation};
 pub use self::member::{Member, Owned, Role};
 use self::question::Limits;
+pub use self::ways::Specimen;
 use super::{ErrorKind, KeyIdentity, ProviderError, ProviderKind, Wrapped};
 use crate::types::Key;
 
@@ -118,7 +120,7 @@ impl Providers {
     pub fn keys(&self, wanted: impl Fn(&Member) -> bool) -> Vec<Vec<&Member>> {
         let mut keys: Vec<(ProviderKind, Option<KeyIdentity>, Vec<&Member>)> = Vec::new();
         for member in self.writers().filter(|member| wanted(member)) {
-            let (kind, key) = (member.kind(), member.identity());
+            let (kind, key) = (member.kind(), member.identity().filter(|_| !member.is_twin()));
             let is_same =
                 |of: &&mut (ProviderKind, Option<KeyIdentity>, _)| key.is_some() && (of.0, &of.1) == (kind, &key);
             match keys.iter_mut().find(is_same) {
@@ -161,7 +163,14 @@ impl Providers {
                     Ok((member.name().to_owned(), wrapped))
                 }
             };
-            asked.push(async move { (index, question::ask(ways, limits, start, |_, wrapped| Ok(wrapped)).await) });
+            let is_twin = ways.iter().any(|way| way.is_twin());
+            asked.push(async move {
+                let answer = match is_twin {
+                    true => Err(vec![(0, ways::twin())]),
+                    false => question::ask(ways, limits, start, |_, wrapped| Ok(wrapped)).await,
+                };
+                (index, answer)
+            });
         }
         let mut answers: Vec<_> = keys.iter().map(|_| None).collect();
         while let Some((index, answer)) = asked.next().await {
@@ -170,7 +179,7 @@ impl Providers {
         let mut outcome = WrapOutcome { wraps: Vec::new(), owed: Vec::new() };
         for (ways, answer) in keys.iter().zip(answers) {
             match answer {
-                // It has another key than it was known for, of which there is a wrap already.
+                // It tells another key than it was known for, of which there is a wrap already.
                 Some(Ok((_, wrap))) if outcome.has(&wrap) => {}
                 Some(Ok(wrapped)) => outcome.wraps.push(wrapped),
                 Some(Err(said)) if !said.is_empty() => {
@@ -184,7 +193,33 @@ impl Providers {
                 }
             }
         }
+        self.prove_ways(&mut outcome, of, &keys, call.min(ATTEMPT)).await;
         outcome
+    }
+
+    /// Whoever tells a key of which somebody else has made a wrap opens that one, or counts for nothing.
+    async fn prove_ways(&self, outcome: &mut WrapOutcome, of: &Owned, keys: &[Vec<&Member>], call: Duration) {
+        let mut proofs = Beside::new();
+        for way in keys.iter().flatten().copied() {
+            let own = way.own_identity();
+            let made =
+                outcome.wraps.iter().find(|(_, wrap)| own.as_ref().is_some_and(|own| wrap.is_by(way.kind(), own)));
+            let Some((_, wrap)) = made.filter(|(maker, _)| maker != way.name()) else { continue };
+            let specimen = Specimen { wrap: wrap.clone(), of: of.clone() };
+            if way.health().failure.is_some() {
+                // Who fails is asked by its probes.
+                way.show(specimen);
+                continue;
+            }
+            proofs.push(async move { (way, way.open_specimen(&specimen, Instant::now() + call).await) });
+        }
+        while let Some((way, proof)) = proofs.next().await {
+            if let Err(error) = proof
+                && way.is_twin()
+            {
+                outcome.owed.push(Refusal { provider: way.name().to_owned(), error });
+            }
+        }
     }
 
     /// The KEK of any of these wraps that `is_right`: whoever asks has a text of it to try. Gives up early only when nobody is left who

@@ -68,7 +68,7 @@ impl Kind {
 /// The bytes of the whole file.
 pub fn wrap(kind: Kind, payload: &[u8]) -> Vec<u8> {
     let mut writer = Writer::new();
-    // Payloads are far below u32::MAX (PAYLOAD_MAX_BYTES); a longer one could not be read back and fails there.
+    // Payloads are far below u32::MAX: one that is longer than PAYLOAD_MAX_BYTES is not written.
     let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     writer.raw(MAGIC).u8(kind as u8).u8(kind.version()).u8(SHA256).u32(len).raw(payload);
     let digest = Sha256::digest(writer.as_bytes());

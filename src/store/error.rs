@@ -67,6 +67,14 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// More than is read of a file: it would take the place of one that can be read.
+    #[error("{path} would have {bytes} bytes, which no start reads", path = path.display())]
+    TooLong {
+        /// Which file.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+    },
     /// A file of a later release.
     #[error("{path} has format version {version}, which is newer than this program", path = path.display())]
     Newer {
@@ -97,7 +105,8 @@ impl StoreError {
             | Self::Denied { .. }
             | Self::InUse { .. }
             | Self::Insecure { .. }
-            | Self::Newer { .. } => false,
+            | Self::Newer { .. }
+            | Self::TooLong { .. } => false,
         }
     }
 
@@ -118,7 +127,8 @@ impl StoreError {
             | Self::Damaged { .. }
             | Self::InUse { .. }
             | Self::Insecure { .. }
-            | Self::Newer { .. } => None,
+            | Self::Newer { .. }
+            | Self::TooLong { .. } => None,
         }
     }
 
@@ -150,6 +160,7 @@ impl Explained for StoreError {
             Self::Ambiguous { .. } | Self::Damaged { .. } => Class::Corrupt,
             Self::InUse { .. } => Class::Unavailable,
             Self::Denied { .. } | Self::Insecure { .. } | Self::Newer { .. } => Class::Misconfigured,
+            Self::TooLong { .. } => Class::Internal,
             Self::Io { .. } if self.is_missing() => Class::NotFound,
             Self::Io { .. } => Class::Unavailable,
         }
@@ -169,6 +180,9 @@ impl Explained for StoreError {
             Self::InUse { .. } => "ask the running nodeseald instead (its control socket), or stop it first",
             Self::Insecure { reason, .. } => reason.hint(),
             Self::Io { .. } => self.io_hint(),
+            Self::TooLong { .. } => {
+                "nothing on the disk was changed: report this, with the output of `nodeseal status --json`"
+            }
             Self::Newer { .. } => "install the release that wrote it, or a later one; older programs never touch it",
         }
     }

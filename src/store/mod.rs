@@ -180,6 +180,9 @@ impl<D: Disk> StateDir<D> {
     /// Whether what was there became the previous generation.
     fn replace_one(&self, name: &str, kind: Kind, payload: &[u8]) -> Result<bool, StoreError> {
         let path = self.root.join(name);
+        if payload.len() > container::PAYLOAD_MAX_BYTES {
+            return Err(StoreError::TooLong { path, bytes: payload.len() });
+        }
         let old = with_suffix(&path, OLD);
         // Wiped, both here and when read back: the host secret and the secret half of a request are stored as they are.
         let bytes = Zeroizing::new(container::wrap(kind, payload));

@@ -251,3 +251,13 @@ fn each_error_of_the_kernel_has_its_own_remedy() {
         assert_eq!(error.is_read_only(), word == "read-only", "{errno}");
     }
 }
+
+#[test]
+fn what_could_not_be_read_back_is_refused_before_it_takes_the_place_of_what_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::create(&dir.path().join("state")).unwrap();
+    state.replace_both("state", Kind::State, b"whole").unwrap();
+    assert!(state.replace("state", Kind::State, &vec![0; container::PAYLOAD_MAX_BYTES + 1]).is_err());
+    let both = state.examine("state", Kind::State, |_, bytes| Ok::<_, ()>(bytes.to_vec()));
+    assert_eq!(both.newest.ok(), Some(b"whole".to_vec()), "the newest generation is gone");
+}

@@ -19,7 +19,7 @@ use crate::keyring::error::KeeperError;
 use crate::keyring::ring::KekState;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::wraps_file::{self, WrapSet};
-use crate::provider::set::{Member, Owned, WrapOutcome};
+use crate::provider::set::{Member, Owned, Specimen, WrapOutcome};
 use crate::provider::{KeyIdentity, Wrapped};
 use crate::store::{Disk, Kind, LoadError};
 use crate::types::{KekId, Key};
@@ -48,6 +48,9 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     /// The key that a provider counts as a way to.
     pub(super) fn key_of(&self, member: &Member) -> Option<KeyIdentity> {
+        if member.is_twin() {
+            return None;
+        }
         self.state().roots.record(member.name(), member.kind()).map(|record| record.identity().clone())
     }
 
@@ -76,6 +79,25 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let bytes = set.encode(kek, &self.settings.cluster, &self.books.root_id(), &mac_key);
         let dir = self.books.folder()?;
         dir.replace_both(&wraps_file::file_name(kek), Kind::Wraps, &bytes).map_err(KeeperError::Store)
+    }
+
+    /// Of each key of a provider, something that it has made: a copy of a local KEK, that of the active one first, or what somebody has opened
+    /// last.
+    pub(super) fn specimens(&self) -> Vec<Specimen> {
+        let mut seen = HashSet::new();
+        let active = self.ring().active().id;
+        let mut ids = vec![active];
+        ids.extend(self.keys.ids().into_iter().filter(|id| *id != active));
+        let cluster = &self.settings.cluster;
+        let of_copies = ids.iter().flat_map(|id| {
+            let of = Owned { cluster: cluster.clone(), kek: *id };
+            let wraps = self.keys.wraps(id).into_iter().flat_map(|set| set.wraps.iter().cloned());
+            wraps.map(move |wrap| Specimen { wrap, of: of.clone() })
+        });
+        let running = self.keyring.rooted();
+        let opened = running.iter().flat_map(|rooted| rooted.providers.members()).filter_map(Member::specimen);
+        let all = of_copies.chain(opened);
+        all.filter(|specimen| seen.insert((specimen.wrap.kind, specimen.wrap.identity.clone()))).collect()
     }
 
     /// Writing providers whose key has no copy of this KEK: all ways to it.

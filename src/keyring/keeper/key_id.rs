@@ -152,6 +152,8 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     /// The providers have answered.
     pub(super) fn wrapped_for_key_id(&mut self, kek: KekId, enough: Result<(), KeeperError>) {
         let wanted = self.wanted().filter(|wanted| *wanted != self.state().roots.reported);
+        // Another version may count by now, for which another KEK has to be made.
+        let wanted = wanted.filter(|wanted| self.next_kek(wanted) == Some(kek));
         let turned = enough.and_then(|()| wanted.map_or(Ok(()), |wanted| self.turn(wanted, kek)));
         if let Err(error) = turned {
             self.key_id_failed(&error);

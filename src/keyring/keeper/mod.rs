@@ -22,6 +22,7 @@ mod credentials;
 mod device;
 mod errands;
 mod foreign;
+mod handle;
 mod key_id;
 mod keys;
 mod members;
@@ -49,13 +50,13 @@ pub(in crate::keyring) use self::books::digest;
 use self::books::{Books, Change};
 use self::errands::Errands;
 use self::foreign::Foreign;
+pub use self::handle::KeeperHandle;
 use self::keys::Keys;
 pub use self::offline::with_keeper;
 use self::probes::Probes;
 use self::request::Request;
 pub use self::request::{
-    Activation, CheckReport, KeeperHandle, KekRow, KeyTable, MemberRow, Overview, RenewOrder, Renewed, ResealOrder,
-    RootsReport,
+    Activation, CheckReport, KekRow, KeyTable, MemberRow, Overview, RenewOrder, Renewed, ResealOrder, RootsReport,
 };
 #[cfg(test)]
 pub(in crate::keyring) use self::start::PIN_LOOK_EVERY;
@@ -267,6 +268,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             Request::Restore(export, reply) => self.restore(*export, reply),
             Request::Retire(id, to, reply) => reply.send(self.retire(&id, to)).is_ok(),
             Request::Rotate(reply) => self.rotate(reply),
+            Request::Specimens(reply) => reply.send(Ok(self.specimens())).is_ok(),
         };
     }
 

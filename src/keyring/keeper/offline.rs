@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::arrival::Message;
 use super::errands::Slot;
-use super::request::KeeperHandle;
+use super::handle::KeeperHandle;
 use super::{Keeper, Settings};
 use crate::keyring::error::KeeperError;
 use crate::keyring::live::Keyring;

@@ -7,14 +7,17 @@
 //! | a KEK of the ring | its copies, as every text carries them | those that made them |
 //! | the key_id | the epoch that is reported | those that it names |
 //! | texts with a KEK of their own: mode "direct", and where the local KEK lacks copies | the marks | each by itself: one text may have a wrap by all of them, and the next by this one alone |
-//! | texts of other nodes | a key that was seen, and has no mark of copies made here: others have used it | each by itself |
+//! | texts of other nodes | a key that was seen | each by itself |
+//!
+//! Where copies were made here by a key, texts of other nodes under it alone are told and keep no reload from taking effect: a table must be able to
+//! leave after a migration.
 //!
 //! `--abandon` takes a key out of the last three rows until a provider has it again. A provider is a sure way to the key that it has told
-//! itself, or that its table names; a likely one to the key that its name stood for in an earlier run; and while nothing is known of it
+//! itself, or that its table names, unless it has refused what that key had made; a likely one to the key that its name stood for in an earlier run; and while nothing is known of it
 //! it may be one to any key of its kind. A reload must not take away the last way, nor one that may be the last. What has no way before
 //! it either is not lost by it: it is told, and keeps no other change from taking effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::books::Change;
 use super::{Keeper, trouble};
@@ -37,6 +40,8 @@ pub(super) enum Why {
     Direct,
     KeyId,
     Others,
+    /// The same of a key by which copies were made here.
+    OthersToo,
 }
 
 impl Why {
@@ -46,7 +51,7 @@ impl Why {
             Self::Copies(_) => "has made copies of a local KEK",
             Self::Direct => "may have encrypted texts in mode \"direct\"",
             Self::KeyId => "the key_id names",
-            Self::Others => "may have encrypted texts of other nodes",
+            Self::Others | Self::OthersToo => "may have encrypted texts of other nodes",
         }
     }
 }
@@ -124,10 +129,11 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     pub(super) fn check_openers(&mut self, next: Option<&Rooted>) -> Result<(), KeeperError> {
         let running = self.keyring.rooted();
         let (before, next_ways) = (self.ways(running.as_deref()), self.ways(next));
-        if let Some(lost) = self.needed().into_iter().find(|needed| needed.is_lost_between(&before, &next_ways)) {
+        let keeps = |needed: &Needed| needed.why != Why::OthersToo && needed.is_lost_between(&before, &next_ways);
+        if let Some(lost) = self.needed().into_iter().find(keeps) {
             return Err(match lost.why {
                 Why::Copies(kek) => KeeperError::LastOpener { kek },
-                Why::Direct | Why::KeyId | Why::Others => {
+                Why::Direct | Why::KeyId | Why::Others | Why::OthersToo => {
                     let way = before.iter().find(|way| lost.has(way) || lost.may_be(way));
                     let (provider, key) = (way.map_or("", |way| way.member.name()), lost.any_of.first());
                     let key = key.map_or_else(String::new, |(_, key)| key.as_str().to_owned());
@@ -236,6 +242,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     fn ways<'r>(&self, rooted: Option<&'r Rooted>) -> Vec<Way<'r>> {
         let members = rooted.into_iter().flat_map(|rooted| rooted.providers.members());
+        let members = members.filter(|member| !member.is_twin());
         let way = |member: &'r Member| {
             let own = member.own_identity();
             let is_sure = own.is_some();
@@ -261,8 +268,9 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             all.push(Needed { any_of: keys.filter(counts).collect(), why: Why::KeyId });
         }
         let seen = roots.records.iter().map(|record| (record.kind, record.identity().clone()));
-        let others = seen.filter(|key| !marks.has_copies(key) && counts(key));
-        all.extend(others.map(|key| alone(&key, Why::Others)));
+        let others: BTreeSet<ProviderKey> = seen.chain(marks.copies().cloned()).filter(counts).collect();
+        let why = |key: &ProviderKey| if marks.has_copies(key) { Why::OthersToo } else { Why::Others };
+        all.extend(others.iter().map(|key| alone(key, why(key))));
         all.retain(|needed| !needed.any_of.is_empty());
         all
     }

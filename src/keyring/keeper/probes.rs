@@ -15,7 +15,7 @@ use crate::keyring::rooted::Rooted;
 use crate::keyring::state_file::State;
 use crate::provider::KeyState;
 use crate::provider::observed::{Candidate, Observation};
-use crate::provider::set::Member;
+use crate::provider::set::{Member, Specimen};
 use crate::store::Disk;
 
 /// What a probe may take, login included. Nobody waits for it.
@@ -60,9 +60,21 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             members.iter().filter_map(|member| Some((member.name().to_owned(), member.told()?))).collect();
         self.probes.heard.extend(told.iter().map(|(name, _)| name.clone()));
         self.observe(told);
+        let specimens = self.specimens();
         for member in members {
             if let Some(record) = self.state().roots.record(member.name(), member.kind()) {
                 member.remember(record.identity().clone());
+            }
+            let shares_its_key = |other: &Member| {
+                other.name() != member.name()
+                    && other.kind() == member.kind()
+                    && self.key_of(other).is_some_and(|key| self.key_of(member) == Some(key))
+            };
+            if members.iter().any(shares_its_key) {
+                let is_its_key = |of: &Specimen| {
+                    of.wrap.kind == member.kind() && self.key_of(member).as_ref() == Some(&of.wrap.identity)
+                };
+                specimens.iter().filter(|of| is_its_key(of)).for_each(|specimen| member.show(specimen.clone()));
             }
             let probes = probe(member.clone(), rooted.rules.probe_every, self.own.clone());
             self.probes.running.push(rooted.runtime.spawn(probes).abort_handle());
@@ -101,7 +113,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 changed.push((name.clone(), seen.version.clone()));
             }
             let delay = rooted.rules.activation_delay;
-            let observed = next.of_key_mut(member.kind(), &seen.identity).map(|record| &mut record.observed);
+            // One sight counts once, however often it is looked at.
+            let is_new = member.take_news();
+            let record = next.of_key_mut(member.kind(), &seen.identity).filter(|_| is_new);
+            let observed = record.map(|record| &mut record.observed);
             match observed.map(|observed| observed.observe(seen.clone(), delay, self.started.elapsed())) {
                 Some(Observation::Moved) => changed.push((name.clone(), seen.version)),
                 Some(Observation::WentBack(version)) => went_back.push((name.clone(), version)),

@@ -78,7 +78,17 @@ const VERSION_2_BYTES: &str = "0109090909090909090909090909090909000263310000000
 #[test]
 fn a_state_of_version_3_is_read() {
     let bytes = hex::decode(VERSION_3_BYTES).unwrap();
-    assert_eq!(State::decode(3, &bytes, &"c1".parse().unwrap(), &ROOT, &key(7)), Ok(state()));
+    let expected = State { marks: Marks::of_unknown(&state().roots), ..state() };
+    assert_eq!(State::decode(3, &bytes, &"c1".parse().unwrap(), &ROOT, &key(7)), Ok(expected));
+}
+
+#[test]
+fn of_a_state_that_tells_no_marks_each_key_may_be_the_only_one_of_a_text() {
+    let bytes = hex::decode(VERSION_3_BYTES).unwrap();
+    let state = State::decode(3, &bytes, &"c1".parse().unwrap(), &ROOT, &key(7)).unwrap();
+    let known: Vec<_> = state.roots.records.iter().map(|record| (record.kind, record.identity().clone())).collect();
+    let direct: Vec<_> = state.marks.direct().cloned().collect();
+    assert_eq!(direct, known, "what was written in mode direct before the upgrade has a key of its own");
 }
 
 const VERSION_3_BYTES: &str = "010909090909090909090909090909090900026331000000000000000300000000000000080101804e530000000000\
@@ -174,4 +184,18 @@ fn a_state_of_another_cluster_or_root_is_named_and_a_changed_one_refused() {
         bad[bit / 8] ^= 1 << (bit % 8);
         assert!(State::decode(4, &bad, &c1, &ROOT, &key(7)).is_err(), "bit {bit}");
     }
+}
+
+#[test]
+fn however_many_keys_a_provider_tells_of_the_state_stays_one_that_is_read() {
+    let mut marks = Marks::default();
+    for number in 0..60_000 {
+        // A server, or something before it, that tells the present moment as the birth of its key.
+        marks.put_direct((
+            ProviderKind::Vault,
+            KeyIdentity::new(format!("transit/k@{}", 1_764_255_600 + number)).unwrap(),
+        ));
+    }
+    let bytes = State { marks, ..state() }.encode(&"c1".parse().unwrap(), &ROOT, &key(7));
+    assert!(bytes.len() <= 1 << 20, "{} bytes, which no start reads", bytes.len());
 }

@@ -7,11 +7,15 @@ use tokio::time::Instant;
 use super::Owned;
 use super::health::Troubles;
 use super::pace::Pace;
+use super::ways::Way;
 use crate::provider::breaker::Breaker;
 use crate::provider::{ErrorKind, KeyIdentity, KeyState, Wrapped};
 
 /// For so long a wrap that opened stands for those that open after it.
 const OPENED_KEPT: Duration = Duration::from_secs(60);
+
+/// Probes that are left out at most while other calls succeed.
+const PROBES_LEFT_OUT: u32 = 5;
 
 #[derive(Default)]
 pub(super) struct Known {
@@ -31,11 +35,19 @@ pub(super) struct Known {
     /// The last wrap that opened, and when: the right to open is known before it is needed.
     pub(super) opened: Option<(Wrapped, Owned, Instant)>,
     pub(super) wrapped: Option<(Owned, Duration)>,
+    /// Whether it is a way to the key that it tells.
+    pub(super) way: Way,
+    /// It has told its key since that was last observed.
+    pub(super) has_news: bool,
 }
 
 impl Known {
     /// It has told its key.
     pub(super) fn told_to_be(&mut self, state: KeyState) {
+        if self.state.as_ref().is_some_and(|before| before.identity != state.identity) {
+            self.way = Way::default();
+        }
+        self.has_news = true;
         self.identity = Some(state.identity.clone());
         self.state = Some(state);
         self.told = Some(Instant::now());
@@ -46,6 +58,7 @@ impl Known {
         let is_known = |state: &KeyState| state.version == wrapped.version && wrapped.identity == state.identity;
         if self.state.as_ref().is_some_and(is_known) {
             self.told = Some(Instant::now());
+            self.has_news = true;
         } else {
             self.told_to_be(wrapped.key_state());
         }
@@ -57,5 +70,13 @@ impl Known {
         if self.opened.as_ref().is_none_or(|(.., at)| now - *at >= OPENED_KEPT) {
             self.opened = Some((wrapped.clone(), of.clone(), now));
         }
+    }
+
+    /// See [`super::Member::is_probe_due`].
+    pub(super) fn is_probe_due(&self, every: Duration) -> bool {
+        let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| at.elapsed());
+        let (told, answered) = (since(self.told), since(self.answered));
+        let is_due = told >= every && (answered >= every || told >= every * PROBES_LEFT_OUT);
+        is_due || self.troubles.are_any() || self.way.is_twin()
     }
 }

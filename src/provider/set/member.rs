@@ -23,8 +23,6 @@ use crate::types::{Class, ClusterId, Explained, KekId, Key};
 const CALLS_MAX: usize = 16;
 /// After this a wrap that opened is opened again, so that a right that was lost is known before it is needed.
 const OPENED_AGAIN: Duration = Duration::from_secs(24 * 3600);
-/// Probes that are left out at most while other calls succeed.
-const PROBES_LEFT_OUT: u32 = 5;
 /// Texts that the provider has to fail on, in a row, before that is about the provider and not about a text.
 const FAILING_TEXTS: usize = 2;
 
@@ -124,17 +122,13 @@ impl Member {
     pub fn health(&self) -> Health {
         let known = self.known();
         let answered = known.answered.map(|at| at.elapsed());
-        Health { answered, is_open: known.breaker.is_open(), ..known.troubles.health() }
+        known.way.health(Health { answered, is_open: known.breaker.is_open(), ..known.troubles.health() })
     }
 
     /// Whether it is time to ask for its version: not while it has told it within `every`, and while other calls succeed only at
     /// every fifth time, since those tell its health as well. What fails is tried again each time.
     pub fn is_probe_due(&self, every: Duration) -> bool {
-        let known = self.known();
-        let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| at.elapsed());
-        let (told, answered) = (since(known.told), since(known.answered));
-        let is_due = told >= every && (answered >= every || told >= every * PROBES_LEFT_OUT);
-        is_due || known.troubles.are_any()
+        self.known().is_probe_due(every)
     }
 
     /// The key as it is now; and what has failed is tried again. Not held back by an open circuit: nobody waits for it, so it may take
@@ -142,6 +136,7 @@ impl Member {
     pub async fn probe(&self, end: Instant) -> Result<KeyState, ProviderError> {
         let state = self.look(end).await?;
         self.try_again().await;
+        self.try_specimen().await;
         Ok(state)
     }
 
@@ -243,7 +238,8 @@ impl Member {
     }
 
     /// Opens that one of these wraps that its key has made. Which key it has it is asked first, where that is not known and where it would
-    /// not be that of any of them by what an earlier run knew; and afterwards, where that was believed and the wrap did not open.
+    /// not be that of any of them by what an earlier run knew; and afterwards, where that was believed and the wrap did not open. Each wrap is
+    /// tried once.
     pub(super) async fn unwrap_its_own(
         &self,
         wraps: &[&Wrapped],
@@ -252,29 +248,50 @@ impl Member {
     ) -> Result<Key, ProviderError> {
         let has_another = || ProviderError::new(ErrorKind::NoKey, "none of the wraps is of its key");
         let look = || self.look(end.min(Instant::now() + ATTEMPT));
-        let is_sure = self.own_identity().is_some();
-        let is_guessed = !is_sure && wraps.len() > 1 && self.identity().is_none();
-        let wrap = match wraps.iter().find(|wrap| self.seems_to_open(wrap)).filter(|_| !is_guessed) {
-            Some(wrap) => wrap,
-            None if is_sure => return Err(has_another()),
-            None => {
-                look().await?;
-                wraps.iter().find(|wrap| self.may_open(wrap)).ok_or_else(has_another)?
-            }
-        };
-        match self.unwrap(wrap, of, end).await {
-            Err(error) if error.kind() == ErrorKind::Text && self.own_identity().is_none() => {
-                // Its fault, or that of whoever has given it a name that stood for another one.
-                let is_another = look().await.is_ok() && !self.may_open(wrap);
-                Err(if is_another { has_another().because(error) } else { error })
-            }
-            other => other,
+        let is_guessed = self.own_identity().is_none() && wraps.len() > 1 && self.identity().is_none();
+        if is_guessed {
+            look().await?;
         }
+        let mut left: Vec<&Wrapped> = wraps.to_vec();
+        let mut refused = None;
+        loop {
+            let is_sure = self.own_identity().is_some();
+            let Some(place) = left.iter().position(|wrap| self.seems_to_open(wrap)) else {
+                match refused {
+                    Some(error) if is_sure => return Err(error),
+                    _ if is_sure => return Err(has_another()),
+                    _ => look().await?,
+                };
+                continue;
+            };
+            let wrap = left.remove(place);
+            match self.unwrap(wrap, of, end).await {
+                // Its fault, or that of whoever has given it a name that stood for another one.
+                Err(error) if error.kind() == ErrorKind::Text && !is_sure => {
+                    let is_another = look().await.is_ok() && !self.may_open(wrap);
+                    if !is_another {
+                        return Err(error);
+                    }
+                    refused = Some(has_another().because(error));
+                }
+                // Two keys that tell one identity.
+                Err(error) if error.kind() == ErrorKind::Text && left.iter().any(|wrap| self.may_open(wrap)) => {
+                    refused = Some(error);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The call alone, of which the caller takes note.
+    pub(super) async fn opened(&self, wrapped: &Wrapped, of: &Owned, end: Instant) -> Result<Key, ProviderError> {
+        let text = Some(digest(wrapped));
+        self.call(Operation::Unwrap, text, end, self.own.kek.unwrap_key(wrapped, context(of))).await
     }
 
     pub(super) async fn unwrap(&self, wrapped: &Wrapped, of: &Owned, end: Instant) -> Result<Key, ProviderError> {
         let text = Some(digest(wrapped));
-        let unwrapped = self.call(Operation::Unwrap, text, end, self.own.kek.unwrap_key(wrapped, context(of))).await;
+        let unwrapped = self.opened(wrapped, of, end).await;
         match &unwrapped {
             Ok(_) => self.went_well(Operation::Unwrap, |known| known.open(wrapped, of)),
             Err(error) => {

@@ -2,6 +2,8 @@
 //! pass the conformance suite; what is tried here no real one does on request.
 
 mod health;
+mod renamed;
+mod twins;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -22,6 +22,7 @@ mod retired;
 mod roots;
 mod space;
 mod swapped;
+mod told;
 mod uses;
 mod ways;
 

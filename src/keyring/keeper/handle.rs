@@ -1,0 +1,186 @@
+//! How the rest of the program asks the keeper: questions over a channel, each with its own way back.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use super::arrival::Message;
+use super::request::{
+    Activation, CheckReport, KekRow, KeyTable, MemberRow, Overview, RenewOrder, Renewed, Reply, Request, ResealOrder,
+};
+use crate::keyring::KeeperError;
+use crate::keyring::export::Export;
+use crate::keyring::ring::RetireTo;
+use crate::keyring::rooted::Rooted;
+use crate::provider::Mark;
+use crate::provider::set::Specimen;
+use crate::seal::root::SealedRoot;
+use crate::types::{CredentialName, KekId, MemberName, Secret};
+
+/// `status` is for when something is wrong, and must not hang with it.
+const OVERVIEW_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Above the two minutes that two questions to a device may take, and below what `nodeseal` waits for (`control::client`).
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(140);
+
+/// Asks the keeper. Cheap to clone; every question blocks until it is answered.
+#[derive(Clone)]
+pub struct KeeperHandle(pub(super) Sender<Message>);
+
+impl KeeperHandle {
+    /// All KEKs with their states.
+    pub fn list(&self) -> Result<KeyTable, KeeperError> {
+        self.ask(Request::List)
+    }
+
+    /// Makes a KEK in pre-activation.
+    pub fn rotate(&self) -> Result<KekRow, KeeperError> {
+        self.ask(Request::Rotate)
+    }
+
+    /// Turns to a KEK in pre-activation.
+    pub fn activate(&self, activation: Activation) -> Result<KeyTable, KeeperError> {
+        self.ask(|reply| Request::Activate(activation, reply))
+    }
+
+    /// What this node shows of itself to the others.
+    pub fn identity(&self, name: MemberName) -> Result<Vec<u8>, KeeperError> {
+        self.ask(|reply| Request::Identity(name, reply))
+    }
+
+    /// Another node, whose fingerprint the operator has compared.
+    pub fn add_member(&self, file: Vec<u8>, fingerprint: String) -> Result<Vec<MemberRow>, KeeperError> {
+        self.ask(|reply| Request::AddMember(file, fingerprint, false, reply))
+    }
+
+    /// The same, also in place of a member of that name that had another TPM.
+    pub fn replace_member(&self, file: Vec<u8>, fingerprint: String) -> Result<Vec<MemberRow>, KeeperError> {
+        self.ask(|reply| Request::AddMember(file, fingerprint, true, reply))
+    }
+
+    /// The other nodes that this one knows.
+    pub fn members(&self) -> Result<Vec<MemberRow>, KeeperError> {
+        self.ask(Request::Members)
+    }
+
+    /// Gives it no key any more, and takes none from it.
+    pub fn remove_member(&self, name: String) -> Result<Vec<MemberRow>, KeeperError> {
+        self.ask(|reply| Request::RemoveMember(name, reply))
+    }
+
+    /// All keys, for one member alone.
+    pub fn bundle_for(&self, name: MemberName) -> Result<Vec<u8>, KeeperError> {
+        self.ask(|reply| Request::BundleFor(name, reply))
+    }
+
+    /// That this node has the KEK in pre-activation, or else the active one.
+    pub fn receipt(&self) -> Result<Vec<u8>, KeeperError> {
+        self.ask(Request::Receipt)
+    }
+
+    /// Lets the device open the root once, and looks at every file.
+    pub fn check(&self) -> Result<CheckReport, KeeperError> {
+        self.ask(Request::Check)
+    }
+
+    /// Another node root under the same keys.
+    pub fn renew_root(&self, order: RenewOrder) -> Result<Renewed, KeeperError> {
+        self.ask(|reply| Request::RenewRoot(order, reply))
+    }
+
+    /// Seals the KEKs of a recovery file that this node lacks. Gives their ids.
+    pub fn restore(&self, export: Export) -> Result<Vec<KekId>, KeeperError> {
+        self.ask(|reply| Request::Restore(Box::new(export), reply))
+    }
+
+    /// Marks or destroys a KEK that is not active. The caller has asked for confirmation.
+    pub fn retire(&self, id: KekId, to: RetireTo) -> Result<KeyTable, KeeperError> {
+        self.ask(|reply| Request::Retire(id, to, reply))
+    }
+
+    /// Counts, and the policy of the seal. Does not wait for a device that is asked to open the keys.
+    pub fn overview(&self) -> Result<Overview, KeeperError> {
+        let (reply, answer) = channel();
+        self.0.send(Message::Request(Request::Overview(reply))).map_err(|_| KeeperError::Locked)?;
+        within(&answer, OVERVIEW_TIMEOUT)
+    }
+
+    /// A request for the keys of another node; `node` is this one's name, for people.
+    pub fn bundle_request(&self, node: String) -> Result<Vec<u8>, KeeperError> {
+        self.ask(|reply| Request::AskForBundle(node, reply))
+    }
+
+    /// All keys, for the node that made the request. The operator has compared the request's fingerprint.
+    pub fn bundle_make(&self, request: Vec<u8>, fingerprint: String) -> Result<Vec<u8>, KeeperError> {
+        self.ask(|reply| Request::BundleMake(request, fingerprint, reply))
+    }
+
+    /// Takes over the keys of another node: of a member, or of one whose bundle's fingerprint the operator has compared.
+    pub fn bundle_accept(&self, bundle: Vec<u8>, fingerprint: Option<String>) -> Result<KeyTable, KeeperError> {
+        self.ask(|reply| Request::BundleAccept(bundle, fingerprint, reply))
+    }
+
+    /// Stores a credential that was sealed under this node's root.
+    pub fn store_credential(&self, name: CredentialName, payload: Vec<u8>) -> Result<(), KeeperError> {
+        self.ask(|reply| Request::CredentialStore(name, payload, reply))
+    }
+
+    /// The bytes that were sealed under this name, and what tells this sealing from others.
+    pub fn open_credential(&self, name: CredentialName) -> Result<(Secret, Mark), KeeperError> {
+        self.ask(|reply| Request::CredentialOpen(name, reply))
+    }
+
+    /// Seals other bytes under this name.
+    pub fn replace_credential(&self, name: CredentialName, content: Secret) -> Result<(), KeeperError> {
+        self.ask(|reply| Request::CredentialReplace(name, content, reply))
+    }
+
+    /// Other providers from now on, or none. With `abandon`, also if something may be left that none of them opens.
+    pub fn configure(&self, rooted: Option<Arc<Rooted>>, abandon: bool) -> Result<(), KeeperError> {
+        self.ask(|reply| Request::Configure(rooted, abandon, reply))
+    }
+
+    /// Seals the node root anew, and what goes with it.
+    pub fn reseal(&self, order: ResealOrder) -> Result<SealedRoot, KeeperError> {
+        self.ask(|reply| Request::Reseal(order, reply))
+    }
+
+    /// Of each key of a provider, something that it has made: for whoever wants to count as a way to it.
+    pub fn specimens(&self) -> Result<Vec<Specimen>, KeeperError> {
+        self.ask(Request::Specimens)
+    }
+
+    /// Lets the thread end.
+    pub fn stop(&self) {
+        let _ = self.0.send(Message::Stop);
+    }
+
+    fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, KeeperError> {
+        let (reply, answer) = channel();
+        self.0.send(Message::Request(request(reply))).map_err(|_| KeeperError::Locked)?;
+        within(&answer, ANSWER_TIMEOUT)
+    }
+}
+
+/// An answer that does not come leaves open whether it was done: the disk or the device may still go on.
+fn within<T>(answer: &Receiver<Result<T, KeeperError>>, limit: Duration) -> Result<T, KeeperError> {
+    match answer.recv_timeout(limit) {
+        Ok(answer) => answer,
+        Err(RecvTimeoutError::Disconnected) => Err(KeeperError::Locked),
+        Err(RecvTimeoutError::Timeout) => Err(KeeperError::Hung(limit)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_does_not_come_is_not_waited_for_without_end_and_is_not_called_closed() {
+        let (reply, answer) = channel::<Result<(), KeeperError>>();
+        let limit = Duration::from_millis(20);
+        assert!(matches!(within(&answer, limit), Err(KeeperError::Hung(waited)) if waited == limit));
+        drop(reply);
+        assert!(matches!(within(&answer, limit), Err(KeeperError::Locked)));
+    }
+}

@@ -47,6 +47,18 @@ impl Looks {
         Self(paths.into_iter().map(look).collect())
     }
 
+    /// Takes over how these look, where the same files are looked at.
+    pub(super) fn adopt(&mut self, own: &Self) {
+        for (path, look) in &own.0 {
+            self.0.entry(path.clone()).and_modify(|old| old.clone_from(look));
+        }
+    }
+
+    /// These as well.
+    pub(super) fn add(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
     /// Whether one of the same files is another now. What was not looked at before has not changed.
     pub(super) fn differ_from(&self, before: &Self) -> bool {
         self.0.iter().any(|(path, look)| before.0.get(path).is_some_and(|before| before != look))

@@ -14,23 +14,19 @@ use tokio::runtime::{Builder, Handle};
 #[cfg(feature = "vault")]
 use tokio::task::AbortHandle;
 
+use super::kept::{Kept, OwnSeals};
 use super::look::Looks;
 use crate::config::Config;
 use crate::config::providers::{Provider, Providers as Wanted, Settings};
 use crate::keyring::keeper::KeeperHandle;
 use crate::keyring::rooted::Rooted;
-#[cfg(feature = "vault")]
-use crate::provider::LoginTries;
 use crate::provider::kms_plugin::{KmsPlugin, KmsPluginSettings};
 use crate::provider::set::{Member, Providers};
-use crate::provider::{
-    Answer, Context, CredentialAnswer, CredentialError, Credentials, Kek, KeyState, Mark, ProviderError, ProviderKind,
-    Wrapped,
-};
+use crate::provider::{Answer, Context, Credentials, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::seal::client::SealerClient;
 use crate::store::RunFile;
+use crate::types::Key;
 use crate::types::stack::{self, IDLE_BYTES};
-use crate::types::{CredentialName, Key, Secret};
 
 /// Threads for what blocks: the system's look-ups of names, which may hang with their server, and questions to the keeper.
 const BLOCKING_MAX: usize = 8;
@@ -46,6 +42,7 @@ pub(super) struct Remote {
         expect(dead_code, reason = "no provider of this build logs in")
     )]
     credentials: Arc<dyn Credentials>,
+    own_seals: Arc<OwnSeals>,
     /// The way to the token, for a key in it.
     #[cfg(feature = "pkcs11")]
     sealer: SealerClient,
@@ -57,6 +54,7 @@ pub(super) struct Remote {
 pub(super) struct Opened {
     pub(super) rooted: Arc<Rooted>,
     made: Vec<Made>,
+    own_seals: Arc<OwnSeals>,
     /// Names of those that have something to prove: who was not there before, or has another key, address, login or file.
     pub(super) new: HashSet<String>,
     /// Those of them that are new for their files alone.
@@ -81,6 +79,7 @@ impl Opened {
         let now = wanted.filter_map(|provider| {
             let made = self.made.iter().find(|made| made.member.name() == provider.name)?;
             let mut looks = made.looks();
+            self.own_seals.teach(&mut looks);
             let now = Looks::at(provider.made_of(folder), &looks);
             if made.is_open && !now.differ_from(&looks) {
                 // A node root that was not there before has a folder of its own.
@@ -125,13 +124,11 @@ impl Remote {
         sealer: SealerClient,
         login_tries: Option<RunFile>,
     ) -> Self {
+        let own_seals = Arc::<OwnSeals>::default();
         Self {
             runtime: OnceLock::new(),
-            credentials: Arc::new(Kept {
-                keeper,
-                #[cfg(feature = "vault")]
-                tries: LoginTries::new(login_tries),
-            }),
+            credentials: Arc::new(Kept::new(keeper, login_tries, Arc::clone(&own_seals))),
+            own_seals,
             #[cfg(feature = "pkcs11")]
             sealer,
             own_sockets: [&config.listen.socket, &config.control_socket, &config.status_socket]
@@ -151,6 +148,8 @@ impl Remote {
         let runtime = self.runtime()?;
         let (mut new, mut refreshed) = (HashSet::new(), HashSet::new());
         let olds = before.map_or(&[][..], |before| &before.made);
+        self.own_seals.lie_in(folder);
+        olds.iter().for_each(|old| self.own_seals.teach(&mut old.looks()));
         let mut make = |provider: &Provider| {
             let named = olds.iter().filter(|old| old.member.name() == provider.name);
             // Names are for people, and roles are the operator's: neither makes another provider.
@@ -188,7 +187,7 @@ impl Remote {
         let members = made.iter().map(|made| made.member.clone()).collect();
         let providers = Providers::new(members, wanted.strategy);
         let rooted = Arc::new(Rooted::new(runtime.clone(), providers, wanted.rules.clone()));
-        Ok(Opened { rooted, made, new, refreshed })
+        Ok(Opened { rooted, made, own_seals: Arc::clone(&self.own_seals), new, refreshed })
     }
 
     /// One thread for all calls to providers. It is started with the first of them and lives as long as the process.
@@ -325,46 +324,5 @@ impl Kek for Unopened {
 
     fn unwrap_key<'a>(&'a self, _: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
         self.refuse()
-    }
-}
-
-/// Credentials as the keeper has them. It answers on its own thread, and may be busy with a disk.
-struct Kept {
-    keeper: KeeperHandle,
-    #[cfg(feature = "vault")]
-    tries: LoginTries,
-}
-
-impl Kept {
-    fn ask<T: Send + 'static>(
-        &self,
-        name: &CredentialName,
-        ask: impl FnOnce(&KeeperHandle, CredentialName) -> Result<T, crate::keyring::KeeperError> + Send + 'static,
-    ) -> CredentialAnswer<'static, T> {
-        let (keeper, name) = (self.keeper.clone(), name.clone());
-        Box::pin(async move {
-            let answer = tokio::task::spawn_blocking(move || ask(&keeper, name)).await;
-            answer.map_err(boxed)?.map_err(boxed)
-        })
-    }
-}
-
-fn boxed(error: impl std::error::Error + Send + Sync + 'static) -> CredentialError {
-    Box::new(error)
-}
-
-impl Credentials for Kept {
-    fn open<'a>(&'a self, name: &'a CredentialName) -> CredentialAnswer<'a, (Secret, Mark)> {
-        self.ask(name, |keeper, name| keeper.open_credential(name))
-    }
-
-    #[cfg(feature = "vault")]
-    fn tries(&self) -> &LoginTries {
-        &self.tries
-    }
-
-    fn replace<'a>(&'a self, name: &'a CredentialName, secret: &'a Secret) -> CredentialAnswer<'a, ()> {
-        let content = Secret::new(secret.expose().to_vec());
-        self.ask(name, |keeper, name| keeper.replace_credential(name, content))
     }
 }

@@ -145,12 +145,13 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         Ok(())
     }
 
-    /// The operator does without every key that `next` has no way to.
+    /// The operator does without every key that `next` can have no way to.
     pub(super) fn give_up_openers(&mut self, next: Option<&Rooted>) -> Result<(), KeeperError> {
         let ways = self.ways(next);
         let mut marks = self.state().marks.clone();
         for needed in self.needed() {
-            if !needed.is_open(&ways) && !matches!(needed.why, Why::Copies(_)) {
+            // Who has only not answered yet may have it.
+            if needed.is_shut(&ways) && !matches!(needed.why, Why::Copies(_)) {
                 needed.any_of.into_iter().for_each(|key| marks.give_up(key));
             }
         }

@@ -114,6 +114,12 @@ pub(super) fn from_login<E: ProvideErrorMetadata>(asked: &str, error: SdkError<E
     convert(asked, error, |kind| if kind == ErrorKind::Forbidden { ErrorKind::Login } else { kind }, str::to_owned)
 }
 
+/// RFC 9562 §4. What else stands there may be something that was sent.
+fn is_uuid(text: &str) -> bool {
+    let is_hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text.split('-').map(str::len).eq([8, 4, 4, 4, 12]) && text.split('-').all(is_hex)
+}
+
 fn convert<E: ProvideErrorMetadata>(
     asked: &str,
     error: SdkError<E, HttpResponse>,
@@ -123,7 +129,7 @@ fn convert<E: ProvideErrorMetadata>(
     match error {
         SdkError::ServiceError(refusal) => {
             let status = refusal.raw().status().as_u16();
-            let id = refusal.raw().headers().get("x-amzn-requestid").unwrap_or("-").to_owned();
+            let id = refusal.raw().headers().get("x-amzn-requestid").filter(|id| is_uuid(id)).unwrap_or("-").to_owned();
             let pause = refusal.raw().headers().get("retry-after").and_then(retry_after);
             let answer = refusal.into_err();
             let kind = kind_of(answer.code(), status);

@@ -106,10 +106,6 @@ impl Troubles {
         let was_told = self.0.iter().flatten().any(|trouble| trouble.is_told);
         self.0[operation as usize] = None;
         self.0[Operation::Login as usize] = None;
-        if operation == Operation::Wrap {
-            // It has opened what it wrapped.
-            self.0[Operation::Unwrap as usize] = None;
-        }
         // Whoever answers is there, whatever it says of its key.
         self.0[Operation::Probe as usize].take_if(|trouble| trouble.kind.class().is_retried());
         was_told && !self.are_any()

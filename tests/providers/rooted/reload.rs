@@ -257,3 +257,22 @@ fn a_watched_configuration_that_was_refused_is_tried_again_and_status_says_that_
     let runs = until_status(&node, "it is taken up by itself", |status| status["providers"][1]["name"] == "b");
     assert_eq!(runs["pending"], json!([]));
 }
+
+#[test]
+fn what_is_to_decrypt_alone_proves_that_it_decrypts_before_it_counts_as_an_opener() {
+    let (a, b) = (Mine::new(), Mine::new());
+    let rules = with_room_for(&[&b], &format!("[local_kek]\nenabled = false\n{FAST}"));
+    // The room is for the top of the file.
+    let node = start(&[("a", &a, "")], &rules);
+    let client = node.client();
+    let text = Text::new(&client);
+    ["b-login", "c-login"].iter().zip([&b, &a]).for_each(|(name, vault)| seal(&node.config(), name, &vault.login()));
+    // Another login, which may look at the key and not use it.
+    a.allow(&["keys"]);
+    rewrite(&node, |file| {
+        file.insert("provider".into(), tables(&[("c", &a, "write = false"), ("b", &b, "")]));
+    });
+    let reload = node.tool(&["reload"]);
+    let opens = text.open(&client).is_ok();
+    assert!(reload.code != 0 || opens, "{reload:?}: and nothing opens what is stored");
+}

@@ -156,3 +156,19 @@ fn a_secret_id_that_may_be_spent_is_told_in_status_and_not_tried_by_the_next_pro
     lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
     assert_eq!(Text::new(&node.client()).wraps(), 1);
 }
+
+#[test]
+fn a_secret_id_that_the_node_has_fetched_and_sealed_itself_is_no_changed_file() {
+    let vault = Mine::new();
+    let mut node = prepare(&[("vault", &vault, "")], FAST);
+    let lines = node.begin();
+    until(SOON, "the control socket is there", || node.control().exists().then_some(()));
+    until(SOON, "the node root is there", || node.state().join("current").exists().then_some(()));
+    seal(&node.config(), "vault-login", &vault.wrapped_login_that_serves_once());
+    lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
+    // Some looks at the files.
+    std::thread::sleep(Duration::from_secs(5));
+    let refused: Vec<_> =
+        node.log().lines().filter(|line| line.contains("config.refused")).map(str::to_owned).collect();
+    assert!(refused.is_empty(), "its only use is spent on a proof: {refused:?}");
+}

@@ -69,6 +69,20 @@ impl Mine {
         json!({ "role_id": self.role_id, "secret_id": secret_id }).to_string()
     }
 
+    /// What is sealed of a wrapped secret id that is good for one login.
+    #[cfg(feature = "tpm2")]
+    pub fn wrapped_login_that_serves_once(&self) -> String {
+        let path = format!("auth/approle/role/{}/secret-id", self.name);
+        let token = self.server.post_wrapped(&path, json!({ "num_uses": 1 }));
+        json!({ "role_id": self.role_id, "wrapping_token": token }).to_string()
+    }
+
+    /// From now on logins of this role may do no more than this.
+    #[cfg(feature = "tpm2")]
+    pub fn allow(&self, rights: &[&str]) {
+        self.server.allow(&self.name, rights);
+    }
+
     pub fn settings(&self, auth: VaultAuth) -> VaultSettings {
         VaultSettings {
             address: self.proxy.url().parse().unwrap(),

@@ -202,3 +202,24 @@ fn of_several_providers_that_nobody_has_heard_none_leaves() {
         running.handle.configure(staying(&swapped, &names, &[("c", DecryptOnly, &m)]), false).unwrap();
     }
 }
+
+#[test]
+fn an_order_to_do_without_one_key_gives_up_no_other_one_whose_provider_has_only_not_answered_yet() {
+    let [k, l, m] = [Provider::of("k"), Provider::of("l"), Provider::of("m")];
+    let (node, running) = start(&[("a", Required, &k)], false);
+    let text = running.encrypt().unwrap();
+    running.handle.configure(Some(proved(by(&[("a", Required, &k), ("b", Required, &l)], false))), false).unwrap();
+    running.encrypt().unwrap();
+    drop(running);
+    // Under another name since the restart, and away: nobody knows which key it has.
+    k.plan(Some((0, Silence::Away)));
+    let rooted = by(&[("x", Required, &k), ("b", Required, &l)], false);
+    let running = node.start_with(Arc::clone(&rooted));
+    let _ = running.first_attempt();
+    // The operator does without `b`, and says so.
+    let without_b = staying(&rooted, &["x"], &[("c", Required, &m)]);
+    running.handle.configure(without_b.clone(), true).unwrap();
+    let left = running.handle.configure(staying(&without_b.unwrap(), &["c"], &[]), false);
+    k.plan(None);
+    assert!(left.is_err(), "the last way to another key has left without an order: {:?}", running.decrypt(&text).err());
+}

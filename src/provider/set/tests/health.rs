@@ -303,3 +303,15 @@ async fn what_failed_when_it_still_wrapped_is_no_trouble_of_one_that_only_opens_
     }
     assert_eq!(eased.health().failure, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_text_that_may_not_be_opened_stays_a_trouble_when_what_is_wrapped_now_may() {
+    let kek = Each::fine();
+    let set = kek.set(Strategy::Ordered);
+    // Rights that go by the KEK (a condition on the encryption context), or by the version.
+    *kek.nines.lock().unwrap() = Mood::Refuses(ErrorKind::Forbidden);
+    assert_eq!(opens(&set, nines()).await, Err(Class::Denied));
+    assert_eq!(set.members()[0].health().failing, [Operation::Unwrap]);
+    assert!(set.wrap(&key(), &of()).await.owed.is_empty());
+    assert_eq!(set.members()[0].health().failing, [Operation::Unwrap], "nothing has opened that text");
+}

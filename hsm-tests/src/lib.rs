@@ -13,7 +13,7 @@ use std::time::Instant;
 use nodeseal::seal::fault::{Fault, FaultCode};
 use nodeseal::seal::protocol::{Auth, DeviceBlob, DeviceInfo};
 use nodeseal::sealer::Sealer;
-use nodeseal::types::{Key, SealPolicy};
+use nodeseal::types::{Key, SealPolicy, hex};
 use sha2::{Digest, Sha256};
 
 pub use report::Report;
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_found_in_both_ways_of_writing() {
-        assert!(has_secret(&hex::encode(SECRET)) && has_secret(&hex::encode_upper(AUTH)));
+        assert!(has_secret(&hex::encode(SECRET)) && has_secret(&hex::encode(AUTH).to_uppercase()));
         assert!(has_secret(&format!("{SECRET:?}")) && !has_secret("nothing"));
     }
 

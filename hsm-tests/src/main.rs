@@ -13,7 +13,7 @@ use nodeseal::sealer::pkcs11::Pkcs11;
 use nodeseal::sealer::settings::{DEFAULT_PARENT_HANDLE, Pkcs11Mechanism, Pkcs11Settings, TpmDevice, TpmSettings};
 use nodeseal::sealer::tpm2::Tpm2;
 use nodeseal::store::RunFile;
-use nodeseal::types::{PcrBank, PcrSet, SealPolicy};
+use nodeseal::types::{PcrBank, PcrSet, SealPolicy, hex};
 
 /// EX_SOFTWARE of sysexits.h: the device does not do what it must.
 const FAILED: u8 = 70;

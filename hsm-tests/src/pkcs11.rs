@@ -10,7 +10,7 @@ use nodeseal::seal::protocol::Auth;
 use nodeseal::seal::token_key::TokenKey;
 use nodeseal::sealer::Sealer;
 use nodeseal::sealer::settings::Pkcs11Settings;
-use nodeseal::types::{Key, random};
+use nodeseal::types::{Key, hex, random};
 
 use crate::{Counts, right_auth, secret};
 

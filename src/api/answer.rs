@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Response;
-use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::{Body as _, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -26,7 +26,7 @@ impl Answer {
     }
 }
 
-impl http_body::Body for Answer {
+impl hyper::body::Body for Answer {
     type Data = bytes::Bytes;
     type Error = Status;
 

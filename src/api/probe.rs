@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::kms::v2::{DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse};
 use crate::kms::{CallError, Connection, Message, wiped};
 use crate::types::random::{self, RandomError};
-use crate::types::{Class, Explained, Key};
+use crate::types::{Class, Explained, Key, hex};
 
 /// kube-apiserver's own limit for a call (apiserver/v1/defaults.go), for all three together.
 const TIMEOUT: Duration = Duration::from_secs(3);

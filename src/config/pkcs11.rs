@@ -3,7 +3,7 @@
 use super::check::{Problems, absolute};
 use super::{raw, sandbox};
 use crate::sealer::settings::{Pkcs11Mechanism, Pkcs11Settings};
-use crate::types::Backend;
+use crate::types::{Backend, hex};
 
 /// `None` if there is a mistake; `Some(None)` if there is no such table and none is needed.
 #[expect(clippy::option_option, reason = "a mistake, no table, a table")]

@@ -24,7 +24,7 @@ use crate::keyring::keeper::{KekRow, KeyTable};
 use crate::keyring::member::{Identity, Standing};
 use crate::keyring::ring::KekState;
 use crate::types::clock::UnixSeconds;
-use crate::types::{Class, Explain};
+use crate::types::{Class, Explain, hex};
 
 pub(super) fn run(common: &Common, verb: &BundleVerb) -> Done {
     let config = load(common)?;

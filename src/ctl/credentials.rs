@@ -21,7 +21,7 @@ use crate::seal::credential::CONTENT_MAX_BYTES;
 use crate::seal::credentials::{CredentialKey, CredentialsError, list};
 use crate::seal::root::{NodeRoot, RootError};
 use crate::store::{OnlyLook, StateDir};
-use crate::types::{Class, CredentialName, Explain, Explained, Secret, clock};
+use crate::types::{Class, CredentialName, Explain, Explained, Secret, clock, hex};
 
 #[derive(Debug, thiserror::Error)]
 enum SealError {

@@ -10,7 +10,7 @@ use super::output::unfit;
 use crate::control::Answer;
 use crate::keyring::bundle::fingerprint;
 use crate::keyring::exchanged::FileKind;
-use crate::types::{Class, Explain, Explained};
+use crate::types::{Class, Explain, Explained, hex};
 
 /// Bytes. A bundle of the largest keyring whose line the control socket takes (`control::LINE_MAX_BYTES`, in hexadecimal).
 const FILE_MAX_BYTES: u64 = crate::control::LINE_MAX_BYTES / 2 - 1024;

@@ -22,7 +22,7 @@ use crate::keyring::KeeperError;
 use crate::keyring::keeper::{KekRow, KeyTable, MemberRow};
 use crate::keyring::member::Receipt;
 use crate::keyring::ring::{KekState, MoveError, RetireTo};
-use crate::types::{Class, Explain, Explained, IdError, KekId};
+use crate::types::{Class, Explain, Explained, IdError, KekId, hex};
 
 pub(super) fn run(common: &Common, verb: KeysVerb) -> Done {
     match verb {

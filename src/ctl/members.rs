@@ -16,7 +16,7 @@ use crate::control::{Answer, Request};
 use crate::keyring::exchanged::FileKind;
 use crate::keyring::keeper::MemberRow;
 use crate::keyring::member::Identity;
-use crate::types::{Class, Explain, MemberName};
+use crate::types::{Class, Explain, MemberName, hex};
 
 pub(super) fn run(common: &Common, verb: &MembersVerb) -> Done {
     let config = load(common)?;

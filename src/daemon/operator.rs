@@ -15,7 +15,7 @@ use crate::keyring::rooted::Rooted;
 use crate::keyring::{KeeperError, Keyring, Unknown};
 use crate::provider::set::{Member, Role};
 use crate::seal::root::{Parent, SealedRoot};
-use crate::types::{Class, Explain, Explained, IdError, KekId, MemberName};
+use crate::types::{Class, Explain, Explained, IdError, KekId, MemberName, hex};
 
 pub(super) struct Operator {
     pub(super) reloader: Arc<Reloader>,
@@ -287,7 +287,7 @@ fn as_file(bytes: &[u8]) -> Answer {
     Answer::File(hex::encode(bytes))
 }
 
-fn not_hex(error: &hex::FromHexError) -> Answer {
+fn not_hex(error: &hex::HexError) -> Answer {
     Answer::Refused(Refusal::new(&Explain::new(error, Class::Misconfigured, "use `nodeseal` of this release")))
 }
 

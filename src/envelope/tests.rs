@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::types::hex;
 
 const KEK: [u8; 32] = [0x11; 32];
 const ID: KekId = KekId::from_bytes([0x22; 16]);

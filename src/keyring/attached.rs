@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::envelope::{WrapError, Wraps};
 use crate::provider::Wrapped;
-use crate::types::{KekId, Key};
+use crate::types::{KekId, Key, hex};
 
 const CHECK_NAME: &str = "check.kek.nodeseal.internal";
 const CHECK_LABEL: &[u8] = b"nodeseal kek check v1\0";

@@ -20,7 +20,7 @@ use crate::seal::host_secret::expand;
 use crate::seal::protocol::Auth;
 use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};
-use crate::types::{Class, ClusterId, Explained, Key, Secret};
+use crate::types::{Class, ClusterId, Explained, Key, Secret, hex};
 
 /// The open request of a node, inside of its state directory.
 pub const REQUEST_FILE: &str = "bundle.request";

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::{bundle, member};
 use crate::store::container::{self, Kind};
+use crate::types::hex;
 
 /// The files that operators carry between nodes and safes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

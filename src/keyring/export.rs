@@ -181,6 +181,7 @@ mod tests {
     use super::*;
     use crate::provider::observed::Observed;
     use crate::provider::{KeyIdentity, KeyState, KeyVersion, ProviderKind, Wrapped};
+    use crate::types::hex;
 
     fn entry(byte: u8) -> Entry {
         Entry { id: KekId::from_bytes([byte; 16]), created: u64::from(byte), uses_reserved: 9, shared: byte == 2 }

@@ -115,6 +115,7 @@ fn aad(head: &[u8], cluster: &ClusterId) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hex;
 
     fn key(byte: u8) -> Key {
         Key::copy_of(&[byte; 32]).unwrap()

@@ -72,6 +72,7 @@ impl Maker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hex;
 
     #[test]
     fn a_signature_holds_for_one_text_and_one_maker() {

@@ -118,6 +118,7 @@ fn head(id: &KekId, cluster: &ClusterId, root: &RootId) -> Writer {
 mod tests {
     use super::*;
     use crate::provider::KeyVersion;
+    use crate::types::hex;
 
     fn key(byte: u8) -> Key {
         Key::copy_of(&[byte; 32]).unwrap()

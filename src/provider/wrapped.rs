@@ -133,6 +133,7 @@ impl Wrapped {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hex;
 
     fn wrapped() -> Wrapped {
         let identity = KeyIdentity::new("transit/kubernetes@1700000000").unwrap();

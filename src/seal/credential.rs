@@ -147,6 +147,7 @@ fn aad(head: &[u8], cluster: &ClusterId) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hex;
 
     const ROOT: RootId = RootId::from_bytes([3; 16]);
 

@@ -322,6 +322,7 @@ fn host_error(error: LoadError<LengthError>) -> RootError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hex;
 
     #[test]
     fn a_sealed_root_is_read_back_as_written() {

@@ -70,6 +70,7 @@ impl TpmHead {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hex;
     use crate::types::{PcrBank, PcrSet};
 
     /// Begins as the frozen blob of the engine with registers 7 and 23 of SHA-384 does.

@@ -114,6 +114,7 @@ pub fn unwrap(kind: Kind, bytes: &[u8]) -> Result<(u8, &[u8]), Damage> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hex;
 
     #[test]
     fn frozen_vectors_of_a_state_of_every_version() {

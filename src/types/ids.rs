@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
+use super::hex;
+
 /// Why a text or some bytes are not the identity they claim to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
@@ -119,9 +121,7 @@ macro_rules! random_id {
             type Err = IdError;
 
             fn from_str(text: &str) -> Result<Self, IdError> {
-                let mut bytes = [0; 16];
-                hex::decode_to_slice(text, &mut bytes).map_err(|_| IdError::Hex)?;
-                Ok(Self(bytes))
+                hex::decode_array(text).map(Self).map_err(|_| IdError::Hex)
             }
         }
     };

@@ -7,6 +7,7 @@ mod chain;
 mod class;
 pub mod clock;
 mod explained;
+pub mod hex;
 mod ids;
 mod owner;
 mod policy;

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use nodeseal::provider::aws::{AwsAuth, AwsBase, AwsKek};
 use nodeseal::provider::{Kek, ProviderError};
-use nodeseal::types::Key;
+use nodeseal::types::{Key, hex};
 use serde_json::json;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -74,7 +74,7 @@ fn found(text: &str) -> Option<String> {
         let half = &secret[4..20];
         let inner = BASE64.encode(&secret[..30]);
         let own = String::from_utf8(half.to_vec()).unwrap();
-        [own, hex::encode(half), hex::encode_upper(half), list(half), list(half).replace(' ', ""), inner]
+        [own, hex::encode(half), hex::encode(half).to_uppercase(), list(half), list(half).replace(' ', ""), inner]
     });
     spellings.into_iter().find(|spelling| text.contains(spelling.as_str()))
 }

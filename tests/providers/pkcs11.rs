@@ -12,7 +12,7 @@ use nodeseal::provider::pkcs11::{Pkcs11Kek, Pkcs11KekSettings};
 use nodeseal::provider::{ErrorKind, Kek};
 use nodeseal::seal::client::SealerClient;
 use nodeseal::seal::token_key::TokenKey;
-use nodeseal::types::Key;
+use nodeseal::types::{Key, hex};
 
 use crate::conformance::{self, Ground, Of, Trouble, refused};
 use crate::dev::Dev;

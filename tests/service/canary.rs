@@ -16,6 +16,7 @@ use crate::client::{framed, next_uid, request, v2};
 use crate::node::{NODESEAL, Node, run};
 use crate::process::{status_field, until};
 use crate::swtpm::Swtpm;
+use nodeseal::types::hex;
 
 /// Readable as it is, so that escaping does not hide it.
 const READABLE: &[u8; 32] = b"CANARY0plaintext0of0a0seed0ZZZZZ";
@@ -30,7 +31,7 @@ fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
     let mut all = vec![
         half.to_vec(),
         hex::encode(half).into_bytes(),
-        hex::encode_upper(half).into_bytes(),
+        hex::encode(half).to_uppercase().into_bytes(),
         list(half).into_bytes(),
         list(half).replace(' ', "").into_bytes(),
         half.escape_ascii().to_string().into_bytes(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
+use nodeseal::types::hex;
 use prost::Message;
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;

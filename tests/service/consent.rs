@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::alone::Alone;
 use crate::control::answer_to;
 use crate::swtpm::Swtpm;
+use nodeseal::types::hex;
 
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 

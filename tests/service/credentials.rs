@@ -7,6 +7,7 @@ use crate::alone::Alone;
 use crate::node::{NODESEAL, Output};
 use crate::process::snapshot;
 use crate::swtpm::Swtpm;
+use nodeseal::types::hex;
 
 const CANARY: &str = "hvs.CAESIcanary-of-a-vault-token-4711";
 

@@ -17,7 +17,7 @@ use nodeseal::sandbox::memory::LockedKey;
 use nodeseal::seal::client::SealerClient;
 use nodeseal::seal::root::NodeRoot;
 use nodeseal::store::StateDir;
-use nodeseal::types::Key;
+use nodeseal::types::{Key, hex};
 
 use crate::alone::{Alone, NODESEALD};
 use crate::client::Client;

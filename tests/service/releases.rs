@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::client::Stored;
 use crate::node::Node;
+use nodeseal::types::hex;
 
 /// Copies a folder with the modes that git does not keep.
 fn copy_private(from: &Path, to: &Path) {

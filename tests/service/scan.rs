@@ -1,5 +1,6 @@
 //! All memory of another process as root sees it, searched for secrets: by /proc/PID/mem, mapping by mapping.
 
+use nodeseal::types::hex;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

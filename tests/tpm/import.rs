@@ -5,7 +5,7 @@ use nodeseal::seal::fault::{Fault, FaultCode};
 use nodeseal::seal::protocol::Auth;
 use nodeseal::sealer::Sealer;
 use nodeseal::sealer::tpm2::Tpm2;
-use nodeseal::types::Explained;
+use nodeseal::types::{Explained, hex};
 use nodeseal::types::{Key, SealPolicy};
 use sha2::{Digest, Sha256};
 

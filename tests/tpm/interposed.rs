@@ -2,7 +2,7 @@
 
 use nodeseal::seal::fault::FaultCode;
 use nodeseal::sealer::Sealer;
-use nodeseal::types::{PcrBank, SealPolicy};
+use nodeseal::types::{PcrBank, SealPolicy, hex};
 use sha2::{Digest, Sha256};
 
 use crate::interposer::{

@@ -1,7 +1,7 @@
 //! What was sealed goes on opening.
 
 use nodeseal::sealer::Sealer;
-use nodeseal::types::{Key, PcrBank, SealPolicy};
+use nodeseal::types::{Key, PcrBank, SealPolicy, hex};
 
 use crate::interposer::{CREATE_PRIMARY, EVICT_CONTROL, Interposer, response};
 use crate::support::{

@@ -17,7 +17,7 @@ use nodeseal::sealer::settings::TpmSettings;
 use nodeseal::sealer::tpm2::Tpm2;
 use nodeseal::sealer::{Devices, Sealer};
 use nodeseal::store::{RealDisk, StateDir};
-use nodeseal::types::{Backend, SealPolicy, SealTo};
+use nodeseal::types::{Backend, SealPolicy, SealTo, hex};
 use sha2::{Digest, Sha256};
 
 use crate::interposed::THEIR_KEY;

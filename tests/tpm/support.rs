@@ -4,7 +4,7 @@ use nodeseal::seal::fault::{Fault, FaultCode};
 use nodeseal::seal::protocol::{Auth, DeviceBlob};
 use nodeseal::sealer::Sealer;
 use nodeseal::sealer::tpm2::Tpm2;
-use nodeseal::types::{Key, PcrBank, PcrSet, SealPolicy};
+use nodeseal::types::{Key, PcrBank, PcrSet, SealPolicy, hex};
 
 use crate::swtpm::{Swtpm, settings};
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use nodeseal::sealer::Sealer;
-use nodeseal::types::{PcrBank, SealPolicy};
+use nodeseal::types::{PcrBank, SealPolicy, hex};
 
 use crate::interposer::{
     CREATE, IMPORT, LOAD, NV_DEFINE_SPACE, NV_INCREMENT, NV_READ, NV_UNDEFINE_SPACE, START_AUTH_SESSION, UNSEAL,

@@ -5,6 +5,7 @@ use super::table::Table;
 use super::{Found, Settings};
 use crate::provider::pkcs11::Pkcs11KekSettings;
 use crate::seal::token_key::TokenKey;
+use crate::types::hex;
 
 pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
     let raw::Pkcs11 { key_label, key_id, make_key, timeout } = table.rest()?;

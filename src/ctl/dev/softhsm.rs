@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use toml::{Table, Value};
 
 use super::layout::Layout;
-use crate::types::{Class, Explained, random};
+use crate::types::{Class, Explained, hex, random};
 
 /// Where distributions put the module.
 const MODULES: [&str; 6] = [

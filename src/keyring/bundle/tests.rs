@@ -4,7 +4,7 @@ use super::*;
 use crate::keyring::epoch::Roots;
 use crate::keyring::ring::{Entry, Ring};
 use crate::keyring::uses::{HARD_LIMIT_USES, ROTATE_AT_USES};
-use crate::types::KekId;
+use crate::types::{KekId, hex};
 
 fn cluster(name: &str) -> ClusterId {
     name.parse().unwrap()

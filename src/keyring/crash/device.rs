@@ -11,7 +11,7 @@ use crate::seal::client::SealerClient;
 use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::frame;
 use crate::seal::protocol::{CounterStep, DeviceBlob, Request, Response};
-use crate::types::Key;
+use crate::types::{Key, hex};
 
 /// By index: value and authorisation value.
 type Counters = HashMap<u32, (u64, Vec<u8>)>;

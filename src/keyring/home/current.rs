@@ -51,6 +51,7 @@ fn read_name(r: &mut Reader<'_>) -> Result<String, WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hex;
 
     #[test]
     fn frozen_vector_of_current_and_no_name_leads_out_of_its_folder() {

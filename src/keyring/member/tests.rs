@@ -8,7 +8,7 @@ use crate::keyring::crash::device::PARENT;
 use crate::keyring::epoch::Roots;
 use crate::keyring::export::Export;
 use crate::keyring::ring::{Entry, Ring};
-use crate::types::{KekId, RootId};
+use crate::types::{KekId, RootId, hex};
 
 fn cluster() -> ClusterId {
     "c1".parse().unwrap()

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use crate::types::hex;
 use crate::types::wire::{Reader, WireError, Writer};
 
 /// Names a node: the first 16 bytes of the SHA-256 of the public area of its storage key.

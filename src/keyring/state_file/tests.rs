@@ -6,6 +6,7 @@ use crate::keyring::marks::Marks;
 use crate::keyring::ring::Entry;
 use crate::provider::observed::Observed;
 use crate::provider::{KeyIdentity, KeyState, KeyVersion, ProviderKind};
+use crate::types::hex;
 fn key(byte: u8) -> Key {
     Key::copy_of(&[byte; 32]).unwrap()
 }

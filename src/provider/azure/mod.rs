@@ -33,8 +33,7 @@ use azure_core::Bytes;
 use azure_core::http::{RequestContent, Response};
 use azure_security_keyvault_keys::models::{KeyClientWrapKeyOptions, KeyOperationParameters, KeyOperationResult};
 use azure_security_keyvault_keys::{KeyClient, KeyClientOptions};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 use tracing::Dispatch;
@@ -163,7 +162,7 @@ impl AzureKek {
         let under = KeyClientWrapKeyOptions { key_version: Some(version.to_string()), ..Default::default() };
         let answer = self.client.wrap_key(self.wanted.name.as_str(), self.request(value), Some(under));
         let answer = answer.await.map_err(|error| fault::in_use(WRAP, &error))?;
-        let text = self.read(WRAP, version.as_str(), answer, |value| URL_SAFE_NO_PAD.decode(value).ok())?;
+        let text = self.read(WRAP, version.as_str(), answer, |value| Base64UrlUnpadded::decode_vec(value).ok())?;
         if !self.wanted.algorithm.gives(text.len()) {
             let detail = format!("a text of {} bytes is none of {}", text.len(), self.wanted.algorithm.name());
             return Err(lied(WRAP, &detail).into());
@@ -185,7 +184,7 @@ impl AzureKek {
         if version.len() != 32 || !version.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(foreign("its version is none of Azure's".into()));
         }
-        let value = URL_SAFE_NO_PAD.encode(wrapped.text());
+        let value = Base64UrlUnpadded::encode_string(wrapped.text());
         let answer = self.client.unwrap_key(self.wanted.name.as_str(), version, self.request(&value), None);
         let answer = answer.await.map_err(|error| fault::in_use(UNWRAP, &error))?;
         Ok(self.read(UNWRAP, version, answer, opened)?)
@@ -253,20 +252,16 @@ async fn unlogged<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn encoded<'a>(bytes: &[u8], into: &'a mut [u8]) -> Result<&'a str, ProviderError> {
-    let unfit = || ProviderError::new(ErrorKind::Unfit, "base64");
-    let len = URL_SAFE_NO_PAD.encode_slice(bytes, into).map_err(|_| unfit())?;
-    std::str::from_utf8(&into[..len]).map_err(|_| unfit())
+    Base64UrlUnpadded::encode(bytes, into).map_err(|_| ProviderError::new(ErrorKind::Unfit, "base64"))
 }
 
 /// Exactly 32 bytes.
 fn opened(value: &str) -> Option<Key> {
-    // The decoder wants room for what so many characters could hold at most.
-    let mut bytes = Zeroizing::new([0; KEY_CHARACTERS / 4 * 3 + 3]);
+    let mut bytes = Zeroizing::new([0; Key::LEN]);
     if value.len() != KEY_CHARACTERS {
         return None;
     }
-    let len = URL_SAFE_NO_PAD.decode_slice(value, &mut *bytes).ok()?;
-    Key::copy_of(&bytes[..len])
+    Key::copy_of(Base64UrlUnpadded::decode(value, &mut *bytes).ok()?)
 }
 
 fn lied(asked: &str, what: &str) -> ProviderError {
@@ -279,9 +274,9 @@ mod tests {
 
     #[test]
     fn an_opened_key_has_exactly_32_bytes() {
-        assert_eq!(opened(&URL_SAFE_NO_PAD.encode([0xff; 32])).unwrap().expose(), &[0xff; 32]);
+        assert_eq!(opened(&Base64UrlUnpadded::encode_string(&[0xff; 32])).unwrap().expose(), &[0xff; 32]);
         for len in [0, 1, 16, 31, 33, 64] {
-            assert!(opened(&URL_SAFE_NO_PAD.encode(vec![9; len])).is_none(), "{len}");
+            assert!(opened(&Base64UrlUnpadded::encode_string(&vec![9; len])).is_none(), "{len}");
         }
         assert!(opened(&"!".repeat(KEY_CHARACTERS)).is_none());
     }

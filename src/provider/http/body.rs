@@ -4,6 +4,8 @@ use ::http::HeaderValue;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+#[cfg(any(test, feature = "azure", feature = "vault"))]
+use serde::Serializer as _;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::super::{ErrorKind, ProviderError};
@@ -24,16 +26,8 @@ impl Body {
         // An escaped control character is the longest: six bytes for one.
         let room = fields.iter().map(|(name, value)| 6 * (name.len() + value.len()) + 6).sum::<usize>() + 2;
         let mut body = Zeroizing::new(Vec::with_capacity(room));
-        for (at, (name, value)) in fields.iter().enumerate() {
-            body.push(if at == 0 { b'{' } else { b',' });
-            quote(&mut body, name);
-            body.push(b':');
-            quote(&mut body, value);
-        }
-        if fields.is_empty() {
-            body.push(b'{');
-        }
-        body.push(b'}');
+        // It is written piece by piece. Texts are never refused, and a vector takes everything.
+        _ = serde_json::Serializer::new(&mut *body).collect_map(fields.iter().copied());
         Self { kind: HeaderValue::from_static("application/json"), bytes: Bytes::from_owner(body) }
     }
 
@@ -59,20 +53,6 @@ impl Body {
     pub(crate) fn into_bytes(self) -> Bytes {
         self.bytes
     }
-}
-
-#[cfg(any(test, feature = "azure", feature = "vault"))]
-fn quote(out: &mut Vec<u8>, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
-    for byte in text.bytes() {
-        match byte {
-            b'"' | b'\\' => out.extend([b'\\', byte]),
-            0..0x20 => out.extend([b'\\', b'u', b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
-            _ => out.push(byte),
-        }
-    }
-    out.push(b'"');
 }
 
 /// All of an answer, or an error when it is longer than the limit.

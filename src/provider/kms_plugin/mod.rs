@@ -32,7 +32,7 @@ use super::reads::Reads;
 use super::{Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::kms::{v1beta1, v2, wiped};
 use crate::types::wire::Writer;
-use crate::types::{Key, random};
+use crate::types::{Key, hex, random};
 
 pub use text::Text;
 

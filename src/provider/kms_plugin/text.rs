@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::PluginApi;
 use crate::provider::KeyVersion;
+use crate::types::hex;
 use crate::types::wire::{Reader, WireError, Writer};
 
 const MAGIC: &[u8; 4] = b"NSKP";

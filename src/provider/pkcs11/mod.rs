@@ -25,8 +25,8 @@ use super::{Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, KeyVersion, 
 use crate::seal::client::SealerClient;
 use crate::seal::protocol::{Auth, DeviceBlob};
 use crate::seal::token_key::TokenKey;
-use crate::types::Key;
 use crate::types::wire::Writer;
+use crate::types::{Key, hex};
 
 /// Begins what a text is bound to.
 const BINDING_LABEL: &[u8] = b"nodeseal shared key v1\0";

@@ -14,8 +14,7 @@ mod names;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64ct::{Base64, Encoding};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -266,7 +265,7 @@ fn still_of(made: Wrapped, now: &Known) -> Result<Wrapped, ProviderError> {
 fn bound(context: Context<'_>) -> String {
     let mut bytes = Writer::new();
     bytes.bytes16(context.cluster.as_str().as_bytes()).raw(context.kek.as_bytes());
-    STANDARD.encode(bytes.finish())
+    Base64::encode_string(&bytes.finish())
 }
 
 fn binding(binding: Binding, bound: &str) -> impl Iterator<Item = (&'static str, &str)> {
@@ -276,9 +275,7 @@ fn binding(binding: Binding, bound: &str) -> impl Iterator<Item = (&'static str,
 }
 
 fn encoded<'a>(bytes: &[u8], into: &'a mut [u8]) -> Result<&'a str, ProviderError> {
-    let unfit = || ProviderError::new(ErrorKind::Unfit, "base64");
-    let len = STANDARD.encode_slice(bytes, into).map_err(|_| unfit())?;
-    std::str::from_utf8(&into[..len]).map_err(|_| unfit())
+    Base64::encode(bytes, into).map_err(|_| ProviderError::new(ErrorKind::Unfit, "base64"))
 }
 
 /// Version and base64 of `vault:vN:…`.
@@ -300,7 +297,7 @@ fn wrapped_text(body: &[u8], version: u64) -> Result<String, ProviderError> {
     if key_version != version || named != version.to_string() {
         return Err(lied(format!("encrypt: asked for version {version}, the answer says {key_version}")));
     }
-    match STANDARD.decode(text) {
+    match Base64::decode_vec(text) {
         Ok(bytes) if bytes.len() >= TEXT_EMPTY_BYTES + Key::LEN => Ok(ciphertext.to_owned()),
         _ => Err(lied("encrypt: the text is too short for a key, or not base64".into())),
     }
@@ -314,13 +311,12 @@ fn opened(body: &[u8]) -> Result<Key, ProviderError> {
     }
     let Decrypted { plaintext } = answer::read_data(body, "decrypt")?;
     let lied = || ProviderError::new(ErrorKind::Lied, "decrypt: the answer is not 32 bytes");
-    // The decoder wants room for what 44 characters could hold at most.
     let mut bytes = Zeroizing::new([0; KEY_CHARACTERS / 4 * 3]);
     if plaintext.len() != KEY_CHARACTERS {
         return Err(lied());
     }
-    let len = STANDARD.decode_slice(plaintext, &mut *bytes).map_err(|_| lied())?;
-    Key::copy_of(&bytes[..len]).ok_or_else(lied)
+    let bytes = Base64::decode(plaintext, &mut *bytes).map_err(|_| lied())?;
+    Key::copy_of(bytes).ok_or_else(lied)
 }
 
 #[cfg(test)]
@@ -335,7 +331,7 @@ mod tests {
     fn a_wrap_is_of_the_version_that_was_asked_for_or_none() {
         let body =
             |text: &str, version: &str| format!(r#"{{"data":{{"ciphertext":"{text}","key_version":{version}}}}}"#);
-        let text = format!("vault:v3:{}", STANDARD.encode([7; 60]));
+        let text = format!("vault:v3:{}", Base64::encode_string(&[7; 60]));
         let wrapped = |text: &str, version: &str| wrapped_text(body(text, version).as_bytes(), 3);
         assert_eq!(wrapped(&text, "3").unwrap(), text);
         for (text, version) in [
@@ -359,8 +355,9 @@ mod tests {
 
     #[test]
     fn an_opened_key_has_exactly_32_bytes() {
-        let opened =
-            |bytes: &[u8]| opened(format!(r#"{{"data":{{"plaintext":"{}"}}}}"#, STANDARD.encode(bytes)).as_bytes());
+        let opened = |bytes: &[u8]| {
+            opened(format!(r#"{{"data":{{"plaintext":"{}"}}}}"#, Base64::encode_string(bytes)).as_bytes())
+        };
         assert_eq!(opened(&[9; 32]).unwrap().expose(), &[9; 32]);
         for len in [0, 1, 16, 31, 33, 64] {
             assert_eq!(kind(opened(&vec![9; len])), Some(ErrorKind::Lied), "{len}");

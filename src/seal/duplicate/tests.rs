@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::types::hex;
 
 /// Public part of the key whose private part is 32 times 0x42.
 const PARENT: &str = "\

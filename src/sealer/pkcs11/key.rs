@@ -14,7 +14,7 @@ use super::mechanism::{IvForm, LabelForm, needed, trial};
 use super::token::Token;
 use crate::seal::fault::{Fault, FaultCode};
 use crate::sealer::settings::{Pkcs11Mechanism, Pkcs11Settings};
-use crate::types::random;
+use crate::types::{hex, random};
 
 /// Bytes of an AES and of an HMAC-SHA256 key.
 const KEY_BYTES: Ulong = Ulong::new(32);

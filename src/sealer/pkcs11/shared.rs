@@ -19,7 +19,7 @@ use crate::seal::protocol::{Auth, DeviceBlob};
 use crate::seal::token_key::TokenKey;
 use crate::sealer::SharedKeys;
 use crate::sealer::settings::Pkcs11Mechanism;
-use crate::types::Key;
+use crate::types::{Key, hex};
 
 /// As many as a key of ours has: random ones never meet.
 const ID_MIN_BYTES: usize = 16;

@@ -18,7 +18,7 @@ use crate::seal::duplicate::Duplicate;
 use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::protocol::{Auth, DeviceBlob};
 use crate::sealer::Importer;
-use crate::types::{Key, SealPolicy};
+use crate::types::{Key, SealPolicy, hex};
 
 impl Tpm2 {
     fn parent_once(&self, pin: Option<&Blob>) -> Result<Vec<u8>, Failure> {

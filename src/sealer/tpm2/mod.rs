@@ -33,7 +33,7 @@ use super::settings::TpmSettings;
 use super::{Counters, Importer, Sealer};
 use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::protocol::{Auth, DeviceBlob, DeviceInfo};
-use crate::types::{Backend, Key, SealPolicy};
+use crate::types::{Backend, Key, SealPolicy, hex};
 
 /// TPMA_PERMANENT.inLockout, TPM 2.0 Part 2 §8.6.
 const IN_LOCKOUT: u32 = 1 << 9;

@@ -11,7 +11,7 @@ use super::fault::{At, Failure, Step};
 use super::policy::bank_bytes;
 use super::session;
 use crate::seal::fault::FaultCode;
-use crate::types::{PcrBank, PcrSet};
+use crate::types::{PcrBank, PcrSet, hex};
 
 /// The TPM's form of a choice of registers.
 pub(super) fn selection(bank: PcrBank, numbers: &[u8]) -> Result<PcrSelectionList, Failure> {

@@ -65,6 +65,7 @@ pub(super) const fn bank_bytes(bank: PcrBank) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hex;
 
     /// After `tpm2_pcrextend` of PCR 7 with 32 bytes 11 (48 bytes 22) and of PCR 11 with 32 bytes 33, from all zero.
     const SHA256_7: &str = "8878b15a7d6a3a4f464e8f9f42591dbc0cf4bedea0ec309003d2b2ee53655ef8";

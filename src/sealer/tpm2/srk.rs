@@ -23,6 +23,7 @@ use super::template::{self, Name, SrkTemplate};
 use crate::audit::{Event, emit};
 use crate::seal::fault::FaultCode;
 use crate::sealer::settings::OWNER_PERSISTENT_HANDLES;
+use crate::types::hex;
 
 /// The event of a displaced key was written: once is enough for a process that is asked again and again.
 static TOLD: AtomicBool = AtomicBool::new(false);

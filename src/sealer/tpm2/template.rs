@@ -138,6 +138,7 @@ fn head(public: &[u8]) -> Result<(u16, u16, u32), WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::hex;
 
     #[test]
     fn the_storage_root_key_templates_are_those_of_the_tcg() {

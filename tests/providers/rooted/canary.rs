@@ -4,6 +4,7 @@ use super::*;
 use crate::process::snapshot;
 use crate::proxy::Mode;
 use crate::scan::{Needles, search, summary};
+use nodeseal::types::hex;
 
 #[test]
 fn no_login_token_or_key_is_in_any_log_output_or_file() {

@@ -19,7 +19,7 @@ use crate::keyring::ring::{Entry, MoveError, RetireTo, Ring};
 use crate::keyring::{KeeperError, RESERVED_BLOCK_USES};
 use crate::seal::agree;
 use crate::store::sim::{Fault, SimDisk};
-use crate::types::{KekId, Key, clock};
+use crate::types::{KekId, Key, clock, hex};
 
 pub(in crate::keyring::crash) const DAY: u64 = 24 * 3600;
 

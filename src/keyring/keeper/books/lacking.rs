@@ -9,7 +9,7 @@ use crate::keyring::home::Home;
 use crate::keyring::recovery;
 use crate::keyring::state_file::State;
 use crate::store::{Disk, Kind, LoadError};
-use crate::types::KekId;
+use crate::types::{KekId, hex};
 
 const COPY_PREFIX: &str = "recovery-";
 const COPY_SUFFIX: &str = ".age";

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::types::hex;
 
 /// What the frozen bytes below say, which were put together by hand from the specification.
 fn blob(mechanism: Pkcs11Mechanism) -> Blob {

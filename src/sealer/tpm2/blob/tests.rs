@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::seal::duplicate::NAME_BYTES;
 use crate::seal::protocol::DeviceBlob;
-use crate::types::{PcrBank, PcrSet};
+use crate::types::{PcrBank, PcrSet, hex};
 
 const CHECKSUM_BYTES: usize = 32;
 

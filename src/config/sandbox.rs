@@ -106,6 +106,7 @@ impl Config {
     /// What `nodeseald` needs once its sockets are open.
     pub fn daemon_needs(&self) -> Needs {
         let needs = self.own_needs().path(&self.state_dir, Access::Keep, "the state directory");
+        let needs = self.seal.socket.iter().fold(needs, |needs, socket| needs.socket(socket));
         let needs = self
             .sandbox
             .allow_paths

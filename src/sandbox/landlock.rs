@@ -9,11 +9,14 @@ use landlock::{
 };
 use landlock::{Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError};
 
-use super::needs::{Access, Granted, Needs};
+use super::needs::{Access, DNS, Granted, Needs};
 
-/// Linux 6.12: files, truncation, TCP ports, ioctls of devices, scope of signals and abstract sockets. Later ones add the log of
-/// refusals (7) and connections to unix sockets by path (9), which needs a kernel to try it on.
+/// Linux 6.12: files, truncation, TCP ports, ioctls of devices, scope of signals and abstract sockets. With these it is whole.
 const WANTED: ABI = ABI::V6;
+/// From here on also connections to unix sockets by their path,
+const SOCKETS: ABI = ABI::V9;
+/// and from here on datagrams.
+const DATAGRAMS: ABI = ABI::V10;
 
 /// How far the kernel went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +37,20 @@ pub(super) struct Outcome {
 pub(super) fn restrict(needs: &Needs) -> Result<Outcome, RulesetError> {
     // Nobody listens, whatever is connected to.
     let network = if needs.any_port { AccessNet::BindTcp.into() } else { AccessNet::from_all(WANTED) };
+    let network = network | AccessNet::BindUdp | AccessNet::ConnectSendUdp;
+    let sockets = if needs.any_socket { BitFlags::EMPTY } else { AccessFs::ResolveUnix.into() };
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(WANTED))?
+        .handle_access(AccessFs::from_all(WANTED) | sockets)?
         .handle_access(network)?
         .scope(Scope::from_all(WANTED))?
         .create()?;
-    let mut granted = Granted { paths: Vec::new(), ports: Some(needs.ports.clone()) };
+    let mut granted = Granted {
+        paths: Vec::new(),
+        ports: Some(needs.ports.clone()),
+        sockets: Some(needs.sockets.clone()),
+        name_servers: needs.name_servers,
+    };
     for need in &needs.paths {
         // What is not there cannot be given, and is said by whoever wants to use it.
         let Ok(at) = PathFd::new(&need.path) else { continue };
@@ -52,6 +62,17 @@ pub(super) fn restrict(needs: &Needs) -> Result<Outcome, RulesetError> {
     for port in needs.ports.iter().filter(|_| !needs.any_port) {
         rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
+    for socket in needs.sockets.iter().filter(|_| !needs.any_socket) {
+        let Ok(at) = PathFd::new(socket) else { continue };
+        rules = rules.add_rule(PathBeneath::new(at, AccessFs::ResolveUnix))?;
+    }
+    if needs.name_servers {
+        // From a port that the kernel chooses. To port 0 goes no datagram: libc's resolver asks so which address it would be sent from.
+        for port in [DNS, 0] {
+            rules = rules.add_rule(NetPort::new(port, AccessNet::ConnectSendUdp))?;
+        }
+        rules = rules.add_rule(NetPort::new(0, AccessNet::BindUdp))?;
+    }
     let status = rules.restrict_self()?;
     let abi = match status.landlock {
         LandlockStatus::Available { effective_abi, .. } => effective_abi as u8,
@@ -59,12 +80,18 @@ pub(super) fn restrict(needs: &Needs) -> Result<Outcome, RulesetError> {
     };
     let level = match status.ruleset {
         RulesetStatus::FullyEnforced => Level::Full,
+        // Of what is asked for beside the level that is wanted, the kernel does what it knows.
+        RulesetStatus::PartiallyEnforced if abi >= WANTED as u8 => Level::Full,
         RulesetStatus::PartiallyEnforced => Level::Part,
         RulesetStatus::NotEnforced => Level::None,
     };
     if needs.any_port || abi < ABI::V4 as u8 {
         granted.ports = None;
     }
+    if needs.any_socket || abi < SOCKETS as u8 {
+        granted.sockets = None;
+    }
+    granted.name_servers |= abi < DATAGRAMS as u8;
     Ok(Outcome { level, abi, granted: (level != Level::None).then_some(granted) })
 }
 

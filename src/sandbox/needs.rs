@@ -47,6 +47,12 @@ pub struct Needs {
     pub ports: BTreeSet<u16>,
     /// Connections go to any TCP port.
     pub any_port: bool,
+    /// Folders, and sockets themselves, that connections to unix sockets by their path go to.
+    pub sockets: BTreeSet<PathBuf>,
+    /// Connections go to any unix socket.
+    pub any_socket: bool,
+    /// Datagrams go to name servers, and nowhere else.
+    pub name_servers: bool,
 }
 
 impl Needs {
@@ -56,6 +62,9 @@ impl Needs {
         self.paths.extend(other.paths);
         self.ports.extend(other.ports);
         self.any_port |= other.any_port;
+        self.sockets.extend(other.sockets);
+        self.any_socket |= other.any_socket;
+        self.name_servers |= other.name_servers;
         self
     }
 
@@ -99,6 +108,37 @@ impl Needs {
         self
     }
 
+    /// A unix socket to connect to. Whoever listens may make it anew, and its folder may come later than we do: the grant is on the folder,
+    /// or on the nearest one above it that is there. For a socket directly below `/` it is on the socket alone.
+    #[must_use]
+    pub fn socket(mut self, socket: &Path) -> Self {
+        let is_fine = |folder: &&Path| folder.parent().is_some() && folder.exists();
+        let folder = socket.ancestors().skip(1).find(is_fine).unwrap_or(socket);
+        self.sockets.extend(folder.canonicalize());
+        self.sockets.insert(folder.to_owned());
+        self
+    }
+
+    /// Those of a service of the system, if it is there: what lies above its folder is others'.
+    fn sockets_in(mut self, folder: &str) -> Self {
+        self.sockets.insert(PathBuf::from(folder));
+        self
+    }
+
+    /// Whatever socket it will be.
+    #[must_use]
+    pub fn any_socket(mut self) -> Self {
+        self.any_socket = true;
+        self
+    }
+
+    /// Datagrams to name servers.
+    #[must_use]
+    pub fn name_servers(mut self) -> Self {
+        self.name_servers = true;
+        self
+    }
+
     /// Shared libraries: the TPM library loads its transport when it is first used, and OpenSSL what the system's configuration names.
     /// `nodeseald` reads them alone, and maps none (`libraries`).
     #[must_use]
@@ -112,7 +152,12 @@ impl Needs {
     #[must_use]
     pub fn users(self) -> Self {
         const FILES: [&str; 3] = ["/etc/nsswitch.conf", "/etc/passwd", "/etc/group"];
-        FILES.iter().fold(self.libraries(), |needs, file| needs.path(Path::new(file), Access::Read, "names of users"))
+        // Of sssd, nscd and systemd-userdb, which libc's own ways to them know.
+        const SOCKETS: [&str; 3] = ["/var/lib/sss/pipes", "/run/nscd", "/run/systemd/userdb"];
+        let needs = FILES
+            .iter()
+            .fold(self.libraries(), |needs, file| needs.path(Path::new(file), Access::Read, "names of users"));
+        SOCKETS.iter().fold(needs, |needs, folder| needs.sockets_in(folder))
     }
 
     /// Names of machines. The whole of `/etc`, since programs replace `resolv.conf` and `hosts` by a rename, and a resolver that cannot
@@ -123,7 +168,10 @@ impl Needs {
         let needs = FOLDERS
             .iter()
             .fold(self.libraries(), |needs, folder| needs.path(Path::new(folder), Access::Read, "names of machines"));
-        needs.port(DNS_OVER_TCP)
+        // Of systemd-resolved and nscd.
+        const SOCKETS: [&str; 2] = ["/run/systemd/resolve", "/run/nscd"];
+        let needs = SOCKETS.iter().fold(needs, |needs, folder| needs.sockets_in(folder));
+        needs.port(DNS).name_servers()
     }
 
     /// Certificate authorities of the machine.
@@ -143,8 +191,8 @@ impl Needs {
     }
 }
 
-/// RFC 7766: for answers that a datagram has no room for.
-const DNS_OVER_TCP: u16 = 53;
+/// By datagrams, and by TCP for answers that a datagram has no room for (RFC 7766).
+pub(super) const DNS: u16 = 53;
 
 /// What was given to the process for good.
 #[derive(Clone, Debug)]
@@ -152,6 +200,10 @@ pub struct Granted {
     pub(super) paths: Vec<PathNeed>,
     /// None: ports are not restricted, by this kernel or since any may be needed.
     pub(super) ports: Option<BTreeSet<u16>>,
+    /// None: connections to unix sockets are not restricted, as above.
+    pub(super) sockets: Option<BTreeSet<PathBuf>>,
+    /// Also where this kernel does not restrict datagrams.
+    pub(super) name_servers: bool,
 }
 
 /// All needs that the confinement has no room for.
@@ -160,15 +212,24 @@ pub struct Lack {
     paths: Vec<PathNeed>,
     ports: BTreeSet<u16>,
     any_port: bool,
+    sockets: BTreeSet<PathBuf>,
+    any_socket: bool,
+    name_servers: bool,
 }
 
 impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { paths, ports, any_port } = self;
+        let Self { paths, ports, any_port, sockets, any_socket, name_servers } = self;
         let paths = paths.iter().map(|need| format!("{} ({})", need.path.display(), need.why));
         let ports = ports.iter().map(|port| format!("TCP port {port}"));
-        let rest = any_port.then(|| "every TCP port".to_owned());
-        let all: Vec<_> = paths.chain(ports).chain(rest).collect();
+        let sockets = sockets.iter().map(|folder| format!("unix sockets in {}", folder.display()));
+        let rest = [
+            (any_port, "every TCP port"),
+            (any_socket, "every unix socket"),
+            (name_servers, "datagrams to name servers"),
+        ];
+        let rest = rest.into_iter().filter(|(is_lacking, _)| **is_lacking).map(|(_, what)| what.to_owned());
+        let all: Vec<_> = paths.chain(ports).chain(sockets).chain(rest).collect();
         write!(f, "the sandbox was not given at the start: {}", all.join(", "))
     }
 }
@@ -190,8 +251,16 @@ impl Granted {
         let is_missing = |port: &&u16| self.ports.as_ref().is_some_and(|ports| !ports.contains(port));
         let ports = needs.ports.iter().filter(is_missing).copied().collect::<BTreeSet<_>>();
         let any_port = needs.any_port && self.ports.is_some();
-        let lacks_nothing = paths.is_empty() && ports.is_empty() && !any_port;
-        (!lacks_nothing).then_some(Lack { paths, ports, any_port })
+        let is_closed = |folder: &&PathBuf| {
+            folder.exists()
+                && self.sockets.as_ref().is_some_and(|given| !given.iter().any(|given| folder.starts_with(given)))
+        };
+        let sockets = needs.sockets.iter().filter(is_closed).cloned().collect::<BTreeSet<_>>();
+        let any_socket = needs.any_socket && self.sockets.is_some();
+        let name_servers = needs.name_servers && !self.name_servers;
+        let lacks_nothing =
+            paths.is_empty() && ports.is_empty() && sockets.is_empty() && !any_port && !any_socket && !name_servers;
+        (!lacks_nothing).then_some(Lack { paths, ports, any_port, sockets, any_socket, name_servers })
     }
 }
 
@@ -210,7 +279,12 @@ mod tests {
     use super::*;
 
     fn granted(needs: &Needs) -> Granted {
-        Granted { paths: needs.paths.clone(), ports: Some(needs.ports.clone()) }
+        Granted {
+            paths: needs.paths.clone(),
+            ports: Some(needs.ports.clone()),
+            sockets: Some(needs.sockets.clone()),
+            name_servers: needs.name_servers,
+        }
     }
 
     #[test]
@@ -248,6 +322,31 @@ mod tests {
         let lack = granted(&Needs::default().port(443)).lacks(&needs.port(443).port(8200).port(53)).unwrap();
         let (dir, told) = (dir.display(), "the sandbox was not given at the start");
         assert_eq!(lack.to_string(), format!("{told}: {dir}/c (x), {dir}/a (x), TCP port 53, TCP port 8200"));
+    }
+
+    #[test]
+    fn a_socket_is_granted_by_its_folder_or_by_the_nearest_one_that_is_there_and_never_by_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        std::fs::create_dir(dir.join("a")).unwrap();
+        let of = |socket: &Path| Needs::default().socket(socket).sockets.into_iter().collect::<Vec<_>>();
+        assert_eq!(of(&dir.join("a/x.sock")), [dir.join("a")]);
+        assert_eq!(of(&dir.join("b/c/x.sock")), [&*dir]);
+        assert_eq!(of(Path::new("/x.sock")), [Path::new("/x.sock")]);
+        assert_eq!(of(Path::new("/nowhere/x.sock")), [Path::new("/nowhere/x.sock")]);
+        let needs = Needs::default().users().name_service();
+        let is_wide =
+            |folder: &&PathBuf| ["/", "/run", "/var", "/var/lib"].iter().any(|wide| Path::new(wide) == *folder);
+        assert_eq!(needs.sockets.iter().find(is_wide), None, "an absent service opens nothing else");
+
+        let has = granted(&Needs::default().socket(&dir.join("a/x.sock")));
+        let told = |needs: &Needs| has.lacks(needs).map(|lack| lack.to_string().split_once(": ").unwrap().1.to_owned());
+        assert_eq!(told(&Needs::default().socket(&dir.join("a/other.sock"))), None);
+        let lack = told(&Needs::default().socket(&dir.join("x.sock")).any_socket().name_servers()).unwrap();
+        let folder = dir.display();
+        assert_eq!(lack, format!("unix sockets in {folder}, every unix socket, datagrams to name servers"));
+        let open = Granted { sockets: None, name_servers: true, ..has };
+        assert_eq!(open.lacks(&Needs::default().socket(&dir.join("x.sock")).any_socket().name_servers()), None);
     }
 
     #[test]

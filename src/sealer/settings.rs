@@ -133,7 +133,10 @@ impl Pkcs11Settings {
             .libraries()
             .replaced_file(&self.module, "the PKCS#11 module")
             .replaced_file(&self.pin_file, "the PIN")
-            .path("/etc".as_ref(), Access::Read, "configuration of the PKCS#11 module");
+            .path("/etc".as_ref(), Access::Read, "configuration of the PKCS#11 module")
+            // Of its own daemon, wherever that listens; and a token in the network has a name.
+            .any_socket()
+            .name_servers();
         let needs = self.allow_paths.iter().fold(needs, |needs, path| {
             // A folder that the module keeps, or a device of its.
             let access = if path.is_dir() { Access::Keep } else { Access::Device };

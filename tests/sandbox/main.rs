@@ -61,6 +61,9 @@ const SIGABRT: i32 = 6;
 /// In the environment: name, policy, folder, declared port, other port.
 const VARIABLE: &str = "NODESEAL_PROBE";
 
+/// What a probe says before all else: how much the kernel knows of Landlock.
+const ABI: &str = "landlock ABI ";
+
 const POLICIES: [(&str, Policy); 4] = [
     ("daemon", Policy::Daemon),
     ("sealer", Policy::TpmSealer),
@@ -90,7 +93,8 @@ fn probe() {
     let needs = Needs::default().users().name_service().path(&ground.state, Access::Keep, "state").port(ground.port);
     let settings = Settings { mode: Mode::BestEffort, ..Settings::default() };
     nodeseal::sandbox::process::harden().unwrap();
-    confine(&settings, &needs, policy).unwrap();
+    let confined = confine(&settings, &needs, policy).unwrap();
+    eprintln!("{ABI}{}", confined.enforced().landlock_abi);
     let code = match probe(&ground) {
         Ok(()) => 0,
         Err(error) => {
@@ -113,6 +117,7 @@ fn find(name: &str) -> Option<Probe> {
 struct Grounds {
     _dir: tempfile::TempDir,
     _listeners: [TcpListener; 2],
+    _socket: UnixListener,
 }
 
 /// A probe that is to be started.
@@ -122,6 +127,7 @@ fn order(name: &str, policy: &str) -> (Command, Grounds) {
         std::fs::create_dir(dir.path().join(folder)).unwrap();
     }
     std::fs::write(dir.path().join("outside/file"), "x").unwrap();
+    let socket = UnixListener::bind(dir.path().join("outside/socket")).unwrap();
     let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let ports = listeners.each_ref().map(|listener| listener.local_addr().unwrap().port());
     let order = format!("{name} {policy} {} {} {}", dir.path().display(), ports[0], ports[1]);
@@ -132,7 +138,7 @@ fn order(name: &str, policy: &str) -> (Command, Grounds) {
         // A name server that does not answer is not waited for.
         .env("RES_OPTIONS", "timeout:1 attempts:1")
         .stdin(Stdio::null());
-    (command, Grounds { _dir: dir, _listeners: listeners })
+    (command, Grounds { _dir: dir, _listeners: listeners, _socket: socket })
 }
 
 fn run(name: &str, policy: &str) -> (End, String) {
@@ -165,6 +171,8 @@ fn what_an_intruder_would_do_is_stopped() {
     for (name, how, _) in malicious::ALL {
         for (policy, stops) in [("daemon", true), ("sealer", true), ("module", *how != malicious::How::ByList)] {
             let (end, said) = run(name, policy);
+            let is_known = |abi: u8| !(0..abi).any(|older| said.contains(&format!("{ABI}{older}\n")));
+            let stops = stops && !matches!(how, malicious::How::ByLaterRule(abi) if !is_known(*abi));
             if stops {
                 assert_ne!(end, End::Done, "{name} under {policy}: {said}");
             }
@@ -181,6 +189,7 @@ fn what_is_stopped_would_have_been_done() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("outside")).unwrap();
     std::fs::write(dir.path().join("outside/file"), "x").unwrap();
+    let _socket = UnixListener::bind(dir.path().join("outside/socket")).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let ground = Ground {

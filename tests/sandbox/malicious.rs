@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, socket};
 use nix::unistd::{Gid, Pid, Uid};
 
 use crate::{Ground, Probe, Tried};
@@ -20,9 +21,11 @@ pub(crate) enum How {
     ByList,
     /// Landlock says no.
     ByRule,
+    /// Landlock says no from this ABI on.
+    ByLaterRule(u8),
 }
 
-use How::{ByList, ByRule, Fatal};
+use How::{ByLaterRule, ByList, ByRule, Fatal};
 
 pub(crate) const ALL: &[(&str, How, Probe)] = &[
     ("execve", Fatal, |_| Err(Command::new("/bin/true").exec().into())),
@@ -92,6 +95,15 @@ pub(crate) const ALL: &[(&str, How, Probe)] = &[
     ("remove-another-file", ByRule, |ground| Ok(fs::remove_file(ground.outside.join("file"))?)),
     ("signal-another-process", ByRule, |ground| Ok(nix::sys::signal::kill(Pid::from_raw(ground.parent), None)?)),
     ("abstract-socket", ByRule, |ground| abstract_socket(ground)),
+    ("socket-of-another-program", ByLaterRule(9), |ground| {
+        UnixStream::connect(ground.outside.join("socket"))?;
+        Ok(())
+    }),
+    ("datagram-to-another-port", ByLaterRule(10), |ground| {
+        let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, ground.other_port))?;
+        Ok(())
+    }),
 ];
 
 pub(crate) fn find(name: &str) -> Option<Probe> {

@@ -88,10 +88,10 @@ impl Provider {
             Settings::Aws(settings) => settings.needs(),
             #[cfg(feature = "azure")]
             Settings::Azure(settings) => settings.needs(),
-            // The sealer reaches the token. A connection to a unix socket by its path is nothing that Landlock restricts up to ABI 8.
+            // The sealer reaches the token.
             #[cfg(feature = "pkcs11")]
             Settings::Pkcs11(_) => Needs::default(),
-            Settings::KmsPlugin(_) => Needs::default(),
+            Settings::KmsPlugin(settings) => Needs::default().socket(&settings.socket),
         };
         self.files.iter().chain(&self.tokens).fold(own, |needs, file| needs.replaced_file(file, "a file of a provider"))
     }
@@ -100,8 +100,8 @@ impl Provider {
 /// What a provider of any kind that is compiled in may need. Ports are the operator's to choose at his servers, so it is all of them;
 /// authorities and tokens are where others keep them fresh. What lies elsewhere is `sandbox.allow_paths`.
 pub(super) fn any_provider() -> Needs {
-    let needs = Needs::default();
-    // Sockets of other plugins are nothing that Landlock restricts up to ABI 8, and the sealer reaches the token.
+    // Sockets of other plugins; the sealer reaches the token.
+    let needs = Needs::default().any_socket();
     #[cfg(feature = "http-client")]
     let needs = ["/etc", "/run"].iter().fold(needs.name_service().system_roots().any_port(), |needs, folder| {
         needs.path(Path::new(folder), Access::Read, "files of providers")

@@ -1,4 +1,4 @@
-//! What proves an application to Entra ID: a token that the key of its certificate has signed. The SDK would sign it with OpenSSL; here ring does.
+//! What proves an application to Entra ID: a token that the key of its certificate has signed. The SDK would sign it with OpenSSL; here rustls' key does.
 //!
 //! <https://learn.microsoft.com/entra/identity-platform/certificate-credentials>: PS256, and the certificate named by its SHA-256.
 

@@ -35,8 +35,8 @@ impl Slow {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.is_ca = is_ca;
         let certificate = params.self_signed(&key).unwrap();
-        let ring = Arc::new(rustls::crypto::ring::default_provider());
-        let server = rustls::ServerConfig::builder_with_provider(ring).with_safe_default_protocol_versions().unwrap();
+        let lc = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(lc).with_safe_default_protocol_versions().unwrap();
         let secret = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let server = server.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], secret).unwrap();
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! TLS by rustls with ring: who the peer must be, and what a failed handshake means.
+//! TLS by rustls with aws-lc: who the peer must be, and what a failed handshake means. Keys are agreed on with X25519MLKEM768 where the
+//! server knows it, so that what is recorded today stays closed to a quantum computer of tomorrow.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -76,14 +77,14 @@ impl Identity {
 
     /// RSASSA-PSS with SHA-256, or none for a key that is not RSA.
     pub(crate) fn sign_pss(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let key = rustls::crypto::ring::sign::any_supported_type(&self.key).ok()?;
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&self.key).ok()?;
         key.choose_scheme(&[rustls::SignatureScheme::RSA_PSS_SHA256])?.sign(message).ok()
     }
 }
 
 /// TLS 1.2 or 1.3 to a peer that one of these has signed.
 pub(crate) fn config(roots: &Roots, identity: Option<Identity>) -> Result<Arc<ClientConfig>, ProviderError> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| ProviderError::new(ErrorKind::Unfit, "TLS").because(error))?
         .with_root_certificates(store(roots)?);
@@ -165,7 +166,7 @@ pub(super) fn failure(error: io::Error) -> ProviderError {
 }
 
 /// What both sides have to have in common.
-const SETTINGS: &str = "see the server's TLS: it needs 1.2 or 1.3 with ECDHE, and a certificate with RSA, P-256, P-384 or Ed25519; or it \
+const SETTINGS: &str = "see the server's TLS: it needs 1.2 or 1.3 with ECDHE, and a certificate with RSA, P-256, P-384, P-521 or Ed25519; or it \
                         wants a certificate of ours, which docs/providers/ says how to seal";
 
 /// A certificate that may be in order, and that we cannot check or do not take: nobody has to sit between for that.
@@ -176,7 +177,9 @@ fn beyond_us(why: &CertificateError) -> Option<&'static str> {
         other => format!("{other:?}"),
     };
     if named.contains("UnsupportedSignatureAlgorithm") {
-        Some("have it signed with RSA, P-256, P-384 or Ed25519: other curves, such as P-521, are not checked here")
+        Some(
+            "have it signed with RSA, P-256, P-384, P-521 or Ed25519: other curves, such as Brainpool's, are not checked here",
+        )
     } else if named.contains("CaUsedAsEndEntity") {
         Some(
             "the server shows a certificate of an authority: make one for it with CA:FALSE, signed by what is in ca_file",
@@ -203,4 +206,68 @@ pub(super) fn refused_us(error: &io::Error) -> Option<ProviderError> {
             | AlertDescription::UnsupportedCertificate
     );
     ours.then(|| ProviderError::new(ErrorKind::Login, format!("TLS alert {alert:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, SignatureAlgorithm};
+    use rustls::crypto::{SupportedKxGroup, aws_lc_rs};
+    use rustls::{ClientConnection, Connection, NamedGroup, ServerConfig, ServerConnection};
+
+    use super::*;
+
+    /// What keys are agreed on with, by a server that has such a key and knows these groups.
+    fn agreed(key: &'static SignatureAlgorithm, groups: &[&'static dyn SupportedKxGroup]) -> NamedGroup {
+        let key = KeyPair::generate_for(key).unwrap();
+        let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let mut provider = aws_lc_rs::default_provider();
+        provider.kx_groups = groups.to_vec();
+        let server = ServerConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions();
+        let secret = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let server =
+            server.unwrap().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], secret).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
+        let client = config(&Roots::File(folder.path().join("ca.pem")), None).unwrap();
+        let mut client = Connection::from(ClientConnection::new(client, "localhost".try_into().unwrap()).unwrap());
+        let mut server = Connection::from(ServerConnection::new(Arc::new(server)).unwrap());
+        while client.is_handshaking() || server.is_handshaking() {
+            pass(&mut client, &mut server);
+            pass(&mut server, &mut client);
+        }
+        client.negotiated_key_exchange_group().unwrap().name()
+    }
+
+    fn pass(from: &mut Connection, to: &mut Connection) {
+        let mut wire = Vec::new();
+        while from.wants_write() {
+            from.write_tls(&mut wire).unwrap();
+        }
+        let mut wire = wire.as_slice();
+        while !wire.is_empty() {
+            to.read_tls(&mut wire).unwrap();
+            to.process_new_packets().unwrap();
+        }
+    }
+
+    #[test]
+    fn keys_are_agreed_on_with_ml_kem_where_the_server_knows_it_and_without_where_it_does_not() {
+        use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
+        let with = |groups: &[&'static dyn SupportedKxGroup]| agreed(&rcgen::PKCS_ECDSA_P256_SHA256, groups);
+        assert_eq!(with(&[SECP256R1, X25519, X25519MLKEM768]), NamedGroup::X25519MLKEM768);
+        assert_eq!(with(&[SECP256R1, X25519]), NamedGroup::X25519);
+        assert_eq!(with(&[SECP384R1]), NamedGroup::secp384r1);
+    }
+
+    #[test]
+    fn certificates_of_each_curve_that_the_hint_names_are_checked() {
+        for key in [
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+            &rcgen::PKCS_ECDSA_P384_SHA384,
+            &rcgen::PKCS_ECDSA_P521_SHA512,
+            &rcgen::PKCS_ED25519,
+        ] {
+            agreed(key, aws_lc_rs::DEFAULT_KX_GROUPS);
+        }
+    }
 }

@@ -1,4 +1,5 @@
 //! `hsm-test`: tries a real device, prints what it saw, and leaves the device as it was.
+#![allow(clippy::disallowed_methods, reason = "a blob is written to be looked at")]
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;

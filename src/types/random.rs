@@ -6,6 +6,7 @@
 pub struct RandomError(#[source] getrandom::Error);
 
 /// Fills all of `bytes`.
+#[cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "here it belongs"))]
 pub fn fill(bytes: &mut [u8]) -> Result<(), RandomError> {
     getrandom::fill(bytes).map_err(RandomError)
 }

@@ -2,6 +2,7 @@
 //!
 //! A page for each verb from its help, one for each daemon from its own, and nodeseal.toml(5) from docs/configuration.md. What no help
 //! text says (files, signals, exit codes) is in [`sections`]. A package of its own, so that none of this is in the programs.
+#![allow(clippy::disallowed_methods, reason = "what is written is made anew at will")]
 
 mod page;
 mod roff;

@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test check lint proto advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux seccomp deb rpm package-test small features aarch64 vm-test
+.PHONY: help quickstart test check lint proto advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux seccomp deb rpm package-test small reproducible features aarch64 vm-test
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, Vault, kube-apiserver'
@@ -30,6 +30,7 @@ help:
 	@echo 'make rpm          the same for Fedora and its kin in target/generate-rpm; make package-test tries both out (root)'
 	@echo 'make vm-test      the .deb in a virtual machine with systemd, SELinux and a TPM: reboots, cut power, exchanged parts (root, half an hour)'
 	@echo 'make small        the smallest nodeseald (hardware only) and the largest, and whether they keep within their sizes'
+	@echo 'make reproducible two builds of this commit in two folders are the same, programs and packages; FEATURES=tpm2 is quicker, without packages'
 	@echo 'make features     each feature alone: no warning, its own tests'
 	@echo 'make aarch64      tests for aarch64 under qemu-user (root), and a package in target/aarch64-unknown-linux-gnu/debian'
 	@echo 'make torture      1,000 times kill -9 of both daemons in the middle of rotations and writes'
@@ -37,7 +38,7 @@ help:
 # With the software TPM alone: what talks to clouds takes minutes to build.
 quickstart:
 	scripts/need.sh build
-	cargo build --release --bins --no-default-features --features tpm2
+	scripts/remapped.sh cargo build --release --bins --no-default-features --features tpm2
 	scripts/quickstart.sh $(TARGET)/release
 
 # tests/providers waits for probes, logins and servers most of the time: more of it goes side by side.
@@ -123,9 +124,14 @@ selinux:
 # Megabytes are 10^6 bytes.
 small:
 	scripts/need.sh build
-	cargo build --profile small --bins --no-default-features --features tpm2
-	cargo build --release --bins
+	scripts/remapped.sh cargo build --profile small --bins --no-default-features --features tpm2
+	scripts/remapped.sh cargo build --release --bins
 	scripts/sizes.sh $(TARGET)/small/nodeseald 4000000 $(TARGET)/release/nodeseald 20000000
+
+# Not what is under work: the commit that is checked out.
+reproducible:
+	scripts/need.sh $(if $(FEATURES),build,package)
+	scripts/reproducible.sh $(if $(FEATURES),programs,packages)
 
 features: export TSS2_LOG := all+NONE
 features:

@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test check lint proto advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux seccomp deb rpm package-test small reproducible features aarch64 vm-test
+.PHONY: help quickstart test check lint proto advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux seccomp deb rpm package-test small reproducible features msrv minimal-versions mutants aarch64 vm-test
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, Vault, kube-apiserver'
@@ -31,6 +31,8 @@ help:
 	@echo 'make vm-test      the .deb in a virtual machine with systemd, SELinux and a TPM: reboots, cut power, exchanged parts (root, half an hour)'
 	@echo 'make small        the smallest nodeseald (hardware only) and the largest, and whether they keep within their sizes'
 	@echo 'make reproducible two builds of this commit in two folders are the same, programs and packages; FEATURES=tpm2 is quicker, without packages'
+	@echo 'make msrv         the oldest Rust that Cargo.toml names builds it all; make minimal-versions the oldest dependencies that it allows'
+	@echo 'make mutants      change each line of the pure parts and see whether their tests notice; FILES=path for one file'
 	@echo 'make features     each feature alone: no warning, its own tests'
 	@echo 'make aarch64      tests for aarch64 under qemu-user (root), and a package in target/aarch64-unknown-linux-gnu/debian'
 	@echo 'make torture      1,000 times kill -9 of both daemons in the middle of rotations and writes'
@@ -67,11 +69,27 @@ lint:
 	cargo run -q -p proto-generate -- --check
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc -q --no-deps --lib --document-private-items
 	scripts/shellcheck.sh
+	"$$(dirname "$$(tests/venv.sh house)")/typos"
 	$(CACHE)/cargo-deny/bin/cargo-deny --workspace check bans licenses sources
 
 # From the proto files of Kubernetes to the code that is checked in.
 proto:
 	cargo run -q -p proto-generate
+
+# The oldest Rust that Cargo.toml names.
+msrv:
+	scripts/need.sh msrv
+	cargo +"$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)" check --locked --all-targets --target-dir $(TARGET)/msrv
+
+# The oldest versions of our own dependencies that Cargo.toml allows.
+minimal-versions:
+	scripts/need.sh build
+	scripts/minimal-versions.sh $(TARGET)/minimal-versions
+
+# What a change of the pure parts leaves unnoticed by their tests: FILES=path for one file, an hour for all.
+mutants:
+	scripts/need.sh mutants
+	scripts/mutants.sh "$(TARGET)/mutants" $(FILES)
 
 advisories:
 	scripts/need.sh lint

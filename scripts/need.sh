@@ -1,12 +1,12 @@
 #!/bin/sh
 # Makes sure that this machine has what a target of the Makefile needs, says what it does, and does nothing twice.
 #
-# usage: need.sh build|test|seccomp|lint|fuzz|selinux|package|vm|aarch64
+# usage: need.sh build|test|seccomp|lint|mutants|msrv|fuzz|selinux|package|vm|aarch64
 #
 # Toolchains are asked for, never installed. Debian's packages are installed with apt-get, which needs root.
 set -eu
 
-[ $# -eq 1 ] || { echo "usage: $0 build|test|seccomp|lint|fuzz|selinux|package|vm|aarch64" >&2; exit 64; }
+[ $# -eq 1 ] || { echo "usage: $0 build|test|seccomp|lint|mutants|msrv|fuzz|selinux|package|vm|aarch64" >&2; exit 64; }
 
 toolchain() {
     command -v "$1" >/dev/null 2>&1 && return
@@ -75,8 +75,19 @@ build)
     ;;
 lint)
     # shellcheck disable=SC2086
-    packages $build shellcheck
+    packages $build shellcheck python3-venv
     cargo_deny
+    "$(dirname "$0")/../tests/venv.sh" house >/dev/null
+    ;;
+mutants)
+    # shellcheck disable=SC2086
+    packages $build
+    cargo_tool cargo-mutants 27.1.0
+    ;;
+msrv)
+    # shellcheck disable=SC2086
+    packages $build
+    toolchain rustup "rustup (https://rustup.rs), which keeps several Rusts beside each other"
     ;;
 test | seccomp)
     toolchain go "Go 1.26 or later (https://go.dev/dl)"
@@ -112,7 +123,7 @@ aarch64)
     rustup --quiet target add aarch64-unknown-linux-gnu
     ;;
 *)
-    echo "usage: $0 build|test|seccomp|lint|fuzz|selinux|package|vm|aarch64" >&2
+    echo "usage: $0 build|test|seccomp|lint|mutants|msrv|fuzz|selinux|package|vm|aarch64" >&2
     exit 64
     ;;
 esac

@@ -142,7 +142,7 @@ selinux:
 # Megabytes are 10^6 bytes.
 small:
 	scripts/need.sh build
-	scripts/remapped.sh cargo build --profile small --bins --no-default-features --features tpm2
+	scripts/remapped.sh cargo build --profile small --bins --no-default-features --features tpm2,recovery
 	scripts/remapped.sh cargo build --release --bins
 	scripts/sizes.sh $(TARGET)/small/nodeseald 4000000 $(TARGET)/release/nodeseald 20000000
 
@@ -159,7 +159,7 @@ features:
 
 # qemu-user knows neither Landlock nor seccomp, so what tests these is left out; so is what stops an operation at every step, which
 # takes very long there and has nothing of a processor in it.
-ARM := --target aarch64-unknown-linux-gnu --no-default-features --features tpm2
+ARM := --target aarch64-unknown-linux-gnu --no-default-features --features tpm2,recovery
 aarch64:
 	scripts/need.sh aarch64
 	scripts/aarch64.sh test scripts/binfmt.sh cargo test $(ARM) --lib --bins --test tpm -- --skip crash:: --skip sandbox::

@@ -116,7 +116,11 @@ fn refuse(config: &Config, error: KeeperError, is_join: bool) -> Failed {
 
 const TAKE_HINT: &str = "it can take the keys of another node all the same: `nodeseal bundle request --out FILE` here, and `nodeseal bundle make FILE` there";
 
-const UNSAID_HINT: &str = "give --recovery-recipient AGE1… (made by `age-keygen`), or --recovery-code to have a code printed, or --no-recovery: then a lost device loses all keys";
+const UNSAID_HINT: &str = if cfg!(not(feature = "recovery")) {
+    "give --no-recovery: this build makes no recovery file, so a lost device loses all keys"
+} else {
+    "give --recovery-recipient AGE1… (made by `age-keygen`), or --recovery-code to have a code printed, or --no-recovery: then a lost device loses all keys"
+};
 
 /// Also what `dev` does the first time.
 pub(super) fn set_up(config: &Config, recipients: &[Recipient], replace_counter: bool) -> Result<KekId, KeeperError> {

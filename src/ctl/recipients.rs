@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::config::{OrderError, recipients};
 use crate::control::say;
-use crate::keyring::recovery::{Identity, Recipient};
+use crate::keyring::recovery::{self, Recipient};
 use crate::types::Secret;
 
 /// The flags of `init`, `recover` and `reseal`.
@@ -35,9 +35,10 @@ impl RecoveryArgs {
             return Ok(None);
         }
         let mut recipients = recipients(&self.recovery_recipient)?;
-        let identity = self.recovery_code.then(Identity::generate);
-        recipients.extend(identity.iter().map(Identity::recipient));
-        Ok(Some(Recovery { recipients, code: identity.map(|identity| identity.code()) }))
+        let fresh = self.recovery_code.then(recovery::fresh_code).transpose().map_err(OrderError::Recipient)?;
+        let (recipient, code) = fresh.unzip();
+        recipients.extend(recipient);
+        Ok(Some(Recovery { recipients, code }))
     }
 }
 

@@ -4,14 +4,19 @@
 //! was encrypted until then. Refuses recipients that are not X25519 ones: a passphrase would have to be stored to rewrite it.
 //! A printed recovery code is an age identity too, so that `age -d` reads the file without us.
 //!
+//! A build without the feature `recovery` has no age: it makes and opens no recovery file, and says so. It reads a state that names
+//! recipients, and opens its keys; what would have to write the file is refused.
+//!
 //! age says nothing of who encrypted, and whoever knows the recipient can: so the export inside is signed (`super::maker`).
 
-use std::fmt;
-use std::io::{Read, Write};
-use std::str::FromStr;
+#[cfg(not(any(test, feature = "recovery")))]
+mod absent;
+#[cfg(any(test, feature = "recovery"))]
+mod library;
 
-use secrecy::ExposeSecret;
-use zeroize::Zeroizing;
+#[cfg(not(any(test, feature = "recovery")))]
+use absent as library;
+pub use library::{Identity, Recipient};
 
 use super::export::Export;
 use super::maker::{Maker, MakerKey};
@@ -29,78 +34,27 @@ pub const RECIPIENTS_MAX: usize = 16;
 /// Bytes of a recovery file that are read: a state of a few thousand KEKs and their keys.
 pub const FILE_MAX_BYTES: usize = container::PAYLOAD_MAX_BYTES;
 
-/// Somebody who can open the recovery file. Public.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recipient(age::x25519::Recipient);
-
-/// Not an X25519 recipient.
+/// Why a text is not taken for a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not an age recipient: they begin with age1 (`age-keygen -y KEYFILE` prints it)")]
-pub struct RecipientError;
-
-impl FromStr for Recipient {
-    type Err = RecipientError;
-
-    fn from_str(text: &str) -> Result<Self, RecipientError> {
-        text.trim().parse().map(Self).map_err(|_| RecipientError)
-    }
+pub enum RecipientError {
+    /// Not an X25519 one.
+    #[error("is not an age recipient: they begin with age1 (`age-keygen -y KEYFILE` prints it)")]
+    Form,
+    /// See [`RecoveryError::Absent`].
+    #[error("this build makes no recovery file (it has not the feature \"recovery\"): say --no-recovery")]
+    Absent,
 }
 
-impl fmt::Display for Recipient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// What opens the recovery file: a secret that the operator keeps elsewhere.
-pub struct Identity(age::x25519::Identity);
-
-/// Neither a recovery code nor an age identity.
+/// Why a text is not taken for an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no recovery code and no age identity (AGE-SECRET-KEY-1…) in it, or it is mistyped")]
-pub struct IdentityError;
-
-impl Identity {
-    /// A fresh one, for a printed code.
-    pub fn generate() -> Self {
-        Self(age::x25519::Identity::generate())
-    }
-
-    /// From a key file of age, or from a typed code: comments are left out, spaces, hyphens inside of the code and case do not
-    /// count; its own checksum finds typing errors (BIP 173).
-    pub fn parse(text: &Secret) -> Result<Self, IdentityError> {
-        let text = std::str::from_utf8(text.expose()).map_err(|_| IdentityError)?;
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-        let mut code = Zeroizing::new(String::with_capacity(text.len() + PREFIX.len()));
-        lines.flat_map(str::chars).filter(char::is_ascii_alphanumeric).for_each(|c| code.push(c.to_ascii_uppercase()));
-        let code = code.strip_prefix("AGESECRETKEY1").ok_or(IdentityError)?;
-        let mut whole = Zeroizing::new(String::with_capacity(code.len() + PREFIX.len()));
-        whole.push_str(PREFIX);
-        whole.push_str(code);
-        whole.parse().map(Self).map_err(|_| IdentityError)
-    }
-
-    /// Whom to encrypt to.
-    pub fn recipient(&self) -> Recipient {
-        Recipient(self.0.to_public())
-    }
-
-    /// The code to print once: the age identity in groups of eight.
-    pub fn code(&self) -> Secret {
-        let text = self.0.to_string();
-        let body = text.expose_secret().trim_start_matches(PREFIX);
-        let mut code = Vec::with_capacity(PREFIX.len() + 2 * body.len());
-        code.extend_from_slice(PREFIX.as_bytes());
-        for group in body.as_bytes().chunks(GROUP) {
-            code.push(b' ');
-            code.extend_from_slice(group);
-        }
-        Secret::new(code)
-    }
+pub enum IdentityError {
+    /// Neither a recovery code nor an age identity.
+    #[error("there is no recovery code and no age identity (AGE-SECRET-KEY-1…) in it, or it is mistyped")]
+    Form,
+    /// See [`RecoveryError::Absent`].
+    #[error("this build opens no recovery file (it has not the feature \"recovery\")")]
+    Absent,
 }
-
-const PREFIX: &str = "AGE-SECRET-KEY-1";
-const GROUP: usize = 8;
 
 /// Why a recovery file is not made, or does not open.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +71,9 @@ pub enum RecoveryError {
     /// An age file that is damaged.
     #[error("the recovery file is damaged, or is no file of age")]
     Age,
+    /// Not compiled in.
+    #[error("this build makes and opens no recovery file (it has not the feature \"recovery\")")]
+    Absent,
 }
 
 impl Explained for RecoveryError {
@@ -125,6 +82,7 @@ impl Explained for RecoveryError {
             Self::Encrypt(_) => Class::Internal,
             Self::Format(_) | Self::Age => Class::Corrupt,
             Self::Identity => Class::Denied,
+            Self::Absent => Class::Misconfigured,
         }
     }
 
@@ -135,6 +93,9 @@ impl Explained for RecoveryError {
             Self::Identity => {
                 "use the identity whose recipient was given to `nodeseal init`, or the printed recovery code"
             }
+            Self::Absent => {
+                "use a build with it, as the packages are; or give up the recovery file: `nodeseal reseal --no-recovery`"
+            }
         }
     }
 }
@@ -144,33 +105,26 @@ pub fn maker_fingerprint(root: &NodeRoot, cluster: &ClusterId) -> String {
     MakerKey::of(root, cluster).maker().fingerprint()
 }
 
-/// The age file. At least one recipient.
+/// A fresh code, to be printed once, and whom it is to open for.
+pub fn fresh_code() -> Result<(Recipient, Secret), RecipientError> {
+    library::fresh_code()
+}
+
+/// A recipient as a state names it: as it is written there, and in no other way.
+pub(super) fn known_recipient(text: &str) -> Option<Recipient> {
+    Recipient::known(text)
+}
+
+/// The file. At least one recipient.
 pub fn encrypt(recipients: &[Recipient], export: &Export, maker: &MakerKey) -> Result<Vec<u8>, RecoveryError> {
-    let recipients = recipients.iter().map(|recipient| &recipient.0 as &dyn age::Recipient);
-    let fail = |error: age::EncryptError| RecoveryError::Encrypt(std::io::Error::other(error));
-    let encryptor = age::Encryptor::with_recipients(recipients).map_err(fail)?;
-    let mut file = Vec::new();
-    let mut writer = encryptor.wrap_output(&mut file).map_err(RecoveryError::Encrypt)?;
-    writer.write_all(export.encode_signed(maker).expose()).map_err(RecoveryError::Encrypt)?;
-    writer.finish().map_err(RecoveryError::Encrypt)?;
-    Ok(file)
+    library::sealed(recipients, &export.encode_signed(maker))
 }
 
 /// Opens a copy of the recovery file: as it lies in the state directory, or the age file inside of that. Gives who made it, if it is
 /// signed.
 pub fn decrypt(identity: &Identity, file: &[u8]) -> Result<(Export, Option<Maker>), RecoveryError> {
     let age_file = container::unwrap(Kind::Recovery, file).map_or(file, |(_, payload)| payload);
-    let decryptor = age::Decryptor::new(age_file).map_err(|_| RecoveryError::Age)?;
-    let mut reader =
-        decryptor.decrypt([&identity.0 as &dyn age::Identity].into_iter()).map_err(|error| match error {
-            age::DecryptError::NoMatchingKeys | age::DecryptError::DecryptionFailed => RecoveryError::Identity,
-            _ => RecoveryError::Age,
-        })?;
-    // The plain text is shorter than the file: this never grows, and leaves no copy behind.
-    let mut plain = Vec::with_capacity(age_file.len());
-    let read = (&mut reader).take(age_file.len() as u64).read_to_end(&mut plain);
-    let plain = Secret::new(plain);
-    read.map_err(|_| RecoveryError::Age)?;
+    let plain = library::opened(identity, age_file)?;
     Export::decode(plain.expose()).map_err(RecoveryError::Format)
 }
 

@@ -29,7 +29,7 @@ use self::nodes::ascending;
 pub use self::nodes::{NodeMark, Nodes};
 use super::epoch::Roots;
 use super::marks::Marks;
-use super::recovery::Recipient;
+use super::recovery::{Recipient, known_recipient};
 use super::ring::Ring;
 use super::ring::bytes::{VERSION_1, VERSION_2, VERSION_4, read_ring, write_ring};
 use crate::seal::root::SealedRoot;
@@ -361,9 +361,7 @@ fn read_guard(version: u8, r: &mut Reader<'_>) -> Result<Guards, WireError> {
 fn read_recipients(r: &mut Reader<'_>) -> Result<Vec<Recipient>, WireError> {
     let one = |r: &mut Reader<'_>| {
         let text = r.text16("recipient")?;
-        // Operators may write spaces around one; a state has it in one way.
-        let same = |recipient: &Recipient| recipient.to_string() == text;
-        text.parse().ok().filter(same).ok_or(WireError::BadValue("recipient"))
+        known_recipient(text).ok_or(WireError::BadValue("recipient"))
     };
     (0..r.u8("recipients")?).map(|_| one(r)).collect()
 }

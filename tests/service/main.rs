@@ -2,7 +2,7 @@
 //!
 //! `node` runs everything as `nodeseal dev` does, `alone` runs `nodeseald` without a supervisor, `client` is a KMS client of our
 //! own (its messages are written by hand, so that a mistake in the generated ones is noticed), `raw` speaks HTTP/2 byte by byte.
-#![cfg(feature = "tpm2")]
+#![cfg(all(feature = "tpm2", feature = "recovery"))]
 #![allow(
     missing_docs,
     unreachable_pub,

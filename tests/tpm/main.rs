@@ -24,3 +24,5 @@ mod states;
 mod support;
 mod swtpm;
 mod wire;
+#[cfg(not(feature = "recovery"))]
+mod without_recovery;

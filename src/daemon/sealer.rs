@@ -21,8 +21,8 @@ use crate::seal::starter;
 use crate::sealer::server::{Anew, Engines};
 use crate::sealer::{Devices, server};
 #[cfg(any(feature = "tpm2", feature = "pkcs11"))]
-use crate::types::{Backend, Explain, Explained};
-use crate::types::{Chain, Class};
+use crate::types::Backend;
+use crate::types::{Chain, Class, Explain, Explained};
 
 const PROGRAM: &str = "nodeseal-sealer";
 const ABOUT: &str = "Seals and opens the node root with this machine's device, for nodeseald";

@@ -6,6 +6,7 @@ use std::pin::Pin;
 
 #[cfg(feature = "vault")]
 use super::LoginTries;
+#[cfg(feature = "http-client")]
 use super::{ErrorKind, ProviderError};
 use crate::types::{CredentialName, Secret};
 

@@ -6,11 +6,12 @@
 //!
 //! Names are made of the kind and of the key's identity, never of what the configuration calls a provider.
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::Mac;
 use sha2::{Digest, Sha256};
 
 use crate::envelope::{WrapError, Wraps};
 use crate::provider::Wrapped;
+use crate::types::mac::hmac_sha256;
 use crate::types::{KekId, Key, hex};
 
 const CHECK_NAME: &str = "check.kek.nodeseal.internal";
@@ -26,7 +27,7 @@ pub(super) struct Check([u8; CHECK_BYTES]);
 
 impl Check {
     pub(super) fn of(id: &KekId, key: &[u8; Key::LEN]) -> Self {
-        let Ok(mac) = Hmac::<Sha256>::new_from_slice(key) else { unreachable!("HMAC takes any key") };
+        let mac = hmac_sha256(key);
         let tag = mac.chain_update(CHECK_LABEL).chain_update(id.as_bytes()).finalize().into_bytes();
         let mut check = [0; CHECK_BYTES];
         check.copy_from_slice(&tag[..CHECK_BYTES]);

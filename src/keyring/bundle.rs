@@ -236,7 +236,7 @@ pub fn check_uses(active_uses: u64, hard_limit_when_shared: u64) -> Result<(), B
 /// What opens the duplicate in the other TPM: bound to the one request.
 pub fn auth(request: &FileDigest) -> Auth {
     let bytes = Sha256::new().chain_update(b"nodeseal bundle auth v1\0").chain_update(request).finalize();
-    Auth::new(Key::copy_of(&bytes).unwrap_or_else(|| unreachable!("SHA-256 has 32 bytes")))
+    Auth::new(Key::of(&bytes.0))
 }
 
 impl BundleRequest {

@@ -154,8 +154,7 @@ fn count(
     auth: &Key,
     pin: &DeviceBlob,
 ) -> Result<u64, SealerError> {
-    let auth = Key::copy_of(auth.expose()).map(Auth::new).ok_or(SealerError::Protocol(None))?;
-    sealer.counter(step, index, auth, Some(pin))
+    sealer.counter(step, index, Auth::new(auth.duplicate()), Some(pin))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod clock;
 mod explained;
 pub mod hex;
 mod ids;
+pub mod mac;
 mod owner;
 mod policy;
 pub mod random;

@@ -4,7 +4,6 @@
 
 use secrecy::{ExposeSecret, SecretBox};
 use subtle::ConstantTimeEq;
-use zeroize::Zeroize;
 
 use super::random::{self, RandomError};
 
@@ -54,10 +53,17 @@ impl Key {
 
     /// Copies the bytes if there are exactly 32.
     pub fn copy_of(bytes: &[u8]) -> Option<Self> {
-        let mut array: [u8; Self::LEN] = bytes.try_into().ok()?;
-        let key = Self(SecretBox::init_with_mut(|inner: &mut [u8; Self::LEN]| inner.copy_from_slice(&array)));
-        array.zeroize();
-        Some(key)
+        bytes.try_into().ok().map(Self::of)
+    }
+
+    /// Copies the bytes. The caller's copy stays the caller's to wipe.
+    pub fn of(bytes: &[u8; Self::LEN]) -> Self {
+        Self(SecretBox::init_with_mut(|inner: &mut [u8; Self::LEN]| inner.copy_from_slice(bytes)))
+    }
+
+    /// Another copy, said aloud: a key has no `Clone`.
+    pub fn duplicate(&self) -> Self {
+        Self::of(self.expose())
     }
 
     /// The bytes, for as short as possible.

@@ -128,7 +128,7 @@ impl<D: Disk + Clone> Books<D> {
 
     /// Signs recovery files.
     pub(super) fn maker(&self) -> Result<MakerKey, KeeperError> {
-        Ok(MakerKey::new(&super::copy(&self.recovery_seed).ok_or(KeeperError::Locked)?))
+        Ok(MakerKey::new(&self.recovery_seed.copy()))
     }
 
     pub(super) fn mac_key(&self) -> &LockedKey {
@@ -320,7 +320,7 @@ impl<D: Disk + Clone> Books<D> {
 
     /// Whether the newest state on the disk is this one.
     fn is_newest(&self, generation: u64) -> bool {
-        let Some(mac_key) = Key::copy_of(self.mac_key.expose()) else { return false };
+        let mac_key = self.mac_key.copy();
         let read = |version, bytes: &[u8]| State::decode(version, bytes, &self.cluster, &self.root_id, &mac_key);
         self.home.root.load(STATE, Kind::State, read).is_ok_and(|loaded| loaded.value.generation == generation)
     }
@@ -357,7 +357,7 @@ impl<D: Disk + Clone> Books<D> {
     }
 
     fn encode(&self, next: &State) -> Result<Vec<u8>, KeeperError> {
-        let mac_key = Key::copy_of(self.mac_key.expose()).ok_or(KeeperError::Locked)?;
+        let mac_key = self.mac_key.copy();
         Ok(self.stamped(next.clone()).encode(&self.cluster, &self.root_id, &mac_key))
     }
 

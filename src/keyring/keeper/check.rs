@@ -13,7 +13,7 @@ use super::arrival::{Arrival, Checked};
 use super::books::Change;
 use super::errands::{Errand, Holder, Slot};
 use super::request::{CheckReport, Reply};
-use super::{Keeper, copy, trouble};
+use super::{Keeper, trouble};
 use crate::audit::{Event, emit};
 use crate::keyring::error::KeeperError;
 use crate::keyring::files::{self, FILES, Generations, Place, STATE};
@@ -86,10 +86,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let (auth, pin) = (Arc::clone(&self.derived.counter_auth), self.derived.pin.clone());
         self.ask_device(holder, move |question, sealer| {
             let root = question.open(sealer);
-            let counter = guard.map(|guard| {
-                let auth = copy(&auth).ok_or(SealerError::Protocol(None));
-                auth.and_then(|auth| guard::value(sealer, guard.index, &auth, &pin))
-            });
+            let counter = guard.map(|guard| guard::value(sealer, guard.index, &auth.copy(), &pin));
             Arrival::Checked(Box::new(Checked { root, counter, reply }))
         })
     }
@@ -173,7 +170,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let wrapping_key = root.map(|root| root.kek_wrapping_key(&self.settings.cluster));
         for (entry, _) in self.ring().usable().filter(|(entry, _)| !self.state().is_placeholder(&entry.id)) {
             let label = KekLabel { id: entry.id, created: entry.created };
-            let key = self.keys.get(&entry.id).and_then(|kek| kek.copy_key());
+            let key = self.keys.get(&entry.id).map(|kek| kek.copy_key());
             let looked = match &key {
                 Some(key) => self.look_at_kek(root, wrapping_key.as_ref(), &label, key),
                 None => self.look_for_kek(wrapping_key.as_ref(), &entry.id),
@@ -250,7 +247,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     fn look_at_set(&self, id: &KekId, name: &str, set: &WrapSet) -> Result<bool, KeeperError> {
         let dir = &self.books.home.root;
-        let mac_key = copy(self.books.mac_key()).ok_or(KeeperError::Locked)?;
+        let mac_key = self.books.mac_key().copy();
         let bytes = set.encode(id, &self.settings.cluster, &self.books.root_id(), &mac_key);
         let accept = |_: u8, found: &[u8]| (found == bytes).then_some(()).ok_or(());
         match dir.repair(name, Kind::Wraps, Pair::Alike, accept) {
@@ -275,7 +272,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     /// is in memory is newer than what the disk has left.
     fn rewrite_state(&mut self) -> Result<bool, KeeperError> {
         let (cluster, root) = (&self.settings.cluster, self.books.root_id());
-        let mac_key = copy(self.books.mac_key()).ok_or(KeeperError::Locked)?;
+        let mac_key = self.books.mac_key().copy();
         let read = |version: u8, bytes: &[u8]| State::decode(version, bytes, cluster, &root, &mac_key).map_err(drop);
         let Examined { newest, previous } = self.books.home.root.examine(STATE, Kind::State, read);
         let mut is_lost = newest.as_ref().is_ok_and(|newest| newest.generation != self.state().generation);
@@ -306,7 +303,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     fn accepts(&self, name: &str, kind: Kind, bytes: &[u8]) -> bool {
         let (cluster, root) = (&self.settings.cluster, self.books.root_id());
-        let Some(mac_key) = copy(self.books.mac_key()) else { return false };
+        let mac_key = self.books.mac_key().copy();
         match kind {
             Kind::HostSecret => bytes.len() == Key::LEN,
             Kind::NodeRoot => SealedRoot::decode(bytes).is_ok_and(|sealed| sealed.id == root),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::arrival::{Arrival, Message, WrapFor};
 use super::errands::{Errand, Holder, Slot};
-use super::{Keeper, copy, trouble};
+use super::{Keeper, trouble};
 use crate::audit::{Event, emit};
 use crate::keyring::epoch::Reported;
 use crate::keyring::error::KeeperError;
@@ -75,7 +75,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     /// Both generations: written once in the life of a KEK as a rule, and texts are born without copies where it is lost.
     fn save_wraps(&mut self, kek: &KekId, set: &WrapSet) -> Result<(), KeeperError> {
-        let mac_key = copy(self.books.mac_key()).ok_or(KeeperError::Locked)?;
+        let mac_key = self.books.mac_key().copy();
         let bytes = set.encode(kek, &self.settings.cluster, &self.books.root_id(), &mac_key);
         let dir = self.books.folder()?;
         dir.replace_both(&wraps_file::file_name(kek), Kind::Wraps, &bytes).map_err(KeeperError::Store)
@@ -167,7 +167,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     pub(super) fn wrap(&mut self, rooted: &Arc<Rooted>, kek: KekId, purpose: WrapFor) -> Result<(), KeeperError> {
         let owed: HashSet<String> =
             self.owing(rooted, &kek).into_iter().map(|(member, _)| member.name().to_owned()).collect();
-        let key = self.keys.get(&kek).and_then(|live| live.copy_key()).ok_or(KeeperError::NotOpened(kek))?;
+        let key = self.keys.get(&kek).map(|live| live.copy_key()).ok_or(KeeperError::NotOpened(kek))?;
         let holder = match &purpose {
             WrapFor::Errand(errand) => Holder::Errand(*errand),
             WrapFor::Rotation(_) => Holder::Operator,
@@ -223,7 +223,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     /// Reads what is on disk of the copies. What cannot be read is owed again.
     pub(super) fn load_wraps(&mut self) {
-        let Some(mac_key) = copy(self.books.mac_key()) else { return };
+        let mac_key = self.books.mac_key().copy();
         let (cluster, root_id) = (&self.settings.cluster, self.books.root_id());
         for id in self.keys.ids() {
             let file = wraps_file::file_name(&id);

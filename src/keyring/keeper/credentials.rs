@@ -7,7 +7,7 @@ use crate::keyring::error::KeeperError;
 use crate::provider::Mark;
 use crate::seal::credentials::CredentialKey;
 use crate::store::Disk;
-use crate::types::{CredentialName, Key, Secret};
+use crate::types::{CredentialName, Secret};
 
 impl<D: Disk + Clone> Keeper<'_, D> {
     /// What the operator's tool has sealed under this node's root. It is opened once before anything is written.
@@ -34,7 +34,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     }
 
     pub(super) fn key_of_credentials(&self) -> Result<CredentialKey, KeeperError> {
-        let key = Key::copy_of(self.derived.credential_key.expose()).ok_or(KeeperError::Locked)?;
+        let key = self.derived.credential_key.copy();
         Ok(CredentialKey::from_parts(self.books.root_id(), key))
     }
 }

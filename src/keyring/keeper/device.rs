@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 use super::arrival::{Arrival, Message};
 use super::books::Change;
 use super::errands::{Errand, Holder, Slot, Taken};
-use super::{Keeper, copy, trouble};
+use super::{Keeper, trouble};
 use crate::keyring::error::KeeperError;
 use crate::keyring::guard;
 use crate::keyring::state_file::State;
@@ -112,8 +112,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         }
         let (auth, pin) = (Arc::clone(&self.derived.counter_auth), self.derived.pin.clone());
         let asked = self.on_device(Holder::Errand(Errand::Count), move |sealer| {
-            let auth = copy(&auth).ok_or(SealerError::Protocol(None));
-            Arrival::Counted(auth.and_then(|auth| guard::pay(sealer, guard, &auth, &pin)))
+            Arrival::Counted(guard::pay(sealer, guard, &auth.copy(), &pin))
         });
         if let Err(error) = asked {
             self.count_failed(&error);
@@ -148,10 +147,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         }
         let (auth, pin) = (Arc::clone(&self.derived.counter_auth), self.derived.pin.clone());
         let asked = self.on_device(Holder::Errand(Errand::RemoveCounter), move |sealer| {
-            let discard = |(index, last)| {
-                let auth = copy(&auth).ok_or(SealerError::Protocol(None));
-                (index, auth.and_then(|auth| guard::discard(sealer, index, last, &auth, &pin)))
-            };
+            let discard = |(index, last)| (index, guard::discard(sealer, index, last, &auth.copy(), &pin));
             Arrival::CountersRemoved(left.into_iter().map(discard).collect())
         });
         if let Err(error) = asked {

@@ -100,12 +100,12 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             if own.is_none() {
                 ring = ring.with_found(foreign_entry(&label), now);
             }
-            copies.push((label, kek.copy_key().ok_or(KeeperError::Locked)?, own.is_some()));
+            copies.push((label, kek.copy_key(), own.is_some()));
         }
         // In memory first: the recovery file that comes with the change has them too.
         for ((label, key, is_own), kek) in copies.iter().zip(&keks) {
             match is_own {
-                true => self.keys.take_in(label.id, Key::copy_of(key.expose()).ok_or(KeeperError::Locked)?, &ring)?,
+                true => self.keys.take_in(label.id, key.duplicate(), &ring)?,
                 false => self.keys.share(Arc::clone(kek)),
             }
         }

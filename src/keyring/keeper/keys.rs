@@ -56,7 +56,7 @@ impl Keys {
     /// All of these, or none.
     pub(super) fn take_in_all(&mut self, all: &[(KekLabel, Key)], ring: &Ring) -> Result<(), KeeperError> {
         let taken = all.iter().try_for_each(|(label, key)| {
-            let key = Key::copy_of(key.expose()).ok_or(KeeperError::Locked)?;
+            let key = key.duplicate();
             self.take_in(label.id, key, ring)
         });
         if taken.is_err() {

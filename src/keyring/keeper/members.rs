@@ -8,7 +8,7 @@ use super::arrival::{Arrival, Imported, Opener};
 use super::books::Change;
 use super::errands::Holder;
 use super::request::{MemberRow, Reply};
-use super::{Activation, Keeper, KeyTable, copy};
+use super::{Activation, Keeper, KeyTable};
 use crate::audit::{Event, emit};
 use crate::keyring::bundle::{self, BundleError, Drawn};
 use crate::keyring::error::KeeperError;
@@ -22,7 +22,7 @@ use crate::types::{KekId, Key, MemberName, random};
 
 impl<D: Disk + Clone> Keeper<'_, D> {
     pub(super) fn member_keys(&self) -> Result<MemberKeys, KeeperError> {
-        let seed = copy(&self.derived.member_seed).ok_or(KeeperError::Locked)?;
+        let seed = self.derived.member_seed.copy();
         MemberKeys::new(&seed).map_err(KeeperError::Bundle)
     }
 
@@ -154,7 +154,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     }
 
     fn load_member(&self, name: &MemberName) -> Result<Known, KeeperError> {
-        let mac_key = copy(self.books.mac_key()).ok_or(KeeperError::Locked)?;
+        let mac_key = self.books.mac_key().copy();
         let (cluster, root) = (&self.settings.cluster, self.books.root_id());
         let read = |_, bytes: &[u8]| Known::decode(bytes, cluster, &root, &mac_key);
         match self.books.home.root.load(&member::file_name(name), Kind::Member, read) {
@@ -167,7 +167,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     }
 
     fn save_member(&mut self, known: &Known) -> Result<(), KeeperError> {
-        let mac_key = copy(self.books.mac_key()).ok_or(KeeperError::Locked)?;
+        let mac_key = self.books.mac_key().copy();
         let bytes = known.encode(&self.books.root_id(), &mac_key);
         let file = member::file_name(&known.identity.name);
         self.books.folder()?.replace_both(&file, Kind::Member, &bytes).map_err(KeeperError::Store)

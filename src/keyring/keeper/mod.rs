@@ -77,7 +77,7 @@ use crate::seal::protocol::DeviceBlob;
 use crate::store::{Disk, RealDisk};
 use crate::types::clock::UnixSeconds;
 use crate::types::stack::{self, KEEPER_BYTES};
-use crate::types::{Chain, ClusterId, Explained, KekId, Key};
+use crate::types::{Chain, ClusterId, Explained, KekId};
 
 /// Between two looks at what is due.
 const TICK: Duration = Duration::from_secs(60);
@@ -382,7 +382,7 @@ struct Exporter<'k, D: Disk> {
 
 impl<D: Disk> Exporter<'_, D> {
     fn export(&self, state: &State) -> Export {
-        let key = |id: KekId| self.keys.get(&id)?.copy_key().map(|key| (id, key));
+        let key = |id: KekId| self.keys.get(&id).map(|live| (id, live.copy_key()));
         // What has decrypted only for long is opened by the key that is in here, and its texts bring their own copies along.
         let encrypts = [Some(state.ring.active()), state.ring.pending()].into_iter().flatten();
         let copies = encrypts.filter_map(|entry| Some((entry.id, self.keys.wraps(&entry.id)?.clone())));
@@ -399,8 +399,4 @@ impl<D: Disk> Exporter<'_, D> {
 
 fn trouble(what: &'static str, error: &KeeperError) {
     emit(&Event::StateTroubled { what, error: &Chain(error).to_string(), hint: error.hint() });
-}
-
-fn copy(key: &LockedKey) -> Option<Key> {
-    Key::copy_of(key.expose())
 }

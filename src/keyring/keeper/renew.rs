@@ -205,7 +205,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let mut count = 0;
         for (entry, _) in self.ring().usable().filter(|(entry, _)| !self.state().is_placeholder(&entry.id)) {
             let id = entry.id;
-            let key = self.keys.get(&id).and_then(|kek| kek.copy_key()).ok_or(KeeperError::NotOpened(id))?;
+            let key = self.keys.get(&id).map(|kek| kek.copy_key()).ok_or(KeeperError::NotOpened(id))?;
             save_kek(dir, cluster, root, &KekLabel { id, created: entry.created }, &key)?;
             let (_, back) = load_kek(dir, cluster, &root.id(), &root.kek_wrapping_key(cluster), &id)?;
             if back.expose() != key.expose() {

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use super::Keeper;
 use super::arrival::{Arrival, Resealed};
 use super::books::Change;
 use super::errands::Holder;
 use super::request::{Reply, ResealOrder};
-use super::{Keeper, copy};
 use crate::audit::{Event, emit};
 use crate::keyring::error::KeeperError;
 use crate::keyring::guard::{self, Stranger};
@@ -36,7 +36,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         self.ask_device(Holder::Operator, move |question, sealer| {
             let root = question.reseal(sealer, order.to, order.parent).map_err(KeeperError::Root);
             let sealed = root.and_then(|root| {
-                let auth = copy(&auth).ok_or(KeeperError::Locked)?;
+                let auth = auth.copy();
                 let make = |index| guard::make(sealer, index, &auth, stranger, &root.blob);
                 let guard = wanted.map(make).transpose()?;
                 Ok((root, guard))

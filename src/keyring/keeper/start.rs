@@ -243,7 +243,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
     ) -> Result<(), KeeperError> {
         let created = next.ring.entries().find(|(entry, _)| entry.id == id).map_or(0, |(entry, _)| entry.created);
         self.keys.take_in(id, key, &next.ring)?;
-        let Some(copy) = self.keys.get(&id).and_then(|kek| kek.copy_key()) else { return Err(KeeperError::Locked) };
+        let Some(copy) = self.keys.get(&id).map(|kek| kek.copy_key()) else { return Err(KeeperError::Locked) };
         let new = vec![NewKek { label: KekLabel { id, created }, key: &copy }];
         let changed = self.change(Change { next, new: Some((root, new)), is_of_keys });
         if changed.is_err() {

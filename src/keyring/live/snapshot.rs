@@ -39,8 +39,8 @@ impl LiveKek {
     }
 
     /// The key, for exports and for providers.
-    pub(in crate::keyring) fn copy_key(&self) -> Option<Key> {
-        Key::copy_of(self.key.expose())
+    pub(in crate::keyring) fn copy_key(&self) -> Key {
+        self.key.copy()
     }
 
     /// The one that a text needs, if the text says which.

@@ -48,7 +48,7 @@ pub struct Standing {
 fn auth(to: &Maker, half: &[u8; HALF_BYTES]) -> Auth {
     let hash = Sha256::new().chain_update(b"nodeseal member bundle auth v2\0");
     let bytes = hash.chain_update(to.as_bytes()).chain_update(half).finalize();
-    Auth::new(Key::copy_of(&bytes).unwrap_or_else(|| unreachable!("SHA-256 has 32 bytes")))
+    Auth::new(Key::of(&bytes.0))
 }
 
 impl Standing {

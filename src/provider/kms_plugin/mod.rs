@@ -21,8 +21,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use hmac::Mac;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -31,6 +30,7 @@ use self::text::KEY_ID_MAX_BYTES;
 use super::reads::Reads;
 use super::{Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::kms::{v1beta1, v2, wiped};
+use crate::types::mac::hmac_sha256;
 use crate::types::wire::Writer;
 use crate::types::{Key, hex, random};
 
@@ -249,7 +249,7 @@ fn uid() -> Result<String, ProviderError> {
 
 /// The cluster is length-prefixed, so that no two pairs give the same bytes.
 fn mac(key: &[u8], context: Context<'_>) -> [u8; MAC_BYTES] {
-    let Ok(mac) = Hmac::<Sha256>::new_from_slice(key) else { unreachable!("HMAC takes any key") };
+    let mac = hmac_sha256(key);
     let mut bytes = Writer::new();
     bytes.raw(BINDING_LABEL).bytes16(context.cluster.as_str().as_bytes()).raw(context.kek.as_bytes());
     mac.chain_update(bytes.finish()).finalize().into_bytes().into()

@@ -71,7 +71,7 @@ impl Pkcs11Kek {
 
     async fn wrap(&self, plain: &Key, context: Context<'_>) -> Result<Wrapped, ProviderError> {
         let Pkcs11KekSettings { key, timeout, .. } = self.settings.clone();
-        let (auth, plain) = (binding(context)?, copy(plain)?);
+        let (auth, plain) = (binding(context), plain.duplicate());
         let (used, blob) = self.asker.ask(move |sealer| sealer.wrap(key, auth, plain, timeout)).await?;
         if blob.backend() != Some(crate::types::Backend::Pkcs11) {
             return Err(ProviderError::new(ErrorKind::Lied, "wrap: the text is none of a token"));
@@ -89,7 +89,7 @@ impl Pkcs11Kek {
             return Err(foreign("the wrap is of a version that no token has"));
         }
         let blob = DeviceBlob::new(wrapped.text().to_vec()).ok_or_else(|| foreign("the text is too long"))?;
-        let (auth, timeout) = (binding(context)?, self.settings.timeout);
+        let (auth, timeout) = (binding(context), self.settings.timeout);
         self.asker.ask(move |sealer| sealer.unwrap(key, auth, blob, timeout)).await
     }
 
@@ -139,16 +139,11 @@ fn version() -> Result<KeyVersion, ProviderError> {
     KeyVersion::new(VERSION).map_err(|error| ProviderError::new(ErrorKind::Protocol, "version").because(error))
 }
 
-fn copy(key: &Key) -> Result<Key, ProviderError> {
-    Key::copy_of(key.expose()).ok_or_else(|| ProviderError::new(ErrorKind::Protocol, "key"))
-}
-
 /// What a text is bound to. The cluster is length-prefixed, so that no two pairs give the same bytes.
-fn binding(context: Context<'_>) -> Result<Auth, ProviderError> {
+fn binding(context: Context<'_>) -> Auth {
     let mut bytes = Writer::new();
     bytes.raw(BINDING_LABEL).bytes16(context.cluster.as_str().as_bytes()).raw(context.kek.as_bytes());
-    let digest = Sha256::digest(bytes.finish());
-    Key::copy_of(&digest).map(Auth::new).ok_or_else(|| ProviderError::new(ErrorKind::Protocol, "binding"))
+    Auth::new(Key::of(&Sha256::digest(bytes.finish()).0))
 }
 
 /// One to one: a percent sign is escaped too.
@@ -202,7 +197,7 @@ mod tests {
     #[test]
     fn the_binding_is_frozen() {
         let (cluster, id): (ClusterId, _) = ("prod".parse().unwrap(), KekId::from_bytes([1; 16]));
-        let auth = binding(Context { cluster: &cluster, kek: &id }).unwrap();
+        let auth = binding(Context { cluster: &cluster, kek: &id });
         assert_eq!(hex::encode(auth.expose()), "8e116ad58f3775f62cc649a903461fb51241aefb7110a7bb7bf91c047effa154");
     }
 

@@ -43,6 +43,11 @@ impl LockedKey {
         self.place.as_deref().unwrap_or(EMPTY)
     }
 
+    /// A copy on the heap, for who wraps, exports or derives from it.
+    pub fn copy(&self) -> Key {
+        Key::of(self.expose())
+    }
+
     /// What keeps it from others.
     pub fn protection(&self) -> Protection {
         self.protection

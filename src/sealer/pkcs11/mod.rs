@@ -22,8 +22,7 @@ mod tries;
 
 use std::time::Duration;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use hmac::Mac;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -38,6 +37,7 @@ use super::{Sealer, SharedKeys};
 use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::protocol::{Auth, DeviceBlob, DeviceInfo};
 use crate::store::RunFile;
+use crate::types::mac::hmac_sha256;
 use crate::types::{Key, SealPolicy};
 
 /// Between losing a token and asking for it again: what a client library needs to notice.
@@ -250,7 +250,7 @@ fn info(facts: token::Facts, root_key_name: String) -> DeviceInfo {
 }
 
 fn tag(auth: &Auth, head: &[u8], secret: &[u8; Key::LEN]) -> Zeroizing<[u8; Key::LEN]> {
-    let Ok(mac) = Hmac::<Sha256>::new_from_slice(auth.expose()) else { unreachable!("HMAC takes any key") };
+    let mac = hmac_sha256(auth.expose());
     let mac = mac.chain_update(TAG_LABEL).chain_update(head).chain_update(secret);
     Zeroizing::new(mac.finalize().into_bytes().into())
 }

@@ -18,11 +18,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use hmac::Mac;
 
 use super::login::Pin;
 use crate::store::RunFile;
+use crate::types::mac::hmac_sha256;
 use crate::types::random;
 use crate::types::wire::{Reader, WireError, Writer};
 
@@ -230,8 +230,7 @@ impl Record {
 }
 
 fn digest(salt: &[u8; SALT_BYTES], pin: &Pin) -> [u8; DIGEST_BYTES] {
-    // HMAC takes a key of any length (RFC 2104 §2).
-    let Ok(mac) = Hmac::<Sha256>::new_from_slice(salt) else { unreachable!("HMAC takes any key") };
+    let mac = hmac_sha256(salt);
     mac.chain_update(pin.bytes()).finalize().into_bytes().into()
 }
 

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | 0 | [`types`] | ids, secret bytes, failure classes |
 //! | 1 | [`envelope`] [`store`] [`audit`] [`sandbox`] [`kms`] | pure bytes; atomic files; events; what the process may not do; the KMS messages and a call of them |
-//! | 2 | [`seal`] | client of the sealer, node root |
+//! | 2 | [`seal`] [`socket`] | client of the sealer, node root; how a unix socket is bound, and who may come in |
 //! | 3 | [`sealer`] [`provider`] | the process behind it: device engines; keys that live elsewhere |
 //! | 4 | [`keyring`] | local KEKs, states, rotation, key_id |
 //! | 5 | [`api`] | the KMS API on its socket; alone names tonic |
@@ -37,5 +37,6 @@ pub mod provider;
 pub mod sandbox;
 pub mod seal;
 pub mod sealer;
+pub mod socket;
 pub mod store;
 pub mod types;

@@ -12,7 +12,6 @@ pub mod authority;
 pub(crate) mod codec;
 mod connections;
 pub mod limits;
-pub mod listen;
 mod paced;
 mod pb;
 pub mod probe;

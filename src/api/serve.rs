@@ -36,6 +36,7 @@ use crate::audit::{Event, emit};
 use crate::envelope::Api;
 use crate::keyring::Keyring;
 use crate::sandbox::Confined;
+use crate::socket::peer;
 
 /// After accept(2) failed (no descriptors, no memory): long enough for something to be closed, short enough to go unnoticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -89,7 +90,7 @@ impl Server {
                 _ = shutdown.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok((stream, _)) if self.is_allowed(&stream) => {
+                Ok((stream, _)) if peer::is_allowed(&stream, &self.socket, |uid| self.allow_uids.contains(&uid)) => {
                     let (registered, evicted) = self.connections.add();
                     if let Some(slot) = evicted {
                         let open = self.connections.count();
@@ -107,17 +108,6 @@ impl Server {
         }
         // Connections that do not drain in time are cut with the set.
         let _ = timeout(DRAIN_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
-    }
-
-    /// SO_PEERCRED, before a byte is read. What cannot be asked is refused.
-    fn is_allowed(&self, stream: &UnixStream) -> bool {
-        let Ok(peer) = stream.peer_cred() else { return false };
-        let allowed = self.allow_uids.contains(&peer.uid());
-        if !allowed {
-            let peer_pid = peer.pid().unwrap_or_default();
-            emit(&Event::PeerRefused { peer_uid: peer.uid(), peer_pid, socket: &self.socket });
-        }
-        allowed
     }
 }
 

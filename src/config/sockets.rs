@@ -8,7 +8,7 @@ use super::{Problem, raw};
 /// `sun_path` of unix(7) with its zero.
 const PATH_BYTES: usize = 108;
 
-/// A socket that is made under another name first (`api::listen`), whose longest one ends in the largest process id.
+/// A socket that is made under another name first (`socket::listen`), whose longest one ends in the largest process id.
 pub(super) fn own(problems: &mut Problems, key: &str, path: Option<String>, default: &str) -> Option<PathBuf> {
     let path = path_of(problems, key, path, default)?;
     let made_as = path.with_extension(format!("new{PID_MAX}"));

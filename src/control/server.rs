@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{getsockopt, sockopt};
 use serde::Serialize;
 
 use super::report::{Answer, Refusal};
 use super::{LINE_MAX_BYTES, Request};
-use crate::audit::{Event, emit};
+use crate::socket::peer;
 use crate::types::{Class, Explain};
 
 /// For a whole question, from the connection to its last byte, and as long again for the answer: the tool writes its question and reads its answer at once.
@@ -174,7 +173,7 @@ pub fn serve(listener: &UnixListener, socket: &Path, door: Door, answer: impl Fn
                 thread::sleep(ACCEPT_PAUSE);
                 continue;
             };
-            if door == Door::Operator && !is_allowed(&stream, socket) {
+            if door == Door::Operator && !peer::is_own(&stream, socket) {
                 continue;
             }
             let stream = Arc::new(stream);
@@ -262,17 +261,6 @@ pub(super) fn to_line(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(message).map_err(io::Error::from)?;
     line.push(b'\n');
     Ok(line)
-}
-
-fn is_allowed(stream: &UnixStream, socket: &Path) -> bool {
-    match getsockopt(stream, sockopt::PeerCredentials) {
-        Ok(peer) if peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw() => true,
-        Ok(peer) => {
-            emit(&Event::PeerRefused { peer_uid: peer.uid(), peer_pid: peer.pid(), socket });
-            false
-        }
-        Err(_) => false,
-    }
 }
 
 #[cfg(test)]

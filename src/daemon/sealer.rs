@@ -12,7 +12,6 @@ use nix::sys::socket::{SockType, getsockopt, sockopt};
 use super::look::Looks;
 use super::notify::Supervisor;
 use super::prepare::{confine, prepare, tell};
-use crate::api::listen::{self, ListenError, Owners};
 use crate::audit::{Event, emit, log};
 use crate::config::{self, Config};
 use crate::control::say;
@@ -20,6 +19,7 @@ use crate::sandbox::{Confined, Policy};
 use crate::seal::starter;
 use crate::sealer::server::{Anew, Engines};
 use crate::sealer::{Devices, server};
+use crate::socket::listen::{self, ListenError, Owners};
 #[cfg(any(feature = "tpm2", feature = "pkcs11"))]
 use crate::types::Backend;
 use crate::types::{Chain, Class, Explain, Explained};

@@ -13,8 +13,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{getsockopt, sockopt};
-use nix::unistd::geteuid;
 
 use super::Devices;
 use super::watch::Watch;
@@ -23,6 +21,7 @@ use crate::sandbox::{Confined, Needs};
 use crate::seal::fault::Fault;
 use crate::seal::frame;
 use crate::seal::protocol::{Request, Response};
+use crate::socket::peer;
 use crate::types::Secret;
 use crate::types::stack::{self, KEEPER_BYTES};
 
@@ -82,7 +81,7 @@ fn serve_watched(
             Anew::NextProcess => break Ok(()),
         }
         let (stream, _) = listener.accept()?;
-        if is_allowed(&stream, socket) {
+        if peer::is_own(&stream, socket) {
             // A client that went away in the middle is its own affair.
             let _ = answer_watched(stream, &mut engines.devices, watch, log_refusal);
         }
@@ -148,15 +147,4 @@ fn reply(message: &Secret, devices: &mut Devices, watch: &Watch, asker: &UnixStr
         note(question, fault);
     }
     Ok(answer.encode())
-}
-
-fn is_allowed(stream: &UnixStream, socket: &Path) -> bool {
-    match getsockopt(stream, sockopt::PeerCredentials) {
-        Ok(peer) if peer.uid() == 0 || peer.uid() == geteuid().as_raw() => true,
-        Ok(peer) => {
-            emit(&Event::PeerRefused { peer_uid: peer.uid(), peer_pid: peer.pid(), socket });
-            false
-        }
-        Err(_) => false,
-    }
 }

@@ -27,11 +27,11 @@ use super::failed::Failed;
 use super::keys::quoted;
 use super::output::Done;
 use super::schema;
-use crate::api::listen::{self, ListenError};
 use crate::api::probe;
 use crate::config::{self, ConfigError};
 use crate::control::say;
 use crate::keyring::KeeperError;
+use crate::socket::listen::{self, ListenError};
 use crate::types::{Class, Explained};
 
 /// From the start to the first Encrypt that would be answered. swtpm and its first key take well below a second.

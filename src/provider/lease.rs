@@ -12,6 +12,8 @@ const DENIED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// The longest pause when there was no answer: the provider should be in use again soon after it is back.
 const AWAY_PAUSE_MAX: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// The longest pause that a provider may ask for.
+const ASKED_FOR_MAX: Duration = Duration::from_secs(300);
 /// Even a token that lives for seconds does not make us ask more often.
 const GAP_MIN: Duration = Duration::from_secs(1);
 /// A login on account of a refused use, at most this often, and ever more seldom up to the second time: the login may simply lack
@@ -72,6 +74,8 @@ pub(super) struct Lease {
     login_next: bool,
     failures: u32,
     denied: Option<Denied>,
+    /// Logins that were called none before they served.
+    unheard: Option<Denied>,
 }
 
 /// Refused uses that follow each other.
@@ -130,8 +134,8 @@ impl Lease {
         self.due = now + chance.of(lifetime, 350, 490).max(GAP_MIN);
     }
 
-    /// A login or a renewal failed. `denied`: there was an answer, and it was no.
-    pub(super) fn failed(&mut self, now: Duration, denied: bool, chance: Chance) {
+    /// A login or a renewal failed. `denied`: there was an answer, and it was no. `asked_for`: how long the provider wants to be left alone.
+    pub(super) fn failed(&mut self, now: Duration, denied: bool, asked_for: Option<Duration>, chance: Chance) {
         // A renewal that is refused will be refused again: the login is next, and at once.
         if denied && !self.login_next && self.usable(now) {
             self.login_next = true;
@@ -141,7 +145,7 @@ impl Lease {
         let most = if denied { DENIED_PAUSE_MAX } else { AWAY_PAUSE_MAX };
         let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(most);
         self.failures += 1;
-        self.due = now + chance.of(pause, 500, 1000);
+        self.due = now + chance.of(pause, 500, 1000).max(asked_for.unwrap_or_default().min(ASKED_FOR_MAX));
     }
 
     /// The token was refused in use. Whether a login may follow now.
@@ -158,11 +162,20 @@ impl Lease {
         again
     }
 
-    /// The token is no more: even a young one.
-    pub(super) fn ended(&mut self, now: Duration) {
-        self.held = None;
-        self.login_next = true;
-        self.due = now;
+    /// The token is called none. Whether another login may follow now: after one that has served at once, and after one that never has the
+    /// first time, and then ever more seldom: a standby may not have heard of it yet, and something on the way never will.
+    pub(super) fn ended(&mut self, now: Duration, has_served: bool) -> bool {
+        let row = self.unheard.filter(|last| !has_served && now.saturating_sub(last.last) <= SECOND_LOGIN_GAP_MAX);
+        let gap = row.map_or(Duration::ZERO, |row| row.gap);
+        let again = self.held.is_none_or(|held| now >= held.since + gap);
+        if again {
+            self.held = None;
+            self.login_next = true;
+            self.due = now;
+        }
+        let gap = if again { (gap * 2).clamp(GAP_MIN, SECOND_LOGIN_GAP_MAX) } else { gap };
+        self.unheard = (!has_served).then_some(Denied { last: now, gap });
+        again
     }
 }
 
@@ -242,7 +255,7 @@ mod tests {
                     now = until;
                 }
                 Step::Login | Step::Renew if away(now) => {
-                    lease.failed(now, false, dice.chance());
+                    lease.failed(now, false, None, dice.chance());
                     let until = now + Duration::from_millis(800);
                     seen.without_token += provider.without(now, until);
                     now = until;
@@ -262,7 +275,7 @@ mod tests {
                     seen.least_left = seen.least_left.min(left);
                     match provider.renew(now) {
                         Some(granted) => lease.renewed(now, granted, dice.chance()),
-                        None => lease.failed(now, true, dice.chance()),
+                        None => lease.failed(now, true, None, dice.chance()),
                     }
                 }
             }
@@ -318,7 +331,7 @@ mod tests {
             match lease.step(now) {
                 Step::Login => {
                     times.push(now);
-                    lease.failed(now, true, dice.chance());
+                    lease.failed(now, true, None, dice.chance());
                 }
                 Step::Renew => panic!("renewal without a token"),
                 Step::Rest(until) => now = until,
@@ -339,7 +352,7 @@ mod tests {
         assert_eq!(lease.step(31 * SECOND), Step::Login);
         lease.logged_in(31 * SECOND, grant(HOUR), Chance::new([0, 0]));
         assert!(!lease.refused(32 * SECOND));
-        lease.ended(33 * SECOND);
+        lease.ended(33 * SECOND, true);
         assert!(!lease.usable(33 * SECOND) && lease.step(33 * SECOND) == Step::Login);
     }
 
@@ -376,9 +389,9 @@ mod tests {
         lease.logged_in(Duration::ZERO, grant(HOUR), Chance::new([0, 0]));
         let due = HOUR.mul_f64(0.35);
         assert_eq!(lease.step(due), Step::Renew);
-        lease.failed(due, true, Chance::new([0, 0]));
+        lease.failed(due, true, None, Chance::new([0, 0]));
         assert_eq!(lease.step(due), Step::Login);
-        lease.failed(due, true, Chance::new([0, 0]));
+        lease.failed(due, true, None, Chance::new([0, 0]));
         assert!(lease.usable(due) && matches!(lease.step(due), Step::Rest(_)));
     }
 }

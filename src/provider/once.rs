@@ -1,7 +1,9 @@
 //! A login by what may serve only once: a secret id with `secret_id_num_uses`, or a wrapping token. Vault does not say which one does.
 
+use std::time::Duration;
+
 use super::http::Sent;
-use super::login_tries::{LoginTries, Verdict, since_boot};
+use super::login_tries::{LoginTries, Record, Verdict, since_boot};
 use super::{ErrorKind, Mark, ProviderError};
 use crate::types::CredentialName;
 
@@ -9,9 +11,37 @@ use crate::types::CredentialName;
 const OF_LOST: &str = "see what cuts connections to Vault. It is tried again, more slowly; if it is refused then, seal a fresh secret id: \
                        `nodeseal credentials seal NAME`";
 const OF_SPENT: &str = "make another secret id, best with secret_id_num_uses=0, which serves more than once, and seal it on this node: \
-                        `nodeseal credentials seal NAME`; this one is not tried again";
+                        `nodeseal credentials seal NAME`; this one is tried again once an hour at most";
+const OF_REFUSED: &str = "compare role and secret id with Vault's, and seal the right one on this node: `nodeseal credentials seal NAME`; \
+                          it is tried at once then. This one is tried again ever more seldom, since Vault locks a role out after five refusals";
 const OF_SERVED: &str = "it has logged in before: if its secret_id_num_uses or secret_id_ttl is not 0 it has ended. Make another one, with 0 for \
                          both, and seal it on this node: `nodeseal credentials seal NAME`";
+
+/// A login under way. One that ends without an answer, be it dropped, is lost.
+struct Begun<'a> {
+    tries: &'a LoginTries,
+    before: Record,
+    has_ended: bool,
+}
+
+impl<'a> Begun<'a> {
+    fn new(tries: &'a LoginTries, mark: Mark, now: Duration) -> Self {
+        Self { tries, before: tries.begin(mark, now), has_ended: false }
+    }
+
+    fn ends<T>(mut self, how: impl FnOnce(Record) -> T) -> T {
+        self.has_ended = true;
+        how(self.before)
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.tries.lost(self.before, since_boot());
+        }
+    }
+}
 
 /// One question that may use up the credential of this mark.
 pub(super) struct Once<'a> {
@@ -41,27 +71,35 @@ impl Once<'_> {
             Verdict::WaitRefused(left) => {
                 let minutes = left.as_secs() / 60 + 1;
                 let detail = format!("credential {name}: it was refused, and is tried again in {minutes} min");
-                return Err(ProviderError::new(ErrorKind::Login, detail).with_hint(OF_SERVED));
+                let hint = if tries.has_served(*mark) { OF_SERVED } else { OF_REFUSED };
+                return Err(ProviderError::new(ErrorKind::Login, detail).with_hint(hint));
             }
-            Verdict::Spent => return Err(spent(name)),
+            Verdict::Spent(_) => return Err(spent(name)),
         }
         // Before Vault is asked: its answer may be lost, and this process may end.
-        let (before, sent_before) = (tries.begin(*mark, now), sent.number());
+        let (begun, sent_before) = (Begun::new(tries, *mark, now), sent.number());
+        let has_served = begun.before.has_served();
         let error = match question.await {
             Ok(answer) => {
-                tries.granted(before);
+                begun.ends(|before| tries.granted(before));
                 return Ok(answer);
             }
             Err(error) => error,
         };
         match error.kind() {
-            _ if sent.number() == sent_before => tries.not_asked(before),
-            ErrorKind::Login if tries.refused(before, now) => return Err(spent(name).because(error)),
-            ErrorKind::Login if before.has_served() => return Err(error.with_hint(OF_SERVED)),
-            ErrorKind::Login => {}
+            _ if sent.number() == sent_before => begun.ends(|before| tries.not_asked(before)),
+            ErrorKind::Login => {
+                let is_spent = begun.ends(|before| tries.refused(before, since_boot()));
+                return Err(match (is_spent, has_served) {
+                    (true, _) => spent(name).because(error),
+                    (false, true) => error.with_hint(OF_SERVED),
+                    (false, false) => error.with_hint(OF_REFUSED),
+                });
+            }
             // Said before a login is looked at.
-            ErrorKind::Throttled => tries.not_asked(before),
+            ErrorKind::Throttled => begun.ends(|before| tries.not_asked(before)),
             kind => {
+                drop(begun);
                 let detail = format!("credential {name}: the answer to a login was lost, which may have spent it");
                 return Err(ProviderError::new(kind, detail).because(error).with_hint(OF_LOST));
             }
@@ -71,8 +109,7 @@ impl Once<'_> {
 }
 
 fn spent(name: &CredentialName) -> ProviderError {
-    let detail = format!(
-        "credential {name}: refused after a login whose answer was lost: what is sealed is most likely spent, and is not tried again"
-    );
+    let detail =
+        format!("credential {name}: refused after a login whose answer was lost: what is sealed is most likely spent");
     ProviderError::new(ErrorKind::Login, detail).with_hint(OF_SPENT)
 }

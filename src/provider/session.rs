@@ -48,10 +48,6 @@ pub(super) struct Held<T> {
 
 impl<T> Held<T> {
     /// The provider has taken it.
-    #[cfg_attr(
-        not(any(test, feature = "aws", feature = "azure")),
-        expect(dead_code, reason = "Vault says which token is none")
-    )]
     pub(super) fn has_served(&self) {
         self.served.store(true, Ordering::Relaxed);
     }
@@ -66,7 +62,7 @@ pub(super) enum Refusal {
         expect(dead_code, reason = "Vault says which token is none")
     )]
     Unknown,
-    /// It is none any more, however young it is.
+    /// It is none. One that has served was revoked or has ended; one that never has is made again at once the first time.
     #[cfg_attr(
         not(any(test, feature = "aws", feature = "vault")),
         expect(dead_code, reason = "Azure does not tell whether a login was one")
@@ -174,16 +170,16 @@ impl<L: Logins> Session<L> {
         if state.held.as_ref().is_none_or(|held| !Arc::ptr_eq(held, used)) {
             return true;
         }
+        let has_served = used.served.load(Ordering::Relaxed);
         let is_gone = match refusal {
-            Refusal::Ended => true,
-            Refusal::Unknown => used.served.load(Ordering::Relaxed),
-            Refusal::Denied => false,
+            Refusal::Ended => state.lease.ended(now, has_served),
+            Refusal::Unknown if has_served => state.lease.ended(now, true),
+            Refusal::Unknown | Refusal::Denied => return state.lease.refused(now),
         };
         if is_gone {
-            state.lease.ended(now);
             state.held = None;
         }
-        is_gone || state.lease.refused(now)
+        is_gone
     }
 
     /// Logs in and renews when it is time, for ever.
@@ -226,7 +222,7 @@ impl<L: Logins> Session<L> {
                 let lease = &mut self.state().lease;
                 match renewed {
                     Ok(grant) => lease.renewed(now, grant, chance),
-                    Err(error) => lease.failed(now, error.kind() == ErrorKind::Login, chance),
+                    Err(error) => lease.failed(now, error.kind() == ErrorKind::Login, error.pause(), chance),
                 }
             }
             (Step::Login | Step::Renew, _) => {
@@ -241,7 +237,7 @@ impl<L: Logins> Session<L> {
                     }
                     Err(error) => {
                         let passes = error.class().is_retried();
-                        state.lease.failed(now, !passes, chance);
+                        state.lease.failed(now, !passes, error.pause(), chance);
                         state.refusal = Some(error);
                         state.is_told = false;
                     }
@@ -366,5 +362,41 @@ mod tests {
         assert_eq!(other.login, 1);
         assert_eq!(session.another(&held, Refusal::Unknown).await.unwrap().login, 1, "told late");
         assert_eq!(session.another(&other, Refusal::Ended).await.unwrap().login, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_login_that_is_called_none_at_its_every_use_is_not_made_anew_for_each_of_them() {
+        // A standby that has not heard of the token yet, or something before the server that never will.
+        let session = Imitated::that_takes(Duration::ZERO);
+        for _ in 0..600 {
+            let held = session.login().await.unwrap();
+            session.another(&held, Refusal::Ended).await;
+            sleep(Duration::from_millis(100)).await;
+        }
+        let logins = session.logins.logins.load(Ordering::SeqCst);
+        assert!(logins < 20, "{logins} logins in a minute, none of which has served");
+    }
+
+    /// Limits every login, and says for how long.
+    struct Limited(AtomicU32);
+
+    impl Logins for Limited {
+        type Login = ();
+
+        async fn log_in(&self) -> Result<((), Grant), ProviderError> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Err(ProviderError::new(ErrorKind::Throttled, "429").after(Some(MINUTE)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_limits_logins_is_left_alone_for_as_long_as_it_says() {
+        let session = Session::new(Limited(AtomicU32::new(0)));
+        for _ in 0..100 {
+            let _ = session.login().await;
+            sleep(Duration::from_secs(1)).await;
+        }
+        let logins = session.logins.0.load(Ordering::SeqCst);
+        assert!(logins <= 2, "{logins} logins in 100 s, of which one a minute is allowed");
     }
 }

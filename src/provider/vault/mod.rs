@@ -125,7 +125,10 @@ impl Vault {
         let path = format!("{mount}/{verb}/{key}");
         let held = self.session.login().await.map_err(Err)?;
         let said = match held.login.call(&path, fields).await {
-            Ok(body) => return Ok(body),
+            Ok(body) => {
+                held.has_served();
+                return Ok(body);
+            }
             Err(Failed::Unanswered(error)) => return Err(Err(error)),
             Err(Failed::Refused(said)) => said,
         };
@@ -137,7 +140,11 @@ impl Vault {
             // Some servers say of a token that is none the same as of a right that is missing. A login that was refused just now tells.
             return Err(self.session.refusal().map_or(Ok(said), Err));
         };
-        held.login.call(&path, fields).await.map_err(|failed| match failed {
+        let answer = held.login.call(&path, fields).await;
+        if answer.is_ok() {
+            held.has_served();
+        }
+        answer.map_err(|failed| match failed {
             Failed::Unanswered(error) => Err(error),
             Failed::Refused(said) => Ok(said),
         })

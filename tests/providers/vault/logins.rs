@@ -338,3 +338,28 @@ async fn a_namespace_goes_with_every_request_and_into_the_identity() {
     let seen = mine.proxy().seen();
     assert!(seen.len() >= 2 && seen.iter().all(|seen| seen.header("x-vault-namespace") == Some("team/a")));
 }
+
+#[tokio::test]
+async fn a_node_whose_secret_id_has_ended_takes_the_login_from_no_other_one_of_its_role() {
+    let mine = Mine::new();
+    let memory = mine.credential(&mine.secret_id);
+    // It has served more than once.
+    for _ in 0..3 {
+        mine.vault(mine.approle(), &memory).probe().await.unwrap();
+    }
+    let ended = mine.vault(mine.approle(), &memory);
+    ended.probe().await.unwrap();
+    let seen = mine.proxy().seen();
+    let used = seen.iter().rev().find_map(|seen| seen.header("x-vault-token")).unwrap();
+    let others = Memory::with("vault-approle", &mine.replace_secret_id());
+    shared().post("auth/token/revoke", json!({ "token": used }));
+    let keeping = tokio::spawn(ended.keep_login());
+    for _ in 0..20 {
+        let _ = ended.probe().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    keeping.abort();
+    let refusals = mine.proxy().count("auth/approle/login");
+    let other = mine.vault(mine.approle(), &others).probe().await;
+    assert!(other.is_ok(), "after {refusals} logins of one node nobody of the role may log in: {:?}", other.err());
+}

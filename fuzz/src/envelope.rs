@@ -146,7 +146,7 @@ fn wrap(bytes: &[u8]) {
     assert_eq!(wrapped.encode(), bytes);
 }
 
-/// What is inside of a wrap of another KMS plugin (docs/formats.md, "Text of a KMS plugin").
+/// What is inside of a wrap of another KMS plugin (docs/formats.md, "Ciphertext of a KMS plugin").
 fn plugin_text(bytes: &[u8]) {
     let Ok(text) = Text::decode(bytes) else { return };
     assert_eq!(text.encode(), bytes);

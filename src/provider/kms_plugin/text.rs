@@ -1,4 +1,4 @@
-//! What a plugin gave for one key, as it is stored inside of a wrap (docs/formats.md, "Text of a KMS plugin"). Pure, total over any bytes.
+//! What a plugin gave for one key, as it is stored inside of a wrap (docs/formats.md, "Ciphertext of a KMS plugin"). Pure, total over any bytes.
 //!
 //! Holds no secret: KMS v2 stores text, key_id and annotations in clear anyway.
 

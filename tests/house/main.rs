@@ -14,6 +14,8 @@ mod documented;
 mod layers;
 #[cfg(feature = "tpm2")]
 mod linked;
+mod literals;
+mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};

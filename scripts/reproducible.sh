@@ -18,6 +18,8 @@ trap 'exit 130' INT TERM
 export RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" XDG_CACHE_HOME="${XDG_CACHE_HOME:-$HOME/.cache}"
 registry=${CARGO_HOME:-$HOME/.cargo}/registry
 unset CARGO_HOME CARGO_TARGET_DIR
+# What is committed in the meantime is not meant.
+commit=$(git rev-parse HEAD)
 
 # $1 and $2: where the sources and where the home folder are.
 build() {
@@ -25,7 +27,8 @@ build() {
     for part in cache index; do
         [ ! -e "$registry/$part" ] || cp -a "$registry/$part" "$2/.cargo/registry/"
     done
-    git clone --quiet . "$1"
+    git clone --quiet --no-checkout . "$1"
+    git -C "$1" checkout --quiet --detach "$commit"
     case $what in
     programs)
         HOME=$2 "$1/scripts/remapped.sh" cargo build --quiet --release --bins --manifest-path "$1/Cargo.toml" \
@@ -55,7 +58,7 @@ list "$work/another/folder/two" >"$work/two.sums"
 
 cat "$work/one.sums"
 if ! diff "$work/one.sums" "$work/two.sums" >&2; then
-    echo "error: two builds of $(git rev-parse --short HEAD) differ" >&2
+    echo "error: two builds of $commit differ" >&2
     exit 1
 fi
-echo "ok: two builds of $(git rev-parse --short HEAD) in two folders with two home folders are the same"
+echo "ok: two builds of $commit in two folders with two home folders are the same"

@@ -1,4 +1,4 @@
-//! When a local KEK is due for replacement: by age or by use, whichever comes first (design: cryptoperiod).
+//! When a local KEK is due for replacement: by age or by use, whichever comes first (docs/architecture.md, "States of a local KEK").
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ const OF_LOST: &str = "see what cuts connections to Vault. It is tried again, mo
 const OF_SPENT: &str = "make another secret id, best with secret_id_num_uses=0, which serves more than once, and seal it on this node: \
                         `nodeseal credentials seal NAME`; this one is tried again once an hour at most";
 const OF_REFUSED: &str = "compare role and secret id with Vault's, and seal the right one on this node: `nodeseal credentials seal NAME`; \
-                          it is tried at once then. This one is tried again ever more seldom, since Vault locks a role out after five refusals";
+                          it is tried at once then. This one is retried after growing pauses, because Vault locks a role after five refusals";
 const OF_SERVED: &str = "it has logged in before: if its secret_id_num_uses or secret_id_ttl is not 0 it has ended. Make another one, with 0 for \
                          both, and seal it on this node: `nodeseal credentials seal NAME`";
 

@@ -146,7 +146,7 @@ impl KeyId {
     const PREFIX: &'static str = "ns1-";
     const DIGEST_BYTES: usize = 20;
 
-    /// The key_id of a node without providers: it names the local KEK itself (design: mode "hardware only").
+    /// The key_id of a node without providers: it names the local KEK itself (docs/decisions/key-id.md).
     pub fn of_local_kek(cluster: &ClusterId, kek: &KekId) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"nodeseal key_id v1\0local\0");
@@ -157,7 +157,7 @@ impl KeyId {
     }
 
     /// The key_id of nodes with providers: it names the providers' keys, here as the bytes of their epoch, so that all nodes of one
-    /// configuration report the same (design: modes "rooted" and "direct").
+    /// configuration report the same (docs/decisions/key-id.md).
     pub fn of_epoch(cluster: &ClusterId, epoch: &[u8]) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"nodeseal key_id v1\0providers\0");

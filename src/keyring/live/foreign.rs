@@ -21,7 +21,7 @@ use crate::provider::set::Owned;
 use crate::sandbox::memory::LockedKey;
 use crate::types::{ClusterId, KekId, Key};
 
-/// KEKs of other nodes in memory: a node a rotation; design §5.
+/// KEKs of other nodes in memory: one for each node and rotation.
 const KEPT_MAX: usize = 4096;
 
 type Found = Result<Arc<LiveKek>, ProvidersError>;

@@ -71,7 +71,7 @@ impl Answer {
 /// Why not, and what next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// See [`Class::label`].
+    /// See [`Class::label`](crate::types::Class::label).
     pub class: String,
     /// The whole chain.
     pub error: String,

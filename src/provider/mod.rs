@@ -2,7 +2,7 @@
 //! needs no library that the API does not need.
 //!
 //! [`Kek`] is the joint. A provider knows its own protocol and its own login, and nothing of keyrings, retries, budgets or
-//! health: who asks decides those by [`ProviderError::class`]. It never reports a success that it did not see: an empty answer, a
+//! health: who asks decides those by the class of a [`ProviderError`]. It never reports a success that it did not see: an empty answer, a
 //! wrap of another key, or a version that was not asked for is an error ([`ErrorKind::Lied`]).
 //!
 //! A wrap is matched to a provider by the [`KeyIdentity`] inside of it, never by the provider's name in the configuration: renaming or

@@ -59,7 +59,7 @@ test: lint
 
 # What a change is tried with before it is committed: minutes, and no server.
 check: lint
-	scripts/tests.sh cargo test --no-fail-fast --lib --bins --test house -- --skip no_operation_that_is_stopped_at_any_step
+	scripts/tests.sh cargo test --no-fail-fast --lib --test house -- --skip no_operation_that_is_stopped_at_any_step
 
 lint:
 	scripts/need.sh lint

@@ -29,7 +29,7 @@ pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
     pub(super) fn add(&mut self, key: &str, text: impl Into<String>) {
-        self.0.push(Problem { key: key.to_owned(), text: text.into() });
+        self.0.push(Problem::new(key, text));
     }
 
     pub(super) fn as_mut(&mut self) -> &mut Vec<Problem> {

@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Config, Problem, check, raw, sockets, systemd};
+use super::mistakes::{self, Instead};
+use super::{Config, Problem, check, lines, raw, sockets, systemd};
 use crate::types::{Class, Explained};
 
 /// Bytes. A configuration with a hundred providers is a tenth of it.
@@ -152,7 +153,24 @@ pub fn sockets_despite(path: &Path, error: &ConfigError) -> Option<(PathBuf, Pat
 }
 
 fn parse_on(path: &Path, text: &str, systemd: Option<u32>) -> Result<Config, ConfigError> {
-    let file: raw::File =
-        toml::from_str(text).map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })?;
-    check::check(path, file, systemd).map_err(|problems| ConfigError::Problems { path: path.to_owned(), problems })
+    let syntax = |source| ConfigError::Syntax { path: path.to_owned(), source };
+    let table: toml::Table = text.parse().map_err(syntax)?;
+    let (file, mistakes) = mistakes::read::<raw::File>(table, Instead::Nothing);
+    let mut problems: Vec<Problem> = mistakes.into_iter().map(|(key, text)| Problem::new(&key, text)).collect();
+    let checked = file.map(|file| check::check(path, file, systemd));
+    match checked {
+        Some(Ok(mut config)) if problems.is_empty() => {
+            lines::find(text, &mut config.warnings);
+            return Ok(config);
+        }
+        Some(Err(more)) => {
+            // What was taken out is not missing.
+            let is_told = |more: &Problem| problems.iter().any(|told| told.key == more.key);
+            let more: Vec<Problem> = more.into_iter().filter(|more| !is_told(more)).collect();
+            problems.extend(more);
+        }
+        Some(Ok(_)) | None => {}
+    }
+    lines::find(text, &mut problems);
+    Err(ConfigError::Problems { path: path.to_owned(), problems })
 }

@@ -4,7 +4,9 @@
 //! instead. Refuses a file that somebody else than root (or our own user) owns or can write to.
 
 mod check;
+mod lines;
 mod load;
+mod mistakes;
 mod pcr_lint;
 mod pkcs11;
 pub mod providers;
@@ -172,11 +174,22 @@ pub struct Problem {
     pub key: String,
     /// What is wrong and what to do.
     pub text: String,
+    /// Where the key stands in the file, from 1, if it does.
+    pub line: Option<usize>,
+}
+
+impl Problem {
+    fn new(key: &str, text: impl Into<String>) -> Self {
+        Self { key: key.to_owned(), text: text.into(), line: None }
+    }
 }
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.key, self.text)
+        match self.line {
+            Some(line) => write!(f, "{}: {} (line {line})", self.key, self.text),
+            None => write!(f, "{}: {}", self.key, self.text),
+        }
     }
 }
 

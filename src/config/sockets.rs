@@ -102,7 +102,7 @@ pub(super) fn warn_of_pods(warnings: &mut Vec<Problem>, control: &Path) {
     if control.parent().is_some_and(|folder| mounted.contains(&folder)) {
         let text = "lies in the folder that pods of kube-apiserver mount, so that root of such a pod is the operator: leave it out, or \
                     name one in a folder of its own, such as /run/nodeseal-control";
-        warnings.push(Problem { key: "control.socket".to_owned(), text: text.to_owned() });
+        warnings.push(Problem::new("control.socket", text));
     }
 }
 
@@ -110,6 +110,6 @@ pub(super) fn warn_of_pods(warnings: &mut Vec<Problem>, control: &Path) {
 pub(super) fn warn_of_memory(warnings: &mut Vec<Problem>, state_dir: &Path) {
     if ["/run", "/var/run", "/dev/shm"].iter().any(|memory| state_dir.starts_with(memory)) {
         let text = "lies in memory, and is gone with the next boot: name a folder on a disk, such as /var/lib/nodeseal";
-        warnings.push(Problem { key: "state_dir".to_owned(), text: text.to_owned() });
+        warnings.push(Problem::new("state_dir", text));
     }
 }

@@ -85,6 +85,7 @@ mod tests {
             must_be_shared: false,
             opened: None,
             may_return: false,
+            under_key_id: false,
             id: id.to_string(),
             state: "active".into(),
             key_id: String::new(),

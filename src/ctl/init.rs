@@ -27,7 +27,8 @@ pub(super) fn run(common: &Common, args: &InitArgs) -> Done {
         Ok(None) => return Err(Failed::new(&Explain::new(&Unsaid, Class::Misconfigured, UNSAID_HINT))),
         Err(error) => return Err(error.into()),
     };
-    if !is_set_up(&config) {
+    let was_set_up = is_set_up(&config);
+    if !was_set_up {
         refuse_beside_open_keys(&config)?;
     }
     found_as_owner(&config)?;
@@ -38,7 +39,10 @@ pub(super) fn run(common: &Common, args: &InitArgs) -> Done {
     match kek {
         Ok(kek) => report(common, &config, &recovery, kek.as_ref()),
         Err(error) => {
-            keep_code(recovery.code.as_ref());
+            // Nothing is encrypted to it on a node that was set up before.
+            if !was_set_up {
+                keep_code(recovery.code.as_ref());
+            }
             Err(refuse(&config, error, args.join))
         }
     }
@@ -85,7 +89,7 @@ fn next(config: &Config, recovery: &Recovery, has_kek: bool) -> Vec<String> {
     match has_kek {
         true => next.push(START.to_owned()),
         false => next.push(
-            "start nodeseald; then here: nodeseal bundle request --out FILE; then on a node that has the keys: nodeseal bundle make FILE"
+            "start nodeseald; then here: nodeseal bundle request --out FILE; then on a node that has the keys: nodeseal bundle make FILE --fingerprint GROUPS --out FILE"
                 .to_owned(),
         ),
     }
@@ -114,7 +118,7 @@ fn refuse(config: &Config, error: KeeperError, is_join: bool) -> Failed {
     Failed::new(&Explain::new(&error, error.class(), hint))
 }
 
-const TAKE_HINT: &str = "it can take the keys of another node all the same: `nodeseal bundle request --out FILE` here, and `nodeseal bundle make FILE` there";
+const TAKE_HINT: &str = "it can take the keys of another node all the same: `nodeseal bundle request --out FILE` here, and `nodeseal bundle make FILE --fingerprint GROUPS --out FILE` there";
 
 const UNSAID_HINT: &str = if cfg!(not(feature = "recovery")) {
     "give --no-recovery: this build makes no recovery file, so a lost device loses all keys"

@@ -69,6 +69,7 @@ pub(super) mod tests {
             must_be_shared: false,
             opened: None,
             may_return: false,
+            under_key_id: false,
         }
     }
 

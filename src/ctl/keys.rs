@@ -207,7 +207,8 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Done {
     let is_elsewhere = row.is_some_and(|row| row.may_return) && !to.passes_over_others(is_pending);
     let refusal = match refusal {
         Some(refusal) => Some(KeeperError::Move(refusal)),
-        None => is_elsewhere.then_some(KeeperError::PendingElsewhere(id)),
+        None if is_elsewhere => Some(KeeperError::PendingElsewhere(id)),
+        None => row.filter(|row| to.destroys() && row.under_key_id).map(|_| KeeperError::UnderKeyId(id)),
     };
     if let Some(error) = refusal {
         return Err(error.into());

@@ -4,6 +4,8 @@ use serde::Serialize;
 
 use super::output::time;
 use crate::control::Status;
+use crate::control::report::ProviderRow;
+use crate::types::Class;
 use crate::types::clock::{self, UnixSeconds};
 
 /// Seconds. Of a KEK that nobody replaces by itself it is said so long before it is due: carrying one to other nodes takes planning.
@@ -23,7 +25,7 @@ pub(super) struct Need {
 
 impl Need {
     /// Every kind, in the order in which they are told.
-    pub(super) const KINDS: [&'static str; 14] = [
+    pub(super) const KINDS: [&'static str; 15] = [
         "closed",
         "config",
         "would_not_open",
@@ -35,6 +37,7 @@ impl Need {
         "recovery_file",
         "pending_key",
         "due",
+        "reload",
         "reseal",
         "restart",
         "providers",
@@ -68,8 +71,7 @@ pub(super) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
         );
     }
     if status.awaits_bundle {
-        let todo =
-            "nodeseal bundle request --out FILE here, then nodeseal bundle make FILE on a node that has the keys";
+        let todo = "nodeseal bundle request --out FILE here, then nodeseal bundle make FILE --fingerprint GROUPS --out FILE on a node that has the keys";
         add("bundle", "this node waits for the keys of another one", todo);
     }
     if status.keys_known && status.keys_usable < status.keys {
@@ -87,7 +89,7 @@ pub(super) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
         add(
             "unreadable_texts",
             &what,
-            "take it from a node that has it (nodeseal bundle request), or from a recovery file (nodeseal recover)",
+            "look for it in nodeseal keys list. If it was destroyed here, only a backup of the state directory from before brings it back (rotate.md, step 6); otherwise take it from a node that has it (nodeseal bundle request), or from a recovery file (nodeseal recover)",
         );
     }
     for what in &status.lost_keys {
@@ -126,11 +128,25 @@ pub(super) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
         };
         add(kind, &format!("{} of the configuration does not run yet{why}", pending.key), &pending.until);
     }
+    for provider in status.providers.iter().filter(|provider| is_lasting(provider)) {
+        let said = provider.error.as_deref().unwrap_or("it fails");
+        add(
+            "providers",
+            &format!("provider {} cannot be used: {said}", provider.name),
+            "see docs/providers; after a change: nodeseal reload",
+        );
+    }
     if status.stops_writes {
         let what = "the providers have been away for longer than write.on_outage allows, and kube-apiserver is told not to write";
         add("providers", what, "see what the providers say");
     }
     needs
+}
+
+/// What waiting does not end.
+fn is_lasting(provider: &ProviderRow) -> bool {
+    let class = provider.class.as_deref().and_then(Class::from_label);
+    matches!(class, Some(Class::Denied | Class::Misconfigured | Class::NotFound | Class::Internal))
 }
 
 /// Why the keys are closed, and when they are tried again.
@@ -243,7 +259,7 @@ mod tests {
             clock_doubted: true,
             recovery_owed: true,
             pending_kek: Some(row),
-            pending: vec![Pending::reseal("seal.tpm2"), Pending::restart("log")],
+            pending: vec![Pending::reload("provider"), Pending::reseal("seal.tpm2"), Pending::restart("log")],
             stops_writes: true,
             ..status()
         };

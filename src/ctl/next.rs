@@ -23,7 +23,7 @@ pub(super) fn rotated(key: &KekRow, has_recovery_file: bool) -> Vec<String> {
     next.extend(match key.must_be_shared {
         false => of(&["nodeseal keys activate"]),
         true => of(&[
-            "other nodes have the active KEK and need this one before it is activated; on each of them: nodeseal bundle request --out FILE; then here: nodeseal bundle make FILE",
+            "other nodes have the active KEK and need this one before it is activated; on each of them: nodeseal bundle request --out FILE; then here: nodeseal bundle make FILE --fingerprint GROUPS --out FILE",
             "when all have accepted their bundle, on each node: nodeseal keys activate",
         ]),
     });
@@ -40,7 +40,7 @@ pub(super) fn activated(table: &KeyTable) -> Vec<String> {
     next.push(
         match active.wraps {
             0 => "wait a minute until kube-apiserver writes with it, then migrate the storage (rotate.md, from step 3)",
-            _ => "before the former KEK is retired, write everything anew (rotate.md, step 4)",
+            _ => "the key_id stays, so kube-apiserver rewrites nothing. Before you retire the former KEK: raise write.epoch on all nodes, reload, and follow rotate.md from step 3 on",
         }
         .to_owned(),
     );

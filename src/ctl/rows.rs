@@ -20,6 +20,7 @@ pub(super) struct Kek<'a> {
     must_be_shared: bool,
     opened: Option<String>,
     may_return: bool,
+    under_key_id: bool,
 }
 
 impl<'a> Kek<'a> {
@@ -37,6 +38,7 @@ impl<'a> Kek<'a> {
             must_be_shared: row.must_be_shared,
             opened: row.opened.map(time),
             may_return: row.may_return,
+            under_key_id: row.under_key_id,
         }
     }
 }

@@ -129,7 +129,7 @@ fn why_not_ready(status: &Status) -> String {
     match (&status.seal_error, status.keys_usable) {
         (Some(error), _) => format!("{}: {error}", closed(status).unwrap_or_default()),
         _ if status.awaits_bundle => {
-            "this node waits for a bundle: `nodeseal bundle request --out FILE` here, then `nodeseal bundle make FILE` on a node that has the keys".to_owned()
+            "this node waits for a bundle: `nodeseal bundle request --out FILE` here, then `nodeseal bundle make FILE --fingerprint GROUPS --out FILE` on a node that has the keys".to_owned()
         }
         _ if status.stops_writes => {
             "the providers have been away for longer than write.on_outage allows".to_owned()

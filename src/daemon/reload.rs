@@ -130,6 +130,8 @@ struct Runs {
     guard: Option<u32>,
     /// The file as it was refused last, while nothing has been taken up since.
     refused: Option<Refused>,
+    /// Providers whose changed credential or files were refused: they go on with what they have.
+    refused_files: Vec<String>,
 }
 
 impl Reloader {
@@ -154,7 +156,15 @@ impl Reloader {
             confined,
             is_under_way: Mutex::default(),
             ended: Condvar::new(),
-            runs: Mutex::new(Runs { config, opened, waiting: Vec::new(), seal_to, guard, refused: None }),
+            runs: Mutex::new(Runs {
+                config,
+                opened,
+                waiting: Vec::new(),
+                seal_to,
+                guard,
+                refused: None,
+                refused_files: Vec::new(),
+            }),
         })
     }
 
@@ -270,9 +280,11 @@ impl Reloader {
     pub(super) fn pending(&self, sealed: Option<&Overview>) -> Vec<Pending> {
         let runs = self.runs();
         let refused = runs.refused.iter().map(|_| Pending::reload("provider"));
+        let files = runs.refused_files.iter();
+        let files = files.map(|name| Pending::reload(&format!("a changed credential or file of provider {name}")));
         let restarts = runs.waiting.iter().map(|key| Pending::restart(key));
         let reseals = sealed.map(|sealed| needs_reseal(sealed, runs.seal_to, runs.guard)).unwrap_or_default();
-        refused.chain(restarts).chain(reseals.into_iter().map(Pending::reseal)).collect()
+        refused.chain(files).chain(restarts).chain(reseals.into_iter().map(Pending::reseal)).collect()
     }
 
     fn runs(&self) -> MutexGuard<'_, Runs> {
@@ -305,6 +317,7 @@ impl Reloader {
                     refused.insert(name, next);
                 }
             }
+            self.runs().refused_files = refused.keys().cloned().collect();
         }
     }
 

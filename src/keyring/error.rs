@@ -183,6 +183,11 @@ pub enum KeeperError {
         "other nodes have local KEK {0} and can still turn to it: without it this node could not read what they write then"
     )]
     PendingElsewhere(KekId),
+    /// The key_id names keys of providers, and has not moved since the KEK was active.
+    #[error(
+        "local KEK {0} was active under the key_id that is reported now: kube-apiserver may still encrypt with what it protects, and a storage migration rewrites nothing before the key_id changes"
+    )]
+    UnderKeyId(KekId),
     /// A node that has the active KEK was forgotten.
     #[error("nodes that have the active KEK were not given local KEK {kek}: {lacking}")]
     NotAllWereGiven {

@@ -9,6 +9,7 @@
 //! recovery file: u8, and if 1: SHA-256 of its payload | flags u8 (1 = waits for a bundle, 2 = the pending KEK was made here) |
 //! sharers, given: each u8 count, each 16 bytes, u16 length, bytes |
 //! left counters: u8 count, each u32, u8, and if 1: u64 | keys, as `marks` has them |
+//! first KEK under the key_id: u8, and if 1: 16 bytes |
 //! ring, as `ring::bytes` has it | MAC, 32 bytes
 //! ```
 //!
@@ -91,6 +92,8 @@ pub struct State {
     pub roots: Roots,
     /// What keys at providers have done here.
     pub marks: Marks,
+    /// The KEK that was active when the key_id of providers' keys that is reported began. `None`: not known.
+    pub first_under_key_id: Option<KekId>,
     /// All local KEKs.
     pub ring: Ring,
 }
@@ -179,6 +182,7 @@ impl State {
             recipients: Vec::new(),
             roots: Roots::default(),
             marks: Marks::default(),
+            first_under_key_id: None,
             ring,
         }
     }
@@ -221,6 +225,10 @@ impl State {
             };
         }
         self.marks.write(&mut w);
+        match self.first_under_key_id {
+            None => w.u8(0),
+            Some(kek) => w.u8(1).raw(kek.as_bytes()),
+        };
         write_ring(&mut w, &self.ring);
         let tag = mac(mac_key, &[LABEL, &[VERSION_4], w.as_bytes()]).finalize();
         w.raw(&tag).finish()
@@ -313,6 +321,8 @@ fn read_body(version: u8, mut r: Reader<'_>) -> Result<State, WireError> {
         state.given = Nodes::read(&mut r, "given")?;
         state.left_counters = read_left_counters(&mut r)?;
         state.marks = Marks::read(&mut r)?;
+        let is_known = flag(&mut r, "first KEK under the key_id")?;
+        state.first_under_key_id = if is_known { Some(KekId::from_bytes(r.array("KEK")?)) } else { None };
     } else {
         // It does not tell what keys have done.
         state.marks = Marks::of_unknown(&state.roots);

@@ -1,6 +1,5 @@
 //! One `[[provider]]` while it is being read: every mistake is noted with its path, and reading goes on.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::super::check::{Problems, absolute};
+use super::super::mistakes::{self, Instead};
 use super::super::sockets;
 use super::TIMEOUT;
 use crate::types::CredentialName;
@@ -15,62 +15,6 @@ use crate::types::CredentialName;
 /// Less than a round trip to anything that is not on this machine, and no call would ever succeed.
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
-
-/// More mistakes than a table has keys, each of which may have to be put right twice.
-const TURNS_MAX: usize = 64;
-
-/// What serde says of a table, taken apart. The words are those of serde and toml; where they change, the key is told and the text is
-/// theirs.
-struct Mistake {
-    path: Vec<String>,
-    text: String,
-    /// Nothing: the key is not known.
-    instead: Option<toml::Value>,
-}
-
-impl Mistake {
-    fn of(error: &toml::de::Error) -> Self {
-        let message = error.message().lines().next().unwrap_or_default();
-        let shown = error.to_string();
-        let within = shown.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`')).unwrap_or_default();
-        let mut path: Vec<String> = within.split('.').filter(|key| !key.is_empty()).map(ToOwned::to_owned).collect();
-        let field = |start: &str| Some(message.strip_prefix(start)?.split_once('`')?.0.to_owned());
-        if let Some(field) = field("missing field `") {
-            path.push(field);
-            let instead = Some(toml::Value::String(String::new()));
-            return Self { path, text: "is missing".to_owned(), instead };
-        }
-        if let Some(field) = field("unknown field `") {
-            let known = message.split_once(", ").map_or_else(String::new, |(_, known)| format!(": {known}"));
-            path.push(field);
-            return Self { path, text: format!("is not known here{known}"), instead: None };
-        }
-        let expected = message.rsplit_once("expected ").map_or("", |(_, expected)| expected);
-        let instead = match expected {
-            expected if expected.contains("string") => toml::Value::String(String::new()),
-            expected if expected.contains("sequence") => toml::Value::Array(Vec::new()),
-            expected if expected.contains("boolean") => toml::Value::Boolean(false),
-            expected if expected.contains("struct") || expected.contains("map") => {
-                toml::Value::Table(toml::Table::new())
-            }
-            _ => toml::Value::Integer(0),
-        };
-        Self { path, text: message.to_owned(), instead: Some(instead) }
-    }
-}
-
-/// `None` where there is no such place.
-fn put(table: &mut toml::Table, path: &[String], value: Option<toml::Value>) -> Option<()> {
-    let (key, rest) = path.split_first()?;
-    if rest.is_empty() {
-        match value {
-            Some(value) => table.insert(key.clone(), value),
-            None => Some(table.remove(key)?),
-        };
-        return Some(());
-    }
-    put(table.get_mut(key)?.as_table_mut()?, rest, value)
-}
 
 pub(super) struct Table<'a> {
     problems: &'a mut Problems,
@@ -119,28 +63,17 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// What is left, as the kind's own struct. serde stops at the first mistake: it is told, something harmless is put in its place, and
-    /// the next one is looked for.
+    /// What is left, as the kind's own struct.
     pub(super) fn rest<T: DeserializeOwned>(&mut self) -> Option<T> {
-        let mut rest = std::mem::take(&mut self.rest);
-        let mut told = BTreeSet::new();
-        for _ in 0..TURNS_MAX {
-            let error: toml::de::Error = match rest.clone().try_into() {
-                Ok(found) if told.is_empty() => return Some(found),
-                Ok(_) => return None,
-                Err(error) => error,
-            };
-            let Mistake { path, text, instead } = Mistake::of(&error);
-            let key = path.join(".");
-            if told.insert(key.clone()) {
-                match key.as_str() {
-                    "" => self.problems.add(&self.path, text),
-                    key => self.problem(key, text),
-                }
+        let rest = std::mem::take(&mut self.rest);
+        let (found, mistakes) = mistakes::read(rest, Instead::Harmless);
+        for (key, text) in &mistakes {
+            match key.as_str() {
+                "" => self.problems.add(&self.path, text),
+                key => self.problem(key, text),
             }
-            put(&mut rest, &path, instead)?;
         }
-        None
+        found.filter(|_| mistakes.is_empty())
     }
 
     pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, key: &str, text: &str) -> Option<T> {

@@ -25,6 +25,7 @@ impl Explained for KeeperError {
             | Self::NothingInterrupted
             | Self::NotAllWereGiven { .. }
             | Self::PendingElsewhere(_)
+            | Self::UnderKeyId(_)
             | Self::SeveralNodes(_)
             | Self::NotShared(_)
             | Self::OtherSeal
@@ -63,7 +64,7 @@ impl Explained for KeeperError {
                 "to make a new KEK: `nodeseal keys rotate`; a second init would make everything encrypted so far unreadable"
             }
             Self::AwaitsBundle => {
-                "on this node: `nodeseal bundle request --out FILE`; on a node that has the keys: `nodeseal bundle make FILE`"
+                "on this node: `nodeseal bundle request --out FILE`; on a node that has the keys: `nodeseal bundle make FILE --fingerprint GROUPS --out FILE`"
             }
             Self::BeforeGuard { .. } => ROLLBACK.hint(),
             Self::KeptFolder(_) => {
@@ -109,6 +110,9 @@ impl Explained for KeeperError {
             Self::NotAllWereGiven { .. } => {
                 "give it to them first: `nodeseal bundle request` there, `nodeseal bundle make` here; for a node that is gone for good: `nodeseal members remove NAME`, and so for one that has no name here and was given it, with the words that stand for it"
             }
+            Self::UnderKeyId(_) => {
+                "raise `write.epoch` on all nodes and reload (or rotate the key at the provider); once `nodeseal status` shows the new key_id, follow rotate.md from step 3 on, then retire it"
+            }
             Self::PendingElsewhere(_) => {
                 "turn to it as well: `nodeseal keys activate`; or give it up on every node, where it goes on decrypting: `nodeseal keys retire ID --give-up --confirm ID`. Once no other node can turn to it any more, destroy it with --not-shared"
             }
@@ -152,7 +156,7 @@ impl Explained for KeeperError {
                 "make and activate another KEK first: `nodeseal keys rotate`, `nodeseal keys activate`"
             }
             Self::Move(MoveError::Pending) => {
-                "activate it: `nodeseal keys activate`, or give it up: `nodeseal keys retire ID --confirm ID`"
+                "activate it: `nodeseal keys activate`, or give it up: `nodeseal keys retire ID --give-up --confirm ID`"
             }
             Self::Move(MoveError::Former) => "make a new KEK: `nodeseal keys rotate`",
             Self::Move(MoveError::Destroyed) => {

@@ -222,6 +222,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         };
         let used = ring.active().uses_reserved;
         let is_direct = self.keyring.rooted().is_some_and(|rooted| !rooted.rules.local_kek);
+        let first_under_key_id = (wanted != Reported::LocalKek).then_some(kek);
         let roots = self.state().roots.report(wanted, &self.settings.cluster);
         // In mode "direct" the local KEK encrypts nothing.
         let ring = if is_direct { ring } else { ring.with_reservation(used.saturating_add(self.blocks.first())) };
@@ -229,7 +230,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             true => State { ring, ..self.state().clone() },
             false => self.state().turned(ring),
         };
-        self.change(Change::of_keys(State { roots, ..next }))?;
+        self.change(Change::of_keys(State { roots, first_under_key_id, ..next }))?;
         self.errands.done(Errand::KeyId);
         self.publish();
         emit(&Event::KeyActivated { kek: &kek, key_id: &self.key_id() });

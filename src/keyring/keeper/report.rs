@@ -98,6 +98,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             must_be_shared: state == KekState::PreActivation && !entry.shared && self.needs_sharing(),
             opened: told.opened.get(&entry.id).copied(),
             may_return: ring.may_return(&entry.id),
+            under_key_id: self.is_under_key_id(&entry.id),
             wraps: self.keys.wraps(&entry.id).map_or(0, |set| set.wraps.len()),
         }
     }

@@ -48,6 +48,9 @@ pub struct KekRow {
     /// It was never active here, and another node that has it may turn to it.
     #[serde(default)]
     pub may_return: bool,
+    /// It was active under the key_id of providers' keys that is reported now.
+    #[serde(default)]
+    pub under_key_id: bool,
 }
 
 /// All KEKs for showing.

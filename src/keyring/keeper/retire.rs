@@ -5,6 +5,7 @@ use super::books::Change;
 use super::errands::Slot;
 use super::{Exporter, Keeper, KeyTable};
 use crate::audit::{Event, emit};
+use crate::keyring::epoch::Reported;
 use crate::keyring::error::KeeperError;
 use crate::keyring::ring::{KekState, MoveError, RetireTo};
 use crate::keyring::{kek_file, wraps_file};
@@ -20,6 +21,9 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 let is_pending = self.ring().pending().is_some_and(|entry| entry.id == *id);
                 if self.ring().may_return(id) && !to.passes_over_others(is_pending) {
                     return Err(KeeperError::PendingElsewhere(*id));
+                }
+                if destroys && self.is_under_key_id(id) {
+                    return Err(KeeperError::UnderKeyId(*id));
                 }
                 if destroys {
                     self.check_nothing_is_kept()?;
@@ -50,6 +54,23 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         self.publish();
         emit(&Event::KeyRetired { kek: id, state: state.label() });
         Ok(self.table())
+    }
+
+    /// It was active under the key_id of providers' keys that is reported now. kube-apiserver keeps its seed for as long as the key_id is the
+    /// same, and writes with it, and a migration leaves what is under the same key_id as it is.
+    pub(super) fn is_under_key_id(&self, id: &KekId) -> bool {
+        if self.state().roots.reported == Reported::LocalKek {
+            return false;
+        }
+        let former = self.ring().former();
+        let place = |id: &KekId| former.iter().position(|former| former.entry.id == *id);
+        let Some(at) = place(id).filter(|at| former[*at].entry.uses_reserved > 0) else { return false };
+        match &self.state().first_under_key_id {
+            // Each that served may be.
+            None => true,
+            // The order is that in which they ceased to be active.
+            Some(first) => place(first).is_some_and(|first| at >= first),
+        }
     }
 
     /// A folder of an earlier root has its KEKs, and its recovery file.

@@ -7,7 +7,13 @@ use crate::keyring::ring::RetireTo;
 /// A rooted node that has lost the sealed copy of a KEK that was active, and has a text of it.
 fn with_a_kek_to_be_kept() -> (Node, KekId) {
     let mut node = Node::new();
-    operations::grow_rooted(&mut node);
+    operations::set_up_rooted(&mut node);
+    let provider = node.provider.as_ref().unwrap().shared();
+    // The key_id has to move, or the KEK could not be destroyed.
+    node.live(|running| {
+        provider.rotate_to(2);
+        running.wait_for("another KEK", || running.row("deactivated").is_some());
+    });
     let former = boot(&mut node).kek("deactivated");
     node.disk = node.disk.after_cut(Crash::Lost);
     node.damage_both(&format!("keyring/{former}.kek"));

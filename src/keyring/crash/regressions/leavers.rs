@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::*;
+use crate::keyring::KeeperError;
 use crate::keyring::crash::provider::{Provider, Silence, proved, together};
 use crate::keyring::live::{Active, Snapshot};
 use crate::keyring::recovery::Identity;
@@ -62,7 +63,9 @@ fn a_kek_that_was_destroyed_here_says_nothing_of_what_other_nodes_have_stored() 
     let text = other.encrypt().unwrap();
     let (_node, running) = start(&[("a", DecryptOnly, &k), ("b", Required, &l)], true);
     running.encrypt().unwrap();
-    running.renew().unwrap();
+    // The key_id has to move, or the KEK could not be destroyed.
+    l.rotate_to(2);
+    running.wait_for("another KEK", || running.row("deactivated").is_some());
     let former = running.table().keys.into_iter().filter(|row| row.state == "deactivated");
     for row in former {
         running.handle.retire(row.id.parse().unwrap(), RetireTo::Destroyed).unwrap();
@@ -222,4 +225,31 @@ fn an_order_to_do_without_one_key_gives_up_no_other_one_whose_provider_has_only_
     let left = running.handle.configure(staying(&without_b.unwrap(), &["c"], &[]), false);
     k.plan(None);
     assert!(left.is_err(), "the last way to another key has left without an order: {:?}", running.decrypt(&text).err());
+}
+
+/// kube-apiserver keeps its seed, and what a migration finds under the same key_id it leaves as it is.
+#[test]
+fn a_kek_that_served_under_the_key_id_that_is_reported_is_not_destroyed_before_that_has_moved() {
+    let k = Provider::of("k");
+    let (node, running) = start(&[("a", Required, &k)], true);
+    running.encrypt().unwrap();
+    let served = running.kek("active");
+    running.renew().unwrap();
+    running.encrypt().unwrap();
+    let second = running.kek("active");
+    running.renew().unwrap();
+    let refused = |running: &Running, kek| running.handle.retire(kek, RetireTo::Destroyed);
+    for kek in [served, second] {
+        assert!(matches!(refused(&running, kek), Err(KeeperError::UnderKeyId(named)) if named == kek));
+        assert!(running.table().keys.iter().any(|row| row.id == kek.to_string() && row.under_key_id));
+    }
+    // Over a restart, too.
+    drop(running);
+    let running = node.start_with(proved(by(&[("a", Required, &k)], true)));
+    running.first_attempt().unwrap();
+    assert!(refused(&running, served).is_err());
+    k.rotate_to(2);
+    running.wait_for("the key_id has moved", || running.table().keys.iter().all(|row| !row.under_key_id));
+    running.handle.retire(served, RetireTo::Destroyed).unwrap();
+    running.handle.retire(second, RetireTo::Destroyed).unwrap();
 }

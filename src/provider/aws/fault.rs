@@ -1,7 +1,8 @@
 //! What an answer of AWS means to us: one table.
 //!
-//! Keeps neither the SDK's error nor the answer: both would show bodies in their `Debug`, and a body may hold a key. AWS's own sentence is only
-//! shown where it names a right, a state or a limit, and what was asked had no key with it; that of a refused signature can hold the session token.
+//! Keeps neither the SDK's error nor the answer: both would show bodies in their `Debug`, and a body may hold a key. Of AWS's own sentence only words
+//! that are known are shown where a key or a login was sent, and the whole where a key was only looked at, if it names a right, a state or a
+//! limit: that of a refused signature can hold the session token.
 
 use std::error::Error;
 
@@ -67,9 +68,10 @@ const CLOCK_WORDS: [&str; 2] = ["Signature expired", "Signature not yet current"
 const CLOCK_CODES: [&str; 2] = ["RequestExpired", "RequestTimeTooSkewed"];
 
 /// What the sentences of AWS have in common that helps whoever reads them.
-const KNOWN_WORDS: [&str; 12] = [
+const KNOWN_WORDS: [&str; 27] = [
     "is not authorized to perform: kms:Encrypt",
     "is not authorized to perform: kms:Decrypt",
+    "is not authorized to perform: sts:AssumeRole",
     "no identity-based policy allows",
     "no resource-based policy allows",
     "no session policy allows",
@@ -80,6 +82,20 @@ const KNOWN_WORDS: [&str; 12] = [
     "is pending import",
     "does not exist",
     "Rate exceeded",
+    "The security token included in the request is invalid",
+    "The security token included in the request is expired",
+    "The provided token has expired",
+    "The request signature we calculated does not match",
+    "No OpenIDConnect provider found in your account",
+    "Incorrect token audience",
+    "Token is expired",
+    "Token must be redeemed within",
+    "Couldn't retrieve verification key from your identity provider",
+    "Provided Token is not a valid",
+    "OpenIDConnect provider's HTTPS certificate doesn't match configured thumbprint",
+    "DurationSeconds exceeds the MaxSessionDuration",
+    "Request ARN is invalid",
+    "STS is not activated in this region",
 ];
 
 /// By code, and without a code that we know by HTTP's status.
@@ -101,17 +117,21 @@ pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -
 
 /// A failed request as one of ours. `asked` is what it was, such as `kms:DescribeKey`.
 pub(super) fn from_sdk<E: ProvideErrorMetadata>(asked: &str, error: SdkError<E, HttpResponse>) -> ProviderError {
-    convert(asked, error, |kind| kind, str::to_owned)
+    let is_told =
+        |kind| matches!(kind, ErrorKind::Forbidden | ErrorKind::NoKey | ErrorKind::Unfit | ErrorKind::Throttled);
+    convert(asked, error, |kind| kind, |kind, sentence| if is_told(kind) { sentence.to_owned() } else { String::new() })
 }
 
 /// The same for a request with a key or its text in it: shows only words that are known.
 pub(super) fn from_use<E: ProvideErrorMetadata>(asked: &str, error: SdkError<E, HttpResponse>) -> ProviderError {
-    convert(asked, error, |kind| kind, |sentence| known_words(sentence, &KNOWN_WORDS))
+    convert(asked, error, |kind| kind, |_, sentence| known_words(sentence, &KNOWN_WORDS))
 }
 
-/// The same for a request that would give a login: one that may not be made is a refused login, whatever the reason is called.
+/// The same for a request that would give a login, with a token or a signature in it: one that may not be made is a refused login, whatever
+/// the reason is called.
 pub(super) fn from_login<E: ProvideErrorMetadata>(asked: &str, error: SdkError<E, HttpResponse>) -> ProviderError {
-    convert(asked, error, |kind| if kind == ErrorKind::Forbidden { ErrorKind::Login } else { kind }, str::to_owned)
+    let meant = |kind| if kind == ErrorKind::Forbidden { ErrorKind::Login } else { kind };
+    convert(asked, error, meant, |_, sentence| known_words(sentence, &KNOWN_WORDS))
 }
 
 /// RFC 9562 §4. What else stands there may be something that was sent.
@@ -124,7 +144,7 @@ fn convert<E: ProvideErrorMetadata>(
     asked: &str,
     error: SdkError<E, HttpResponse>,
     meant: fn(ErrorKind) -> ErrorKind,
-    shown: fn(&str) -> String,
+    shown: impl Fn(ErrorKind, &str) -> String,
 ) -> ProviderError {
     match error {
         SdkError::ServiceError(refusal) => {
@@ -133,9 +153,7 @@ fn convert<E: ProvideErrorMetadata>(
             let pause = refusal.raw().headers().get("retry-after").and_then(retry_after);
             let answer = refusal.into_err();
             let kind = kind_of(answer.code(), status);
-            let told =
-                matches!(kind, ErrorKind::Forbidden | ErrorKind::NoKey | ErrorKind::Unfit | ErrorKind::Throttled);
-            let sentence = answer.message().filter(|_| told).map(shown).filter(|text| !text.is_empty());
+            let sentence = answer.message().map(|text| shown(kind, text)).filter(|text| !text.is_empty());
             let sentence = sentence.map(|text| format!(": {text}")).unwrap_or_default();
             let code =
                 answer.code().map_or("no code", |code| if is_name(code) { code } else { "a code that is no name" });
@@ -290,6 +308,17 @@ mod tests {
                 let shown = format!("{error} {error:?}");
                 assert!(!shown.contains(part), "{shown}");
             }
+        }
+    }
+
+    #[test]
+    fn of_an_answer_to_a_login_only_words_that_are_known_are_shown_however_it_is_repeated() {
+        for code in ["AccessDenied", "InvalidIdentityToken", "ValidationError", "Throttling"] {
+            let sentence = "User: EYJHBGCIOIJ is not authorized to perform: sts:AssumeRole on eyJhbGciOiJ";
+            let error = from_login("sts:AssumeRoleWithWebIdentity", refusal(code, 400, sentence));
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.to_ascii_lowercase().contains("eyjhb"), "{shown}");
+            assert!(shown.contains("request -: is not authorized to perform: sts:AssumeRole"), "{shown}");
         }
     }
 

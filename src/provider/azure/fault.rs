@@ -15,14 +15,12 @@ use super::super::{ErrorKind, ProviderError};
 
 const OF_NETWORK: &str = "let the network of this node reach the vault: a private endpoint, or a rule of its firewall";
 
-/// Bytes of Azure's own words in an error of ours.
-const WORDS_MAX_BYTES: usize = 240;
+/// Before the number of an error of Entra ID or Key Vault, with which its sentence begins, and the digits that it has at most.
+const NUMBERED: [&str; 2] = ["AADSTS", "AKV"];
+const DIGITS_MAX: usize = 8;
 
-/// A shorter text than this is not looked for in a refusal: the name of an algorithm may well be there.
-const SECRET_MIN_BYTES: usize = 16;
-
-/// What the sentences of Key Vault have in common that helps whoever reads them.
-const KNOWN_WORDS: [&str; 10] = [
+/// What the sentences of Key Vault, of Entra ID and of the metadata service have in common that helps whoever reads them.
+const KNOWN_WORDS: [&str; 29] = [
     "Caller is not authorized",
     "does not have keys wrapKey permission",
     "does not have keys unwrapKey permission",
@@ -33,6 +31,25 @@ const KNOWN_WORDS: [&str; 10] = [
     "not yet valid",
     "not permitted on this key",
     "are incompatible",
+    "A key with (name/id)",
+    "currently in a deleted state",
+    "currently being deleted",
+    "Request was not processed because too many requests were received",
+    "Invalid client secret",
+    "not the client secret ID",
+    "client secret keys are expired",
+    "Client assertion is not within its valid time range",
+    "Client assertion contains an invalid signature",
+    "The certificate with identifier used to sign the client assertion is not registered",
+    "No matching federated identity record found",
+    "was not found in the directory",
+    "not found. Check to make sure you have the correct tenant ID",
+    "The client assertion failed signature validation",
+    "is disabled",
+    "has been blocked by Conditional Access policies",
+    "The issuer of the token is not trusted",
+    "Identity not found",
+    "Multiple user assigned identities exist",
 ];
 
 /// An answer that is a refusal.
@@ -41,10 +58,12 @@ pub(super) struct Said {
     status: u16,
     code: String,
     inner: String,
+    /// In whole, to tell what is meant. Only those that are known are shown: each request has a login or a key with it.
     words: String,
     /// It is in the form that Azure's errors have.
     is_azure: bool,
-    location: Option<String>,
+    /// That it is a redirect, and where to.
+    redirect: Option<String>,
     /// How long it wants to be left alone.
     pause: Option<Duration>,
 }
@@ -79,7 +98,6 @@ struct Inner {
 impl Said {
     pub(super) fn read(reply: &Reply) -> Self {
         let status = reply.status.as_u16();
-        let location = reply.location.clone().filter(|_| reply.status.is_redirection());
         let form: Option<Form> = serde_json::from_slice(&reply.body).ok();
         let is_azure = form.is_some();
         let (code, inner, words) = match form {
@@ -89,30 +107,18 @@ impl Said {
             Some(Form { error: Code::Entra(code), error_description }) => (code, String::new(), error_description),
             None => Default::default(),
         };
-        // What stands behind it names the request, for Microsoft's support.
-        let words = words.split(" Trace ID:").next().unwrap_or_default();
-        let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-        Self { status, code: name(code), inner: name(inner), words, is_azure, location, pause: reply.retry_after() }
+        let (redirect, pause) = (reply.redirect(), reply.retry_after());
+        Self { status, code: name(code), inner: name(inner), words, is_azure, redirect, pause }
     }
 
-    /// The same, and nothing of these in it. Azure never repeats what it was sent; something before it might.
-    pub(super) fn without<'a>(mut self, sent: impl IntoIterator<Item = &'a str>) -> Self {
-        let found = |secret: &str| [&self.code, &self.inner, &self.words].iter().any(|text| text.contains(secret));
-        if sent.into_iter().any(|secret| secret.len() >= SECRET_MIN_BYTES && found(secret)) {
-            (self.code, self.inner) = Default::default();
-            "(its words repeat what was sent)".clone_into(&mut self.words);
-        }
-        self
-    }
-
-    fn detail(&self, what: &str, words: &str) -> String {
+    fn detail(&self, what: &str) -> String {
         let Self { status, code, inner, .. } = self;
-        let words = &words[..words.floor_char_boundary(WORDS_MAX_BYTES)];
-        if let Some(location) = &self.location {
-            return format!("{what}: {status}, a redirect to {location}, which is not followed");
+        if let Some(redirect) = &self.redirect {
+            return format!("{what}: {status}, {redirect}");
         }
+        let (number, words) = (number(&self.words), known_words(&self.words, &KNOWN_WORDS));
         let mut all = format!("{what}: {status}");
-        for part in [code.as_str(), inner, words] {
+        for part in [code.as_str(), inner, number, &words] {
             if !part.is_empty() {
                 all = format!("{all} {part}");
             }
@@ -132,17 +138,8 @@ impl Said {
         })
     }
 
-    /// In the use of a key. Shows only words that are known.
+    /// In the use of a key, or in a look at it.
     fn in_use(&self, what: &str) -> ProviderError {
-        self.of_key(what, &known_words(&self.words, &KNOWN_WORDS))
-    }
-
-    /// In a look at a key, for which nothing is sent that may not be shown, but for the login.
-    fn in_read(&self, what: &str) -> ProviderError {
-        self.of_key(what, &self.words)
-    }
-
-    fn of_key(&self, what: &str, words: &str) -> ProviderError {
         let kind = self.kind().unwrap_or_else(|| match self.status {
             403 => self.forbidden(),
             // A conflict is a key that is being deleted or recovered.
@@ -151,7 +148,7 @@ impl Said {
             400 | 405 => ErrorKind::Unfit,
             _ => ErrorKind::Protocol,
         });
-        let error = ProviderError::new(kind, self.detail(what, words)).after(self.pause);
+        let error = ProviderError::new(kind, self.detail(what)).after(self.pause);
         if kind == ErrorKind::Forbidden && self.is_of_network() { error.with_hint(OF_NETWORK) } else { error }
     }
 
@@ -175,11 +172,18 @@ impl Said {
 
     /// In a login: whatever is wrong with it needs another credential or another setting of the login.
     fn in_login(&self, what: &str) -> ProviderError {
-        let error = ProviderError::new(self.kind().unwrap_or(ErrorKind::Login), self.detail(what, &self.words))
-            .after(self.pause);
+        let error = ProviderError::new(self.kind().unwrap_or(ErrorKind::Login), self.detail(what)).after(self.pause);
         // "Client assertion is not within its valid time range."
         if self.words.contains("AADSTS700024") { error.with_login_hint(OF_CLOCK) } else { error }
     }
+}
+
+/// The number with which a sentence begins, such as AADSTS7000215.
+fn number(words: &str) -> &str {
+    let Some(name) = NUMBERED.into_iter().find(|name| words.starts_with(name)) else { return "" };
+    let digits = words.bytes().skip(name.len()).take_while(u8::is_ascii_digit).count();
+    let fits = (1..=DIGITS_MAX).contains(&digits);
+    words.get(..name.len() + digits).filter(|_| fits).unwrap_or_default()
 }
 
 /// A name of Azure's own, and not just any text of the peer's: it has no digit, and so no key looks like it.
@@ -223,30 +227,21 @@ impl Failed {
     }
 }
 
-/// A failed use of the key.
+/// A failed use of the key, or a look at it.
 pub(super) fn in_use(what: &str, error: &azure_core::Error) -> Failed {
-    failed(what, error, |said| said.in_use(what))
-}
-
-/// A failed look at the key.
-pub(super) fn in_read(what: &str, error: &azure_core::Error) -> Failed {
-    failed(what, error, |said| said.in_read(what))
-}
-
-fn failed(what: &str, error: &azure_core::Error, refused: impl FnOnce(&Said) -> ProviderError) -> Failed {
     match stopped(error) {
         Some(Stopped::Failed(error)) => Failed::Finally(error.again()),
-        Some(Stopped::Refused(said)) => Failed::Finally(refused(said)),
-        Some(Stopped::LoginRefused(said)) => Failed::Login(refused(said)),
+        Some(Stopped::Refused(said)) => Failed::Finally(said.in_use(what)),
+        Some(Stopped::LoginRefused(said)) => Failed::Login(said.in_use(what)),
         None => Failed::Finally(unread(what, error)),
     }
 }
 
-/// A failed login. `sent` is the secret that went into it.
-pub(super) fn in_login(what: &str, error: &azure_core::Error, sent: &str) -> ProviderError {
+/// A failed login.
+pub(super) fn in_login(what: &str, error: &azure_core::Error) -> ProviderError {
     match stopped(error) {
         Some(Stopped::Failed(error)) => error.again(),
-        Some(Stopped::Refused(said) | Stopped::LoginRefused(said)) => said.clone().without([sent]).in_login(what),
+        Some(Stopped::Refused(said) | Stopped::LoginRefused(said)) => said.in_login(what),
         None => unread(what, error),
     }
 }
@@ -341,27 +336,25 @@ mod tests {
                 }
             }
         }
-        let words = "Operation is not allowed on a disabled key: 7";
-        let body = vault("Forbidden", words, "KeyDisabled");
+        let body = vault("Forbidden", "Operation is not allowed on a disabled key: 7", "KeyDisabled");
         assert!(said(403, &body).in_use(UNWRAP).to_string().ends_with("403 Forbidden KeyDisabled disabled key)"));
-        assert!(said(403, &body).in_read("getKey").to_string().contains(words));
     }
 
     #[test]
-    fn a_login_is_refused_in_the_words_of_entra_and_without_the_secret() {
-        let body = |words: &str| json!({ "error": "invalid_client", "error_description": words });
+    fn a_login_is_refused_in_words_of_entra_that_are_known_and_in_no_other() {
         let of = |status, words: &str| {
-            let secret = "CANARY~secret.of.an.application";
-            said(status, &body(words)).without([secret]).in_login("login")
+            said(status, &json!({ "error": "invalid_client", "error_description": words })).in_login("login")
         };
-        let error = of(401, "AADSTS7000215: Invalid client secret. Trace ID: 1\r\nx");
+        let error = of(401, "AADSTS7000215: Invalid client secret provided. Trace ID: 1\r\nx");
         assert_eq!(error.kind(), ErrorKind::Login);
-        let shown = error.to_string();
-        assert!(shown.contains("401 invalid_client AADSTS7000215: Invalid client secret.") && !shown.contains("Trace"));
-        // Also where it would be cut off in the middle.
-        for before in ["You sent ".to_owned(), "x".repeat(WORDS_MAX_BYTES - 8)] {
-            let error = of(400, &format!("{before}CANARY~secret.of.an.application"));
-            assert!(!format!("{error} {error:?}").contains("CANARY"), "{error}");
+        assert!(error.to_string().ends_with("401 invalid_client AADSTS7000215 Invalid client secret)"), "{error}");
+        // As it was sent, cut off, in capitals, and split by what stands between its parts.
+        let secret = "canary~secret.of.an.application";
+        for part in [secret, &secret[..20], &secret.to_ascii_uppercase(), &secret.replace('.', "%2E")] {
+            for words in [format!("You sent {part}"), format!("AADSTS7000215{part}"), format!("AADSTS{part}")] {
+                let error = of(400, &words);
+                assert!(!format!("{error} {error:?}").contains(part), "{error}");
+            }
         }
         assert_eq!(of(500, "x").kind(), ErrorKind::Down);
     }

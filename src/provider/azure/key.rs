@@ -135,7 +135,7 @@ impl Wanted {
         const ASKED: &str = "getKey";
         let options = KeyClientGetKeyOptions { key_version: version.map(str::to_owned), ..Default::default() };
         let answer = client.get_key(self.name.as_str(), Some(options)).await;
-        let key = answer.and_then(|answer| answer.into_model()).map_err(|error| fault::in_read(ASKED, &error))?;
+        let key = answer.and_then(|answer| answer.into_model()).map_err(|error| fault::in_use(ASKED, &error))?;
         let answered = self.version_of(key.key.as_ref().and_then(|key| key.kid.as_deref()).unwrap_or_default())?;
         match version {
             Some(version) if version != answered => Err(lied("an answer about another version").into()),
@@ -144,7 +144,7 @@ impl Wanted {
     }
 
     async fn list(&self, client: &KeyClient, now: i64) -> Result<Vec<Version>, Failed> {
-        let failed = |error| fault::in_read("getKeyVersions", &error);
+        let failed = |error| fault::in_use("getKeyVersions", &error);
         let mut rows = client.list_key_properties_versions(self.name.as_str(), None).map_err(failed)?;
         let mut all = Vec::new();
         while let Some(row) = rows.try_next().await.map_err(failed)? {

@@ -75,7 +75,7 @@ impl Logins {
                     secret.to_owned().into(),
                     Some(ClientSecretCredentialOptions { client_options: self.options() }),
                 );
-                self.token(made, secret).await
+                self.token(made).await
             }
             AzureAuth::ClientCertificate { tenant, client, credential } => {
                 let of = |error: ProviderError| {
@@ -135,23 +135,22 @@ impl Logins {
         let made = ClientAssertionCredential::new(
             tenant.to_string(),
             client.to_string(),
-            Assertion(sent.clone()),
+            Assertion(sent),
             Some(ClientAssertionCredentialOptions { client_options: self.options() }),
         );
-        self.token(made, &sent).await
+        self.token(made).await
     }
 
     /// Asks Entra ID once. The SDK's credential, with its cache, ends with the request.
     async fn token<C: TokenCredential>(
         &self,
         made: azure_core::Result<Arc<C>>,
-        sent: &str,
     ) -> Result<(Secret, Grant), ProviderError> {
         const ASKED: &str = "login";
         let made = made.map_err(|_| ProviderError::new(ErrorKind::Unfit, "login: tenant, client or authority"))?;
         let scope = format!("{}/.default", self.resource);
         let answer = unlogged(made.get_token(&[&scope], None)).await;
-        let answer = answer.map_err(|error| fault::in_login(ASKED, &error, sent))?;
+        let answer = answer.map_err(|error| fault::in_login(ASKED, &error))?;
         let AccessToken { token, expires_on } = answer;
         let seconds = (expires_on - OffsetDateTime::now_utc()).whole_seconds();
         granted(token.secret(), u64::try_from(seconds).unwrap_or(0))

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
-use ::http::{HeaderMap, Method, Request, StatusCode};
+use ::http::{HeaderMap, Method, Request, StatusCode, Uri};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -58,7 +58,7 @@ const DOUBTFUL_AFTER: Duration = Duration::from_millis(250);
 /// What was answered.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
-    /// Scheme and host of the `Location` of a redirect, for the operator.
+    /// Scheme and host of the `Location` of a redirect, for the operator, if that is an absolute URL.
     #[cfg_attr(
         not(any(feature = "azure", feature = "vault")),
         expect(dead_code, reason = "the SDK of AWS reads the head")
@@ -77,6 +77,12 @@ pub(super) struct Reply {
 
 #[cfg(any(feature = "azure", feature = "vault"))]
 impl Reply {
+    /// What is said of a redirect, and nothing of another answer.
+    pub(super) fn redirect(&self) -> Option<String> {
+        let to = self.location.as_ref().map(|host| format!(" to {host}")).unwrap_or_default();
+        self.status.is_redirection().then(|| format!("a redirect{to}, which is not followed"))
+    }
+
     /// How long the peer wants to be left alone: `Retry-After` in seconds (RFC 9110 §10.2.3). A date is not read: clocks differ.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         retry_after(self.headers.get(::http::header::RETRY_AFTER)?.to_str().ok()?)
@@ -204,7 +210,7 @@ impl Client {
 async fn read(answer: ::http::Response<Incoming>) -> Result<Reply, ProviderError> {
     let (head, body) = answer.into_parts();
     let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let location = text(::http::header::LOCATION).map(host_of);
+    let location = text(::http::header::LOCATION).and_then(host_of);
     let challenge = text(::http::header::WWW_AUTHENTICATE).map(str::to_owned);
     let json = text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
     let body = body::read(body).await?;
@@ -354,9 +360,15 @@ where
     Ok(sender)
 }
 
-/// Scheme and host of a URL: the rest may repeat what was sent.
-fn host_of(url: &str) -> String {
-    url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/")
+/// Scheme and host of a URL, and nothing of a text that is none or that names a user: the rest may repeat what was sent.
+pub(super) fn host_of(url: &str) -> Option<String> {
+    let url: Uri = url.parse().ok()?;
+    let scheme = url.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
+    let authority = url.authority().filter(|authority| !authority.as_str().contains('@'))?;
+    let host = authority.host();
+    rustls::pki_types::ServerName::try_from(host.trim_matches(['[', ']'])).ok()?;
+    let port = authority.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+    Some(format!("{scheme}://{host}{port}"))
 }
 
 fn away(error: std::io::Error) -> ProviderError {

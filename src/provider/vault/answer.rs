@@ -14,11 +14,6 @@ use super::super::{ErrorKind, ProviderError};
 use super::names::MountPath;
 use crate::types::Secret;
 
-/// Bytes of Vault's own words in an error of ours.
-const WORDS_MAX_BYTES: usize = 200;
-/// A shorter text than this is not looked for in an error: `{}` and a version are everywhere.
-const SECRET_MIN_BYTES: usize = 8;
-
 /// The call whose refusals may be about the text.
 pub(super) const DECRYPT: &str = "decrypt";
 /// Words of Vault's (sdk/helper/keysutil) that are about a text and not about a key or a request.
@@ -32,15 +27,77 @@ const OF_TEXT: [&str; 6] = [
 ];
 /// Those about a key that is not there, or not in that version.
 const OF_KEY: [&str; 5] = ["key not found", "no such key version", "too old", "requested version", "soft deleted"];
-/// Others that help whoever reads them.
-const OF_USE: [&str; 8] = [
+/// Those about a login, of the methods and of tokens (builtin/credential and vault/request_handling.go of Vault; its plugins jwt and kubernetes).
+const OF_LOGIN: [&str; 50] = [
+    "invalid role or secret ID",
+    "missing role_id",
+    "missing secret_id",
+    "unauthorized through CIDR restrictions",
+    "unauthorized by CIDR restrictions",
+    "source address",
+    "invalid role name",
+    "missing role",
+    "could not be found",
+    "missing token",
+    "missing jwt",
+    "error configuring token validator",
+    "error validating token",
+    "error verifying token",
+    "error validating claims",
+    "token is expired",
+    "invalid audience (aud) claim",
+    "aud claim does not match any bound audience",
+    "no audiences bound to the role",
+    "invalid issuer (iss) claim",
+    "invalid subject (sub) claim",
+    "invalid expiration time (exp) claim",
+    "invalid not before (nbf) claim",
+    "does not match any associated bound claim values",
+    "no known key successfully validated the token signature",
+    "not found in token",
+    "could not load configuration",
+    "could not load backend configuration",
+    "service account name not authorized",
+    "namespace not authorized",
+    "namespace lookup failed",
+    "lookup failed",
+    "service account unauthorized",
+    "service account jwt not valid",
+    "service account jwt valid for audience",
+    "client certificate must be supplied",
+    "no client certificate found",
+    "no certificate was matched by this request",
+    "certificate mismatch of a trusted leaf certificate",
+    "failed to verify client's certificate",
+    "failed to match all constraints",
+    "tls connection required",
+    "client identity during renewal not matching",
+    "policies have changed, not renewing",
+    "does not exist during renewal",
+    "token not found",
+    "lease is not renewable",
+    "lease expired",
+    "wrapping token is not valid or does not exist",
+    "token is not a valid unwrap token",
+];
+/// Those about any request.
+const OF_REQUEST: [&str; 17] = [
     "permission denied",
     "invalid token",
     "bad token",
     "missing client token",
     "Vault is sealed",
+    "Vault is not initialized",
+    "active cluster node not found",
     "rate limit quota exceeded",
+    "lease count quota exceeded",
     "no handler for route",
+    "route entry not found",
+    "namespace not found",
+    "unsupported path",
+    "unsupported operation",
+    "no value found at",
+    "internal error",
     "missing ciphertext",
 ];
 
@@ -63,19 +120,16 @@ impl Token {
         value.set_sensitive(true);
         Ok(value)
     }
-
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(self.0.expose()).unwrap_or_default()
-    }
 }
 
 /// An answer that is a refusal.
 pub(super) struct Said {
     status: StatusCode,
-    /// Vault's own words, cut, without anything that we sent.
+    /// In whole, to tell what is meant. Only those that are known are shown: each request has a credential or a key with it.
     words: String,
     json: bool,
-    location: Option<String>,
+    /// That it is a redirect, and where to.
+    redirect: Option<String>,
     /// How long it wants to be left alone.
     pause: Option<Duration>,
 }
@@ -109,10 +163,11 @@ impl Said {
         matches!(self.status.as_u16(), 300..=399 | 412 | 429 | 472 | 473 | 503)
     }
 
-    fn detail(&self, what: &str, words: &str) -> String {
+    fn detail(&self, what: &str) -> String {
         let status = self.status.as_u16();
-        match &self.location {
-            Some(location) => format!("{what}: {status}, a redirect to {location}, which is not followed"),
+        let words = known_words(&self.words, &[&OF_TEXT[..], &OF_KEY, &OF_LOGIN, &OF_REQUEST].concat());
+        match &self.redirect {
+            Some(redirect) => format!("{what}: {status}, {redirect}"),
             None if words.is_empty() => format!("{what}: {status}"),
             None => format!("{what}: {status}, {words}"),
         }
@@ -131,19 +186,8 @@ impl Said {
         })
     }
 
-    /// In the use of a key. Shows only words that are known.
+    /// In the use of a key, or in a look at it.
     pub(super) fn in_use(self, what: &str) -> ProviderError {
-        let known: Vec<&str> = [&OF_TEXT[..], &OF_KEY, &OF_USE].concat();
-        let words = known_words(&self.words, &known);
-        self.of_key(what, &words)
-    }
-
-    /// In a look at a key, for which nothing is sent that may not be shown, but for the token.
-    pub(super) fn in_read(self, what: &str) -> ProviderError {
-        self.of_key(what, &self.words)
-    }
-
-    fn of_key(&self, what: &str, words: &str) -> ProviderError {
         let has = |words: &[&str]| words.iter().any(|part| self.words.contains(part));
         let is_of_text = || what == DECRYPT && has(&OF_TEXT);
         let kind = match self.status.as_u16() {
@@ -159,12 +203,12 @@ impl Said {
                 _ => ErrorKind::Protocol,
             }),
         };
-        ProviderError::new(kind, self.detail(what, words)).after(self.pause)
+        ProviderError::new(kind, self.detail(what)).after(self.pause)
     }
 
     /// In a login: whatever is wrong with it needs another credential or another setting of the login.
     pub(super) fn in_login(self, what: &str) -> ProviderError {
-        ProviderError::new(self.kind().unwrap_or(ErrorKind::Login), self.detail(what, &self.words)).after(self.pause)
+        ProviderError::new(self.kind().unwrap_or(ErrorKind::Login), self.detail(what)).after(self.pause)
     }
 }
 
@@ -203,29 +247,19 @@ impl Api {
         if matches!(reply.status.as_u16(), 200 | 204) {
             return Ok(reply.body);
         }
-        let sent = fields.unwrap_or_default().iter().map(|(_, value)| *value);
-        let secrets: Vec<&str> = sent.chain(token.map(Token::as_str)).collect();
-        Err(Failed::Refused(said(reply, &secrets)))
+        Err(Failed::Refused(said(&reply)))
     }
 }
 
-fn said(reply: Reply, secrets: &[&str]) -> Said {
+fn said(reply: &Reply) -> Said {
     #[derive(Deserialize)]
     struct Errors {
         errors: Vec<String>,
     }
     let errors = serde_json::from_slice::<Errors>(&reply.body).ok();
     let json = errors.is_some() && reply.json;
-    let mut words = errors.map(|errors| errors.errors.join("; ")).unwrap_or_default();
-    // Vault never repeats what it was sent. Something before it might.
-    if secrets.iter().any(|secret| secret.len() >= SECRET_MIN_BYTES && words.contains(secret)) {
-        "(its words repeat what was sent)".clone_into(&mut words);
-    }
-    words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    words.truncate(words.floor_char_boundary(WORDS_MAX_BYTES));
-    let (status, pause) = (reply.status, reply.retry_after());
-    let location = if reply.status.is_redirection() { reply.location } else { None };
-    Said { status, words, json, location, pause }
+    let words = errors.map(|errors| errors.errors.join("; ")).unwrap_or_default();
+    Said { status: reply.status, words, json, redirect: reply.redirect(), pause: reply.retry_after() }
 }
 
 /// The wrapper around `data` that most answers have.
@@ -258,7 +292,7 @@ mod tests {
         let json = body.starts_with(b"{");
         let status = StatusCode::from_u16(status).unwrap();
         let reply = Reply { status, location: None, challenge: None, json, headers: HeaderMap::new(), body };
-        said(reply, &["hvs.CANARY", "{}"])
+        said(&reply)
     }
 
     fn errors(words: &str) -> String {
@@ -333,16 +367,16 @@ mod tests {
                 assert!(!shown.contains(part) && shown.contains("400, key not found"), "{shown}");
             }
         }
-        let read = refusal(404, &errors("no mount of that name")).in_read("read key");
-        assert!(read.to_string().contains("no mount of that name"), "{read}");
+        let read = refusal(404, &errors("no handler for route \"x/keys/y\"")).in_use("read key");
+        assert!(read.to_string().contains("404, no handler for route"), "{read}");
     }
 
     #[test]
-    fn words_are_cut_and_never_repeat_what_was_sent() {
+    fn a_refused_login_is_told_in_the_words_that_are_known_and_in_no_other() {
         let shown = refusal(403, &errors("bad hvs.CANARY here")).in_login("login").to_string();
         assert!(!shown.contains("CANARY") && shown.contains("login: 403"), "{shown}");
-        let long = refusal(403, &errors(&"ü\n".repeat(5000))).in_login("login").to_string();
-        assert!(long.len() < 400 && !long.contains('\n'), "{long}");
+        let known = refusal(400, &errors("invalid role or secret ID")).in_login("login").to_string();
+        assert!(known.contains("login: 400, invalid role or secret ID"), "{known}");
     }
 
     #[test]
@@ -355,5 +389,32 @@ mod tests {
         let error = read_data::<Number>(br#"{"data":{"n":"CANARY"}}"#, "login").err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Protocol);
         assert!(!error.to_string().contains("CANARY"));
+    }
+
+    #[test]
+    fn a_redirect_in_answer_to_a_key_shows_nothing_that_may_be_the_key() {
+        for location in
+            ["https://vault.test?plaintext=CANARY", "?plaintext=CANARY", "https://CANARY@vault.test/", "CANARY"]
+        {
+            let body = Zeroizing::new(Vec::new());
+            let location = super::super::super::http::host_of(location);
+            let status = StatusCode::TEMPORARY_REDIRECT;
+            let reply = Reply { status, location, challenge: None, json: false, headers: HeaderMap::new(), body };
+            let error = said(&reply).in_use("encrypt");
+            assert!(!format!("{error} {error:?}").contains("CANARY"), "{error}");
+        }
+    }
+
+    #[test]
+    fn words_in_answer_to_a_login_show_no_part_of_what_was_sent_however_it_is_repeated() {
+        let secret = "6a4b7a1f-9c2e-4d0b-8f3a-1e5d7c9b2a40";
+        // Cut off, in capitals, and split by what stands between its groups.
+        for part in [&secret[..34], &secret.to_ascii_uppercase(), &secret.replace('-', "%2D")] {
+            let body = Zeroizing::new(errors(&format!("blocked by a rule: secret_id {part}")).into_bytes());
+            let status = StatusCode::FORBIDDEN;
+            let reply = Reply { status, location: None, challenge: None, json: true, headers: HeaderMap::new(), body };
+            let error = said(&reply).in_login("auth/approle/login");
+            assert!(!error.to_string().contains(part), "{error}");
+        }
     }
 }

@@ -155,9 +155,9 @@ impl Vault {
             Err(error) => error,
             Ok(said) if said.is_forbidden() && !said.token_is_gone() => {
                 let VaultSettings { mount, key, .. } = self.settings();
-                said.in_read(&format!("the policy must allow read on {mount}/keys/{key}"))
+                said.in_use(&format!("the policy must allow read on {mount}/keys/{key}"))
             }
-            Ok(said) => said.in_read("read key"),
+            Ok(said) => said.in_use("read key"),
         })?;
         let known = key::read(&body, &self.scope(), self.settings().created.as_deref())?;
         self.remember(Some(known.clone()));

@@ -92,7 +92,7 @@ async fn an_echo_of_what_was_sent_does_not_get_into_an_error() {
         given
     });
     let error = refused(&mine, kek.wrap_key(&key, of.context()).await, &[ErrorKind::Forbidden]);
-    assert!(error.to_string().ends_with("(wrapKey: 403)"), "{error}");
+    assert!(error.to_string().ends_with("(wrapKey: 403 Forbidden)"), "{error}");
 }
 
 #[tokio::test]

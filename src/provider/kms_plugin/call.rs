@@ -16,8 +16,17 @@ use crate::types::OVERFLOW_UID;
 
 /// Characters of a text of the plugin's that are shown.
 const SHOWN_MAX: usize = 200;
-/// Characters in a row that look like a key in hex (64) or base64 (44) from here on.
-const WORD_MAX: usize = 40;
+/// Letters of a word that is shown without being known. A shorter one may be a group of hex or base64, and a longer one all of it.
+const LETTERS_MIN: usize = 5;
+const LETTERS_MAX: usize = 20;
+/// Others that are shown.
+const KNOWN_WORDS: [&str; 74] = [
+    "a", "all", "an", "and", "any", "are", "as", "at", "be", "been", "but", "by", "can", "did", "do", "does", "down",
+    "for", "from", "get", "got", "had", "has", "have", "host", "id", "in", "is", "it", "key", "keys", "last", "less",
+    "lost", "may", "more", "must", "name", "new", "no", "none", "not", "of", "off", "ok", "old", "on", "one", "open",
+    "or", "out", "over", "ring", "slot", "such", "than", "that", "the", "this", "time", "to", "too", "two", "up",
+    "use", "user", "was", "will", "with", "HSM", "KMS", "v1beta1", "v2", "v2beta1",
+];
 
 /// A method of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,27 +180,37 @@ const fn refusal(method: Method, code: u16) -> ErrorKind {
     }
 }
 
-/// A text of the plugin's for people: bounded, on one line, and without words that could be a key.
+/// A text of the plugin's for people: bounded, on one line, and without what could be a part of a key, however it is written. Many plugins put
+/// their last error there, with what they were given.
 pub(super) fn shown(text: &str) -> String {
+    const HIDDEN: &str = "[...]";
     let mut shown = String::new();
-    let is_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let len = rest.find(|c| !is_of_word(c)).unwrap_or(rest.len());
-        let (part, after) = rest.split_at(len.max(first.len_utf8()));
-        match len {
-            0 if first.is_ascii_graphic() || first == ' ' => shown.push(first),
-            0 => shown.push('?'),
-            len if len > WORD_MAX => shown.push_str("[...]"),
-            _ => shown.push_str(part),
+    for part in text.split_whitespace() {
+        let word = part.trim_end_matches([',', '.', ':', ';', '!', '?']);
+        let part = if is_shown(word) { part.get(..word.len() + 1).unwrap_or(part) } else { HIDDEN };
+        if part == HIDDEN && shown.ends_with(HIDDEN) {
+            continue;
         }
-        if shown.len() > SHOWN_MAX {
-            shown.truncate(SHOWN_MAX);
+        if shown.len() + 1 + part.len() > SHOWN_MAX {
             break;
         }
-        rest = after;
+        if !shown.is_empty() {
+            shown.push(' ');
+        }
+        shown.push_str(part);
     }
     shown
+}
+
+/// A word that is known, or one as people write them: of letters in one case, and not of those of hex alone.
+fn is_shown(word: &str) -> bool {
+    let is_written = (LETTERS_MIN..=LETTERS_MAX).contains(&word.len())
+        && word.starts_with(|c: char| c.is_ascii_alphabetic())
+        && word.chars().skip(1).all(|c| c.is_ascii_lowercase())
+        && !word.chars().all(|c| c.is_ascii_hexdigit());
+    let lower = word.chars().next().map(|first| first.to_ascii_lowercase());
+    let as_begun = |known: &str| known.get(1..) == word.get(1..) && known.chars().next() == lower;
+    is_written || KNOWN_WORDS.iter().any(|known| *known == word || as_begun(known))
 }
 
 #[cfg(test)]
@@ -199,15 +218,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_of_the_plugin_is_bounded_and_shows_no_key() {
-        assert_eq!(
-            shown("permission denied on projects/p-1/keyRings/r"),
-            "permission denied on projects/p-1/keyRings/r"
-        );
-        assert_eq!(shown(&format!("key {} here", "ab".repeat(32))), "key [...] here");
-        assert_eq!(shown(&format!("key={}", "A+/".repeat(20))), "[...]");
-        assert_eq!(shown("a\nb\u{1b}[31mü"), "a?b?[31m?");
-        assert_eq!(shown(&"x ".repeat(1000)).len(), SHOWN_MAX);
+    fn a_text_of_the_plugin_is_bounded_and_shows_words_and_nothing_that_may_be_of_a_key() {
+        assert_eq!(shown("No HSM: permission denied on projects/p-1/keyRings/r"), "No HSM: permission denied on [...]");
+        assert_eq!(shown(&format!("key {} here", "ab".repeat(32))), "key [...]");
+        assert_eq!(shown("cannot\nencrypt\u{1b}[31m it"), "cannot [...] it");
+        assert_eq!(shown("v1beta1"), "v1beta1");
+        assert!((SHOWN_MAX - 8..=SHOWN_MAX).contains(&shown(&"health ".repeat(1000)).len()));
+        // In groups, with letters alone, in the middle of a text, and cut off.
+        for part in ["ab ff cd", "abcd effe", "AbCd EfGh", "QUJDREVGR0g", "abcdefabcdefabcdef", "x=AbCd", "IJKLMNOP"] {
+            assert_eq!(shown(&format!("cannot encrypt {part}")), "cannot encrypt [...]", "{part}");
+        }
     }
 
     #[test]
@@ -225,7 +245,18 @@ mod tests {
             }
         }
         let status = failed(Method::Status, CallError::Refused { code: 5, message: "no key ring r".to_owned() });
-        assert!(status.to_string().contains("no key ring r"), "{status:?}");
+        assert!(status.to_string().contains("no key ring [...]"), "{status:?}");
+    }
+
+    #[test]
+    fn what_a_plugin_says_of_its_health_shows_no_key_that_it_was_given_before() {
+        // `healthz` of many plugins is the last error, with what it was about as Go writes bytes.
+        let key: Vec<u8> = (0..32).map(|i: u8| i.wrapping_mul(37).wrapping_add(200)).collect();
+        let text = key.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
+        let message = format!("last error: cannot encrypt [{text}]");
+        assert_eq!(shown(&message), "last error: cannot encrypt [...]");
+        let told = failed(Method::Status, CallError::Refused { code: 14, message }).to_string();
+        assert!(!told.contains(&text), "{told}");
     }
 
     #[tokio::test]

@@ -51,8 +51,8 @@ use super::{ErrorKind, ProviderError};
 
 /// Of one TLS handshake, while the name has other addresses.
 const SHAKING_TIMEOUT: Duration = Duration::from_secs(2);
-/// A request that was not answered by then makes its address doubtful: the next connection goes to another one, if there is one. The request
-/// itself goes on. A fraction of an attempt (800 ms), so that the second attempt of a call already goes elsewhere.
+/// A request that was not answered by then makes its address doubtful: the next connection goes to another one, if there is one that has not
+/// failed. The request itself goes on. A fraction of an attempt (800 ms), so that the second attempt of a call already goes elsewhere.
 const DOUBTFUL_AFTER: Duration = Duration::from_millis(250);
 
 /// What was answered.
@@ -254,7 +254,8 @@ impl Doubt<'_> {
             return answer;
         }
         self.is_open = true;
-        if self.pool.connect().failed(self.to) {
+        // A server that is slow is better than one that hangs.
+        if self.pool.connect().doubted(self.to) {
             self.pool.close(self.to);
         }
         answer.await
@@ -266,7 +267,7 @@ impl Doubt<'_> {
         let serves = Serves::of(status);
         match serves {
             Serves::Yes => self.pool.connect().answered(self.to),
-            Serves::Perhaps => _ = self.pool.connect().failed(self.to),
+            Serves::Perhaps => self.pool.connect().failed(self.to),
             Serves::No => self.failed(),
         }
         serves == Serves::Yes
@@ -329,9 +330,13 @@ impl Way {
         self.names.answered(self.address.host(), self.address.port(), address);
     }
 
-    /// Whether the name has another address.
-    fn failed(&self, address: IpAddr) -> bool {
-        self.names.failed(self.address.host(), self.address.port(), address)
+    fn failed(&self, address: IpAddr) {
+        self.names.failed(self.address.host(), self.address.port(), address);
+    }
+
+    /// Whether the name has another address that is tried before it now.
+    fn doubted(&self, address: IpAddr) -> bool {
+        self.names.doubted(self.address.host(), self.address.port(), address)
     }
 
     async fn shake_hands(&self, stream: TcpStream, there: &Handle) -> Result<pool::Sender, ProviderError> {

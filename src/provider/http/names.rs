@@ -111,12 +111,18 @@ impl Names {
         self.book().orders.entry((host.to_owned(), port)).or_default().answered(address);
     }
 
-    /// It has not, or its server cannot serve: it is tried last next time. Says whether the name has others.
-    pub(super) fn failed(&self, host: &str, port: u16, address: IpAddr) -> bool {
+    /// It has not, or its server cannot serve: it is tried last next time.
+    pub(super) fn failed(&self, host: &str, port: u16, address: IpAddr) {
+        self.book().orders.entry((host.to_owned(), port)).or_default().failed(address);
+    }
+
+    /// It takes long to answer one. Says whether the name has another of which nothing bad is known, which is tried before it then.
+    pub(super) fn doubted(&self, host: &str, port: u16, address: IpAddr) -> bool {
         let book = &mut *self.book();
-        book.orders.entry((host.to_owned(), port)).or_default().failed(address);
+        let order = book.orders.entry((host.to_owned(), port)).or_default();
+        order.doubted(address);
         let known = book.names.get(host).and_then(|name| name.known.as_ref());
-        known.is_some_and(|(_, known)| known.iter().any(|other| *other != address))
+        known.is_some_and(|(_, known)| known.iter().any(|other| *other != address && order.is_well(*other)))
     }
 
     /// What is known, or the look-up that is under way or begins here.
@@ -277,7 +283,8 @@ mod tests {
         let names = Names::new(|_| Ok(all(&["192.0.2.1", "192.0.2.2"])));
         let (one, other) = (all(&["192.0.2.1", "192.0.2.2"]), all(&["192.0.2.2", "192.0.2.1"]));
         assert_eq!(names.addresses("a.test", 443).await.unwrap(), one);
-        assert!(names.failed("a.test", 443, one[0]));
+        assert!(names.doubted("a.test", 443, one[0]));
+        names.failed("a.test", 443, one[0]);
         assert_eq!(names.addresses("a.test", 443).await.unwrap(), other);
         assert_eq!(names.addresses("a.test", 8200).await.unwrap(), one);
         names.answered("a.test", 8200, one[1]);

@@ -333,3 +333,50 @@ fn each_status_says_whether_another_server_is_worth_a_try() {
     assert_eq!(said(Serves::Perhaps), [412, 500]);
     assert_eq!(said(Serves::No), [307, 472, 473, 502, 503, 504]);
 }
+
+#[tokio::test]
+async fn a_server_that_is_slow_and_answers_is_not_taken_for_one_that_hangs_where_the_other_one_does() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let hangs = speaks(SocketAddr::new([127, 0, 0, 2].into(), free.port()), None);
+    let listener = TcpListener::bind(free).unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                while stream.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {
+                    // Longer than what makes an address doubtful, and well within an attempt.
+                    thread::sleep(DOUBTFUL_AFTER * 3 / 2);
+                    if stream.write_all(REPLY).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let address = Address::of_parts(false, "127.0.0.1", free.port()).unwrap().called("two.test");
+    let way = Way { address, tls: Slow::start(Duration::ZERO).config, names: Names::new(two_addresses) };
+    let client =
+        Client { pool: Pool::new(way, Home::here()), timeout: Duration::from_millis(800), sent: Sent::default() };
+    let client = Arc::new(client);
+    // It is known by now which one answers.
+    while get(&client).await.is_err() {}
+    let before = hangs.load(Ordering::SeqCst);
+    let callers: Vec<_> = (0..8u32)
+        .map(|number| {
+            let client = Arc::clone(&client);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(50) * number).await;
+                let mut lost = 0;
+                for _ in 0..8 {
+                    lost += u32::from(get(&client).await.is_err());
+                }
+                lost
+            })
+        })
+        .collect();
+    let mut lost = 0;
+    for caller in callers {
+        lost += caller.await.unwrap();
+    }
+    let asked = hangs.load(Ordering::SeqCst) - before;
+    assert_eq!(lost, 0, "of 64 calls; {asked} have asked the one that hangs");
+}

@@ -336,4 +336,14 @@ mod tests {
         let error = from_sdk::<DecryptError>("x", SdkError::timeout_error("late"));
         assert_eq!(error.kind(), ErrorKind::Away);
     }
+
+    #[test]
+    fn the_number_of_a_request_is_one_or_is_not_shown() {
+        let meta = ErrorMetadata::builder().code("DisabledException").build();
+        let mut raw = HttpResponse::new(StatusCode::try_from(400).unwrap(), "".into());
+        // As something on the way might write it that repeats what it was sent.
+        raw.headers_mut().insert("x-amzn-requestid", "Q0FOQVJZQ0FOQVJZQ0FOQVJZQ0FOQVJZQ0FOQVJZQ0E=");
+        let error = from_use("kms:Encrypt", SdkError::service_error(DecryptError::generic(meta), raw));
+        assert!(!error.to_string().contains("Q0FOQVJZ"), "{error}");
+    }
 }

@@ -155,7 +155,7 @@ pub fn sockets_despite(path: &Path, error: &ConfigError) -> Option<(PathBuf, Pat
 fn parse_on(path: &Path, text: &str, systemd: Option<u32>) -> Result<Config, ConfigError> {
     let syntax = |source| ConfigError::Syntax { path: path.to_owned(), source };
     let table: toml::Table = text.parse().map_err(syntax)?;
-    let (file, mistakes) = mistakes::read::<raw::File>(table, Instead::Nothing);
+    let (file, mistakes) = mistakes::read::<raw::File>(table, Instead::Nothing, &[]);
     let mut problems: Vec<Problem> = mistakes.into_iter().map(|(key, text)| Problem::new(&key, text)).collect();
     let checked = file.map(|file| check::check(path, file, systemd));
     match checked {

@@ -14,10 +14,12 @@ pub(super) enum Instead {
     Nothing,
 }
 
-/// The struct, if it could be read in the end, and the mistakes by the paths of their keys.
+/// The struct, if it could be read in the end, and the mistakes by the paths of their keys. `also`: keys at the top that are known and are
+/// not of the struct.
 pub(super) fn read<T: DeserializeOwned>(
     mut table: toml::Table,
     instead_of_it: Instead,
+    also: &[&str],
 ) -> (Option<T>, BTreeMap<String, String>) {
     let mut told = BTreeMap::new();
     for _ in 0..TURNS_MAX {
@@ -25,7 +27,7 @@ pub(super) fn read<T: DeserializeOwned>(
             Ok(found) => return (Some(found), told),
             Err(error) => error,
         };
-        let Mistake { path, text, instead } = Mistake::of(&error);
+        let Mistake { path, text, instead } = Mistake::of(&error, also);
         told.entry(path.join(".")).or_insert(text);
         let instead = instead.filter(|_| instead_of_it == Instead::Harmless);
         if put(&mut table, &path, instead).is_none() {
@@ -36,8 +38,8 @@ pub(super) fn read<T: DeserializeOwned>(
 }
 
 /// With the key that was meant most likely.
-fn not_known(key: &str, known: &str) -> String {
-    let all: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+fn not_known(key: &str, known: &str, also: &[&str]) -> String {
+    let all: Vec<&str> = also.iter().copied().chain(known.split('`').skip(1).step_by(2)).collect();
     let distance = |known: &&&str| strsim::damerau_levenshtein(key, known);
     match all.iter().min_by_key(distance).filter(|known| distance(known) <= LETTERS_MAX) {
         Some(nearest) => format!("is not a key here: did you mean `{nearest}`?"),
@@ -61,7 +63,7 @@ struct Mistake {
 }
 
 impl Mistake {
-    fn of(error: &toml::de::Error) -> Self {
+    fn of(error: &toml::de::Error, also: &[&str]) -> Self {
         let message = error.message().lines().next().unwrap_or_default();
         let shown = error.to_string();
         let within = shown.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`')).unwrap_or_default();
@@ -74,7 +76,8 @@ impl Mistake {
         }
         if let Some(field) = field("unknown field `") {
             let known = message.split_once(", ").map_or("", |(_, known)| known);
-            let text = not_known(&field, known);
+            let also = if path.is_empty() { also } else { &[] };
+            let text = not_known(&field, known, also);
             path.push(field);
             return Self { path, text, instead: None };
         }
@@ -112,8 +115,9 @@ mod tests {
     #[test]
     fn the_key_that_was_meant_is_named_if_there_is_one_and_else_all() {
         let known = "expected one of `socket`, `mode`, `apis`";
-        assert_eq!(not_known("sokcet", known), "is not a key here: did you mean `socket`?");
-        assert_eq!(not_known("timeout", known), "is not a key here; these are: socket, mode, apis");
-        assert_eq!(not_known("x", "there are no fields"), "is not a key here");
+        assert_eq!(not_known("sokcet", known, &[]), "is not a key here: did you mean `socket`?");
+        assert_eq!(not_known("timeout", known, &[]), "is not a key here; these are: socket, mode, apis");
+        assert_eq!(not_known("requierd", known, &["required"]), "is not a key here: did you mean `required`?");
+        assert_eq!(not_known("x", "there are no fields", &[]), "is not a key here");
     }
 }

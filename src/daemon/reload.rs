@@ -25,7 +25,7 @@ use crate::sandbox::{Confined, Lack};
 use crate::seal::client::SealerClient;
 use crate::store::{OnlyLook, RunFile, StateDir};
 use crate::types::random::RandomError;
-use crate::types::{Backend, Chain, Class, Explained, SealTo};
+use crate::types::{Backend, Chain, Class, ClusterId, Explained, SealTo};
 
 /// Between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -42,6 +42,8 @@ pub(super) enum ReloadError {
     Busy,
     #[error("the configuration cannot be used{}", .0.few())]
     Config(#[source] ConfigError),
+    #[error("this node was set up with the cluster `{was}`, which can never be changed")]
+    Cluster { was: ClusterId },
     #[error("it needs what this process has given up for good")]
     Confined {
         #[source]
@@ -72,7 +74,7 @@ impl Explained for ReloadError {
         match self {
             Self::Busy => Class::Throttled,
             Self::Config(error) => error.class(),
-            Self::Confined { .. } => Class::Misconfigured,
+            Self::Cluster { .. } | Self::Confined { .. } => Class::Misconfigured,
             Self::Keeper(error) => error.class(),
             Self::Proof { source, .. } => source.class(),
             Self::Files(why) => why.class(),
@@ -84,6 +86,9 @@ impl Explained for ReloadError {
         match self {
             Self::Busy => "wait until the log says what came of it, then reload once more",
             Self::Config(error) => error.hint(),
+            Self::Cluster { .. } => {
+                "put the name of the cluster back: with another one nodeseald would not start again"
+            }
             Self::Confined { has_any: true, .. } => {
                 "restart nodeseald (`systemctl restart nodeseal.service`: with its socket unit no request is lost), which grants what is configured by then; so that later files there need none, name their folders in `allow_paths` under [sandbox] before that restart"
             }
@@ -213,6 +218,9 @@ impl Reloader {
         let config = config::load(&running.path).map_err(ReloadError::Config)?;
         for warning in &config.warnings {
             emit(&Event::ConfigWarned { key: &warning.key, text: &warning.text });
+        }
+        if config.cluster != running.cluster {
+            return Err(ReloadError::Cluster { was: running.cluster });
         }
         let waiting = needs_restart(&running, &config);
         for key in &waiting {
@@ -403,7 +411,6 @@ fn control_of(config: &Config) -> impl std::fmt::Debug {
 fn needs_restart(runs: &Config, next: &Config) -> Vec<&'static str> {
     let differ = |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| format!("{a:?}") != format!("{b:?}");
     [
-        ("cluster", runs.cluster != next.cluster),
         ("state_dir", runs.state_dir != next.state_dir),
         ("listen", differ(&runs.listen, &next.listen)),
         ("control", differ(&control_of(runs), &control_of(next))),

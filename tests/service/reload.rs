@@ -154,3 +154,20 @@ fn the_sealer_takes_its_file_up_with_the_next_question_and_a_broken_one_changes_
     let taken_up = |log: &str| log.matches("config.reloaded").count() == 2;
     until(Duration::from_secs(5), "both are told", || taken_up(&node.logs()).then_some(()));
 }
+
+#[test]
+fn another_cluster_is_refused_and_no_restart_is_advised_that_the_node_would_not_come_back_from() {
+    let tpm = Swtpm::start();
+    let mut alone = Alone::set_up(&tpm);
+    alone.start();
+    let path = alone.config();
+    let file = std::fs::read_to_string(&path).unwrap();
+    let other = file.replacen("cluster = \"", "cluster = \"other-", 1);
+    assert_ne!(file, other);
+    std::fs::write(&path, other).unwrap();
+    let reload = alone.tool(&["reload"]);
+    assert!(reload.code != 0 && reload.err.contains("put the name of the cluster back"), "{reload:?}");
+    assert_eq!(alone.tool(&["status", "--json"]).json()["pending"][0]["until"], "nodeseal reload");
+    std::fs::write(&path, file).unwrap();
+    assert_eq!(alone.tool(&["reload"]).code, 0);
+}

@@ -66,7 +66,7 @@ impl<'a> Table<'a> {
     /// What is left, as the kind's own struct.
     pub(super) fn rest<T: DeserializeOwned>(&mut self) -> Option<T> {
         let rest = std::mem::take(&mut self.rest);
-        let (found, mistakes) = mistakes::read(rest, Instead::Harmless);
+        let (found, mistakes) = mistakes::read(rest, Instead::Harmless, &["name", "kind", "required", "write"]);
         for (key, text) in &mistakes {
             match key.as_str() {
                 "" => self.problems.add(&self.path, text),

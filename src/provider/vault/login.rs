@@ -317,7 +317,7 @@ async fn unwrap(
             "a wrapping token needs `role`, to check what it was made for",
         ));
     };
-    let what = "sys/wrapping/lookup (a token that does not exist was used before: if not by this node, by a thief)";
+    let what = "sys/wrapping/lookup (an unknown wrapping token has expired or was opened before: if it cannot have expired and this node has not opened it, somebody else has)";
     let fields = [("token", wrapping)];
     let body = api
         .call("sys/wrapping/lookup", None, Some(&fields))

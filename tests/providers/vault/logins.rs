@@ -116,7 +116,7 @@ async fn a_wrapped_secret_id_is_fetched_once_and_sealed_in_its_place() {
     // And whoever comes second with the same wrapping token is told what that means.
     let error =
         refused(&mine, mine.vault(mine.approle(), &wrapping(&mine, &wrapped)).probe().await, &[ErrorKind::Login]);
-    assert!(error.to_string().contains("used before") && !error.to_string().contains(&wrapped), "{error}");
+    assert!(error.to_string().contains("opened before") && !error.to_string().contains(&wrapped), "{error}");
 }
 
 #[tokio::test]

@@ -153,7 +153,7 @@ fn a_wrong_pin_is_tried_once_and_the_next_one_when_the_file_changes() {
     let mut engine = spied(&[]);
     assert!(engine.assert(&seal, "E-HSM-PIN").contains("CKR_PIN_INCORRECT"));
     for question in [seal.clone(), format!("unseal {blob}"), "describe".to_owned()] {
-        assert!(engine.assert(&question, "E-HSM-PIN").contains("not tried again"));
+        assert!(engine.assert(&question, "E-HSM-PIN").contains("not retried"));
     }
     assert_eq!(logins(), 1);
     soft.put_pin("wrong too");

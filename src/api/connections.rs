@@ -102,7 +102,7 @@ impl Connections {
             slot.note_blocked(false);
             slot.is_closed.store(true, Ordering::Relaxed);
             self.untaken.fetch_sub(slot.untaken.load(Ordering::Relaxed), Ordering::Relaxed);
-            emit(&Event::ConnectionEvicted { open: self.count(), reason: "it does not take its answers" });
+            emit(&Event::ConnectionEvicted { open: self.count(), reason: "it does not read its answers" });
             slot.close.notify_one();
         }
     }

@@ -79,9 +79,9 @@ impl Explained for ProbeError {
     fn hint(&self) -> &str {
         match self {
             Self::Contract(_) => "report this: kube-apiserver would refuse the plugin",
-            Self::Transport(_) => "see that our user is one of listen.allow_users",
+            Self::Transport(_) => "add the user that runs this command to listen.allow_users",
             Self::Refused { .. } | Self::Random(_) | Self::Timeout => "see the log of nodeseald",
-            Self::Unreachable { .. } => "start nodeseald, and see that our user may open the socket",
+            Self::Unreachable { .. } => "start nodeseald, and check that this user may open the socket",
         }
     }
 }

@@ -40,13 +40,15 @@ fn sentence(error: &KeyringError) -> &'static str {
             "nodeseal: unavailable: the local KEK has reached its limit of encryptions and must be rotated"
         }
         KeyringError::Locked => {
-            "nodeseal: unavailable: the keys of this node are not unsealed; see the log of nodeseald"
+            "nodeseal: unavailable: the keys of this node are still sealed; see the log of nodeseald"
         }
         KeyringError::Providers(error) => match error.class() {
             Class::Unavailable => {
                 "nodeseal: unavailable: no provider that can open or make this key answers; see the log of nodeseald"
             }
-            Class::Throttled => "nodeseal: throttled: the providers limit our requests; see the log of nodeseald",
+            Class::Throttled => {
+                "nodeseal: throttled: the providers limit the requests of this node; see the log of nodeseald"
+            }
             Class::Denied => "nodeseal: denied: the providers refuse this node; see the log of nodeseald",
             Class::Misconfigured => {
                 "nodeseal: misconfigured: the providers cannot be used as configured; see the log of nodeseald"
@@ -54,7 +56,7 @@ fn sentence(error: &KeyringError) -> &'static str {
             Class::NotFound => {
                 "nodeseal: not_found: no provider has the key that the ciphertext needs; see the log of nodeseald"
             }
-            Class::Internal => "nodeseal: internal: the providers' answers cannot be right; see the log of nodeseald",
+            Class::Internal => "nodeseal: internal: the providers gave impossible answers; see the log of nodeseald",
             Class::Corrupt => {
                 "nodeseal: corrupt: no provider opens the wraps of the ciphertext; see the log of nodeseald"
             }

@@ -17,7 +17,7 @@ use crate::types::{RequestUid, Secret};
 /// api.proto v2, StatusResponse: "the only acceptable value is ok".
 const HEALTHY: &str = "ok";
 /// The operator's rule `on_outage = "stop-writes-after …"` has come into force.
-const AWAY: &str = "nodeseal: unavailable: the providers have been away for longer than write.on_outage allows";
+const AWAY: &str = "nodeseal: unavailable: the providers have been unreachable for longer than write.on_outage allows";
 
 /// The v2 service.
 pub(super) struct V2 {

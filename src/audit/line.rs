@@ -13,7 +13,7 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
             event = "clock.doubted",
             activated,
             now,
-            hint = "the active KEK is from the future: see that the clock is right (timedatectl)"
+            hint = "the active KEK is from the future: check the clock (timedatectl)"
         ),
         Event::ConfigRefused { reason, error, hint } => error!(event = "config.refused", reason, error, hint),
         Event::ConfigReloaded { reason } => info!(event = "config.reloaded", reason),
@@ -28,12 +28,12 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
             event = "device.stuck",
             question,
             after_s = after.as_secs(),
-            hint = "see whether the device works for others; the sealer ends and is started anew"
+            hint = "check whether the device works for other programs; the sealer ends and is started again"
         ),
         Event::EpochRefused { key_id } => error!(
             event = "epoch.refused",
             %key_id,
-            hint = "this set of keys was left before: raise write.epoch on all nodes"
+            hint = "this set of keys was in use before: raise write.epoch on all nodes"
         ),
         Event::HandleTaken { handle, found } => {
             let handle = format!("{handle:#x}");
@@ -41,7 +41,7 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
                 event = "handle.taken",
                 handle = handle.as_str(),
                 found,
-                hint = "another program has put its key there; ours is made anew each time, which costs seconds with some TPMs: see whose it is, or choose another parent_handle and `nodeseal reseal`"
+                hint = "another program has put its key there; Nodeseal's key is created again each time, which takes seconds with some TPMs: find out which program owns it, or choose another parent_handle and run `nodeseal reseal`"
             );
         }
         Event::KeyActivated { kek, key_id } => {
@@ -63,12 +63,12 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
             event = "limit.reached",
             what,
             limit,
-            hint = "what is above it is asked of the providers each time: retire what is not needed"
+            hint = "the providers unwrap KEKs above the limit each time: retire what is not needed"
         ),
         Event::LogDropped { lines } => warn!(
             event = "log.dropped",
             lines,
-            hint = "whatever reads the log of nodeseald was slower than it, or stood still: look at it"
+            hint = "the reader of nodeseald's log is too slow, or has stopped: check it"
         ),
         Event::MemoryUnlocked => warn!(
             event = "memory.unlocked",
@@ -87,7 +87,7 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
             event = "provider.went_back",
             provider,
             version,
-            hint = "see whether an old backup or replica of the provider answers; what it wraps now is not counted on"
+            hint = "check whether an old backup or replica of the provider answers; its wraps are not used now"
         ),
         Event::RequestRefused { op, uid, class, error } => {
             let error = error.to_string();
@@ -125,7 +125,7 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
                 landlock_abi,
                 seccomp,
                 memory,
-                hint = "this kernel confines the process in part only: docs/operations/hardening.md"
+                hint = "this kernel confines the process only in part: docs/operations/hardening.md"
             )
         }
         Event::SealOpened { keys, took } => {
@@ -135,7 +135,7 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
             event = "seal.is_other",
             generation,
             expected,
-            hint = "another seal of the node root lies on the disk: if that was not you, see who wrote to it; then `nodeseal reseal`"
+            hint = "another seal of the node root is on the disk: if that was not you, find out who wrote it; then run `nodeseal reseal`"
         ),
         Event::SealRefused { class, error, hint, retry_in } => {
             error!(event = "seal.refused", class = class.label(), error, hint, retry_in_ms = millis(*retry_in));
@@ -152,27 +152,25 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
         Event::StateFellBack { file } => warn!(
             event = "state.fell_back",
             file,
-            hint = "the newest generation is damaged: look at the disk, and keep a backup"
+            hint = "the newest generation is damaged: check the disk, and make a backup"
         ),
         Event::StateDiskFull => error!(
             event = "state.disk_full",
             hint = "free space on the file system of the state directory now: keys cannot be changed until then"
         ),
-        Event::StateRepaired { file } => warn!(
-            event = "state.repaired",
-            file,
-            hint = "it was damaged or lost, and was written anew: look at the disk"
-        ),
+        Event::StateRepaired { file } => {
+            warn!(event = "state.repaired", file, hint = "it was damaged or lost, and was repaired: check the disk")
+        }
         Event::StateUnguarded => warn!(
             event = "state.unguarded",
-            hint = "rollback = \"tpm-counter\" takes effect with the next `nodeseal reseal`"
+            hint = "rollback = \"tpm-counter\" takes effect at the next `nodeseal reseal`"
         ),
         Event::WrapOwed { kek, provider, error } => warn!(
             event = "wrap.owed",
             %kek,
             provider,
             error,
-            hint = "it is made as soon as the provider answers; `nodeseal status` shows what is owed"
+            hint = "it is made as soon as the provider answers; `nodeseal status` shows the missing copies"
         ),
         Event::StateTroubled { what, error, hint } => error!(event = "state.troubled", what, error, hint),
     }

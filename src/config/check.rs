@@ -130,8 +130,7 @@ fn check_listen(problems: &mut Problems, warnings: &mut Problems, listen: raw::L
     let mode = check_mode(problems, mode);
     let users = allow_users.unwrap_or_else(|| vec![toml::Value::String("root".into())]);
     if users.is_empty() {
-        problems
-            .add("listen.allow_users", "names nobody: write the user that kube-apiserver runs as, usually [\"root\"]");
+        problems.add("listen.allow_users", "is empty: write the user that kube-apiserver runs as, usually [\"root\"]");
     }
     let uids: Vec<u32> =
         users.iter().enumerate().filter_map(|(index, user)| check_user(problems, index, user)).collect();
@@ -155,7 +154,7 @@ fn check_mode(problems: &mut Problems, mode: Option<String>) -> Option<u32> {
     match u32::from_str_radix(&text, 8) {
         Ok(mode @ (0o600 | 0o660)) => Some(mode),
         _ => {
-            problems.add("listen.mode", "is \"0600\" or \"0660\": nobody but owner and group may connect");
+            problems.add("listen.mode", "must be \"0600\" or \"0660\": only owner and group may connect");
             None
         }
     }
@@ -215,8 +214,7 @@ fn check_seal(problems: &mut Problems, warnings: &mut Problems, seal: raw::Seal,
     };
     let policy = check_policy(problems, warnings, &tpm2, systemd);
     if tpm2.device.as_deref().is_some_and(|device| device.starts_with("/dev/tpm") && !device.starts_with(TPM_DEVICES)) {
-        warnings
-            .add("seal.tpm2.device", "has one user at a time, and other programs want it too: write \"/dev/tpmrm0\"");
+        warnings.add("seal.tpm2.device", "can be used by one program at a time: write \"/dev/tpmrm0\"");
     }
     let device = problems.keep("seal.tpm2.device", tpm2.device.as_deref().unwrap_or(TPM_DEVICE).parse::<TpmDevice>());
     let parent_handle = match tpm2.parent_handle {
@@ -259,7 +257,7 @@ fn check_rollback(problems: &mut Problems, tpm2: &raw::Tpm2) -> Option<Option<u3
     match tpm2.rollback.as_deref() {
         None | Some("none") if tpm2.counter_index.is_none() => Some(None),
         None | Some("none") => {
-            problems.add("seal.tpm2.counter_index", "means nothing without rollback = \"tpm-counter\"");
+            problems.add("seal.tpm2.counter_index", "has no effect without rollback = \"tpm-counter\"");
             None
         }
         Some("tpm-counter") => index.map(Some),
@@ -279,7 +277,7 @@ fn check_policy(
     match (tpm2.policy.as_deref().unwrap_or("none"), &tpm2.pcrs) {
         ("none", None) if tpm2.pcr_bank.is_none() => Some(SealPolicy::None),
         ("none", _) => {
-            problems.add("seal.tpm2.pcrs", "means nothing without policy = \"pcr\"");
+            problems.add("seal.tpm2.pcrs", "has no effect without policy = \"pcr\"");
             None
         }
         ("pcr", None) => {

@@ -52,7 +52,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// Not TOML, or a key that we do not know.
-    #[error("{path} is not a configuration of ours", path = path.display())]
+    #[error("{path} is not a valid configuration", path = path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -93,13 +93,13 @@ impl Explained for ConfigError {
         match self {
             Self::Insecure { .. } => "chown root and chmod go-w the file",
             Self::TooLarge { .. } => {
-                "see whether it is the right file: `--config` or NODESEAL_CONFIG names another one"
+                "check that this is the right file: `--config` or NODESEAL_CONFIG names another one"
             }
             Self::Problems { .. } | Self::Syntax { .. } => {
                 "fix the file and run `nodeseal config check`; docs/configuration.md lists every key"
             }
             Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "let our user read it, such as by chown root:nodeseal and chmod 0640; nodeseald runs as the user of its unit"
+                "make it readable for the user of nodeseald (see its unit), for example with chown root:nodeseal and chmod 0640"
             }
             Self::Read { .. } => {
                 "name the file with --config or NODESEAL_CONFIG; a first one has two lines: `version = 1` and `cluster = \"NAME\"`"
@@ -116,15 +116,15 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let file = file.map_err(read)?;
     let meta = file.metadata().map_err(read)?;
     if !meta.is_file() {
-        return Err(read(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+        return Err(read(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
     }
     let own = nix::unistd::geteuid().as_raw();
     let insecure = |reason: String| ConfigError::Insecure { path: path.to_owned(), reason };
     if meta.uid() != 0 && meta.uid() != own {
-        return Err(insecure(format!("belongs to user {}, who could change it", meta.uid())));
+        return Err(insecure(format!("belongs to user {}, who can change it", meta.uid())));
     }
     if meta.mode() & 0o022 != 0 {
-        return Err(insecure(format!("has mode {:04o}: others could change it", meta.mode() & 0o7777)));
+        return Err(insecure(format!("has mode {:04o}: others can change it", meta.mode() & 0o7777)));
     }
     let mut text = Vec::new();
     // It may grow while it is read.

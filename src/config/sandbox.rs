@@ -58,7 +58,7 @@ pub(super) fn warn_of_files(warnings: &mut Problems, settings: &Settings, provid
     for path in needed.iter().filter(|path| !folders.iter().any(|folder| path.starts_with(folder))) {
         let path = path.display();
         let text = format!(
-            "{path} is read for a provider, and `providers = \"any\"` does not cover it: it is granted at a start of nodeseald and by no reload; add it here"
+            "{path} is read for a provider, but `providers = \"any\"` does not cover it, so a reload cannot allow it: add it here"
         );
         warnings.add("sandbox.allow_paths", text);
     }
@@ -66,9 +66,9 @@ pub(super) fn warn_of_files(warnings: &mut Problems, settings: &Settings, provid
 
 fn check_user(problems: &mut Problems, name: &str) -> Option<User> {
     let problem = match nix::unistd::User::from_name(name) {
-        Ok(Some(user)) if user.uid.is_root() => "is root: name a user without rights, or leave it out".to_owned(),
+        Ok(Some(user)) if user.uid.is_root() => "is root: write an unprivileged user, or remove the key".to_owned(),
         Ok(Some(user)) if user.uid.as_raw() == OVERFLOW_UID => {
-            "is uid 65534, which stands for every unmapped user: make a user of its own, such as nodeseal".to_owned()
+            "is uid 65534, which stands for every unmapped user: create a separate user, such as nodeseal".to_owned()
         }
         Ok(Some(user)) => return Some(User { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
         Ok(None) | Err(_) => format!("there is no user {name:?} on this machine"),

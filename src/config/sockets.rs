@@ -82,7 +82,7 @@ fn fits(problems: &mut Problems, key: &str, path: PathBuf, max: usize) -> Option
     if path.as_os_str().len() <= max {
         return Some(path);
     }
-    problems.add(key, format!("is longer than the {max} bytes that the kernel leaves for it"));
+    problems.add(key, format!("is longer than the {max} bytes that the kernel allows"));
     None
 }
 
@@ -109,7 +109,7 @@ pub(super) fn warn_of_pods(warnings: &mut Vec<Problem>, control: &Path) {
 /// What is lost with the machine's memory.
 pub(super) fn warn_of_memory(warnings: &mut Vec<Problem>, state_dir: &Path) {
     if ["/run", "/var/run", "/dev/shm"].iter().any(|memory| state_dir.starts_with(memory)) {
-        let text = "lies in memory, and is gone with the next boot: name a folder on a disk, such as /var/lib/nodeseal";
+        let text = "is in memory, and is lost at the next boot: use a folder on a disk, such as /var/lib/nodeseal";
         warnings.push(Problem::new("state_dir", text));
     }
 }

@@ -186,20 +186,20 @@ fn a_provider_with_its_rules_is_read_and_every_mistake_in_it_has_its_path() {
     assert_eq!((providers.rules.min_wraps, providers.rules.local_kek), (1, true));
     assert_eq!(providers.rules.on_outage, crate::keyring::rooted::OnOutage::Coast);
     for (tables, expected) in [
-        (format!("{good}{good}"), "provider[1].name: \"vault\" stands twice"),
+        (format!("{good}{good}"), "provider[1].name: \"vault\" is used twice"),
         (good.replace("name = \"vault\"", "name = \"Vault!\""), "provider[0].name: is 1 to 63"),
         (good.replace("https", "http"), "provider[0].address: "),
         (good.replace("approle\",", "magic\","), "provider[0].auth.method: "),
-        (vault("auth = { method = \"approle\" }"), "provider[0].auth.credential: method \"approle\" needs it"),
+        (vault("auth = { method = \"approle\" }"), "provider[0].auth.credential: required for method \"approle\""),
         (
             vault("auth = { method = \"token\", credential = \"x\", role = \"y\" }"),
-            "provider[0].auth.role: means nothing",
+            "provider[0].auth.role: has no effect",
         ),
         (vault("typo = 1\nauth = { method = \"token\", credential = \"x\" }"), "provider[0].typo: is not a key here"),
         (format!("{good}[write]\nmin_wraps = 2\n"), "write.min_wraps: is 1 to 1"),
         (format!("{good}[write]\non_outage = \"panic\"\n"), "write.on_outage: "),
         (format!("{good}[decrypt]\nstrategy = \"luck\"\n"), "decrypt.strategy: "),
-        (good.replace("mount =", "write = false\nmount ="), "provider: none has write = true"),
+        (good.replace("mount =", "write = false\nmount ="), "provider: no provider has write = true"),
     ] {
         let found = problems(&format!("version = 1\ncluster = \"c1\"\n{tables}"));
         assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected} in {found:#?}");

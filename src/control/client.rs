@@ -22,7 +22,7 @@ pub enum ControlError {
     #[error("{}", .0.error)]
     Refused(Refusal),
     /// Not an answer to what was asked.
-    #[error("the daemon gave an answer that does not fit the question")]
+    #[error("the daemon's answer does not match the request")]
     Protocol,
     /// The daemon is away: nobody listens.
     #[error("cannot talk to nodeseald on {path}", path = path.display())]
@@ -89,16 +89,18 @@ impl Explained for ControlError {
     fn hint(&self) -> &str {
         match self {
             Self::Refused(refusal) => &refusal.hint,
-            Self::Protocol => "nodeseal and nodeseald must be of one release: after an upgrade restart nodeseald",
+            Self::Protocol => {
+                "nodeseal and nodeseald must be from the same release: after an upgrade restart nodeseald"
+            }
             Self::Connect { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 "run it as root; `status` and `metrics` also answer members of the group of control.status_socket"
             }
-            Self::Connect { .. } => "ask again in a few seconds; if it stays so, see the log of nodeseald",
-            Self::Unreachable { .. } => "start nodeseald, and see that --config names its configuration",
+            Self::Connect { .. } => "try again in a few seconds; if it fails again, see the log of nodeseald",
+            Self::Unreachable { .. } => "start nodeseald, and check that --config names its configuration",
             Self::Closed { .. } => {
-                "see its log: it refuses users other than root and its own, and closes when it ends; after an upgrade restart it, since nodeseal and nodeseald must be of one release"
+                "see its log: it refuses users other than root and its own, and closes when it ends; after an upgrade restart it: nodeseal and nodeseald must be from the same release"
             }
-            Self::Silent { .. } => "it may still be at work: see its log, and ask once more",
+            Self::Silent { .. } => "it may still be working: see its log, and try again",
         }
     }
 }

@@ -54,7 +54,7 @@ impl Act<'_> {
 /// The control socket alone is not enough.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "nobody who may write to the state directory, {folder}, has consented: the control socket alone gives no key away and brings none",
+    "no user who may write to the state directory, {folder}, has consented: the control socket alone neither gives a key away nor accepts one",
     folder = .0.display()
 )]
 pub struct NoConsent(
@@ -68,7 +68,7 @@ impl Explained for NoConsent {
     }
 
     fn hint(&self) -> &str {
-        "run `nodeseal` of the same release on the node itself, as root or as the user of nodeseald; if `state_dir` names another folder by now, restart nodeseald first"
+        "run `nodeseal` of the same release on the node itself, as root or as the user of nodeseald; if `state_dir` has changed, restart nodeseald first"
     }
 }
 

@@ -129,9 +129,9 @@ pub enum Request {
     },
     /// `rotate-root`
     RotateRoot {
-        /// Only say what would be done.
+        /// Only show what would be done.
         dry_run: bool,
-        /// Also if there is no recovery file.
+        /// Even without a recovery file.
         without_recovery_file: bool,
     },
     /// `status`

@@ -177,10 +177,10 @@ pub struct Status {
     /// In the order of the configuration.
     #[serde(default)]
     pub providers: Vec<ProviderRow>,
-    /// Copies of KEKs by providers that are still to be made.
+    /// Missing copies of KEKs, which the providers still have to make.
     #[serde(default)]
     pub wraps_owed: usize,
-    /// Texts that were given out with fewer copies of their KEK than there should be; an upper bound. Only a new KEK and a
+    /// Ciphertexts that were given out with too few copies of their KEK; an upper bound. Only a new KEK and a
     /// migration of the cluster's storage replace them.
     #[serde(default)]
     pub texts_short_of_wraps: u64,
@@ -190,7 +190,7 @@ pub struct Status {
     /// Why the key_id does not name the providers' keys as they are now.
     #[serde(default)]
     pub waits: Option<String>,
-    /// For how long the providers that are well have not been enough to wrap a new KEK.
+    /// For how long too few healthy providers have been there to wrap a new KEK.
     #[serde(default)]
     pub outage_seconds: u64,
     /// kube-apiserver is told not to write, by `write.on_outage`.

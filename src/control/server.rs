@@ -49,43 +49,43 @@ pub enum Door {
 /// Why a question is not answered with what it asks for.
 #[derive(Debug, thiserror::Error)]
 enum Unanswered {
-    #[error("nodeseald is busy with other questions")]
+    #[error("nodeseald is busy with other requests")]
     Busy,
-    #[error("a reload is under way, and another one waits for it")]
+    #[error("a reload is running, and another one is waiting")]
     Reloading,
-    #[error("nodeseald is busy: the kernel gives it no thread for this question")]
+    #[error("nodeseald is busy: the kernel gives it no thread for this request")]
     NoThread(#[source] io::Error),
-    #[error("the status socket answers the status, and nothing that asks a device or changes something")]
+    #[error("the status socket only shows the status; it neither uses a device nor changes anything")]
     StatusOnly,
-    #[error("the question is longer than {LINE_MAX_BYTES} bytes")]
+    #[error("the request is longer than {LINE_MAX_BYTES} bytes")]
     Long,
-    #[error("the question has more than {VALUES_MAX} values")]
+    #[error("the request has more than {VALUES_MAX} values")]
     Crowded,
-    #[error("no whole question came within {} s", QUESTION_TIMEOUT.as_secs())]
+    #[error("no complete request arrived within {} s", QUESTION_TIMEOUT.as_secs())]
     Late,
-    #[error("the question is not one line of JSON")]
+    #[error("the request is not one line of JSON")]
     NotJson(#[source] serde_json::Error),
-    #[error("nodeseald {} does not know this question", env!("CARGO_PKG_VERSION"))]
+    #[error("nodeseald {} does not know this request", env!("CARGO_PKG_VERSION"))]
     Unknown(#[source] serde_json::Error),
 }
 
 impl Unanswered {
     fn refusal(&self) -> Answer {
         let (class, hint) = match self {
-            Self::Busy => (Class::Throttled, "ask again in a few seconds; if it stays so, see its log"),
+            Self::Busy => (Class::Throttled, "try again in a few seconds; if it fails again, see its log"),
             Self::Reloading => (
                 Class::Throttled,
-                "the one that waits reads the configuration as it is then; see `nodeseal status` after it",
+                "the waiting reload reads the configuration as it is then; check `nodeseal status` afterwards",
             ),
-            Self::NoThread(_) => (Class::Throttled, "ask again; if it stays so, raise TasksMax= of its unit"),
-            Self::StatusOnly => (Class::Denied, "ask on the control socket, as root or as the user of nodeseald"),
-            Self::Late => (Class::Unavailable, "use `nodeseal`, which sends its question at once"),
+            Self::NoThread(_) => (Class::Throttled, "try again; if it fails again, raise TasksMax= of its unit"),
+            Self::StatusOnly => (Class::Denied, "use the control socket, as root or as the user of nodeseald"),
+            Self::Late => (Class::Unavailable, "use `nodeseal`, which sends its request at once"),
             Self::Long | Self::Crowded | Self::NotJson(_) => {
                 (Class::Misconfigured, "use `nodeseal` of the same release")
             }
             Self::Unknown(_) => (
                 Class::Misconfigured,
-                "nodeseal and nodeseald must be of one release: after an upgrade restart nodeseald",
+                "nodeseal and nodeseald must be from the same release: after an upgrade restart nodeseald",
             ),
         };
         Answer::Refused(Refusal::new(&Explain::new(self, class, hint)))

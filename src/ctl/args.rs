@@ -21,32 +21,32 @@ pub(super) struct Cli {
     pub(super) verb: Verb,
 }
 
-/// What every verb takes.
+/// Options of every verb.
 #[derive(Args)]
 pub(super) struct Common {
     /// The configuration
     #[arg(long, global = true, value_name = "FILE", env = "NODESEAL_CONFIG", default_value = DEFAULT_PATH)]
     pub(super) config: PathBuf,
-    /// Print the result, or why there is none, as JSON
+    /// Print the result or the error as JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
 }
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
-    /// Give the keys to another node, for its TPM alone
+    /// Give the keys to another node; only its TPM can open them
     #[command(subcommand)]
     Bundle(BundleVerb),
     /// Print completions for a shell
     Completions {
-        /// The shell that is to read them
+        /// The shell
         #[arg(value_enum)]
         shell: Shell,
     },
     /// Check the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
-    /// Seal and list what providers log in with
+    /// Seal and list credentials for providers
     #[command(subcommand)]
     Credentials(CredentialsVerb),
     /// Try it out: everything in one folder, software TPM or token
@@ -58,20 +58,20 @@ pub(super) enum Verb {
     /// List, show, rotate, activate and retire local KEKs
     #[command(subcommand)]
     Keys(KeysVerb),
-    /// Know the other nodes, for rotations of keys that all of them share
+    /// Manage the nodes that share keys with this one
     #[command(subcommand)]
     Members(MembersVerb),
     /// Print the status as Prometheus text, for node_exporter
     Metrics,
-    /// Rebuild the keys from a recovery file, or prove it would do
+    /// Rebuild the keys from a recovery file, or check that file
     Recover(RecoverArgs),
-    /// Let nodeseald take up its changed configuration
+    /// Reload the configuration of nodeseald
     Reload(ReloadArgs),
-    /// Seal the node root anew: device, policy, PCRs, recipients
+    /// Seal the node root again: device, policy, PCRs, recipients
     Reseal(ResealArgs),
-    /// Put everything under a new node root; no key and no key_id changes
+    /// Move everything to a new node root; no key and no key_id changes
     RotateRoot(RotateRootArgs),
-    /// Show what the running nodeseald says of itself
+    /// Show the state of the running nodeseald
     Status(StatusArgs),
     /// Show the release, its features, and the formats that it reads and writes
     Version,
@@ -88,7 +88,7 @@ pub(super) enum Shell {
 pub(super) enum BundleVerb {
     /// On the node that has the keys: encrypt them to the TPM of a request
     Make {
-        /// What `bundle request` wrote on the other node
+        /// File from `bundle request` on the other node
         #[arg(value_name = "REQUEST", required_unless_present = "member")]
         file: Option<PathBuf>,
         /// The request's fingerprint, as the other node printed it
@@ -101,27 +101,27 @@ pub(super) enum BundleVerb {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// On the node that needs the keys: take them over from a bundle
+    /// On the node that needs the keys: accept them from a bundle
     Accept {
-        /// What `bundle make` wrote on the other node; - is standard input
+        /// File from `bundle make` on the other node; - is standard input
         #[arg(value_name = "BUNDLE")]
         file: PathBuf,
         /// The bundle's fingerprint, as the other node printed it; a member's bundle needs none
         #[arg(long, value_name = "GROUPS", value_parser = read_fingerprint)]
         fingerprint: Option<String>,
-        /// Print a receipt alone, for `keys activate --when-all-have` on the node that gave the bundle
+        /// Print only a receipt, for `keys activate --when-all-have` on the node that gave the bundle
         #[arg(long)]
         receipt: bool,
     },
-    /// On the node that needs the keys: ask for them
+    /// On the node that needs the keys: request them
     Request {
         /// Where to write the request; must not exist
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Show what a request or a bundle says of itself, and its fingerprint
+    /// Show a request, bundle or identity, and its fingerprint
     Show {
-        /// What `bundle request` or `bundle make` wrote
+        /// File from `bundle request` or `bundle make`
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
@@ -137,9 +137,9 @@ pub(super) enum ConfigVerb {
 pub(super) enum CredentialsVerb {
     /// Show names and ages, never content
     List,
-    /// Seal a credential from standard input, in place of an older one of that name
+    /// Seal a credential from standard input; replaces an older one with that name
     Seal {
-        /// As nodeseal.toml names it
+        /// Credential name used in nodeseal.toml
         name: String,
         /// Read from this open file descriptor instead
         #[arg(long, value_name = "N")]
@@ -149,30 +149,30 @@ pub(super) enum CredentialsVerb {
 
 #[derive(Subcommand)]
 pub(super) enum MembersVerb {
-    /// Trust another node: give it keys and take keys from it
+    /// Trust another node: give it keys and accept keys from it
     Add {
-        /// What `members identity` wrote on the other node
+        /// File from `members identity` on the other node
         #[arg(value_name = "IDENTITY")]
         file: PathBuf,
         /// Its fingerprint, as the other node printed it
         #[arg(long, value_name = "GROUPS", value_parser = read_fingerprint)]
         fingerprint: String,
-        /// In place of a member of that name that had another TPM
+        /// Replace a member with that name and another TPM
         #[arg(long)]
         replace: bool,
     },
-    /// Write what the other nodes need to know of this one
+    /// Write the identity of this node for the other nodes
     Identity {
         /// Where to write it; must not exist
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
-        /// What this node is called; its host name if left out
+        /// Name of this node [default: its host name]
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
     /// Show the members
     List,
-    /// Give a node no keys any more, and take none from it
+    /// Stop giving keys to a node and accepting keys from it
     Remove {
         /// The member
         name: String,
@@ -181,14 +181,14 @@ pub(super) enum MembersVerb {
 
 #[derive(Subcommand)]
 pub(super) enum KeysVerb {
-    /// Turn to a KEK in pre-activation; the old one goes on decrypting
+    /// Activate a KEK in pre-activation; the old one still decrypts
     Activate {
-        /// Of the KEK, or the beginning of it; the one in pre-activation if left out
+        /// Id of the KEK, or its beginning [default: the one in pre-activation]
         id: Option<String>,
-        /// Also if other nodes have the active KEK and do not have this one
+        /// Even if other nodes have the active KEK but not this one
         #[arg(long)]
         not_shared: bool,
-        /// Folder with the receipts of all members that were given it
+        /// Folder with the receipts of all members that were given the KEK
         #[arg(long, value_name = "DIR", conflicts_with = "not_shared")]
         when_all_have: Option<PathBuf>,
     },
@@ -196,32 +196,32 @@ pub(super) enum KeysVerb {
     List,
     /// Show one KEK
     Show {
-        /// Of the KEK, or the beginning of it
+        /// Id of the KEK, or its beginning, as in `keys list`
         id: String,
     },
     /// Destroy a KEK that is not active, mark it as compromised, or give it up
     Retire {
-        /// Of the KEK, or the beginning of it
+        /// Id of the KEK, or its beginning, as in `keys list`
         id: String,
-        /// The whole id once more: what only this KEK opens is lost for ever
+        /// Repeat the whole id: data that only this KEK opens is lost permanently
         #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
         confirm: String,
-        /// Only mark it: it goes on decrypting
+        /// Only mark it: it still decrypts
         #[arg(long)]
         compromised: bool,
-        /// Only give up a KEK in pre-activation: it goes on decrypting, and this node never turns to it by itself
+        /// Only give up a KEK in pre-activation: it still decrypts, and this node never activates it on its own
         #[arg(long, conflicts_with = "compromised")]
         give_up: bool,
-        /// Also if it was never active here and other nodes had it: none of them can turn to it any more
+        /// Even if it was never active on this node and other nodes had it: none of them can activate it any more
         #[arg(long, conflicts_with_all = ["compromised", "give_up"])]
         not_shared: bool,
-        /// Only say what would be done
+        /// Only show what would be done
         #[arg(long)]
         dry_run: bool,
     },
     /// Make a new KEK in pre-activation
     Rotate {
-        /// Also turn to it
+        /// Also activate it
         #[arg(long)]
         activate: bool,
         /// Write a bundle for each member into this folder; with a KEK in pre-activation, for that one
@@ -232,20 +232,20 @@ pub(super) enum KeysVerb {
 
 #[derive(Args)]
 pub(super) struct RotateRootArgs {
-    /// Only say what would be done
+    /// Only show what would be done
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Also if there is no recovery file
+    /// Even without a recovery file
     #[arg(long)]
     pub(super) without_recovery_file: bool,
 }
 
 #[derive(Args)]
 pub(super) struct InitArgs {
-    /// Make no KEK: encrypt nothing before the keys of another node came in a bundle
+    /// Make no KEK: encrypt nothing before a bundle has brought the keys of another node
     #[arg(long)]
     pub(super) join: bool,
-    /// Take the place of a counter that an earlier installation of this node left in the TPM
+    /// Replace a counter that an earlier installation of this node left in the TPM
     #[arg(long)]
     pub(super) replace_counter: bool,
     #[command(flatten)]
@@ -254,25 +254,25 @@ pub(super) struct InitArgs {
 
 #[derive(Args)]
 pub(super) struct RecoverArgs {
-    /// The recovery file; else that of the state directory
+    /// The recovery file [default: the one in the state directory]
     #[arg(long, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
-    /// Key file of age; else standard input, or a code there
+    /// Key file of age [default: key or code on standard input]
     #[arg(long, value_name = "FILE")]
     pub(super) identity: Option<PathBuf>,
     /// Only prove that the file opens and has this node's keys
     #[arg(long)]
     pub(super) verify: bool,
-    /// Refuse a file that another node has made
+    /// Refuse a file that was made by another node
     #[arg(long, value_name = "GROUPS", value_parser = read_fingerprint)]
     pub(super) made_by: Option<String>,
-    /// Go on encrypting under the file's active KEK, which other nodes have too
+    /// Keep encrypting under the file's active KEK, which other nodes have too
     #[arg(long)]
     pub(super) keep_active: bool,
-    /// Make a new KEK, although other nodes have the file's active one
+    /// Make a new KEK, even though other nodes have the file's active one
     #[arg(long, conflicts_with = "keep_active")]
     pub(super) new_key: bool,
-    /// Give up the keys that are here, although they may open again
+    /// Give up the keys of this node, even though they may open again
     #[arg(long)]
     pub(super) give_up_device: bool,
     /// Remove what an interrupted recovery has begun
@@ -284,20 +284,20 @@ pub(super) struct RecoverArgs {
 
 #[derive(Args)]
 pub(super) struct ReloadArgs {
-    /// Also if something may be left that no provider of the new configuration opens
+    /// Even if no provider of the new configuration can unwrap some stored KEK
     #[arg(long)]
     pub(super) abandon: bool,
 }
 
 #[derive(Args)]
 pub(super) struct ResealArgs {
-    /// The device to move to: tpm2 or pkcs11; else the configured one
+    /// Target device, tpm2 or pkcs11 [default: the configured one]
     #[arg(long, value_name = "DEVICE")]
     pub(super) to: Option<String>,
-    /// Go on with a state directory that the TPM's counter calls old
+    /// Accept a state directory that is older than the TPM's counter
     #[arg(long)]
     pub(super) accept_rollback: bool,
-    /// Also under another storage root key of the TPM than before
+    /// Allow another storage root key of the TPM than before
     #[arg(long)]
     pub(super) new_parent: bool,
     #[command(flatten)]
@@ -309,20 +309,20 @@ pub(super) struct StatusArgs {
     /// Also encrypt and decrypt 32 random bytes through the KMS socket
     #[arg(long)]
     pub(super) probe: bool,
-    /// Also ask the sealing device what it is
+    /// Also show what the sealing device is
     #[arg(long)]
     pub(super) device: bool,
-    /// Also let the device open the node root once, and read every file
+    /// Also make the device open the node root once, and read every file
     #[arg(long)]
     pub(super) deep: bool,
-    /// Go on until it is interrupted, every two seconds
+    /// Repeat every two seconds until interrupted
     #[arg(long, conflicts_with_all = ["device", "deep"])]
     pub(super) watch: bool,
 }
 
 #[derive(Args)]
 pub(super) struct DevArgs {
-    /// Everything lives here; made if absent
+    /// Folder for everything; created if absent
     #[arg(long, value_name = "DIR")]
     pub(super) dir: PathBuf,
     /// The sealing device to imitate
@@ -344,7 +344,7 @@ pub(super) struct EncryptionConfigArgs {
     /// Resources to encrypt
     #[arg(long, value_delimiter = ',', default_value = "secrets", value_parser = super::encryption_config::resource)]
     pub(super) resources: Vec<String>,
-    /// Leave out the provider that reads what was stored unencrypted
+    /// Leave out the provider that reads unencrypted objects
     #[arg(long)]
     pub(super) no_identity: bool,
 }

@@ -69,8 +69,7 @@ impl Asked {
 
     fn warn(&self) {
         if let Err(failed) = &self.config {
-            let text =
-                "nodeseald goes on with the configuration that it has read, and would not start with the present one";
+            let text = "nodeseald keeps the configuration that it has read, but would not start with the present one";
             say::warning(PROGRAM, &format!("{text}: {}", failed.text()));
         }
     }

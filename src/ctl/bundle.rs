@@ -74,7 +74,7 @@ pub(super) fn warn_of_providers(config: &Config) {
     if status.mode != HARDWARE_ONLY {
         say::warning(
             super::PROGRAM,
-            "this node has providers, and replaces its KEK by itself: a node that has not the same providers cannot read what it writes then. Configure them there as well",
+            "this node has providers, and replaces its KEK automatically: a node without the same providers cannot read what it writes then. Configure them there too",
         );
     }
 }
@@ -102,7 +102,7 @@ fn accept(common: &Common, config: &Config, file: &Path, given: Option<&str>, re
         say::warning(
             super::PROGRAM,
             &format!(
-                "local KEK {kek} has encrypted and is on this node alone: no other node reads what it has encrypted. Give the others a bundle of this node, or migrate the storage here"
+                "local KEK {kek} has encrypted and is only on this node: no other node can read that data. Give the others a bundle of this node, or migrate the storage here"
             ),
         );
     }

@@ -17,7 +17,7 @@ const EX_USAGE: u8 = 64;
 
 /// See the module.
 #[derive(Debug)]
-#[must_use = "somebody has to be told"]
+#[must_use = "an error must be shown"]
 pub(super) struct Failed(Box<Told>);
 
 #[derive(Debug, Serialize)]

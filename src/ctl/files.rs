@@ -44,7 +44,7 @@ impl Explained for FileError {
                 "no file is overwritten: remove it if it is an old one, or name another"
             }
             Self::Read { .. } | Self::TooLong { .. } | Self::Write { .. } => {
-                "name a file that can be read, and for --out one that does not exist in a folder that can be written to"
+                "name a readable file; --out must be a new file in a writable folder"
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::store::{StateDir, StoreError};
 use crate::types::{Class, Explain, Explained, KekId, KeyId, clock};
 
 #[derive(Debug, thiserror::Error)]
-#[error("nothing was said about recovery")]
+#[error("choose how the keys can be recovered")]
 struct Unsaid;
 
 pub(super) fn run(common: &Common, args: &InitArgs) -> Done {
@@ -63,7 +63,7 @@ fn report(common: &Common, config: &Config, recovery: &Recovery, kek: Option<&Ke
     print_done(common, schema::INIT, &value, &next(config, recovery, kek.is_some()), || {
         let cluster = &config.cluster;
         let what = match kek.zip(key_id.as_ref()) {
-            None => "this node is set up without a key, and encrypts nothing before it has one".to_owned(),
+            None => "this node is set up without a key, and encrypts nothing until it has one".to_owned(),
             Some((kek, key_id)) => format!("this node is set up\n  local KEK    {kek}\n  key_id       {key_id}"),
         };
         let state = config.state_dir.display();
@@ -121,9 +121,9 @@ fn refuse(config: &Config, error: KeeperError, is_join: bool) -> Failed {
 const TAKE_HINT: &str = "it can take the keys of another node all the same: `nodeseal bundle request --out FILE` here, and `nodeseal bundle make FILE --fingerprint GROUPS --out FILE` there";
 
 const UNSAID_HINT: &str = if cfg!(not(feature = "recovery")) {
-    "give --no-recovery: this build makes no recovery file, so a lost device loses all keys"
+    "use --no-recovery: this build makes no recovery file, so if the device is lost, all keys are lost"
 } else {
-    "give --recovery-recipient AGE1… (made by `age-keygen`), or --recovery-code to have a code printed, or --no-recovery: then a lost device loses all keys"
+    "use --recovery-recipient AGE1… (from `age-keygen`), or --recovery-code to print a code, or --no-recovery: then if the device is lost, all keys are lost"
 };
 
 /// Also what `dev` does the first time.

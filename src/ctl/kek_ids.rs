@@ -14,11 +14,11 @@ const BEGINNING_MIN: usize = 4;
 enum BeginningError {
     #[error("there is no KEK whose id begins with {0}")]
     None(String),
-    #[error("several KEKs have an id that begins like that: {0}")]
+    #[error("the ids of several KEKs begin like that: {0}")]
     Several(String),
 }
 
-const HINT: &str = "list the KEKs: `nodeseal keys list`; write as much of the id as tells it from the others";
+const HINT: &str = "list the KEKs: `nodeseal keys list`; write enough of the id to make it unique";
 
 /// The whole id. What is neither a whole one nor a beginning is left to whoever reads ids.
 pub(super) fn whole(config: &Config, text: String) -> Result<String, Failed> {

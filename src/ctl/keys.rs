@@ -134,7 +134,7 @@ fn rotate_for_members(common: &Common, config: &Config, folder: &Path) -> Done {
             "deliver them: for n in {names}; do ssh root@$n nodeseal bundle accept --receipt - < {folder}/$n.bundle > {folder}/$n{RECEIPT_SUFFIX} || break; done"
         ),
         format!(
-            "then turn to the KEK: nodeseal keys activate --when-all-have {folder} && for n in {names}; do ssh root@$n nodeseal keys activate; done"
+            "then activate the KEK: nodeseal keys activate --when-all-have {folder} && for n in {names}; do ssh root@$n nodeseal keys activate; done"
         ),
     ];
     print_done(common, schema::KEYS_ROTATE, &value, &next, || {
@@ -217,11 +217,11 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Done {
     let next = next::retired(&id, to, true, row);
     print_done(common, schema::KEYS_RETIRE, &retired(&id, to, true, row), &next, || {
         let what = match to {
-            RetireTo::Compromised => "would mark the KEK as compromised: it goes on decrypting",
+            RetireTo::Compromised => "would mark the KEK as compromised: it still decrypts",
             RetireTo::Destroyed | RetireTo::GoneEverywhere => {
-                "would destroy the KEK: whatever was encrypted under it and not migrated becomes unreadable for ever, backups of etcd included"
+                "would destroy the KEK: data that was encrypted under it and not migrated becomes permanently unreadable, including backups of etcd"
             }
-            RetireTo::GivenUp => "would give up the KEK in pre-activation: it goes on decrypting",
+            RetireTo::GivenUp => "would give up the KEK in pre-activation: it still decrypts",
         };
         row.map_or_else(|| what.to_owned(), |row| format!("{what}\n{}", describe(row)))
     })
@@ -242,12 +242,12 @@ const LIST_HINT: &str = "list the KEKs: `nodeseal keys list`";
 fn describe(row: &KekRow) -> String {
     let owner = match row.shared {
         true => "other nodes have it too, and keep theirs",
-        false => "it is on this node alone",
+        false => "only this node has it",
     };
     let state = if row.may_return { state(row) } else { row.state.clone() };
     let opened = match row.opened {
-        Some(at) => format!("it opened a text last at {}, so objects in etcd may need it", time(at)),
-        None => "it has opened no text since nodeseald started".to_owned(),
+        Some(at) => format!("it last opened a ciphertext at {}, so objects in etcd may need it", time(at)),
+        None => "it has opened no ciphertext since nodeseald started".to_owned(),
     };
     format!("local KEK {}: {state} since {}, at most {} uses; {owner}\n{opened}", row.id, time(row.since), row.uses)
 }
@@ -262,7 +262,7 @@ fn show(common: &Common, id: String) -> Done {
         return Err(error.into());
     };
     print(common, schema::KEYS_SHOW, &json!({ "key": Kek::new(&row) }), || {
-        let key_id = if row.key_id.is_empty() { "those of providers' keys, at its time" } else { &row.key_id };
+        let key_id = if row.key_id.is_empty() { "the ones of the providers' keys at its time" } else { &row.key_id };
         let copies = match row.wraps {
             0 => "none by providers".to_owned(),
             count => format!("{count} by providers"),

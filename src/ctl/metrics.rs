@@ -67,17 +67,17 @@ fn up(status: &Status, is_broken: bool) -> Vec<Family> {
     let mut all = vec![
         up_family(true),
         Family::new("nodeseal_build_info", "Release of nodeseald.").with(&[("version", &status.version)], true),
-        Family::is("nodeseal_healthy", "Whether an Encrypt would be answered.", status.healthy),
-        Family::is("nodeseal_uptime_seconds", "Since nodeseald started.", status.uptime_seconds),
+        Family::is("nodeseal_healthy", "Whether an Encrypt would succeed.", status.healthy),
+        Family::is("nodeseal_uptime_seconds", "Seconds since nodeseald started.", status.uptime_seconds),
         Family::is(
             "nodeseal_outage_seconds",
-            "For how long the providers that are well have not been enough to wrap a new KEK.",
+            "For how long too few healthy providers have been there to wrap a new KEK.",
             status.outage_seconds,
         ),
         Family::is("nodeseal_stops_writes", "Whether kube-apiserver is told not to write.", status.stops_writes),
         Family::is(
             "nodeseal_key_id_waits",
-            "Whether the key_id does not name the providers' keys as they are.",
+            "Whether the key_id does not name the providers' current keys yet.",
             status.waits.is_some(),
         ),
         Family::is(
@@ -103,7 +103,7 @@ fn up(status: &Status, is_broken: bool) -> Vec<Family> {
         all.extend(of_keys(status));
     }
     if let Some(would_open) = status.would_open {
-        let help = "Whether the sealing device opened the node root when it was asked last.";
+        let help = "Whether the sealing device opened the node root at the last check.";
         all.push(Family::is("nodeseal_seal_would_open", help, would_open));
     }
     if status.due.is_some() {
@@ -122,17 +122,17 @@ fn up(status: &Status, is_broken: bool) -> Vec<Family> {
         all.push(Family::new("nodeseal_key_id_info", help).with(&[("key_id_hash", hash)], true));
     }
     if let (Some(backend), Some(policy)) = (&status.seal_backend, &status.seal_policy) {
-        let seal = Family::new("nodeseal_seal_info", "What the node root is sealed by, and bound to.");
+        let seal = Family::new("nodeseal_seal_info", "The device that seals the node root, and the policy.");
         all.push(seal.with(&[("backend", backend), ("policy", policy)], true));
     }
     let needs = needs(status, is_broken);
-    let help = "Whether something of this kind waits for the operator; `nodeseal status` says what and what to do.";
+    let help = "Whether something of this kind waits for the operator; `nodeseal status` says what to do.";
     let family = Need::KINDS.iter().fold(Family::new("nodeseal_needs_operator", help), |family, kind| {
         family.with(&[("kind", kind)], needs.iter().any(|need| need.kind == *kind))
     });
     all.push(family);
     if let Some(seconds) = status.seal_retry_in_seconds {
-        let help = "Until the keys, which are closed, are tried again; 0 while that is done.";
+        let help = "Seconds until the closed keys are tried again; 0 during a try.";
         all.push(Family::is("nodeseal_seal_retry_in_seconds", help, seconds));
     }
     all.extend(status.sandbox.iter().flat_map(sandbox));
@@ -147,18 +147,18 @@ fn of_keys(status: &Status) -> Vec<Family> {
         Family::is("nodeseal_keys_usable", "Local KEKs that decrypt.", count(status.keys_usable)),
         Family::is(
             "nodeseal_wraps_owed",
-            "Copies of KEKs by providers that are still to be made.",
+            "Missing copies of KEKs, which the providers still have to make.",
             count(status.wraps_owed),
         ),
         Family::is(
             "nodeseal_texts_short_of_wraps",
-            "Texts that were given out with fewer copies of their KEK than there should be; an upper bound.",
+            "Ciphertexts that were given out with too few copies of their KEK; an upper bound.",
             status.texts_short_of_wraps,
         ),
-        Family::is("nodeseal_rollback_guarded", "Whether an old state directory would be recognised.", status.guarded),
+        Family::is("nodeseal_rollback_guarded", "Whether an old state directory would be detected.", status.guarded),
         Family::is(
             "nodeseal_recovery_recipients",
-            "Whom the recovery file is encrypted to.",
+            "Recipients of the recovery file.",
             count(status.recovery_recipients.len()),
         ),
     ]
@@ -166,31 +166,24 @@ fn of_keys(status: &Status) -> Vec<Family> {
 
 fn sandbox(enforced: &Enforced) -> Vec<Family> {
     let is_filtered = !["none", "off"].contains(&enforced.seccomp.as_str());
-    let layers =
-        Family::new("nodeseal_sandbox_enforced", "Whether this layer of the confinement is in force as a whole.")
-            .with(&[("layer", "capabilities")], enforced.no_capabilities)
-            .with(&[("layer", "landlock")], enforced.landlock == "full")
-            .with(&[("layer", "seccomp")], is_filtered);
+    let layers = Family::new("nodeseal_sandbox_enforced", "Whether this layer of the confinement is fully in force.")
+        .with(&[("layer", "capabilities")], enforced.no_capabilities)
+        .with(&[("layer", "landlock")], enforced.landlock == "full")
+        .with(&[("layer", "seccomp")], is_filtered);
     let memory = enforced.memory.map(|held| {
-        let family =
-            Family::new("nodeseal_secret_memory", "What keeps the pages of keys from others, of the weakest page.");
+        let family = Family::new("nodeseal_secret_memory", "The protection of the weakest page with keys.");
         Protection::ALL.iter().fold(family, |family, kind| family.with(&[("kind", kind.label())], *kind == held))
     });
     [layers].into_iter().chain(memory).collect()
 }
 
 fn providers(rows: &[ProviderRow]) -> Vec<Family> {
-    let mut up = Family::new(
-        "nodeseal_provider_up",
-        "Whether the provider did what it was last asked; absent before it was asked.",
-    );
-    let mut failing = Family::new(
-        "nodeseal_provider_failing",
-        "The class of the provider's last failure, if it has failed since it last answered.",
-    );
+    let mut up = Family::new("nodeseal_provider_up", "Whether the provider works; absent before its first use.");
+    let mut failing =
+        Family::new("nodeseal_provider_failing", "The class of the provider's last failure, while it fails.");
     let mut held_back =
         Family::new("nodeseal_provider_held_back", "Whether no call is made to the provider for a while.");
-    let mut age = Family::new("nodeseal_provider_answer_age_seconds", "Since the provider last did what was asked.");
+    let mut age = Family::new("nodeseal_provider_answer_age_seconds", "Seconds since the provider's last success.");
     for row in rows {
         let labels = [("provider", row.name.as_str()), ("kind", &row.kind), ("role", &row.role)];
         if row.class.is_some() || row.answered_seconds_ago.is_some() {

@@ -93,7 +93,7 @@ pub(super) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
         );
     }
     for what in &status.lost_keys {
-        let todo = "put a table with its key back, with write = false; or give it up, once the storage was migrated on all nodes and no backup that may be restored needs it: nodeseal reload --abandon";
+        let todo = "restore a table with its key, with write = false; or, when the storage was migrated on all nodes and no backup that may be restored needs it, give it up: nodeseal reload --abandon";
         add("lost_key", what, todo);
     }
     if status.clock_doubted {
@@ -101,11 +101,7 @@ pub(super) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
         add("clock", "the clock is behind a KEK that is in use, or behind this release", todo);
     }
     if status.recovery_owed {
-        add(
-            "recovery_file",
-            "recovery.age is not what it should be, and could not be written",
-            "see the log of nodeseald",
-        );
+        add("recovery_file", "recovery.age is wrong, and could not be rewritten", "see the log of nodeseald");
     }
     if let Some(pending) = &status.pending_kek {
         let what = format!("KEK {} is in pre-activation since {}", pending.id, time(pending.created));
@@ -126,7 +122,7 @@ pub(super) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
             (false, true) => ("reseal", ""),
             (false, false) => ("restart", ""),
         };
-        add(kind, &format!("{} of the configuration does not run yet{why}", pending.key), &pending.until);
+        add(kind, &format!("{} of the configuration is not in force yet{why}", pending.key), &pending.until);
     }
     for provider in status.providers.iter().filter(|provider| is_lasting(provider)) {
         let said = provider.error.as_deref().unwrap_or("it fails");
@@ -137,7 +133,7 @@ pub(super) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
         );
     }
     if status.stops_writes {
-        let what = "the providers have been away for longer than write.on_outage allows, and kube-apiserver is told not to write";
+        let what = "the providers have been unreachable for longer than write.on_outage allows, and kube-apiserver is told not to write";
         add("providers", what, "see what the providers say");
     }
     needs
@@ -172,7 +168,7 @@ fn due(status: &Status) -> Option<String> {
     if status.overdue {
         return Some(match due <= now {
             true => format!("the active KEK is due since {}", time(due)),
-            false => "the active KEK has encrypted so much that it is due".to_owned(),
+            false => "the active KEK is due because of its uses".to_owned(),
         });
     }
     let is_ours = status.rotates_by_itself == Some(false);
@@ -237,7 +233,7 @@ mod tests {
         assert_eq!(told(&status), [("due", since)]);
         // By its uses, before its age.
         status.due = Some(u64::MAX);
-        assert!(told(&status)[0].1.contains("encrypted so much"));
+        assert!(told(&status)[0].1.contains("because of its uses"));
         let soon = Status { overdue: false, due: Some(clock::now() + 3600), rotates_by_itself: Some(false), ..status };
         assert!(told(&soon)[0].1.contains("is due at "), "{:?}", told(&soon));
         let late = Status { due: Some(clock::now() + AHEAD_SECONDS + 3600), ..soon };

@@ -58,12 +58,11 @@ pub(super) fn retired(id: &str, to: RetireTo, is_dry: bool, row: Option<&KekRow>
         };
         return vec![format!("to do it: nodeseal keys retire {id} --confirm {id}{how}")];
     }
-    let shared = row
-        .is_some_and(|row| row.shared)
-        .then(|| "the other nodes that have it keep theirs: retire it there as well".to_owned());
+    let shared =
+        row.is_some_and(|row| row.shared).then(|| "the other nodes still have it: retire it there too".to_owned());
     let mut next = match to {
         RetireTo::Destroyed | RetireTo::GoneEverywhere => {
-            of(&["copy recovery.age to another place again, and destroy the copies from before: they have the KEK"])
+            of(&["copy recovery.age to another place again, and destroy older copies: they contain the KEK"])
         }
         RetireTo::Compromised => vec![format!(
             "migrate the storage (rotate.md, from step 4), then destroy it: nodeseal keys retire {id} --confirm {id}"
@@ -90,10 +89,9 @@ pub(super) fn credential(name: &str, used_by: &[&str], has_daemon: bool) -> Vec<
     match (used_by, has_daemon) {
         ([], _) => vec![format!("name it under the [[provider]] that logs in with it ({name}), then: nodeseal reload")],
         (_, false) => of(&[START]),
-        (used_by, true) => vec![format!(
-            "nodeseald takes it up within seconds; see what is said of {}: nodeseal status",
-            used_by.join(", ")
-        )],
+        (used_by, true) => {
+            vec![format!("nodeseald uses it within seconds; check {}: nodeseal status", used_by.join(", "))]
+        }
     }
 }
 
@@ -108,7 +106,7 @@ pub(super) fn member_removed(name: &str) -> Vec<String> {
     vec![
         format!("on each other node: nodeseal members remove '{}'", name.replace('\'', r"'\''")),
         format!(
-            "{name} keeps the keys that it has: if it is not to read what is written from now on, make another KEK for the others (nodeseal keys rotate)"
+            "{name} keeps the keys that it has: if it must not read new data, make another KEK for the others (nodeseal keys rotate)"
         ),
     ]
 }

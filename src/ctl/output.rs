@@ -81,7 +81,7 @@ impl Explained for KeysInMemory {
     }
 
     fn hint(&self) -> &str {
-        "what it has encrypted may open under these keys alone. Prove the recovery file first: `nodeseal recover --verify`; or give its keys to another node: `nodeseal bundle make`; then stop nodeseald, and run this again"
+        "what it has encrypted may open only under these keys. Prove the recovery file first: `nodeseal recover --verify`; or give its keys to another node: `nodeseal bundle make`; then stop nodeseald, and run this again"
     }
 }
 

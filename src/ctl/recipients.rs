@@ -62,7 +62,7 @@ pub(super) fn keep_code(code: Option<&Secret>) {
     if let Some(code) = shown(code) {
         say::warning(
             super::PROGRAM,
-            &format!("this did not end well; if the node turns out to be set up, its recovery code is:\n\n  {code}\n"),
+            &format!("this failed; if the node was set up anyway, its recovery code is:\n\n  {code}\n"),
         );
     }
 }

@@ -89,7 +89,7 @@ pub(super) fn run(common: &Common, args: &RecoverArgs) -> Done {
 fn hint(error: &KeeperError, give_up_device: bool) -> &str {
     match error {
         KeeperError::Store(StoreError::InUse { .. }) => {
-            "a nodeseald without keys holds it for the moment of each attempt: run this again; one that has its keys must go on until the file is proved: `nodeseal recover --verify`; then stop nodeseald"
+            "a nodeseald without keys locks it during each attempt: run this again; one that has its keys must keep running until the file is proved: `nodeseal recover --verify`; then stop nodeseald"
         }
         // It is the new device that was asked.
         KeeperError::Device(_) | KeeperError::Root(_) if give_up_device && error.class() == Class::Unavailable => {
@@ -104,8 +104,7 @@ fn abort(common: &Common, config: &Config) -> Done {
     let dir = once_free(|| StateDir::open(&config.state_dir).map_err(KeeperError::Store));
     match dir.and_then(|dir| keyring::abort_recovery(&dir)) {
         Ok(()) => print_done(common, schema::RECOVER_ABORT, &json!({ "aborted": true }), &[START.to_owned()], || {
-            "what the interrupted recovery had begun is removed; the keys that were here before are as they were"
-                .to_owned()
+            "the interrupted recovery is removed; the earlier keys are unchanged".to_owned()
         }),
         Err(error) => Err(error.into()),
     }
@@ -209,10 +208,7 @@ fn verify(common: &Common, config: &Config, opened: &Opened) -> Done {
         )
     })?;
     if !unknown.is_empty() {
-        say::warning(
-            super::PROGRAM,
-            "it has KEKs that this node does not know: it was made by another node, or by somebody who wants them to be used",
-        );
+        say::warning(super::PROGRAM, "it has KEKs that this node does not know: another node made it, or an attacker");
     }
     if !other.is_empty() {
         say::warning(
@@ -268,7 +264,7 @@ fn report(common: &Common, config: &Config, report: &Report) -> Done {
     next.push(last.to_owned());
     if !is_said {
         next.push(
-            "recovery.age is for this one identity now; for others too, name every one of them, this one's as well: nodeseal reseal --recovery-recipient AGE1… --recovery-recipient AGE1…"
+            "recovery.age is now for this identity only; to add others, name all of them, including this one: nodeseal reseal --recovery-recipient AGE1… --recovery-recipient AGE1…"
                 .to_owned(),
         );
     }

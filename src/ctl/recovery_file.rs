@@ -27,7 +27,7 @@ pub(super) enum RecoverError {
         #[source]
         source: WrongKind,
     },
-    #[error("the recovery file was made by another node than the one of that fingerprint")]
+    #[error("the recovery file was not made by the node with that fingerprint")]
     Maker,
     #[error("cannot read {path}", path = path.display())]
     Read {
@@ -72,13 +72,13 @@ impl Explained for RecoverError {
             }
             Self::Keeper(error) => error.hint(),
             Self::Maker => {
-                "see `recover --verify` for who made it, and `nodeseal status` on the node that should have; take another copy of recovery.age if they differ"
+                "compare `recover --verify`, which shows who made it, with `nodeseal status` on the expected node; if they differ, use another copy of recovery.age"
             }
             Self::Unsigned => {
-                "take a copy from after the update of that node, or leave out --made-by if nobody else could write to where this one lay"
+                "use a copy from after the update of that node, or omit --made-by if no one else could write to the place of this copy"
             }
             Self::Older { .. } => {
-                "leave out --file: recovery.age of the state directory is newer; if it is not to be trusted, move it away first"
+                "omit --file: recovery.age of the state directory is newer; if you do not trust it, move it aside first"
             }
             Self::Kind { .. } => "name a copy of recovery.age with --file",
             Self::Read { source, .. } if is_denied(source) => "run it as root",

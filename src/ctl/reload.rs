@@ -15,10 +15,10 @@ pub(super) fn run(common: &Common, args: &ReloadArgs) -> Done {
     };
     let value = json!({ "reloaded": true, "pending": pending });
     print_done(common, schema::RELOAD, &value, &next::reloaded(&pending), || match pending.as_slice() {
-        [] => "the new configuration runs".to_owned(),
+        [] => "configuration reloaded".to_owned(),
         _ => {
             let lines: String = pending.iter().map(|pending| format!("\n  {pending}")).collect();
-            format!("the new configuration runs, but not all of it:{lines}")
+            format!("configuration reloaded, except:{lines}")
         }
     })
 }

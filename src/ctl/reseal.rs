@@ -65,9 +65,7 @@ pub(super) fn run(common: &Common, args: &ResealArgs) -> Done {
     };
     let mut next = Vec::new();
     if wanted != config.seal.backend {
-        next.push(format!(
-            "write backend = \"{wanted}\" under [seal]: the next `reseal` goes to the configured device"
-        ));
+        next.push(format!("write backend = \"{wanted}\" under [seal]: the next `reseal` uses the configured device"));
     }
     next.extend(is_offline.then(|| START.to_owned()));
     let keys = active.as_ref().map_or_else(String::new, |active| accepted(active, &mut next));
@@ -82,7 +80,7 @@ pub(super) fn run(common: &Common, args: &ResealArgs) -> Done {
         "new_kek": active.as_ref().map(|active| active.is_new),
     });
     print_done(common, schema::RESEAL, &value, &next, || {
-        format!("the node root is sealed anew by {backend}; policy {policy}{keys}{file}{}", code_text(code.as_ref()))
+        format!("the node root is sealed again by {backend}; policy {policy}{keys}{file}{}", code_text(code.as_ref()))
     })
 }
 
@@ -93,7 +91,7 @@ fn recovery_file(said: &Recovery, next: &mut Vec<String>) -> String {
         count => {
             next.push("copy recovery.age to another place".to_owned());
             next.extend(said.code.as_ref().map(|_| PROVE.to_owned()));
-            format!("\nrecovery.age is for {} now; the former ones open older copies only", counted(count, "recipient"))
+            format!("\nrecovery.age is now for {}; the former ones open only older copies", counted(count, "recipient"))
         }
     }
 }
@@ -108,9 +106,9 @@ fn accepted(Active { kek: id, key_id, is_new, is_shared }: &Active, next: &mut V
         }
         (false, true) => {
             next.push("give this node a bundle of the newest keys".to_owned());
-            format!("\nlocal KEK {id} goes on, since other nodes have it")
+            format!("\nlocal KEK {id} stays active, because other nodes have it")
         }
-        (false, false) => format!("\nlocal KEK {id} goes on, since this state directory is not an older one"),
+        (false, false) => format!("\nlocal KEK {id} stays active, because this state directory is not an older one"),
     }
 }
 

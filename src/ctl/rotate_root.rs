@@ -32,8 +32,8 @@ pub(super) fn run(common: &Common, args: &RotateRootArgs) -> Done {
     let next = match row.new {
         None => vec!["to do it: nodeseal rotate-root".to_owned()],
         Some(_) => vec![
-            "copy recovery.age to another place again, and note who makes it from now on: nodeseal status".to_owned(),
-            "destroy copies of this disk from before: this device still opens them".to_owned(),
+            "copy recovery.age to another place again, and note its new maker: nodeseal status".to_owned(),
+            "destroy older copies of this disk: this device still opens them".to_owned(),
         ],
     };
     print_done(common, schema::ROTATE_ROOT, row, &next, || {

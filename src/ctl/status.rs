@@ -132,9 +132,9 @@ fn why_not_ready(status: &Status) -> String {
             "this node waits for a bundle: `nodeseal bundle request --out FILE` here, then `nodeseal bundle make FILE --fingerprint GROUPS --out FILE` on a node that has the keys".to_owned()
         }
         _ if status.stops_writes => {
-            "the providers have been away for longer than write.on_outage allows".to_owned()
+            "the providers have been unreachable for longer than write.on_outage allows".to_owned()
         }
-        (None, 0) => "the keys are not unsealed yet: the first attempt is under way".to_owned(),
+        (None, 0) => "the keys are still sealed: the first attempt is running".to_owned(),
         (None, _) if status.providers.is_empty() => "the active KEK is not in memory: see the log of nodeseald".to_owned(),
         (None, _) => "no provider has wrapped a KEK of this node yet: see what they say above".to_owned(),
     }
@@ -196,9 +196,9 @@ fn recovery(status: &Status) -> String {
         0 => "no recovery file".to_owned(),
         _ if status.awaits_bundle => format!("recovery.age is written with the first keys, for {recipients}"),
         _ => {
-            let written = status.recovery_written.map_or_else(String::new, |written| {
-                format!(", written {}: copies from before are not the same", time(written))
-            });
+            let written = status
+                .recovery_written
+                .map_or_else(String::new, |written| format!(", written {}: older copies differ", time(written)));
             format!("recovery.age for {recipients}, made by {maker}{written}")
         }
     }
@@ -210,7 +210,7 @@ const UNKNOWN: &str = "unknown";
 fn keys(status: &Status) -> String {
     match is_open(status) {
         false => UNKNOWN.to_owned(),
-        true if status.awaits_bundle => "none yet: they come in a bundle of another node".to_owned(),
+        true if status.awaits_bundle => "none yet: they come in a bundle from another node".to_owned(),
         true => format!("{}, {} of them usable", status.keys, status.keys_usable),
     }
 }
@@ -232,8 +232,8 @@ const fn is_open(status: &Status) -> bool {
 /// The day, and who acts then.
 fn due_text(status: &Status, due: UnixSeconds) -> String {
     let by = match status.rotates_by_itself {
-        Some(true) => ", and is replaced then without you",
-        Some(false) => ", and is replaced by `nodeseal keys rotate` alone",
+        Some(true) => ", and is replaced automatically",
+        Some(false) => ", and is only replaced by `nodeseal keys rotate`",
         None => "",
     };
     format!("the active KEK, at {}{by}", time(due))
@@ -258,7 +258,7 @@ fn provider(row: &ProviderRow) -> String {
     let said = match (&row.error, row.answered_seconds_ago) {
         (Some(error), _) => format!("{}: {error}", row.class.as_deref().unwrap_or("failed")),
         (None, Some(seconds)) => format!("answered {seconds} s ago"),
-        (None, None) => "not asked yet".to_owned(),
+        (None, None) => "not used yet".to_owned(),
     };
     let version = row.version.as_deref().unwrap_or("unknown");
     format!("{} ({}, {}), version {version}, {said}", row.name, row.kind, row.role)
@@ -291,8 +291,10 @@ fn render(report: &Report) -> String {
     lines.extend(status.due.map(|due| ("due", due_text(status, due))));
     lines.extend(status.providers.iter().map(|row| ("provider", provider(row))));
     if !status.providers.is_empty() {
-        let owed =
-            format!("{} copies of KEKs, {} texts short of copies", status.wraps_owed, status.texts_short_of_wraps);
+        let owed = format!(
+            "{} copies of KEKs, {} ciphertexts short of copies",
+            status.wraps_owed, status.texts_short_of_wraps
+        );
         lines.push(("owed", if is_open(status) { owed } else { UNKNOWN.to_owned() }));
     }
     lines.extend(status.waits.iter().map(|why| ("waits", why.clone())));
@@ -302,12 +304,11 @@ fn render(report: &Report) -> String {
     }
     lines.extend(refused(status).map(|text| ("refused", text)));
     if status.log_lines_dropped > 0 {
-        let text = format!("{} log lines were dropped: nobody read them in time", status.log_lines_dropped);
+        let text = format!("{} log lines were dropped: they were not read in time", status.log_lines_dropped);
         lines.push(("log", text));
     }
     if let Some(probe) = probe {
-        let text =
-            format!("32 bytes became {} and came back, in {} µs", probe.ciphertext_bytes, probe.took.as_micros());
+        let text = format!("ok, in {} µs", probe.took.as_micros());
         lines.push(("round trip", text));
     }
     if let Some(device) = device {

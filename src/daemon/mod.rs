@@ -223,7 +223,7 @@ impl Watched {
             reloader.reload_and_tell("SIGHUP");
             // Before it was ready it is not told that it is.
             if self.keyring.key_id_now().is_some() {
-                self.supervisor.ready("the configuration was read anew: the log says what came of it");
+                self.supervisor.ready("the configuration was reloaded: the log has the result");
             }
         }
     }

@@ -51,11 +51,11 @@ impl Supervisor {
     pub(super) fn reloading(&self) {
         let micros = clock_gettime(ClockId::CLOCK_MONOTONIC)
             .map_or(0, |now| i128::from(now.tv_sec()) * 1_000_000 + i128::from(now.tv_nsec()) / 1_000);
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reading the configuration anew"));
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reloading the configuration"));
     }
 
     pub(super) fn stopping(&self) {
-        self.tell("STOPPING=1\nSTATUS=finishing what has begun");
+        self.tell("STOPPING=1\nSTATUS=finishing running calls");
     }
 
     pub(super) fn alive(&self) {

@@ -38,13 +38,13 @@ const AGAIN_MAX: Duration = Duration::from_secs(300);
 /// Why the running configuration is kept.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReloadError {
-    #[error("another reload has been under way for {} s", TURN_TIMEOUT.as_secs())]
+    #[error("another reload has been running for {} s", TURN_TIMEOUT.as_secs())]
     Busy,
     #[error("the configuration cannot be used{}", .0.few())]
     Config(#[source] ConfigError),
     #[error("this node was set up with the cluster `{was}`, which can never be changed")]
     Cluster { was: ClusterId },
-    #[error("it needs what this process has given up for good")]
+    #[error("it needs rights that this process has given up permanently")]
     Confined {
         #[source]
         lack: Lack,
@@ -61,11 +61,11 @@ pub(super) enum ReloadError {
     },
     #[error("provider `{provider}` did not prove itself within {} s", PROOF_TIMEOUT.as_secs())]
     Late { provider: String },
-    #[error("no key can be made for a proof")]
+    #[error("no key can be made for the test")]
     Random(#[source] RandomError),
     #[error("the providers' thread cannot be started")]
     Runtime(#[source] io::Error),
-    #[error("all of the configuration runs but the changed files of a provider, which are tried again")]
+    #[error("the configuration is in force, except the changed files of a provider, which are retried")]
     Files(#[source] Box<Self>),
 }
 
@@ -84,7 +84,7 @@ impl Explained for ReloadError {
 
     fn hint(&self) -> &str {
         match self {
-            Self::Busy => "wait until the log says what came of it, then reload once more",
+            Self::Busy => "wait until the log has its result, then reload again",
             Self::Config(error) => error.hint(),
             Self::Cluster { .. } => {
                 "put the name of the cluster back: with another one nodeseald would not start again"
@@ -98,7 +98,7 @@ impl Explained for ReloadError {
             Self::Keeper(error) => error.hint(),
             Self::Proof { source, .. } => source.hint(),
             Self::Files(why) => why.hint(),
-            Self::Late { .. } => "see network and login of the provider, then reload once more",
+            Self::Late { .. } => "check network and login of the provider, then reload again",
             Self::Random(_) => "the kernel's random generator failed: reboot, and distrust the machine",
             Self::Runtime(_) => "see the limits of processes, memory and descriptors",
         }

@@ -84,7 +84,7 @@ fn listen(config: &Config) -> ExitCode {
     match confine(PROGRAM, &config.sandbox, &engines.needs, policy) {
         Ok(confined) => {
             tell(PROGRAM, &confined);
-            supervisor.ready("waiting for questions");
+            supervisor.ready("waiting for requests");
             let mut runs = Runs { config: config.clone(), policy, tries, looks: Looks::default() };
             finish(server::serve(&listener, &socket, engines, &confined, || runs.anew(&confined)))
         }
@@ -218,7 +218,7 @@ fn finish(result: io::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => say::error(
             PROGRAM,
-            &Explain::new(&error, Class::Unavailable, "see whether its client is of the same release"),
+            &Explain::new(&error, Class::Unavailable, "check that its client is from the same release"),
         ),
     }
 }

@@ -53,13 +53,13 @@ pub enum Api {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
     /// The tag does not fit: changed, or the annotations are not those it was made with.
-    #[error("the text or its annotations do not authenticate")]
+    #[error("the ciphertext or its annotations do not authenticate")]
     Authentication,
     /// Not for this cluster, API or key_id, or changed in its head.
-    #[error("the text was made for another cluster, API version or key_id, or its head was changed")]
+    #[error("the ciphertext was made for another cluster, API version or key_id, or its head was changed")]
     Elsewhere,
     /// Not our format at all.
-    #[error("the text is not in our format")]
+    #[error("the ciphertext is not in Nodeseal's format")]
     Format(#[source] WireError),
     /// The plaintext would make too long a text.
     #[error("the plaintext is empty or too long")]

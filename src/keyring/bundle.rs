@@ -102,7 +102,7 @@ pub enum BundleError {
     #[error("the active KEK has encrypted too much to be shared: this node would soon be without uses")]
     NoUsesLeft,
     /// It answers another request.
-    #[error("it answers another request than the one that is open on this node")]
+    #[error("it answers another request, not the open one of this node")]
     OtherRequest,
     /// A bundle for a member that was on its way for too long.
     #[error("it has expired")]
@@ -111,10 +111,10 @@ pub enum BundleError {
     #[error("it is for another node, or for this one under another node root")]
     NotForThisNode,
     /// Who signed it is no member here.
-    #[error("who made it, {0}, is no member of this node")]
+    #[error("its maker, {0}, is not a member of this node")]
     NoMember(String),
     /// A bundle for a member has a signature, and a fingerprint is for the others.
-    #[error("it answers a request, and whoever made it has to be known by its fingerprint")]
+    #[error("it answers a request, so its fingerprint has to be compared")]
     NoFingerprint,
     /// Of a storage root key that nothing can be made for.
     #[error("keys cannot be encrypted to this TPM's storage key")]
@@ -126,7 +126,7 @@ pub enum BundleError {
     #[error("no key can be agreed on")]
     Scalar(#[source] ScalarError),
     /// Each more would need a smaller part of the limit than all count against.
-    #[error("{SHARERS_MAX} nodes share the active KEK already, and no more may")]
+    #[error("{SHARERS_MAX} nodes already share the active KEK; that is the limit")]
     Sharers,
     /// The tag does not fit.
     #[error("its content was changed")]
@@ -160,11 +160,11 @@ impl Explained for BundleError {
                 "on the node that needs the keys: `nodeseal bundle request`; then a new bundle from that request"
             }
             Self::Fingerprint => {
-                "read it again on the other node: `nodeseal bundle show FILE`; if what that prints is refused too, the file was exchanged on its way"
+                "read it again on the other node: `nodeseal bundle show FILE`; if that fingerprint is refused too, the file was replaced in transit"
             }
             Self::NoUsesLeft => "rotate first: `nodeseal keys rotate`, then `nodeseal keys activate`",
             Self::Sharers => {
-                "make a KEK that fewer nodes share: `nodeseal keys rotate`, then bundles to those that go on alone"
+                "make a KEK that fewer nodes share: `nodeseal keys rotate`, then give bundles only to those nodes"
             }
             Self::Scalar(error) => error.hint(),
             Self::NoFingerprint => "add --fingerprint with what `nodeseal bundle make` printed on the other node",
@@ -172,10 +172,10 @@ impl Explained for BundleError {
                 "on the other node: `nodeseal members identity --out FILE`; then here: `nodeseal members add FILE`"
             }
             Self::NotForThisNode => {
-                "take the file of this node's name; after `rotate-root` or `recover` of this node, add its new identity on the others: `nodeseal members identity`"
+                "use the file with this node's name; after `rotate-root` or `recover` on this node, add its new identity on the others: `nodeseal members identity`"
             }
             Self::Parent(error) => error.hint(),
-            Self::StandingExpired => "on the node that gives: `nodeseal keys rotate --members DIR` once more",
+            Self::StandingExpired => "on the node that gives: run `nodeseal keys rotate --members DIR` again",
             Self::Format(_) | Self::Signature | Self::Tag => "copy the file once more, as binary",
         }
     }
@@ -212,7 +212,7 @@ const FINGERPRINT_DIGITS: usize = 40;
 
 /// Not a fingerprint of anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no fingerprint: it has eight groups of five hexadecimal digits")]
+#[error("this is not a fingerprint: write eight groups of five hexadecimal digits")]
 pub struct FingerprintError;
 
 /// As an operator has typed it, if it can be the fingerprint of something.

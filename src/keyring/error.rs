@@ -32,16 +32,16 @@ pub enum KeyringError {
     #[error("{} calls wait for the providers already", super::WAITING_MAX)]
     Crowded,
     /// The caller's bytes.
-    #[error("the request does not fit what we wrote")]
+    #[error("the request does not match what Nodeseal wrote")]
     Envelope(#[source] EnvelopeError),
     /// 2^32 encryptions were made with the active KEK.
     #[error("the local KEK has reached its limit of encryptions")]
     Exhausted,
     /// Not unsealed yet, or never will be: the log says why.
-    #[error("the keys are not unsealed")]
+    #[error("the keys are still sealed")]
     Locked,
     /// The providers, where a call cannot do without them.
-    #[error("the providers did not do what the call needs")]
+    #[error("the providers could not serve the call")]
     Providers(#[source] ProvidersError),
     /// No randomness for a nonce.
     #[error("no nonce can be made")]
@@ -50,7 +50,7 @@ pub enum KeyringError {
     #[error("the use counter cannot be written")]
     Reservation,
     /// The text is whole, and its KEK is not here.
-    #[error("the text needs the local KEK {0}, which this node does not have")]
+    #[error("the ciphertext needs the local KEK {0}, which this node does not have")]
     UnknownKek(KekId),
     /// The keys are open, and no provider has wrapped a KEK of this node yet.
     #[error("no provider has wrapped a local KEK of this node yet")]
@@ -81,10 +81,10 @@ const ROLLBACK: FaultCode = FaultCode::Rollback;
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
     /// `init` on a node that was set up.
-    #[error("this node is set up already")]
+    #[error("this node is already set up")]
     AlreadySetUp,
     /// Another question to the sealing device is not answered yet.
-    #[error("the sealing device is busy with another operation of ours")]
+    #[error("the sealing device is busy with another operation of Nodeseal")]
     Busy,
     /// Its disk or its device does not come back.
     #[error("the keeper of the keys has not answered for {} s", .0.as_secs())]
@@ -99,7 +99,7 @@ pub enum KeeperError {
     #[error("a credential cannot be stored or opened")]
     Credentials(#[source] CredentialsError),
     /// The device, asked for a counter, its storage key or an import.
-    #[error("the sealing device did not do what was asked")]
+    #[error("the sealing device could not serve the request")]
     Device(#[source] SealerError),
     /// The TPM itself went back, or its counter was made anew by somebody else.
     #[error("the TPM's counter reads {value}, and the state directory knows of {expected}")]
@@ -110,22 +110,22 @@ pub enum KeeperError {
         expected: u64,
     },
     /// A state from before the guard, where the guard's counter is there.
-    #[error("{}: {}: it was written at {written}, before this state directory was guarded", ROLLBACK.code(), ROLLBACK.message(), written = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_secs(*written)))]
+    #[error("{}: {}: it was written at {written}, before the state directory had a guard", ROLLBACK.code(), ROLLBACK.message(), written = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_secs(*written)))]
     BeforeGuard {
         /// When the copy was written; seconds since 1970.
         written: UnixSeconds,
     },
     /// Another seal of the same node root than the one that the state was written with.
-    #[error("node/root.seal is not the seal that this node made last: an older one was put back")]
+    #[error("node/root.seal is not the seal that this node made last: an older one was restored")]
     OtherSeal,
     /// A former KEK does not open, and the recovery file may have the last copy of it.
     #[error("local KEK {0} does not open here, and recovery.age may hold its last copy")]
     MayBeInRecoveryFile(KekId),
     /// The folder of an earlier root has keys of its time.
-    #[error("a recovery has kept what was here before in {folder}, and the KEK may be in there", folder = .0.display())]
+    #[error("a recovery has kept the earlier files in {folder}, and the KEK may be among them", folder = .0.display())]
     KeptFolder(PathBuf),
     /// Recorded as destroyed, and something that has its key could not be removed.
-    #[error("local KEK {kek} is recorded as destroyed, and what has its key could not be removed from the disk")]
+    #[error("local KEK {kek} is recorded as destroyed, but its key could not be removed from the disk")]
     NotGone {
         /// Which one.
         kek: KekId,
@@ -146,7 +146,7 @@ pub enum KeeperError {
     #[error("no recovery of this node was interrupted")]
     NothingInterrupted,
     /// The pending KEK is on this node alone, and the active one on others too.
-    #[error("other nodes have the active KEK, and do not have local KEK {0}")]
+    #[error("other nodes have the active KEK but not local KEK {0}")]
     NotShared(KekId),
     /// Members that were given the pending KEK, and nobody has shown that they have it.
     #[error("there is no receipt of {0} for this KEK")]
@@ -161,10 +161,10 @@ pub enum KeeperError {
         source: BundleError,
     },
     /// Two names for one node.
-    #[error("this identity is that of member {0}, under another name")]
+    #[error("this is the identity of member {0}, under another name")]
     MemberTwice(String),
     /// `members add` of a name that is known with another storage key.
-    #[error("member {0} is known with another TPM than that of this identity")]
+    #[error("member {0} is known with another TPM than this identity has")]
     OtherTpm(String),
     /// A token has no key that others could encrypt to.
     #[error("this node is sealed by a token, and keys of other nodes are encrypted to a TPM")]
@@ -176,11 +176,11 @@ pub enum KeeperError {
     #[error("there is no member {0}")]
     UnknownMember(String),
     /// `members remove` of a name that several nodes have.
-    #[error("several nodes are called that: {0}")]
+    #[error("several nodes have that name: {0}")]
     SeveralNodes(String),
     /// The pending KEK is on other nodes too, or came from one.
     #[error(
-        "other nodes have local KEK {0} and can still turn to it: without it this node could not read what they write then"
+        "other nodes have local KEK {0} and can still activate it: without it this node could not read what they write then"
     )]
     PendingElsewhere(KekId),
     /// The key_id names keys of providers, and has not moved since the KEK was active.
@@ -206,10 +206,10 @@ pub enum KeeperError {
     #[error("this node waits for a bundle of another node")]
     AwaitsBundle,
     /// A write of `current` failed, and what it says now is not known.
-    #[error("it is not known which node root counts, since the file `current` could not be written")]
+    #[error("it is unknown which node root is valid, because the file `current` could not be written")]
     Unsure,
     /// `rotate-root` without anything to fall back to.
-    #[error("there is no recovery file, and the keys of this node would be under one new seal alone")]
+    #[error("there is no recovery file, and the keys of this node would depend on one new seal only")]
     NoRecoveryFile,
     /// Drawn once in four thousand million times.
     #[error("nothing can be made for the other node's TPM")]
@@ -236,14 +236,16 @@ pub enum KeeperError {
     #[error("the keys of this node open: there is nothing to recover")]
     KeysOpen,
     /// A configuration without a provider that could open a KEK.
-    #[error("no provider of the new configuration opens local KEK {kek}, which one of the present configuration does")]
+    #[error(
+        "no provider of the new configuration can unwrap local KEK {kek}, but one of the present configuration can"
+    )]
     LastOpener {
         /// Which one.
         kek: KekId,
     },
     /// A configuration without a provider that could open what others, or this node in mode "direct", may have stored.
     #[error(
-        "provider `{provider}` may be the only one that opens some of what is stored: the new configuration has no other way to {key}"
+        "provider `{provider}` may be the only one that opens some stored data: the new configuration has no other access to {key}"
     )]
     OnlyWay {
         /// As the present configuration calls it.
@@ -252,16 +254,16 @@ pub enum KeeperError {
         key: String,
     },
     /// Nobody opened the keys yet.
-    #[error("the keys are not unsealed")]
+    #[error("the keys are still sealed")]
     Locked,
     /// Its sealed copy did not open when the service started.
-    #[error("local KEK {0} is not in memory, since its sealed copy did not open")]
+    #[error("local KEK {0} is not in memory, because its sealed copy did not open")]
     NotOpened(KekId),
     /// No locked page.
     #[error("no memory for a key")]
     Memory(#[source] MemoryError),
     /// The states do not allow it.
-    #[error("the KEK cannot be moved to that state")]
+    #[error("the state of the KEK cannot be changed")]
     Move(#[source] MoveError),
     /// A recovery file of another cluster.
     #[error("the recovery file belongs to cluster `{0}`")]

@@ -170,7 +170,7 @@ fn check_guard(
             let Some(Err(source)) = state.guard.map(|guard| guard::pay(opening.sealer, guard, &auth, pin)) else {
                 return Ok(false);
             };
-            report("let the TPM's counter follow the state", &KeeperError::Device(source));
+            report("advance the TPM's counter to the state", &KeeperError::Device(source));
             Ok(true)
         }
         (Err(error), Trust::Accepted) => {

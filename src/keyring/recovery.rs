@@ -41,7 +41,7 @@ pub enum RecipientError {
     #[error("is not an age recipient: they begin with age1 (`age-keygen -y KEYFILE` prints it)")]
     Form,
     /// See [`RecoveryError::Absent`].
-    #[error("this build makes no recovery file (it has not the feature \"recovery\"): say --no-recovery")]
+    #[error("this build makes no recovery file (it lacks the feature \"recovery\"): use --no-recovery")]
     Absent,
 }
 
@@ -52,7 +52,7 @@ pub enum IdentityError {
     #[error("there is no recovery code and no age identity (AGE-SECRET-KEY-1…) in it, or it is mistyped")]
     Form,
     /// See [`RecoveryError::Absent`].
-    #[error("this build opens no recovery file (it has not the feature \"recovery\")")]
+    #[error("this build cannot open recovery files (it lacks the feature \"recovery\")")]
     Absent,
 }
 
@@ -69,10 +69,10 @@ pub enum RecoveryError {
     #[error("the recovery file was not encrypted to this identity")]
     Identity,
     /// An age file that is damaged.
-    #[error("the recovery file is damaged, or is no file of age")]
+    #[error("the recovery file is damaged, or is not an age file")]
     Age,
     /// Not compiled in.
-    #[error("this build makes and opens no recovery file (it has not the feature \"recovery\")")]
+    #[error("this build has no recovery files (it lacks the feature \"recovery\")")]
     Absent,
 }
 

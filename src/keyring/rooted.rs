@@ -72,7 +72,7 @@ impl Rooted {
             && self.providers.writers().all(|member| member.role() != Role::Required || made(member).is_some())
     }
 
-    /// For how long the providers that are well have not been enough to wrap a new KEK.
+    /// For how long too few healthy providers have been there to wrap a new KEK.
     pub fn outage(&self) -> Duration {
         let failing = |member: &&Member| member.health().wraps_fail_for;
         // A key is lost with the last way to it.

@@ -86,7 +86,7 @@ pub struct State {
     pub left_counters: LeftCounters,
     /// The node has no KEK of its own and waits for a bundle: the active entry of the ring stands for nothing.
     pub awaits_bundle: bool,
-    /// Whom the recovery file is encrypted to. Empty: the operator refused one.
+    /// Recipients of the recovery file. Empty: the operator refused one.
     pub recipients: Vec<Recipient>,
     /// What the key_id names, and what is known of providers.
     pub roots: Roots,

@@ -56,7 +56,7 @@ impl ErrorKind {
         match self {
             Self::Away => "the provider does not answer",
             Self::Down => "the provider cannot serve now",
-            Self::Throttled => "the provider limits our requests",
+            Self::Throttled => "the provider limits the requests of this node",
             Self::Login => "the provider refuses the login",
             Self::Credential => "the login cannot be made on this node",
             Self::Forbidden => "the login may not use this key",
@@ -64,7 +64,7 @@ impl ErrorKind {
             Self::Peer => "the provider did not prove that it is the configured one",
             Self::Unfit => "the key or the configuration does not fit",
             Self::Text => "the wrap is not one of this key, or was changed",
-            Self::Lied => "the provider's answer cannot be right",
+            Self::Lied => "the provider gave an impossible answer",
             Self::Protocol => "the provider's answer cannot be understood",
         }
     }
@@ -73,25 +73,25 @@ impl ErrorKind {
     pub const fn hint(self) -> &'static str {
         match self {
             Self::Away => {
-                "see network, name service, proxy and firewall between this node and the address; this is tried again"
+                "check network, name service, proxy and firewall between this node and the address; this is retried"
             }
-            Self::Down => "see the provider's own health (Vault: sealed or standby?); this is tried again",
-            Self::Throttled => "raise the provider's limit or lower the load; this is tried again, more slowly",
+            Self::Down => "check the provider's own health (Vault: sealed or standby?); this is retried",
+            Self::Throttled => "raise the provider's limit or lower the load; this is retried, more slowly",
             Self::Login => "seal a fresh credential: `nodeseal credentials seal NAME`",
             Self::Credential => {
-                "see whether the keys are open (`nodeseal status`) and the credential is there (`nodeseal credentials list`); this is tried again"
+                "check that the keys are open (`nodeseal status`) and that the credential exists (`nodeseal credentials list`); this is retried"
             }
             Self::Forbidden => "give the login the rights that docs/providers/ lists, and no more",
             Self::NoKey => {
-                "see mount, name and state of the key at the provider; never delete a key that has wrapped something"
+                "check mount, name and state of the key at the provider; never delete a key that has wrapped something"
             }
-            Self::Peer => "see ca_file and the address; if both are right, somebody sits between: investigate",
+            Self::Peer => "check ca_file and the address; if both are right, someone may be intercepting: investigate",
             Self::Unfit => "compare the provider's table in nodeseal.toml with docs/providers/",
             Self::Text => {
-                "another provider or the node's sealed copy may still open it; if the key was made anew, restore the old one"
+                "another provider or the node's sealed copy may still open it; if the key was created again, restore the old one"
             }
             Self::Lied => "do not rely on this provider: compare its answers with its own tool, and report it",
-            Self::Protocol => "see whether the address is that of the provider and not of a proxy's error page",
+            Self::Protocol => "check that the address is the provider's, and not a proxy's error page",
         }
     }
 }

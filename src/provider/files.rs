@@ -49,7 +49,7 @@ fn read_token(path: &Path) -> Result<Zeroizing<String>, ProviderError> {
 
 /// Written by an agent that may be a user of its own, and not by everybody. One byte more than the maximum shows that it is longer.
 fn read_fresh(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let everybody = |_, mode| (mode & 0o002 != 0).then_some("can be written to by everybody: chmod o-w");
+    let everybody = |_, mode| (mode & 0o002 != 0).then_some("everyone can write to it: chmod o-w");
     let mut bytes = Zeroizing::new(Vec::with_capacity(TOKEN_MAX_BYTES + 1));
     open(path, everybody)?.take(TOKEN_MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -58,7 +58,7 @@ fn read_fresh(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 fn open(path: &Path, refuse: impl FnOnce(u32, u32) -> Option<&'static str>) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(path)?;
     let meta = file.metadata()?;
-    let why = if meta.is_file() { refuse(meta.uid(), meta.mode()) } else { Some("is no regular file") };
+    let why = if meta.is_file() { refuse(meta.uid(), meta.mode()) } else { Some("is not a regular file") };
     why.map_or(Ok(file), |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why)))
 }
 
@@ -91,7 +91,7 @@ mod tests {
         let pipe = folder.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
         for error in [read_roots(&pipe).unwrap_err(), read_fresh(&pipe).unwrap_err()] {
-            assert!(of(error).contains("no regular file"));
+            assert!(of(error).contains("not a regular file"));
         }
     }
 

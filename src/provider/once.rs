@@ -70,7 +70,7 @@ impl Once<'_> {
             }
             Verdict::WaitRefused(left) => {
                 let minutes = left.as_secs() / 60 + 1;
-                let detail = format!("credential {name}: it was refused, and is tried again in {minutes} min");
+                let detail = format!("credential {name}: it was refused, and is retried in {minutes} min");
                 let hint = if tries.has_served(*mark) { OF_SERVED } else { OF_REFUSED };
                 return Err(ProviderError::new(ErrorKind::Login, detail).with_hint(hint));
             }

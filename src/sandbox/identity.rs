@@ -39,7 +39,7 @@ pub enum IdentityError {
         source: caps::errors::CapsError,
     },
     /// Nobody to make the state directory for.
-    #[error("{dir} is not there, and neither is a user `nodeseal` to make it for: install -d -m 0700 -o USER -g USER {dir}", dir = state_dir.display())]
+    #[error("{dir} does not exist, and neither does the user `nodeseal` to create it for: install -d -m 0700 -o USER -g USER {dir}", dir = state_dir.display())]
     NoOwner {
         /// Which one.
         state_dir: PathBuf,
@@ -65,7 +65,7 @@ pub enum IdentityError {
     #[error("cannot make the state directory")]
     Folder(#[source] io::Error),
     /// Root could be had back.
-    #[error("root can be had back after the change of user")]
+    #[error("root can be regained after the change of user")]
     Returned,
 }
 

@@ -47,7 +47,7 @@ pub enum SealerError {
     #[error(transparent)]
     Device(Fault),
     /// Not an answer to what was asked.
-    #[error("the sealer gave an answer that does not fit the question")]
+    #[error("the sealer's answer does not match the request")]
     Protocol(#[source] Option<WireError>),
     /// The process is away.
     #[error("cannot talk to the sealer ({how})")]
@@ -74,7 +74,7 @@ impl Explained for SealerError {
     fn hint(&self) -> &str {
         match self {
             Self::Device(fault) => fault.code.hint(),
-            Self::Protocol(_) => "nodeseald and nodeseal-sealer must be of one release",
+            Self::Protocol(_) => "nodeseald and nodeseal-sealer must be from the same release",
             Self::Unreachable { hint, .. } => hint,
         }
     }
@@ -199,7 +199,7 @@ impl SealerClient {
             (Self::Socket(_), io::ErrorKind::PermissionDenied) => {
                 "only root and the user of nodeseald may connect to the sealer's socket: run this as one of them"
             }
-            _ => "see whether nodeseal-sealer runs and what it logs",
+            _ => "check that nodeseal-sealer runs, and read its log",
         };
         SealerError::Unreachable { how: self.to_string(), source, hint }
     }
@@ -232,7 +232,7 @@ impl std::fmt::Display for SealerClient {
         match self {
             Self::Socket(path) => write!(f, "socket {}", path.display()),
             Self::Spawn { program, .. } => write!(f, "program {}", program.display()),
-            Self::Started(_) => f.write_str("a program for each question"),
+            Self::Started(_) => f.write_str("a program for each request"),
         }
     }
 }

@@ -51,9 +51,9 @@ impl Explained for CredentialError {
 
     fn hint(&self) -> &str {
         match self {
-            Self::Length => "give the credential on standard input or by --fd",
+            Self::Length => "give the credential on standard input or with --fd",
             Self::Format(_) | Self::Root(_) | Self::Tag => {
-                "issue the credential anew at the provider and seal it on this node: `nodeseal credentials seal NAME`"
+                "issue the credential again at the provider and seal it on this node: `nodeseal credentials seal NAME`"
             }
         }
     }

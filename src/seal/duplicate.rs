@@ -91,7 +91,7 @@ impl Explained for ScalarError {
     }
 
     fn hint(&self) -> &str {
-        "run the command again: it draws others; if it comes again, distrust the machine's random generator"
+        "run the command again: it draws new ones; if it fails again, distrust the machine's random generator"
     }
 }
 

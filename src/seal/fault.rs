@@ -55,7 +55,7 @@ fault_codes! {
         "put the host secret (node/host.key) back that belongs to this state directory, from a backup of this node; nothing was changed";
     /// TPM_RC_RETRY, YIELDED, TESTING, OBJECT_MEMORY, SESSION_MEMORY, CONTEXT_GAP, NV_RATE until the retries ran out.
     Busy = 2, "E-BUSY", Unavailable,
-        "the TPM has no room or no time for us because of its other users",
+        "other users of the TPM leave it no room or time for Nodeseal",
         "see who holds the TPM (`fuser -v /dev/tpm0 /dev/tpmrm0`) and make users of /dev/tpm0 use /dev/tpmrm0; this is tried again";
     /// Our bytes do not parse: no TPM was asked.
     Format = 3, "E-FMT", Corrupt,
@@ -67,7 +67,7 @@ fault_codes! {
         "if the file is right, this is not the TPM that sealed it: put the disk back into its machine, or `nodeseal recover`; nothing was changed";
     /// A response code without a row of its own.
     Internal = 5, "E-TPM-RC", Internal,
-        "the TPM answered with a code that we have no remedy for",
+        "the TPM answered with a code that has no known remedy",
         "look the response code up with `tpm2_rc_decode` and report it";
     /// TPM_RC_LOCKOUT (0x921).
     Lockout = 6, "E-LOCKOUT", Unavailable,
@@ -75,15 +75,15 @@ fault_codes! {
         "our objects are exempt, so another user of this TPM caused it: wait for the recovery time, or `tpm2_dictionarylockout -c -p LOCKOUTAUTH`";
     /// The device file is absent or closed to us.
     NoDevice = 7, "E-TPM-NODEV", Unavailable,
-        "there is no TPM 2.0 resource-manager device here that we may open",
+        "there is no TPM 2.0 resource-manager device that Nodeseal may open",
         "enable the TPM in the firmware, load the tpm driver (kernel 4.12 or later), and put our user into the group that owns the device (usually tss)";
     /// TPM_RC_BAD_AUTH on the owner hierarchy (0x9A2, 0x98E).
     OwnerAuth = 8, "E-OWNER-AUTH", Misconfigured,
-        "the owner hierarchy has a password, so that we can make neither a storage root key nor a counter",
+        "the owner hierarchy has a password, so Nodeseal can create neither a storage root key nor a counter",
         "let the TPM's owner make it once: `tpm2_createprimary -C o -P OWNERAUTH -G ecc -a 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt' -c srk.ctx` and `tpm2_evictcontrol -C o -P OWNERAUTH -c srk.ctx 0x81000001`; a counter he makes possible by taking the password away for that one command (`tpm2_changeauth -c o -p OWNERAUTH`)";
     /// TPM_RC_PCR_CHANGED (0x128) until the retries ran out.
     PcrRace = 9, "E-PCR-RACE", Unavailable,
-        "PCRs kept changing while we unsealed",
+        "PCRs kept changing during the unsealing",
         "start after whatever measures at boot (systemd-pcrphase.service); this is tried again";
     /// The bank is absent or all its chosen registers are 00 or FF.
     PcrBank = 10, "E-PCR-BANK", Misconfigured,
@@ -107,7 +107,7 @@ fault_codes! {
         "same board: its TPM was cleared, and `nodeseal recover` rebuilds the keys from the recovery file; another board: put the disk back to the TPM that sealed it, or recover; a nodeseald that still runs has the keys in its memory: leave it running until that file is proved (`nodeseal recover --verify`), or give the keys to another node (`nodeseal bundle make`); nothing was changed";
     /// The key at the handle cannot be a storage parent.
     SrkUnfit = 15, "E-SRK-UNFIT", Misconfigured,
-        "what sits at the storage root key's handle is not a storage key that we can use",
+        "the key at the storage root key's handle is not a usable storage key",
         "choose another handle with parent_handle under [seal.tpm2]; we never evict what is not ours";
     /// The TCTI library cannot be loaded.
     Tcti = 16, "E-TPM-TCTI", Misconfigured,
@@ -140,7 +140,7 @@ fault_codes! {
         "if the detail is of the file, let the user of nodeseal-sealer alone read it: it is tried again; else put the right PIN into the file that pin_file names, prove it with another program, and restart nodeseal-sealer, after emptying `pin-tries` where the detail says so (a PIN that is a systemd credential cannot be told from the one before); a wrong PIN is never tried again, one of which the token did not say whether it counted it once more after two minutes; the SO can unlock a locked token";
     /// CKR_DEVICE_*, TOKEN_NOT_PRESENT, SESSION_HANDLE_INVALID after the module was opened anew; no token of that label.
     HsmGone = 23, "E-HSM-GONE", Unavailable,
-        "the token is away or does not answer",
+        "the token is missing or does not answer",
         "see whether the token is plugged in and its client works (`pkcs11-tool --module MODULE -L`), and that token_label is its label; until then nodeseald goes on with the keys in its memory, and this is tried again";
     /// No object, or more than one, of that label, id and kind.
     HsmKey = 24, "E-HSM-KEY", Misconfigured,
@@ -148,7 +148,7 @@ fault_codes! {
         "list the token's keys (`pkcs11-tool --module MODULE --token-label LABEL --login -O`) and make key_label and key_id under [seal.pkcs11] name exactly one";
     /// No mechanism that we can seal with passes its trial.
     HsmMechanism = 25, "E-HSM-MECH", Misconfigured,
-        "the token has no mechanism that we can seal with",
+        "the token has no mechanism that can seal",
         "the token needs AES-GCM, RSA-OAEP with SHA-256, or AES-CBC with HMAC-SHA-256 (`pkcs11-tool --module MODULE -M`): update its firmware, or use another token";
     /// The module's file is not safe, or not a module.
     HsmModule = 26, "E-HSM-MODULE", Misconfigured,
@@ -160,7 +160,7 @@ fault_codes! {
         "list the tokens (`pkcs11-tool --module MODULE -L`) and write token_label and token_serial under [seal.pkcs11]";
     /// A return value without a row of its own.
     HsmAnswer = 28, "E-HSM-RC", Internal,
-        "the PKCS#11 module answered with a value that we have no remedy for",
+        "the PKCS#11 module answered with a value that has no known remedy",
         "look the value up in the vendor's manual and report it; nothing was changed";
     /// The sealed node root was made by another wrapping key, or is damaged: it did not open, and the token is well.
     HsmForeign = 29, "E-HSM-FOREIGN", Denied,
@@ -176,7 +176,7 @@ fault_codes! {
         "somebody undefined it: see who manages this TPM; if this is the newest state directory, `nodeseal reseal --accept-rollback` makes a new counter";
     /// TPM_RC_NV_SPACE (0x14B); an index outside of the owner's range; at ours, other attributes or another authValue (0x9A2).
     CounterSpace = 32, "E-NV-SPACE", Misconfigured,
-        "the TPM has no place for the counter, or what is at its index is not ours",
+        "the TPM has no space for the counter, or its index holds something else",
         "choose another counter_index under [seal.tpm2], or let the owner remove what is not needed (`tpm2_getcap handles-nv-index`, `tpm2_nvundefine`); a counter that an earlier installation of this very node left gives way to `nodeseal init --replace-counter`";
     /// Its bytes do not parse; it names another storage root key; TPM_RC_INTEGRITY and its like at TPM2_Import; another authValue.
     ForeignBundle = 33, "E-BUNDLE-FOREIGN", Denied,
@@ -184,11 +184,11 @@ fault_codes! {
         "make a request on this very node (`nodeseal bundle request`) and a bundle from it; nothing was changed";
     /// TPM_RC_HIERARCHY (0x85, 0x185): shEnable is clear.
     HierarchyOff = 34, "E-TPM-HIERARCHY", Unavailable,
-        "the TPM's storage hierarchy, in which our keys are, is switched off",
+        "the TPM's storage hierarchy, which holds Nodeseal's keys, is switched off",
         "power the machine off and on, since whatever switched it off did so for one boot; if it comes again, switch it on in the firmware's setup (\"Storage Hierarchy\"; beside it \"TPM State\" and a pending clear); nothing was changed";
     /// The sealer's own bound passed during one question.
     Stuck = 35, "E-DEVICE-STUCK", Unavailable,
-        "the device did not answer in time, and the sealer has ended, since a call into it cannot be taken back",
+        "the device did not answer in time, and the sealer has ended, because a call into it cannot be cancelled",
         "the supervisor starts the sealer anew, and this is tried again; if it comes again, see whether the device works for others (`tpm2_getcap properties-fixed`, `pkcs11-tool --module MODULE -L`), and power it off and on";
 }
 

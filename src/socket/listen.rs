@@ -55,7 +55,7 @@ pub enum ListenError {
         path: PathBuf,
     },
     /// Something else than a socket is there.
-    #[error("{path} is there and is not a socket", path = path.display())]
+    #[error("{path} exists and is not a socket", path = path.display())]
     Occupied {
         /// What is there.
         path: PathBuf,
@@ -80,10 +80,10 @@ impl Explained for ListenError {
             }
             Self::InUse { .. } => "stop the other process, or give each a socket of its own",
             Self::Io { .. } => {
-                "look at the folder: does it exist, may our user write to it, is the path shorter than 108 bytes"
+                "check the folder: it must exist, the user of this process must be able to write to it, and the path must be shorter than 108 bytes"
             }
             Self::OpenFolder { .. } => {
-                "use a folder that only root or our own user can write to, such as /run/nodeseal"
+                "use a folder that only root or the user of this process can write to, such as /run/nodeseal"
             }
             Self::Occupied { .. } => "move the file away, or name another socket",
         }

@@ -41,7 +41,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// What says which folder counts is lost, and more than one may.
-    #[error("{path} is lost, and each of these folders may be the one that counts: {folders}", path = path.display())]
+    #[error("{path} is lost, and each of these folders may be the valid one: {folders}", path = path.display())]
     Ambiguous {
         /// The file that is lost.
         path: PathBuf,
@@ -138,7 +138,7 @@ impl StoreError {
                 "is the file system of state_dir mounted? if it is: `nodeseal init` on a node that was never set up, and on any other restore the file from a backup"
             }
             Some(Errno::ENOSPC | Errno::EDQUOT) => {
-                "make room on the file system of the state directory; nothing that is there was lost"
+                "free space on the file system of the state directory; nothing was lost"
             }
             Some(Errno::EROFS) => {
                 "the file system is read-only: see the kernel's log for why, and mount it read-write again"
@@ -148,8 +148,10 @@ impl StoreError {
             }
             Some(Errno::EMFILE | Errno::ENFILE) => "raise the limit of open files; nothing on the disk is damaged",
             Some(Errno::ENOMEM) => "free memory; nothing on the disk is damaged",
-            Some(Errno::ELOOP) => "a symbolic link is where a file of ours belongs: put the file itself there",
-            _ => "look at the file system: space, mount options, owner and mode",
+            Some(Errno::ELOOP) => {
+                "a symbolic link is in the place of one of Nodeseal's files: put the file itself there"
+            }
+            _ => "check the file system: space, mount options, owner and mode",
         }
     }
 }
@@ -169,7 +171,7 @@ impl Explained for StoreError {
     fn hint(&self) -> &str {
         match self {
             Self::Ambiguous { .. } => {
-                "put an empty file `kept` into every one of them that does not count (`touch STATE_DIR/roots/NAME/kept`); the one that counts has the newest `state`"
+                "put an empty file `kept` into each folder that is not valid (`touch STATE_DIR/roots/NAME/kept`); the valid one has the newest `state`"
             }
             Self::Damaged { .. } => {
                 "restore the file from a backup of this node's state directory; its previous generation was tried as well"
@@ -177,7 +179,7 @@ impl Explained for StoreError {
             Self::Denied { .. } => {
                 "run that chown as root: a tool that ran as root left something there; if all of it belongs to that user already, see the log of the security module"
             }
-            Self::InUse { .. } => "ask the running nodeseald instead (its control socket), or stop it first",
+            Self::InUse { .. } => "use the running nodeseald instead (its control socket), or stop it first",
             Self::Insecure { reason, .. } => reason.hint(),
             Self::Io { .. } => self.io_hint(),
             Self::TooLong { .. } => {
@@ -213,7 +215,7 @@ impl Exposure {
     const fn hint(self) -> &'static str {
         match self {
             Self::NoDirectory => "name a directory of its own as state_dir",
-            Self::Open => "chmod 0700 the directory: nobody but the service's user may enter it",
+            Self::Open => "chmod 0700 the directory: only the service's user may enter it",
             Self::OfAnother { own, .. } if own.is_root() => {
                 "start nodeseald as that user, or name it as `user` under [sandbox]; if it is not the service's user, give the directory to the one that is, with all that is in it (chown -R)"
             }

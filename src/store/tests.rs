@@ -237,8 +237,8 @@ fn each_error_of_the_kernel_has_its_own_remedy() {
         (Errno::EIO, "replace the disk", true),
         (Errno::EUCLEAN, "replace the disk", true),
         (Errno::ENOENT, "is the file system of state_dir mounted?", true),
-        (Errno::ENOSPC, "make room", false),
-        (Errno::EDQUOT, "make room", false),
+        (Errno::ENOSPC, "free space", false),
+        (Errno::EDQUOT, "free space", false),
         (Errno::EROFS, "read-only", false),
         (Errno::EMFILE, "open files", false),
         (Errno::ENOMEM, "free memory", false),
@@ -247,7 +247,7 @@ fn each_error_of_the_kernel_has_its_own_remedy() {
         let error = error(errno);
         assert!(error.hint().contains(word), "{errno}: {}", error.hint());
         assert_eq!(error.is_lost(), is_lost, "{errno}");
-        assert_eq!(error.is_full(), word == "make room", "{errno}");
+        assert_eq!(error.is_full(), word == "free space", "{errno}");
         assert_eq!(error.is_read_only(), word == "read-only", "{errno}");
     }
 }

@@ -23,7 +23,7 @@ pub enum IdError {
     #[error("an id is 32 hexadecimal digits")]
     Hex,
     /// Not one of our key_ids.
-    #[error("a key_id of ours is \"ns1-\" and 40 hexadecimal digits")]
+    #[error("Nodeseal's key_ids are \"ns1-\" and 40 hexadecimal digits")]
     KeyId,
     /// A request uid that is empty, too long or not printable.
     #[error("a request uid is 1 to {max} visible ASCII characters", max = RequestUid::MAX_BYTES)]

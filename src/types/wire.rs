@@ -14,7 +14,7 @@ pub enum WireError {
     #[error("field `{0}` holds an unknown or impossible value")]
     BadValue(&'static str),
     /// The bytes end inside of a field.
-    #[error("the bytes end inside of field `{0}`")]
+    #[error("the bytes end inside field `{0}`")]
     Short(&'static str),
     /// Bytes are left after the last field.
     #[error("{0} bytes are left after the last field")]

@@ -42,7 +42,7 @@ fn a_file_that_has_less_than_the_one_that_lies_here_is_not_taken() {
     assert_eq!(alone.stop(), 0);
     let refused = alone.tool(&["recover", "--file", &old, "--identity", &key]);
     refused.assert_refused(77);
-    assert!(refused.err.contains("lacks 1 KEK") && refused.err.contains("leave out --file"), "{refused:?}");
+    assert!(refused.err.contains("lacks 1 KEK") && refused.err.contains("omit --file"), "{refused:?}");
     let recovered = alone.tool(&["recover", "--identity", &key, "--json"]);
     assert_eq!(recovered.code, 0, "{recovered:?}");
     assert!(recovered.json()["file"].as_str().unwrap().ends_with("recovery.age"), "{recovered:?}");

@@ -106,5 +106,5 @@ fn an_answer_of_a_later_release_is_named_as_one() {
             stream.write_all(b"{\"prophecy\":{}}\n").unwrap();
         });
     });
-    assert!(alone.tool(&["status"]).assert_refused(70).err.contains("of one release"));
+    assert!(alone.tool(&["status"]).assert_refused(70).err.contains("from the same release"));
 }

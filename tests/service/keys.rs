@@ -168,7 +168,7 @@ fn a_second_init_is_refused_with_and_without_a_running_daemon() {
     let mut node = Node::start();
     let stored = node.client().store().unwrap();
     let refused = node.tool(&["init", "--no-recovery"]);
-    assert!(refused.assert_refused(77).err.contains("set up already"), "{refused:?}");
+    assert!(refused.assert_refused(77).err.contains("already set up"), "{refused:?}");
     node.stop();
     let before = snapshot(&node.state());
     // Without the sealer it is refused before anybody is asked.

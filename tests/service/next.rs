@@ -42,7 +42,7 @@ fn a_rotation_is_led_from_its_first_step_to_the_destruction_of_the_former_kek() 
     let marked = retire(&["--confirm", &first, "--compromised"]);
     assert_steps(&marked, &["migrate the storage"]);
     assert!(steps(&marked)[0].ends_with(&format!("nodeseal keys retire {first} --confirm {first}")), "{marked:?}");
-    assert_steps(&retire(&["--confirm", &first]), &["destroy the copies from before"]);
+    assert_steps(&retire(&["--confirm", &first]), &["destroy older copies"]);
     // Without a recovery file there is none to be copied.
     assert_eq!(alone.tool(&["reseal", "--no-recovery"]).code, 0);
     assert_steps(&alone.tool(&["keys", "rotate"]), &["back up the state directory", "nodeseal keys activate"]);
@@ -58,7 +58,7 @@ fn a_reseal_by_the_tool_itself_ends_with_the_start_and_one_by_the_daemon_does_no
     assert_steps(&alone.tool(&["reseal", "--json"]), &[]);
     assert_steps(&alone.tool(&["reseal", "--recovery-code"]), &["copy recovery.age", "prove the recovery code"]);
     assert_steps(&alone.tool(&["rotate-root", "--dry-run"]), &["nodeseal rotate-root"]);
-    assert_steps(&alone.tool(&["rotate-root"]), &["copy recovery.age", "destroy copies of this disk"]);
+    assert_steps(&alone.tool(&["rotate-root"]), &["copy recovery.age", "destroy older copies of this disk"]);
     assert_eq!(alone.stop(), 0);
     assert_steps(&alone.tool(&["reseal", "--accept-rollback"]), &["start nodeseald"]);
 }

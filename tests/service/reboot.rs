@@ -184,7 +184,7 @@ fn an_init_that_was_killed_is_finished_by_the_next_one() {
         // Its sealer may still be at work; that one has no hand in the state directory.
         let again = alone.tool(&["init", "--no-recovery"]);
         interrupted += u32::from(again.code == 0);
-        assert!(again.code == 0 || (again.code == 77 && again.err.contains("set up already")), "{again:?}");
+        assert!(again.code == 0 || (again.code == 77 && again.err.contains("already set up")), "{again:?}");
         assert!(!alone.state().join("init.pending").exists() && alone.root().join("state").exists());
         let client = alone.start();
         client.assert_opens(&client.store().unwrap());

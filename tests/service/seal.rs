@@ -333,7 +333,7 @@ fn an_older_seal_that_was_put_back_is_noticed_and_refused_where_there_is_a_guard
             alone.await_event("seal.is_other", "nodeseal reseal");
         } else {
             alone.start_locked();
-            alone.await_event("seal.refused", "an older one was put back");
+            alone.await_event("seal.refused", "an older one was restored");
         }
     }
 }

@@ -94,9 +94,9 @@ fn a_wrong_pin_is_given_to_the_token_once_however_often_the_daemon_asks() {
         }
         let told = |node: &Node, what: &str| node.log().matches(what).count();
         until(COMES_BACK, "the token refuses it", || (told(&node, "CKR_PIN_INCORRECT") == number).then_some(()));
-        let before = told(&node, "not tried again");
+        let before = told(&node, "not retried");
         // The daemon asks for the device again and again.
-        until(COMES_BACK, "it asks again", || (told(&node, "not tried again") >= before + 2).then_some(()));
+        until(COMES_BACK, "it asks again", || (told(&node, "not retried") >= before + 2).then_some(()));
         assert_eq!(told(&node, "CKR_PIN_INCORRECT"), number);
         assert!(node.log().contains("E-HSM-PIN") && !node.logs().contains(wrong), "{}", node.log());
     }

@@ -17,7 +17,7 @@ fn init(words: &[&str]) -> (Option<i32>, String) {
 fn init_takes_no_recipient_and_no_code_and_wants_the_word_that_there_is_no_recovery() {
     const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
     let (code, said) = init(&[]);
-    assert!(code != Some(0) && said.contains("give --no-recovery: this build makes no recovery file"), "{said}");
+    assert!(code != Some(0) && said.contains("use --no-recovery: this build makes no recovery file"), "{said}");
     for words in [&["--recovery-code"][..], &["--recovery-recipient", RECIPIENT]] {
         let (code, said) = init(words);
         assert!(code != Some(0) && said.contains("this build makes no recovery file"), "{said}");

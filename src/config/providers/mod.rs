@@ -163,7 +163,7 @@ pub(super) fn check(
     if tables.is_empty() {
         let tables = [("write", write.is_some()), ("decrypt", decrypt.is_some())];
         for (key, _) in tables.iter().filter(|(_, present)| *present) {
-            problems.add(key, "means nothing without a [[provider]]");
+            problems.add(key, "has no effect without a [[provider]]");
         }
         if !has_local_kek {
             problems.add("local_kek.enabled", "without a local KEK there must be a [[provider]]");
@@ -171,7 +171,7 @@ pub(super) fn check(
         return problems.is_empty().then_some(None);
     }
     if tables.len() > PROVIDERS_MAX {
-        problems.add("provider", format!("there are {}; at most {PROVIDERS_MAX} fit beside a text", tables.len()));
+        problems.add("provider", format!("there are {}; at most {PROVIDERS_MAX} are allowed", tables.len()));
     }
     let mut names = BTreeSet::new();
     let count = tables.len();
@@ -187,7 +187,7 @@ pub(super) fn check(
 }
 
 fn one(table: &mut Table<'_>, names: &mut BTreeSet<String>) -> Option<Provider> {
-    let name = table.text("name", "a name of your own, for logs and status");
+    let name = table.text("name", "choose a name, for logs and status");
     let required = table.flag("required", true);
     let writes = table.flag("write", true);
     let (written, proved) = (table.written(&[]), table.written(&["timeout"]));
@@ -197,7 +197,7 @@ fn one(table: &mut Table<'_>, names: &mut BTreeSet<String>) -> Option<Provider> 
             && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         match (fits, !fits || names.insert(name.clone())) {
             (true, true) => return true,
-            (true, false) => table.problem("name", format!("{name:?} stands twice")),
+            (true, false) => table.problem("name", format!("{name:?} is used twice")),
             (false, _) => table.problem("name", format!("is 1 to {NAME_MAX} characters of a-z, 0-9 and '-'")),
         }
         false
@@ -227,7 +227,7 @@ fn one(table: &mut Table<'_>, names: &mut BTreeSet<String>) -> Option<Provider> 
             ];
             match known.iter().any(|kind| kind.label() == other) {
                 true => table.problem("kind", format!("{other:?} is not compiled into this build")),
-                false => table.problem("kind", format!("{other:?} is no kind of provider: write {KINDS}")),
+                false => table.problem("kind", format!("unknown kind {other:?}: write {KINDS}")),
             }
             None
         }
@@ -263,13 +263,16 @@ pub(super) fn check_beside(
                         problems.add(&key, "is the label of the key that seals the node root: give this key its own");
                     }
                     Some(_) if seal.socket.is_none() => {
-                        warnings.add("seal.socket", "without it every question to the token logs in anew");
+                        warnings.add("seal.socket", "without it every request to the token logs in again");
                     }
                     Some(_) => {}
                 }
             }
             Settings::KmsPlugin(settings) if own_sockets.contains(&settings.socket.as_path()) => {
-                problems.add(&format!("provider[{index}].socket"), "is our own: name that of the other plugin");
+                problems.add(
+                    &format!("provider[{index}].socket"),
+                    "is Nodeseal's own socket: write the socket of the other plugin",
+                );
             }
             Settings::KmsPlugin(_) => {}
         }
@@ -347,7 +350,7 @@ fn check_rules(
     let Write { min_wraps, epoch, on_outage, activation_delay, probe_every } = write;
     let writers = list.iter().filter(|provider| provider.role != Role::DecryptOnly).count();
     if writers == 0 && !list.is_empty() {
-        problems.add("provider", "none has write = true: new KEKs would be wrapped by nobody");
+        problems.add("provider", "no provider has write = true: nothing would wrap new KEKs");
     }
     let min_wraps = usize::try_from(min_wraps.unwrap_or(1)).ok().filter(|min| (1..=writers.max(1)).contains(min));
     if min_wraps.is_none() {
@@ -377,7 +380,7 @@ fn check_rules(
     let activation_delay = duration(problems, "write.activation_delay", activation_delay, ACTIVATION_DELAY, 0..=86_400);
     let probe_every = duration(problems, "write.probe_every", probe_every, PROBE_EVERY, 1..=3600);
     if probe_every.is_some_and(|every| every < PROBE_EVERY) {
-        warnings.add("write.probe_every", "more than one probe a minute can bring a provider to limit this node");
+        warnings.add("write.probe_every", "with more than one probe a minute, a provider may rate-limit this node");
     }
     Some(Rules {
         local_kek,

@@ -126,7 +126,7 @@ impl<'a> Table<'a> {
     /// A key that this method cannot do without.
     pub(super) fn needed(&mut self, key: &str, method: &str, value: Option<String>) -> Option<String> {
         if value.is_none() {
-            self.problem(key, format!("method {method:?} needs it"));
+            self.problem(key, format!("required for method {method:?}"));
         }
         value
     }
@@ -135,7 +135,7 @@ impl<'a> Table<'a> {
     pub(super) fn unused(&mut self, method: &str, keys: &[(&str, bool)]) -> Option<()> {
         let mut fine = Some(());
         for (key, _) in keys.iter().filter(|(_, present)| *present) {
-            self.problem(&format!("auth.{key}"), format!("means nothing for method {method:?}"));
+            self.problem(&format!("auth.{key}"), format!("has no effect with method {method:?}"));
             fine = None;
         }
         fine

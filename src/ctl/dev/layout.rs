@@ -44,10 +44,10 @@ impl Explained for LayoutError {
 
     fn hint(&self) -> &str {
         match self {
-            Self::Fragment { .. } => "mend the file that --config names",
+            Self::Fragment { .. } => "fix the file that --config names",
             Self::InUse { .. } => "stop the other one, or name another folder",
-            Self::Io { .. } => "look at the folder: space, owner and mode",
-            Self::NotPrivate { .. } => "name a folder that does not exist yet, or make it yours alone: chmod 0700",
+            Self::Io { .. } => "check the folder: space, owner and mode",
+            Self::NotPrivate { .. } => "name a folder that does not exist yet, or close it to others: chmod 0700",
             Self::TooLong => "name a shorter folder",
         }
     }

@@ -49,7 +49,7 @@ enum DevError {
     Layout(#[source] LayoutError),
     #[error("a socket cannot be made")]
     Listen(#[source] ListenError),
-    #[error("no Encrypt would be answered after {} s", READY_TIMEOUT.as_secs())]
+    #[error("Encrypt is still refused after {} s", READY_TIMEOUT.as_secs())]
     NotReady,
     #[error("the runtime cannot be started")]
     Runtime(#[source] std::io::Error),
@@ -78,7 +78,7 @@ impl Explained for DevError {
             Self::Listen(error) => error.hint(),
             Self::SetUp(error) => error.hint(),
             Self::Layout(error) => error.hint(),
-            Self::Child(_) => "nodeseald and nodeseal-sealer must lie in the folder of nodeseal itself",
+            Self::Child(_) => "nodeseald and nodeseal-sealer must be in the folder of nodeseal itself",
             Self::NotReady => "see the logs in the folder log/",
             Self::Runtime(_) => "see the limits of processes and descriptors",
             Self::Swtpm(error) => error.hint(),

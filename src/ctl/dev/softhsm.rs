@@ -31,7 +31,7 @@ const LABEL: &str = "nodeseal-dev";
 pub(super) enum SoftHsmError {
     #[error("the module libsofthsm2.so is in none of the usual places")]
     Absent,
-    #[error("softhsm2-util did not make a token: {0}")]
+    #[error("softhsm2-util did not create a token: {0}")]
     Init(String),
     #[error("cannot {what} {path}", path = path.display())]
     Io {
@@ -55,7 +55,7 @@ impl Explained for SoftHsmError {
         match self {
             Self::Absent | Self::Spawn(_) => "install the package softhsm2",
             Self::Init(_) => "see the folder token/, and whether softhsm2-util works by itself",
-            Self::Io { .. } => "look at the folder: space, owner and mode",
+            Self::Io { .. } => "check the folder: space, owner and mode",
             Self::Random(_) => "the kernel's random generator failed: reboot, and distrust the machine",
         }
     }

@@ -71,7 +71,7 @@ impl Explained for KeeperError {
                 "if nothing needs that folder any more, remove it first: `rm -r STATE_DIR/roots/NAME`; --compromised only marks the KEK"
             }
             Self::NotGone { .. } => {
-                "put the disk right and run the same command again; it is also tried again at the next start of nodeseald"
+                "fix the disk and run the same command again; the next start of nodeseald tries it too"
             }
             Self::LeftOver(_) => {
                 "`nodeseal recover` takes a recovery file; if this is to be a new node, move these files to another place first"
@@ -81,20 +81,22 @@ impl Explained for KeeperError {
             }
             Self::MayStillOpen(error) => match error.class() {
                 Class::Unavailable => "wait until the device answers again; if it never will, add --give-up-device",
-                _ => "see what is wrong with the state directory first; if its keys are lost, add --give-up-device",
+                _ => {
+                    "find out what is wrong with the state directory first; if its keys are lost, add --give-up-device"
+                }
             },
             Self::MemberFile { .. } => {
-                "remove it (`nodeseal members remove NAME`), and add its identity once more: `nodeseal members add FILE`"
+                "remove it (`nodeseal members remove NAME`), and add its identity again: `nodeseal members add FILE`"
             }
             Self::MemberTwice(_) => "remove the other name first: `nodeseal members remove NAME`",
             Self::NoReceipt(_) => {
-                "let these nodes accept their bundle, then: `nodeseal keys activate --when-all-have DIR`; if another node has gone on with this rotation, accept a bundle of that one; for a node that is gone for good: `nodeseal members remove NAME`"
+                "make these nodes accept their bundle, then: `nodeseal keys activate --when-all-have DIR`; if another node has continued this rotation, accept a bundle of that node; if a node is permanently gone: `nodeseal members remove NAME`"
             }
             Self::TokenCannotAsk => {
                 "such a node takes the recovery file of a node that has the keys: `nodeseal recover --keep-active`"
             }
             Self::OtherTpm(_) => {
-                "if the TPM of that node was replaced, add --replace; if this is another node, let it write its identity under another name: `nodeseal members identity --name`"
+                "if the TPM of that node was replaced, add --replace; if this is another node, write its identity under another name: `nodeseal members identity --name`"
             }
             Self::OwnIdentity => "add the identity of another node",
             Self::UnknownMember(_) => "list them: `nodeseal members list`",
@@ -102,33 +104,33 @@ impl Explained for KeeperError {
             Self::NothingInterrupted => "there is nothing to do",
             Self::NothingPending { is_shared: false } => "make a KEK first: `nodeseal keys rotate`",
             Self::NothingPending { is_shared: true } => {
-                "take a bundle of the node that has rotated: `nodeseal bundle request` here, `nodeseal bundle make` there; only if none has: `nodeseal keys rotate`, on one node alone"
+                "accept a bundle from the node that has rotated: `nodeseal bundle request` here, `nodeseal bundle make` there; only if none has: `nodeseal keys rotate`, on one node only"
             }
             Self::NotShared(_) => {
-                "give it to the other nodes first: `nodeseal bundle request` there, `nodeseal bundle make` here; or, if they are no more, add --not-shared"
+                "give it to the other nodes first: `nodeseal bundle request` there, `nodeseal bundle make` here; or, if they no longer exist, add --not-shared"
             }
             Self::NotAllWereGiven { .. } => {
-                "give it to them first: `nodeseal bundle request` there, `nodeseal bundle make` here; for a node that is gone for good: `nodeseal members remove NAME`, and so for one that has no name here and was given it, with the words that stand for it"
+                "give it to them first: `nodeseal bundle request` there, `nodeseal bundle make` here; if a node is permanently gone: `nodeseal members remove NAME`; for a node without a name, use the words that stand for it"
             }
             Self::UnderKeyId(_) => {
                 "raise `write.epoch` on all nodes and reload (or rotate the key at the provider); once `nodeseal status` shows the new key_id, follow rotate.md from step 3 on, then retire it"
             }
             Self::PendingElsewhere(_) => {
-                "turn to it as well: `nodeseal keys activate`; or give it up on every node, where it goes on decrypting: `nodeseal keys retire ID --give-up --confirm ID`. Once no other node can turn to it any more, destroy it with --not-shared"
+                "activate it too: `nodeseal keys activate`; or give it up on every node, where it still decrypts: `nodeseal keys retire ID --give-up --confirm ID`. When no other node can activate it any more, destroy it with --not-shared"
             }
-            Self::SeveralNodes(_) => "say which one, as it is written here: `nodeseal members remove NAME@…`",
+            Self::SeveralNodes(_) => "name one as it is written here: `nodeseal members remove NAME@…`",
             Self::OtherSeal => {
-                "put the newest node/root.seal back; if you did that yourself: `nodeseal reseal --accept-rollback`"
+                "restore the newest node/root.seal; if you restored this one on purpose: `nodeseal reseal --accept-rollback`"
             }
             Self::Unsure => {
-                "restart nodeseald as soon as the disk is well: until then it decrypts, and changes nothing"
+                "restart nodeseald as soon as the disk is healthy: until then it decrypts, and changes nothing"
             }
             Self::SharedRecovery => {
                 "add --keep-active if the other nodes still encrypt under it, or --new-key if this is the only node left"
             }
             Self::Bundle(error) => error.hint(),
             Self::Hung(_) => {
-                "a disk or a device hangs: see the kernel's log. What is in memory is served, and nothing is written. Whether this was done is open: look with `nodeseal keys list` as soon as it answers"
+                "a disk or a device hangs: see the kernel log. The keys in memory keep working, and nothing is written. It is unknown whether this was done: check with `nodeseal keys list` as soon as it answers"
             }
             Self::Busy => "wait for the first operation to end; a device that never answers is given up after a minute",
             Self::Confirmation => "repeat the full id of the KEK behind --confirm",
@@ -150,7 +152,7 @@ impl Explained for KeeperError {
             Self::OnlyWay { .. } => {
                 "keep its table with write = false until the cluster's storage was migrated, on all nodes (docs/operations/rotate.md); then give it up: `nodeseal reload --abandon`"
             }
-            Self::Locked => "`nodeseal status` says why the keys are not unsealed, and what to do",
+            Self::Locked => "`nodeseal status` says why the keys are still sealed, and what to do",
             Self::Memory(_) => "free memory, or raise the limit of locked memory",
             Self::Move(MoveError::Active) => {
                 "make and activate another KEK first: `nodeseal keys rotate`, `nodeseal keys activate`"
@@ -168,10 +170,10 @@ impl Explained for KeeperError {
             }
             Self::Random(_) => "the kernel's random generator failed: reboot, and distrust the machine",
             Self::Recovery(error) => error.hint(),
-            Self::RecoveryPending => "run `nodeseal recover` once more, with the same recovery file",
+            Self::RecoveryPending => "run `nodeseal recover` again, with the same recovery file",
             Self::RolledBack { .. } => ROLLBACK.hint(),
             Self::Stale(_) => {
-                "let the other node accept a bundle of this one first; where each refuses the other's: `nodeseal keys rotate` on one of them, and a new bundle of that one here"
+                "make the other node accept a bundle of this one first; if each refuses the bundle of the other: `nodeseal keys rotate` on one of them, and a new bundle of that one here"
             }
             Self::Root(error) => error.hint(),
             Self::State(StateError::Cluster(_)) => {
@@ -181,7 +183,7 @@ impl Explained for KeeperError {
             Self::Store(error) => error.hint(),
             Self::UsedUp(_) => "recover without --keep-active: a new KEK encrypts from then on, and this one decrypts",
             Self::Unwrapped { .. } => {
-                "see `nodeseal status` for what the providers said; it is tried again as soon as they answer"
+                "see `nodeseal status` for the providers' errors; it is retried as soon as they answer"
             }
         }
     }

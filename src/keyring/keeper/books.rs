@@ -342,7 +342,7 @@ impl<D: Disk + Clone> Books<D> {
                 emit(&Event::StateDiskFull);
                 let written = write(&self.home);
                 if let Err(error) = self.keep_spare() {
-                    super::trouble("keep room for the next write to a full disk", &error);
+                    super::trouble("reserve space for the next write to a full disk", &error);
                 }
                 written
             }

@@ -32,7 +32,7 @@ use crate::types::{Chain, Explained, KekId, Key};
 
 const LACKING: &str =
     "restore its file in keyring/ from a backup, or retire the KEK if nothing is encrypted under it any more";
-const LOOK: &str = "look at the files of the state directory";
+const LOOK: &str = "check the files of the state directory";
 
 /// Between two looks that nobody has asked for.
 const EVERY: Duration = Duration::from_secs(24 * 3600);
@@ -64,7 +64,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             Err(error @ KeeperError::Root(_)) => _ = self.look(Err(error), Ok(())),
             Err(error) => {
                 self.errands.failed(Errand::Check, now);
-                trouble("look at device and files", &error);
+                trouble("check device and files", &error);
             }
         }
     }
@@ -161,7 +161,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             Err(error) => note(recovery::FILE, Err(error), report),
         }
         if let Err(error) = self.books.keep_spare() {
-            trouble("keep room for a disk that is full", &error);
+            trouble("reserve space for a full disk", &error);
         }
     }
 

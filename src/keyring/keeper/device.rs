@@ -133,7 +133,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     fn count_failed(&mut self, error: &KeeperError) {
         self.errands.failed(Errand::Count, Instant::now());
-        trouble("let the TPM's counter follow the state", error);
+        trouble("advance the TPM's counter to the state", error);
     }
 
     /// Counters that guard nothing any more take room in the TPM, and let old copies of the state directory open.

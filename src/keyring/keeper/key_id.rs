@@ -96,10 +96,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     /// Why the key_id is not what it should be, for people.
     pub(super) fn waits(&self) -> Option<&'static str> {
         match self.wanted() {
-            None => Some("a provider that has not told its key yet has to answer first"),
+            None => Some("a provider that has not reported its key yet has to answer first"),
             Some(wanted) if wanted == self.state().roots.reported => None,
             Some(wanted) if self.was_left(&wanted) => {
-                Some("this set of keys was left before and must not come back: raise write.epoch on all nodes")
+                Some("this set of keys was in use before and must not come back: raise write.epoch on all nodes")
             }
             Some(_) => Some("a new local KEK has to be made and wrapped first"),
         }
@@ -239,7 +239,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     fn key_id_failed(&mut self, error: &KeeperError) {
         self.errands.failed(Errand::KeyId, Instant::now());
-        trouble("turn to the providers' keys as they are now", error);
+        trouble("change to the providers' current keys", error);
     }
 
     /// How new texts are made now.

@@ -49,14 +49,14 @@ impl Why {
     const fn said(self) -> &'static str {
         match self {
             Self::Copies(_) => "has made copies of a local KEK",
-            Self::Direct => "may have encrypted texts in mode \"direct\"",
+            Self::Direct => "may have encrypted ciphertexts in mode \"direct\"",
             Self::KeyId => "the key_id names",
-            Self::Others | Self::OthersToo => "may have encrypted texts of other nodes",
+            Self::Others | Self::OthersToo => "may have encrypted ciphertexts of other nodes",
         }
     }
 }
 
-const REMEDY: &str = "put its table back with write = false; or, once the storage was migrated on all nodes and no backup that may be restored needs it, give it up: `nodeseal reload --abandon`";
+const REMEDY: &str = "restore its table with write = false; or, when the storage was migrated on all nodes and no backup that may be restored needs it, give it up: `nodeseal reload --abandon`";
 
 /// Keys of which one must have a way, and why.
 struct Needed {

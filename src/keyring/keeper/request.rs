@@ -181,7 +181,7 @@ pub struct Renewed {
     pub credentials: usize,
 }
 
-/// What a look at device and files has found.
+/// What a check device and files has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CheckReport {
     /// The device has opened the root, it is the one in use, and the next start has what it needs.

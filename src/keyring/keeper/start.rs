@@ -192,7 +192,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             let encrypts_nothing = !self.keys.has(&self.ring().active().id);
             return left.or_else(|error| match encrypts_nothing {
                 true => {
-                    trouble("make a KEK in the place of the active one, which does not open", &error);
+                    trouble("make a KEK to replace the active one, which does not open", &error);
                     Ok(())
                 }
                 false => Err(error),

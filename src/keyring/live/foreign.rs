@@ -170,8 +170,8 @@ impl Drop for Asked<'_> {
 impl ProvidersError {
     fn lost() -> Self {
         Self::ours(
-            "the question to the providers was given up",
-            "ask again; if it stays, restart nodeseald and report it",
+            "the request to the providers was given up",
+            "try again; if it fails again, restart nodeseald and report it",
         )
     }
 

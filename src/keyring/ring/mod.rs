@@ -107,13 +107,13 @@ pub enum MoveError {
     #[error("this KEK is destroyed")]
     Destroyed,
     /// It was active before.
-    #[error("this KEK was active before, and a key_id that was left is never used again")]
+    #[error("this KEK was active before, and a former key_id is never used again")]
     Former,
     /// Two pending KEKs would be a choice without a reason.
-    #[error("a KEK is in pre-activation already")]
+    #[error("a KEK is already in pre-activation")]
     Pending,
     /// No such KEK.
-    #[error("there is no KEK of that id")]
+    #[error("no KEK has this id")]
     Unknown,
 }
 

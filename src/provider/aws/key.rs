@@ -59,7 +59,7 @@ fn resolve(key: &KeyArn, before: Option<&Seen>, about: &KeyMetadata) -> Result<K
     let found: KeyArn =
         about.arn.as_deref().and_then(|arn| arn.parse().ok()).ok_or_else(|| lied("an answer without the key's ARN"))?;
     if found.is_alias() || !found.is_beside(key) || (!key.is_alias() && found != *key) {
-        return Err(lied(&format!("asked for {key}, told of {found}")));
+        return Err(lied(&format!("requested {key}, got {found}")));
     }
     let text = found.to_string();
     match before {

@@ -137,7 +137,7 @@ impl AwsKek {
         if bool::from(opened.expose().ct_eq(key.expose())) {
             Ok(wrapped)
         } else {
-            Err(lied(ENCRYPT, "a text that opens to something else"))
+            Err(lied(ENCRYPT, "a ciphertext that opens to something else"))
         }
     }
 
@@ -189,7 +189,7 @@ impl AwsKek {
             None => self.known(signer).await?,
         };
         if wrapped.kind != ProviderKind::Aws || wrapped.identity != seen.state.identity {
-            let detail = format!("made by {} {}, asked of {}", wrapped.kind.label(), wrapped.identity, seen.arn);
+            let detail = format!("made by {} {}, requested from {}", wrapped.kind.label(), wrapped.identity, seen.arn);
             return Err(ProviderError::new(ErrorKind::Text, detail));
         }
         Ok(open(signer, &seen, wrapped.text(), context).await?.0)
@@ -263,7 +263,7 @@ fn of_key(asked: &str, seen: &Seen, answered: Option<&str>) -> Result<(), Provid
     // Only what has the form of a key is shown.
     match answered.and_then(|arn| arn.parse::<KeyArn>().ok()) {
         Some(arn) if arn.to_string() == seen.arn => Ok(()),
-        Some(arn) => Err(lied(asked, &format!("asked of {}, answered by {arn}", seen.arn))),
+        Some(arn) => Err(lied(asked, &format!("requested from {}, answered by {arn}", seen.arn))),
         None => Err(lied(asked, "an answer that does not name its key")),
     }
 }

@@ -13,7 +13,7 @@ use super::super::http::Reply;
 use super::super::session::OF_CLOCK;
 use super::super::{ErrorKind, ProviderError};
 
-const OF_NETWORK: &str = "let the network of this node reach the vault: a private endpoint, or a rule of its firewall";
+const OF_NETWORK: &str = "give this node's network access to the vault: a private endpoint, or a rule of its firewall";
 
 /// Before the number of an error of Entra ID or Key Vault, with which its sentence begins, and the digits that it has at most.
 const NUMBERED: [&str; 2] = ["AADSTS", "AKV"];

@@ -73,7 +73,8 @@ impl AzureKek {
     /// Reads the file of roots; asks nobody yet.
     pub fn open(settings: AzureSettings, credentials: Arc<dyn Credentials>) -> Result<Self, ProviderError> {
         let unfit = |what: &str| ProviderError::new(ErrorKind::Unfit, what);
-        let resource = settings.resource().ok_or_else(|| unfit("the vault's host says no resource: set `resource`"))?;
+        let resource =
+            settings.resource().ok_or_else(|| unfit("the vault's host name gives no resource: set `resource`"))?;
         let authority = settings.authority().map_err(|error| unfit("authority").because(error))?;
         let AzureSettings { vault, key, algorithm, auth, roots, timeout: limit, .. } = settings;
         let tls = http::config(&roots, None)?;

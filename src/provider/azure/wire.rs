@@ -102,7 +102,7 @@ impl Wire {
         if asked_for(challenge) == Some(self.resource.as_str()) {
             return Ok(format!("Bearer resource=\"{}\"", self.resource));
         }
-        let detail = format!("the vault asks for a login to something else than {}; see `resource`", self.resource);
+        let detail = format!("the vault wants a login for a resource other than {}; see `resource`", self.resource);
         Err(Stopped::Failed(ProviderError::new(ErrorKind::Peer, detail)))
     }
 }

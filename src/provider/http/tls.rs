@@ -52,7 +52,7 @@ impl Identity {
     /// From one PEM text: the certificate, those that signed it, and the key, in any order.
     #[cfg_attr(
         not(any(feature = "azure", feature = "vault")),
-        expect(dead_code, reason = "AWS takes no certificate of ours")
+        expect(dead_code, reason = "AWS accepts no client certificate")
     )]
     pub(crate) fn from_pem(pem: &Secret) -> Result<Self, ProviderError> {
         // The cause is left out: it may show a part of the text.
@@ -142,7 +142,7 @@ pub(super) fn failure(error: io::Error) -> ProviderError {
     }
     let (kind, detail, hint) = match of_rustls(&error) {
         Some(rustls::Error::InvalidCertificate(why)) => match beyond_us(why) {
-            Some(hint) => (ErrorKind::Unfit, "its certificate is of a form that is not taken", Some(hint)),
+            Some(hint) => (ErrorKind::Unfit, "its certificate has a form that is not accepted", Some(hint)),
             None => (ErrorKind::Peer, "its certificate is not good", None),
         },
         Some(rustls::Error::NoCertificatesPresented) => (ErrorKind::Peer, "it has no certificate", None),

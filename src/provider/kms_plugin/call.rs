@@ -125,7 +125,7 @@ fn is_other_socket(path: &Path, own_sockets: &[PathBuf]) -> Result<(), ProviderE
 
 fn unreachable(path: &Path, error: io::Error) -> ProviderError {
     let (kind, why) = match error.kind() {
-        io::ErrorKind::PermissionDenied => (ErrorKind::Unfit, "our user may not open it"),
+        io::ErrorKind::PermissionDenied => (ErrorKind::Unfit, "this user may not open it"),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => (ErrorKind::Away, "no plugin listens there"),
         _ => (ErrorKind::Away, "it cannot be connected"),
     };
@@ -141,7 +141,8 @@ fn failed(method: Method, error: CallError) -> ProviderError {
                 Method::Status | Method::Version => format!("{:?}", shown(&message)),
                 // Some plugins give back what they were given, and bytes can be written in more ways than anybody can look for.
                 Method::Decrypt | Method::Encrypt => {
-                    "why stands in the plugin's own log: its words may hold the key, and are not shown here".to_owned()
+                    "the reason is in the plugin's own log: its words may contain the key, and are not shown here"
+                        .to_owned()
                 }
             };
             ProviderError::new(refusal(method, code), format!("{name}: gRPC code {code}, {said}"))

@@ -270,7 +270,7 @@ fn opened(plaintext: &[u8], context: Context<'_>) -> Result<Key, ProviderError> 
         _ => return Err(lied("Decrypt: another number of bytes than was encrypted")),
     };
     if !bool::from(mac(key, context).ct_eq(told)) {
-        return Err(ProviderError::new(ErrorKind::Text, "the text is of another cluster or KEK, or was changed"));
+        return Err(ProviderError::new(ErrorKind::Text, "the wrap belongs to another cluster or KEK, or was changed"));
     }
     Key::copy_of(key).ok_or_else(|| lied("Decrypt"))
 }

@@ -29,7 +29,9 @@ impl Asker {
         let (questions, waiting) = sync_channel::<Question>(WAITING_MAX);
         let work = move || waiting.into_iter().for_each(|question| question(&sealer));
         let thread = thread::Builder::new().name("shared-key".into()).spawn(work);
-        thread.map_err(|error| ProviderError::new(ErrorKind::Away, "no thread to ask the sealer").because(error))?;
+        thread.map_err(|error| {
+            ProviderError::new(ErrorKind::Away, "no thread for a request to the sealer").because(error)
+        })?;
         Ok(Self { questions, timeout })
     }
 
@@ -45,7 +47,7 @@ impl Asker {
             }
         });
         self.questions.try_send(question).map_err(|error| match error {
-            TrySendError::Full(_) => ProviderError::new(ErrorKind::Throttled, "too many questions wait for the token"),
+            TrySendError::Full(_) => ProviderError::new(ErrorKind::Throttled, "too many requests wait for the token"),
             TrySendError::Disconnected(_) => ProviderError::new(ErrorKind::Away, "the thread that asks has ended"),
         })?;
         match tokio::time::timeout(self.timeout, answered).await {

@@ -335,7 +335,7 @@ impl Member {
         match held_back {
             Some((kind, until)) => {
                 let rest = until.saturating_duration_since(Instant::now());
-                let detail = format!("it has failed before, and is asked again in {:.1} s", rest.as_secs_f64());
+                let detail = format!("it has failed before, and is used again in {:.1} s", rest.as_secs_f64());
                 Err(ProviderError::held_back(kind, detail, until))
             }
             None => self.attempt(operation, text, limit, attempt).await,
@@ -351,7 +351,7 @@ impl Member {
         attempt: impl Future<Output = Result<T, ProviderError>>,
     ) -> Result<T, ProviderError> {
         let Ok(Ok(_permit)) = timeout_at(limit, self.own.calls.acquire()).await else {
-            let detail = "too many calls of ours are under way";
+            let detail = "too many calls to it are running";
             return Err(ProviderError::held_back(ErrorKind::Away, detail, Instant::now()));
         };
         let started = Instant::now();

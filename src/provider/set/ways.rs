@@ -13,7 +13,7 @@ use crate::audit::{Event, emit};
 use crate::provider::{ErrorKind, KeyIdentity, ProviderError, Wrapped};
 use crate::types::Explained;
 
-const TWIN: &str = "it tells the key of another provider, and does not open what that one has wrapped";
+const TWIN: &str = "it reports the key of another provider, but does not open what that one has wrapped";
 const REMEDY: &str = "two keys of one name may have been made within one second: make a key of another name for one of the two providers, and name it in its table; keep what was there until nothing stored needs it";
 
 /// Something that a key has made, and what it belongs to.

@@ -211,10 +211,10 @@ impl Vault {
         if wrapped.kind != ProviderKind::Vault || !of_this_name {
             return Err(foreign("the wrap is of another key"));
         }
-        let text = std::str::from_utf8(wrapped.text()).map_err(|_| foreign("the text is none of transit"))?;
+        let text = std::str::from_utf8(wrapped.text()).map_err(|_| foreign("this is not a transit ciphertext"))?;
         match split(text) {
             Some((version, _)) if version == wrapped.version.as_str() => {}
-            _ => return Err(foreign("the text is none of transit, or of another version")),
+            _ => return Err(foreign("this is not a transit ciphertext, or of another version")),
         }
         let known = self.seen().await?;
         let bound = bound(context);

@@ -91,7 +91,7 @@ impl Pins {
                  another program, then {}",
                 self.forget()
             ),
-            Verdict::Refused => "was refused before and is not tried again".to_owned(),
+            Verdict::Refused => "was refused before and is not retried".to_owned(),
             Verdict::Unclear => format!(
                 "may be one that the token has refused since the machine was started, and is not tried: if it is the right one, {}",
                 self.forget()
@@ -196,7 +196,7 @@ fn read(path: &Path) -> Result<Pin, String> {
     let mut file = open.map_err(|error| error.to_string())?;
     let meta = file.metadata().map_err(|error| error.to_string())?;
     if !meta.is_file() {
-        return Err("is no regular file".to_owned());
+        return Err("is not a regular file".to_owned());
     }
     if let Some(why) = open_to_others(meta.uid(), meta.gid(), meta.mode(), nix::unistd::geteuid().as_raw()) {
         return Err(why.to_owned());
@@ -310,7 +310,7 @@ mod tests {
         pins.tries.refused();
         let failure = pins.read().err().unwrap();
         assert_eq!(failure.fault().code, FaultCode::HsmPin);
-        assert!(failure.fault().detail.contains("not tried again") && !failure.fault().detail.contains("wrong"));
+        assert!(failure.fault().detail.contains("not retried") && !failure.fault().detail.contains("wrong"));
         std::fs::write(&path, "right").unwrap();
         assert!(pins.read().is_ok());
     }

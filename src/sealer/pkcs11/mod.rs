@@ -177,7 +177,7 @@ impl Pkcs11 {
             key::named(&token.session, head, trust).and_then(|handles| mechanism::trial(&token.session, &handles));
         match health {
             Ok(_) => {
-                let detail = format!("{}; the token is well", failure.into_fault().detail);
+                let detail = format!("{}; the token is healthy", failure.into_fault().detail);
                 Failure::last(Fault::new(FaultCode::HsmForeign, detail))
             }
             Err(_) => failure,

@@ -30,7 +30,7 @@ impl Module {
         let library = Pkcs11::new(&path)
             .map_err(|error| Failure::last(Fault::new(FaultCode::HsmModule, format!("{}: {error}", path.display()))))?;
         // One reference more than is ever given back, so that it stays.
-        #[cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "a library holds no key of ours"))]
+        #[cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "a library has no wrapping key"))]
         std::mem::forget(library.clone());
         Ok(Self { library, is_initialised: false })
     }
@@ -80,7 +80,7 @@ fn safe_path(path: &Path) -> Result<PathBuf, Failure> {
         }
     }
     if !resolved.is_file() {
-        return Err(refuse(format!("{} is no file", resolved.display())));
+        return Err(refuse(format!("{} is not a file", resolved.display())));
     }
     Ok(resolved)
 }
@@ -116,7 +116,7 @@ mod tests {
     fn a_path_that_is_relative_absent_open_to_others_or_no_file_is_refused_before_it_is_loaded() {
         assert!(refused(Path::new("libsofthsm2.so")).contains("not absolute"));
         assert!(refused(Path::new("/nonexistent/p11.so")).contains("No such file"));
-        assert!(refused(Path::new("/usr")).contains("no file"));
+        assert!(refused(Path::new("/usr")).contains("is not a file"));
         // The folder of temporary files is everybody's, and a link does not hide where it leads.
         let open = tempfile::tempdir().unwrap();
         std::fs::set_permissions(open.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();

@@ -194,7 +194,7 @@ impl<'a> Counter<'a> {
             return Err(Failure::refused(FaultCode::Forged, detail));
         }
         if let Some(why) = foreign(&public) {
-            let detail = format!("{:#x} is not a counter of ours: {why}", self.index);
+            let detail = format!("{:#x} is not Nodeseal's counter: {why}", self.index);
             return Err(Failure::refused(FaultCode::CounterSpace, detail));
         }
         let auth = object::auth_value(self.auth, Step::FindCounter)?;

@@ -112,7 +112,8 @@ fn expect(found: &[u8], pin: &Blob) -> Result<(), Failure> {
 fn remake(context: &mut Context, blob: &Blob) -> Result<(SrkTemplate, KeyHandle), Failure> {
     let missing =
         |detail: &str| Failure::refused(FaultCode::SrkMissing, format!("{:#x}: {detail}", blob.parent_handle));
-    let template = blob.parent_template.ok_or_else(|| missing("absent, and no template of ours makes it again"))?;
+    let template =
+        blob.parent_template.ok_or_else(|| missing("absent, and none of Nodeseal's templates makes it again"))?;
     let key = create(context, template)?;
     if same(&name_of(context, key)?, &blob.parent_name) {
         Ok((template, key))

@@ -47,7 +47,7 @@ fn an_authority_that_changes_before_its_server_or_after_it_is_taken_up_and_neith
     let next = Authority::new();
     front.trust(&next);
     until_last(&node, "the new file is refused", "config.refused");
-    assert!(node.tool(&["reload"]).assert_refused(78).err.contains("but the changed files"));
+    assert!(node.tool(&["reload"]).assert_refused(78).err.contains("except the changed files"));
     let second = one_that_wraps(&node);
     front.certify(&next);
     until_last(&node, "the new file is taken up", "config.reloaded");

@@ -27,8 +27,7 @@ pub(super) fn check(
     if is_backend && !has_socket {
         warnings.add(
             "seal.socket",
-            "without it every question loads the module and logs in anew; a PIN that the token refused is remembered by its \
-             flags alone",
+            "without it every request loads the module and logs in again; only the token's flags remember a refused PIN",
         );
     }
     let raw::Pkcs11 { module, token_label, token_serial, pin_file, key_label, key_id, make_key, mechanism, .. } = table;

@@ -284,7 +284,7 @@ pub(super) struct RecoverArgs {
 
 #[derive(Args)]
 pub(super) struct ReloadArgs {
-    /// Even if no provider of the new configuration can unwrap some stored KEK
+    /// Even if no provider of the new configuration can open something stored
     #[arg(long)]
     pub(super) abandon: bool,
 }

@@ -169,7 +169,7 @@ fn a_bundle_says_what_is_left_of_this_nodes_own_kek_and_what_comes_next() {
     second.start().store().unwrap();
     let own = second.tool(&["keys", "list", "--json"]).json()["keys"][0]["id"].as_str().unwrap().to_owned();
     let accepted = take_keys(&first, &second, "1");
-    assert!(accepted.err.contains("is on this node alone") && accepted.err.contains(&own), "{accepted:?}");
+    assert!(accepted.err.contains("is only on this node") && accepted.err.contains(&own), "{accepted:?}");
     assert!(
         accepted.out.contains("next: back up the state directory") && !accepted.out.contains("keys activate"),
         "{accepted:?}"
@@ -201,7 +201,7 @@ fn reseal_says_what_it_has_changed_beside_the_seal() {
     assert_eq!(alone.tool(&["init", "--recovery-code"]).code, 0);
     alone.start();
     let replaced = alone.tool(&["reseal", "--recovery-code"]);
-    assert!(replaced.code == 0 && replaced.out.contains("recovery.age is for 1 recipient"), "{replaced:?}");
+    assert!(replaced.code == 0 && replaced.out.contains("recovery.age is now for 1 recipient"), "{replaced:?}");
     assert!(replaced.out.contains("former ones open only older copies"), "{replaced:?}");
     let removed = alone.tool(&["reseal", "--no-recovery"]);
     assert!(removed.code == 0 && removed.out.contains("recovery.age is removed"), "{removed:?}");
@@ -244,7 +244,7 @@ fn a_dry_run_of_retire_refuses_what_the_real_one_refuses_and_says_which_kek_it_i
     node.rotate_and_activate();
     let told = dry(&first);
     assert!(told.code == 0 && told.out.contains(&first) && told.out.contains("deactivated"), "{told:?}");
-    assert!(told.out.contains("on this node alone") && told.out.contains("uses"), "{told:?}");
+    assert!(told.out.contains("only this node has it") && told.out.contains("uses"), "{told:?}");
     let json = node.ask(&["keys", "retire", &first, "--dry-run"]);
     assert_eq!((json["key"]["id"].as_str(), json["dry_run"].as_bool()), (Some(&*first), Some(true)));
     assert_eq!(node.tool(&["keys", "retire", &first, "--confirm", &first]).code, 0);
@@ -304,7 +304,7 @@ fn what_is_no_fingerprint_is_told_from_a_wrong_one() {
     // As people write it: case, spaces and hyphens do not count.
     let plain = "1F0C8 77AB3 E92D4 05B6F C3A18 D64E2 9B7F0 2CE51";
     let verified = alone.tool(&["recover", "--verify", "--identity", &key, "--made-by", plain]);
-    assert!(verified.assert_refused(77).err.contains("another node"), "{verified:?}");
+    assert!(verified.assert_refused(77).err.contains("not made by the node"), "{verified:?}");
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn a_pipe_in_place_of_the_configuration_holds_nobody_up() {
     let mut command = Command::new("timeout");
     command.args(["10", NODESEAL, "config", "check", "--config"]).arg(&pipe);
     let refused = run(&mut command);
-    assert!(refused.assert_refused(78).err.contains("no regular file"), "{refused:?}");
+    assert!(refused.assert_refused(78).err.contains("not a regular file"), "{refused:?}");
 }
 
 #[test]

@@ -167,7 +167,7 @@ pub(super) fn failure(error: io::Error) -> ProviderError {
 
 /// What both sides have to have in common.
 const SETTINGS: &str = "see the server's TLS: it needs 1.2 or 1.3 with ECDHE, and a certificate with RSA, P-256, P-384, P-521 or Ed25519; or it \
-                        wants a certificate of ours, which docs/providers/ says how to seal";
+                        wants a client certificate: docs/providers/ says how to seal one";
 
 /// A certificate that may be in order, and that we cannot check or do not take: nobody has to sit between for that.
 fn beyond_us(why: &CertificateError) -> Option<&'static str> {

@@ -177,7 +177,7 @@ impl Flags {
         }
         if self.count_low && !remembers {
             return Err(
-                "the token was given a wrong PIN, maybe ours: log in once with another program, or set seal.socket, \
+                "the token was given a wrong PIN, maybe by Nodeseal: log in once with another program, or set seal.socket, \
                         so that one process remembers"
                     .to_owned(),
             );

@@ -30,7 +30,7 @@ fn a_recovery_that_was_cut_short_can_be_taken_back_and_leaves_the_directory_as_i
         early.assert_refused(77);
         cut_short(ground, &home);
         let taken_back = ground.shell("nodeseal recover --abort", &home);
-        assert!(taken_back.code == 0 && taken_back.out.contains("as they were"), "{taken_back:?}");
+        assert!(taken_back.code == 0 && taken_back.out.contains("are unchanged"), "{taken_back:?}");
         assert_all_belongs_to_the_service(&home);
         assert!(before == snapshot(&home.state()), "byte for byte");
         // The board was only away.

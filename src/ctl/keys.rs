@@ -219,7 +219,7 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Done {
         let what = match to {
             RetireTo::Compromised => "would mark the KEK as compromised: it still decrypts",
             RetireTo::Destroyed | RetireTo::GoneEverywhere => {
-                "would destroy the KEK: data that was encrypted under it and not migrated becomes permanently unreadable, including backups of etcd"
+                "would destroy the KEK on this node: data that was encrypted under it and not migrated becomes permanently unreadable here, including backups of etcd"
             }
             RetireTo::GivenUp => "would give up the KEK in pre-activation: it still decrypts",
         };

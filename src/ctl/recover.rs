@@ -4,6 +4,7 @@
 //! Offline. The identity comes from a file or from standard input, never from the command line. What is in the state directory stays
 //! where it is, and is never overwritten.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ use crate::keyring::recovery::{Identity, RecoveryError};
 use crate::keyring::{self, KeeperError, RecoverOrder, Recovered, Resume};
 use crate::store::{StateDir, StoreError};
 use crate::types::clock::UnixSeconds;
-use crate::types::{Class, Explain, Explained, KeyId, Secret, clock};
+use crate::types::{Class, CredentialName, Explain, Explained, KeyId, Secret, clock};
 
 pub(super) fn run(common: &Common, args: &RecoverArgs) -> Done {
     let config = load(common)?;
@@ -261,6 +262,11 @@ fn report(common: &Common, config: &Config, report: &Report) -> Done {
     };
     let mut next = vec!["start nodeseald".to_owned(), "copy recovery.age to another place".to_owned()];
     next.extend(code.as_ref().map(|_| PROVE.to_owned()));
+    let providers = config.providers.iter().flat_map(|providers| &providers.list);
+    let names: BTreeSet<&str> =
+        providers.flat_map(|provider| &provider.credentials).map(CredentialName::as_str).collect();
+    // They were sealed under the node root that is gone.
+    next.extend(names.iter().map(|name| format!("seal the credential again: nodeseal credentials seal {name}")));
     next.push(last.to_owned());
     if !is_said {
         next.push(

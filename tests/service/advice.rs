@@ -211,7 +211,7 @@ fn reseal_says_what_it_has_changed_beside_the_seal() {
     let accept = ["reseal", "--accept-rollback"];
     let accepted = alone.tool(&accept);
     assert!(
-        accepted.code == 0 && accepted.out.contains("goes on") && !accepted.out.contains("migrate"),
+        accepted.code == 0 && accepted.out.contains("stays active") && !accepted.out.contains("migrate"),
         "{accepted:?}"
     );
     let copy = alone.home().join("copy");

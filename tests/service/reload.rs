@@ -112,7 +112,7 @@ fn a_reload_and_the_status_say_what_of_the_file_does_not_run_and_what_it_waits_f
     let text = alone.tool(&["reload"]).out;
     assert!(text.starts_with("configuration reloaded, except:\n  local_kek.max_age "), "{text}");
     assert_eq!(alone.tool(&["status", "--json"]).json()["pending"], serde_json::json!([restart, reseal]));
-    let told = "needs you    local_kek.max_age of the configuration does not run yet: restart nodeseald";
+    let told = "needs you    local_kek.max_age of the configuration is not in force yet: restart nodeseald";
     assert!(alone.tool(&["status"]).out.contains(told), "{}", alone.tool(&["status"]).out);
     assert!(alone.tool(&["metrics"]).out.contains("nodeseal_config_pending 2\n"));
     // Each by its own way, and no other.

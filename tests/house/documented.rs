@@ -132,6 +132,44 @@ fn every_configuration_key_is_documented() {
     }
 }
 
+/// Keys of the tables of providers and of `[write]` and `[decrypt]`, by the struct that mirrors each: src/config/providers/raw.rs.
+fn provider_keys() -> BTreeMap<String, Vec<String>> {
+    let mut structs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut current = String::new();
+    for line in read("src/config/providers/raw.rs").lines().map(str::trim) {
+        let line = line.replace("pub(in crate::config) ", "pub(super) ");
+        if let Some(name) = line.strip_prefix("pub(super) struct ").and_then(|rest| rest.strip_suffix(" {")) {
+            name.clone_into(&mut current);
+        } else if let Some((name, _)) = line.strip_prefix("pub(super) ").and_then(|rest| rest.split_once(": ")) {
+            structs.entry(current.clone()).or_default().push(name.to_owned());
+        }
+    }
+    structs
+}
+
+#[test]
+fn every_key_of_a_provider_stands_on_the_page_of_its_kind() {
+    let all = provider_keys();
+    assert!(all.values().map(Vec::len).sum::<usize>() > 40, "{all:?}");
+    for (name, keys) in all {
+        let page = match name.strip_suffix("Auth").unwrap_or(&name) {
+            "Write" | "Decrypt" => "docs/configuration.md",
+            "Vault" => "docs/providers/vault.md",
+            "Aws" => "docs/providers/aws.md",
+            "Azure" => "docs/providers/azure.md",
+            "Pkcs11" => "docs/providers/pkcs11.md",
+            "KmsPlugin" => "docs/providers/kms-plugin.md",
+            other => panic!("no page for the mirror {other}"),
+        };
+        let text = read(page);
+        for key in keys {
+            let spelt = [format!("`{key}`"), format!("`auth.{key}`"), format!(" {key} = "), format!("\n{key} = ")];
+            let is_there = spelt.iter().any(|name| text.contains(name));
+            assert!(is_there, "{page} does not name `{key}`");
+        }
+    }
+}
+
 #[test]
 fn every_defect_that_others_have_had_is_a_test_of_ours() {
     let page = read("docs/known-defects.md");

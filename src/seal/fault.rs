@@ -80,7 +80,7 @@ fault_codes! {
     /// TPM_RC_BAD_AUTH on the owner hierarchy (0x9A2, 0x98E).
     OwnerAuth = 8, "E-OWNER-AUTH", Misconfigured,
         "the owner hierarchy has a password, so Nodeseal can create neither a storage root key nor a counter",
-        "make the owner of the TPM create the key once: `tpm2_createprimary -C o -P OWNERAUTH -G ecc -a 'fixedtpm&#124;fixedparent&#124;sensitivedataorigin&#124;userwithauth&#124;noda&#124;restricted&#124;decrypt' -c srk.ctx` and `tpm2_evictcontrol -C o -P OWNERAUTH -c srk.ctx 0x81000001`; for a counter, remove the owner password (`tpm2_changeauth -c o -p OWNERAUTH`), run the command, and set it again";
+        "make the owner of the TPM create the key once: `tpm2_createprimary -C o -P OWNERAUTH -G ecc -a 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt' -c srk.ctx` and `tpm2_evictcontrol -C o -P OWNERAUTH -c srk.ctx 0x81000001`; for a counter, remove the owner password (`tpm2_changeauth -c o -p OWNERAUTH`), run the command, and set it again";
     /// TPM_RC_PCR_CHANGED (0x128) until the retries ran out.
     PcrRace = 9, "E-PCR-RACE", Unavailable,
         "PCRs kept changing during the unsealing",

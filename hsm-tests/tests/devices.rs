@@ -289,7 +289,7 @@ fn a_text_of_a_destroyed_or_exchanged_key_is_foreign_and_the_token_stays_well() 
     soft.init("t");
     soft.keygen(&["--key-type", "AES:32", "--id", "02", "--sensitive"]);
     let mut engine = soft.engine(&[]);
-    assert!(engine.assert(&format!("unseal {blob}"), "E-HSM-FOREIGN").contains("the token is well"));
+    assert!(engine.assert(&format!("unseal {blob}"), "E-HSM-FOREIGN").contains("the token is healthy"));
     engine.assert(&format!("seal {again}"), "ok");
     engine.assert(&format!("unseal {again}"), "ok");
 }

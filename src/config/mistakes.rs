@@ -117,7 +117,7 @@ mod tests {
         let known = "expected one of `socket`, `mode`, `apis`";
         assert_eq!(not_known("sokcet", known, &[]), "is not a key here: did you mean `socket`?");
         assert_eq!(not_known("timeout", known, &[]), "is not a key here; these are: socket, mode, apis");
-        assert_eq!(not_known("requierd", known, &["required"]), "is not a key here: did you mean `required`?");
+        assert_eq!(not_known("name_", known, &["name"]), "is not a key here: did you mean `name`?");
         assert_eq!(not_known("x", "there are no fields", &[]), "is not a key here");
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::reload::ReloadError;
 use super::remote::Opened;
 use crate::keyring::rooted::Rooted;
-use crate::provider::ProviderError;
 use crate::provider::set::{Member, Owned, Role, Specimen};
+use crate::provider::{ErrorKind, ProviderError};
 use crate::types::{ClusterId, KekId, Key, random};
 
 /// What the proof of one provider may take, login included.
@@ -37,7 +37,9 @@ pub(super) fn prove(
             let proved = if is_new { there_and_back(&member, &key, &of).await } else { Ok(()) };
             let opened = if proved.is_ok() { open_all(&member, &specimens).await } else { Ok(()) };
             // Of one that runs already, all but a refusal is left to its probes.
-            proved.and(opened.or_else(|error| if is_new || member.is_twin() { Err(error) } else { Ok(()) }))
+            proved.and(opened.or_else(|error| {
+                if is_new || member.is_twin() || error.kind() == ErrorKind::Unfit { Err(error) } else { Ok(()) }
+            }))
         };
         let (tell, answer) = channel();
         opened.rooted.runtime.spawn(async move { tell.send(proof.await) });

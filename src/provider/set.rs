@@ -215,7 +215,7 @@ impl Providers {
         }
         while let Some((way, proof)) = proofs.next().await {
             if let Err(error) = proof
-                && way.is_twin()
+                && error.kind() == ErrorKind::Unfit
             {
                 outcome.owed.push(Refusal { provider: way.name().to_owned(), error });
             }

@@ -77,6 +77,6 @@ impl Known {
         let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| at.elapsed());
         let (told, answered) = (since(self.told), since(self.answered));
         let is_due = told >= every && (answered >= every || told >= every * PROBES_LEFT_OUT);
-        is_due || self.troubles.are_any() || self.way.is_twin()
+        is_due || self.troubles.are_any() || self.way.is_doubted()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! What a server tells of its key can be true of two: Vault tells the birth of a key to the second, and one tool makes the keys of two
 //! clusters within one. So a provider counts as another way to a key once it has opened something that this key has made through
-//! somebody else: a specimen. One that refuses it is a *twin*. It is told, has no key for anybody who counts keys, and makes no wrap in the
+//! somebody else: a specimen. One that refuses it twice is a *twin*: a standby that is behind may refuse a version that is new once. It is told, has no key for anybody who counts keys, and makes no wrap in the
 //! other one's name. While it cannot be asked, what it tells is believed.
 
 use tokio::time::Instant;
@@ -29,6 +29,8 @@ pub struct Specimen {
 #[derive(Default)]
 pub(super) struct Way {
     opened: Option<KeyIdentity>,
+    /// It has refused its specimen once.
+    has_refused: bool,
     twin_since: Option<Instant>,
     /// To be opened by the next probe.
     specimen: Option<Specimen>,
@@ -37,6 +39,11 @@ pub(super) struct Way {
 impl Way {
     pub(super) const fn is_twin(&self) -> bool {
         self.twin_since.is_some()
+    }
+
+    /// What was refused once is looked at again soon.
+    pub(super) const fn is_doubted(&self) -> bool {
+        self.has_refused
     }
 
     /// With what a twin cannot do.
@@ -96,7 +103,7 @@ impl Member {
                 let was_twin = {
                     let mut known = self.known();
                     known.way.opened = Some(wrap.identity.clone());
-                    known.way.specimen = None;
+                    (known.way.specimen, known.way.has_refused) = (None, false);
                     known.way.twin_since.take().is_some()
                 };
                 if was_twin {
@@ -108,7 +115,12 @@ impl Member {
                 let is_news = {
                     let mut known = self.known();
                     known.way.specimen = Some(specimen.clone());
-                    known.way.twin_since.replace(Instant::now()).is_none()
+                    let is_again = std::mem::replace(&mut known.way.has_refused, true);
+                    let is_news = is_again && known.way.twin_since.is_none();
+                    if is_news {
+                        known.way.twin_since = Some(Instant::now());
+                    }
+                    is_news
                 };
                 let error = twin().because(error);
                 if is_news {

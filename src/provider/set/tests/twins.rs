@@ -60,3 +60,26 @@ async fn two_keys_that_are_told_as_one_have_a_copy_each_or_are_told() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_way_that_refuses_once_is_asked_again_and_one_that_refuses_again_counts_for_nothing() {
+    let (east, west) = (twin("east", 3), twin("west", 5));
+    let end = || Instant::now() + BUDGET;
+    for member in [&east, &west] {
+        member.probe(end()).await.unwrap();
+    }
+    let wrap = east.wrap_and_prove(&key(), &of(), BUDGET, end()).await.unwrap();
+    let specimen = Specimen { wrap, of: of() };
+    assert!(west.open_specimen(&specimen, end()).await.is_err() && !west.is_twin(), "it may be behind");
+    assert!(west.is_probe_due(Duration::from_secs(3600)), "it is looked at soon");
+    west.probe(end()).await.unwrap();
+    assert!(west.is_twin() && west.health().failing == [Operation::Unwrap]);
+    // Two keys, as whoever counts them has to know.
+    let providers = Providers::new(vec![east.clone(), west.clone()], Strategy::Ordered);
+    assert_eq!(providers.keys(|_| true).len(), 2);
+    // What was put right is found out by the next probe.
+    let own = west.wrap_and_prove(&key(), &of(), BUDGET, end()).await.unwrap();
+    west.show(Specimen { wrap: own.clone(), of: of() });
+    west.probe(end()).await.unwrap();
+    assert!(!west.is_twin() && west.health().failing.is_empty());
+}

@@ -11,7 +11,7 @@
 //! | 1 | [`envelope`] [`store`] [`audit`] [`sandbox`] [`kms`] | pure bytes; atomic files; events; what the process may not do; the KMS messages and a call of them |
 //! | 2 | [`seal`] [`socket`] | client of the sealer, node root; how a unix socket is bound, and who may come in |
 //! | 3 | [`sealer`] [`provider`] | the process behind it: device engines; keys that live elsewhere |
-//! | 4 | [`keyring`] | local KEKs, states, rotation, key_id |
+//! | 4 | [`keyring`] [`etcd`] | local KEKs, states, rotation, key_id; what is stored in etcd |
 //! | 5 | [`api`] | the KMS API on its socket; alone names tonic |
 //! | 6 | [`config`] | the file, checked |
 //! | 7 | [`control`] | what the operator tool and the daemon say to each other |
@@ -31,6 +31,7 @@ pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod envelope;
+pub mod etcd;
 pub mod keyring;
 pub mod kms;
 pub mod provider;

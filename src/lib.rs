@@ -31,6 +31,7 @@ pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod envelope;
+#[cfg(feature = "etcd")]
 pub mod etcd;
 pub mod keyring;
 pub mod kms;

@@ -17,7 +17,7 @@ mod aead;
 mod wraps;
 
 pub use aead::{AeadError, KekCipher, NONCE_BYTES, TAG_BYTES};
-pub use wraps::{WrapError, Wraps};
+pub use wraps::{WRAPS_MAX_BYTES, WrapError, Wraps};
 
 use sha2::{Digest, Sha256};
 
@@ -156,15 +156,33 @@ pub fn parse_v2<'a>(
 pub fn parse_v1<'a>(cluster: &ClusterId, text: &'a [u8]) -> Result<Parsed<'a>, EnvelopeError> {
     let mut reader = Reader::new(text);
     let (head, kek_id, stored_check) = read_head(&mut reader, Api::V1)?;
-    let len = reader.u8("key_id").map_err(EnvelopeError::Format)?;
-    let key_id = reader.take(usize::from(len), "key_id").map_err(EnvelopeError::Format)?;
-    let key_id = std::str::from_utf8(key_id).map_err(|_| EnvelopeError::Format(WireError::BadValue("key_id")))?;
+    let key_id = read_key_id(&mut reader)?;
     let bound = bound(cluster, key_id, &head);
     if stored_check != check(&bound) {
         return Err(EnvelopeError::Elsewhere);
     }
     let wraps = Wraps::read(&mut reader).map_err(EnvelopeError::Wraps)?;
     finish(reader, bound, key_id, kek_id, wraps)
+}
+
+/// Of v1, where it is inside of the text.
+fn read_key_id<'a>(reader: &mut Reader<'a>) -> Result<&'a str, EnvelopeError> {
+    let len = reader.u8("key_id").map_err(EnvelopeError::Format)?;
+    let key_id = reader.take(usize::from(len), "key_id").map_err(EnvelopeError::Format)?;
+    std::str::from_utf8(key_id).map_err(|_| EnvelopeError::Format(WireError::BadValue("key_id")))
+}
+
+/// The KEK that a text of this API names, of whichever cluster. `None` for what Nodeseal has not made.
+pub fn kek_id_in(api: Api, text: &[u8]) -> Option<KekId> {
+    read_head(&mut Reader::new(text), api).ok().map(|(_, kek_id, _)| kek_id)
+}
+
+/// What a v1 text of Nodeseal says of itself, of whichever cluster: the key_id, and the wraps. Not authenticated.
+pub fn inside_v1(text: &[u8]) -> Option<(&str, Wraps<'_>)> {
+    let mut reader = Reader::new(text);
+    read_head(&mut reader, Api::V1).ok()?;
+    let key_id = read_key_id(&mut reader).ok()?;
+    Some((key_id, Wraps::read(&mut reader).ok()?))
 }
 
 impl<'a> Parsed<'a> {

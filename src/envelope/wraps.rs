@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::types::wire::{Reader, WireError, Writer};
 
 /// Bytes, names and values together. kmsv2/envelope.go in k8s.io/apiserver, `annotationsMaxSize`: 32 kB.
-pub(super) const WRAPS_MAX_BYTES: usize = 32 * 1024;
+pub const WRAPS_MAX_BYTES: usize = 32 * 1024;
 
 /// Why a list of wraps is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,6 +4,22 @@
 //! every key once, in the state of one revision. It decrypts nothing: it knows no key, and the programs that use it hold
 //! none.
 
+mod client;
+pub mod content;
+pub mod count;
+mod endpoint;
+pub mod object;
+mod proto;
+pub mod question;
+mod range;
+pub mod resource;
+mod tls;
+
+pub use client::{Client, ClientError};
+pub use endpoint::{Endpoint, EndpointError};
+pub use range::OBJECT_MAX_BYTES;
+pub use tls::{TlsError, TlsFiles};
+
 /// One object as etcd stores it, in the state of the revision that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored<'a> {
@@ -13,4 +29,13 @@ pub struct Stored<'a> {
     pub value: &'a [u8],
     /// Revision of the object's last change.
     pub mod_revision: i64,
+}
+
+/// Why reading ended before the last object.
+#[derive(Debug)]
+pub enum ReadError<E> {
+    /// etcd or the way to it.
+    Source(ClientError),
+    /// Whoever takes the objects has had enough.
+    Taker(E),
 }

@@ -7,10 +7,9 @@
 //! Names are made of the kind and of the key's identity, never of what the configuration calls a provider.
 
 use hmac::Mac;
-use sha2::{Digest, Sha256};
 
 use crate::envelope::{WrapError, Wraps};
-use crate::provider::Wrapped;
+use crate::provider::{Form, Wrapped};
 use crate::types::mac::hmac_sha256;
 use crate::types::{KekId, Key, hex};
 
@@ -18,9 +17,6 @@ const CHECK_NAME: &str = "check.kek.nodeseal.internal";
 const CHECK_LABEL: &[u8] = b"nodeseal kek check v1\0";
 /// Bytes. Enough that no second key of the same check value is ever met by chance.
 pub(super) const CHECK_BYTES: usize = 16;
-/// Bytes of the hash of an identity that stand in a name.
-const NAME_HASH_BYTES: usize = 8;
-
 /// Tells a KEK from every other one of the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Check([u8; CHECK_BYTES]);
@@ -49,24 +45,6 @@ impl Check {
     }
 }
 
-/// For how many texts a KEK is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// A local KEK: worth keeping.
-    Local,
-    /// Made for one text, and kept by nobody: mode "direct".
-    Once,
-}
-
-impl Form {
-    const fn suffix(self) -> &'static str {
-        match self {
-            Self::Local => ".wrap.nodeseal.internal",
-            Self::Once => ".direct.nodeseal.internal",
-        }
-    }
-}
-
 /// Names and bytes: the annotations of a v2 text, and what a v1 text holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attached(Vec<(String, Vec<u8>)>);
@@ -74,7 +52,7 @@ pub struct Attached(Vec<(String, Vec<u8>)>);
 impl Attached {
     /// Nothing without a wrap: texts of a node without providers stay what they always were.
     pub(super) fn new<'a>(check: Check, wraps: impl IntoIterator<Item = &'a Wrapped>, form: Form) -> Self {
-        let mut pairs: Vec<_> = wraps.into_iter().map(|wrap| (name(wrap, form), wrap.encode())).collect();
+        let mut pairs: Vec<_> = wraps.into_iter().map(|wrap| (wrap.name(form), wrap.encode())).collect();
         if !pairs.is_empty() {
             pairs.push((CHECK_NAME.to_owned(), check.0.to_vec()));
         }
@@ -92,11 +70,6 @@ impl Attached {
     }
 }
 
-fn name(wrap: &Wrapped, form: Form) -> String {
-    let hash = Sha256::digest(wrap.identity.as_str().as_bytes());
-    format!("{}-{}{}", wrap.kind.label(), hex::encode(&hash[..NAME_HASH_BYTES]), form.suffix())
-}
-
 /// What a text brings along.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Brought {
@@ -108,18 +81,9 @@ pub(super) struct Brought {
 impl Brought {
     /// `None` if nobody could open it but a node that has the KEK.
     pub(super) fn read(wraps: &Wraps<'_>) -> Option<Self> {
-        let (mut check, mut found, mut form) = (None, Vec::new(), Form::Local);
-        for (name, value) in wraps.iter() {
-            let is_of = |form: Form| name.ends_with(form.suffix());
-            if name == CHECK_NAME {
-                check = value.try_into().ok().map(Check);
-            } else if is_of(Form::Local) || is_of(Form::Once) {
-                found.extend(Wrapped::decode(value));
-                if is_of(Form::Once) {
-                    form = Form::Once;
-                }
-            }
-        }
+        let check =
+            wraps.iter().find(|(name, _)| *name == CHECK_NAME).and_then(|(_, value)| value.try_into().ok().map(Check));
+        let (form, found) = Wrapped::all_in(wraps.iter());
         check.filter(|_| !found.is_empty()).map(|check| Self { check, wraps: found, form })
     }
 }

@@ -48,7 +48,7 @@ pub use error::{ErrorKind, ProviderError};
 pub use http::{Address, AddressError, Roots, SYSTEM_ROOTS};
 #[cfg(feature = "vault")]
 pub use login_tries::LoginTries;
-pub use wrapped::{KeyIdentity, KeyVersion, TextError, Wrapped};
+pub use wrapped::{Form, KeyIdentity, KeyVersion, TextError, Wrapped};
 
 use crate::types::{ClusterId, KekId, Key};
 

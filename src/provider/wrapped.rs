@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use sha2::{Digest, Sha256};
+
 use super::{KeyState, ProviderKind};
+use crate::types::hex;
 use crate::types::wire::{Reader, WireError, Writer};
 
 const MAGIC: &[u8; 4] = b"NSWR";
@@ -10,6 +13,8 @@ const VERSION: u8 = 1;
 
 /// Bytes of an identity: an AWS key ARN has about 80, an Azure key URL up to 200.
 const IDENTITY_MAX_BYTES: usize = 512;
+/// Bytes of the hash of an identity that stand in a name.
+const NAME_HASH_BYTES: usize = 8;
 /// Bytes of a version.
 const VERSION_MAX_BYTES: usize = 256;
 
@@ -54,6 +59,28 @@ text! {
 text! {
     /// Names a version of a key. Opaque to everybody but the provider's module.
     KeyVersion, "a key's version", VERSION_MAX_BYTES
+}
+
+/// For how many texts a KEK is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A local KEK: worth keeping.
+    Local,
+    /// Made for one text, and kept by nobody: mode "direct".
+    Once,
+}
+
+impl Form {
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Local => ".wrap.nodeseal.internal",
+            Self::Once => ".direct.nodeseal.internal",
+        }
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        [Self::Local, Self::Once].into_iter().find(|form| name.ends_with(form.suffix()))
+    }
 }
 
 /// A local KEK under a provider's key.
@@ -105,6 +132,27 @@ impl Wrapped {
         KeyState { identity: self.identity.clone(), version: self.version.clone() }
     }
 
+    /// Under which name it travels beside a text: of the kind and the key's identity, never of what the configuration calls a provider.
+    pub fn name(&self, form: Form) -> String {
+        let hash = Sha256::digest(self.identity.as_str().as_bytes());
+        format!("{}-{}{}", self.kind.label(), hex::encode(&hash[..NAME_HASH_BYTES]), form.suffix())
+    }
+
+    /// The wraps among what travels beside a text, and whether its KEK is for that text alone. What cannot be read is as good as not
+    /// there.
+    pub fn all_in<'a>(pairs: impl Iterator<Item = (&'a str, &'a [u8])>) -> (Form, Vec<Self>) {
+        let (mut form, mut found) = (Form::Local, Vec::new());
+        for (name, value) in pairs {
+            if let Some(of_name) = Form::of_name(name) {
+                found.extend(Self::decode(value));
+                if of_name == Form::Once {
+                    form = Form::Once;
+                }
+            }
+        }
+        (form, found)
+    }
+
     /// As it is stored.
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
@@ -133,7 +181,6 @@ impl Wrapped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::hex;
 
     fn wrapped() -> Wrapped {
         let identity = KeyIdentity::new("transit/kubernetes@1700000000").unwrap();

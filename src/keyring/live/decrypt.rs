@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{Ask, Keyring, LiveKek};
 use crate::envelope::{self, EnvelopeError, Parsed, Wraps};
-use crate::keyring::attached::{Brought, Form};
+use crate::keyring::attached::Brought;
 use crate::keyring::error::KeyringError;
+use crate::provider::Form;
 use crate::types::{KekId, KeyId, Secret, clock};
 
 /// What a Decrypt gives.

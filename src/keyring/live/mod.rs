@@ -26,13 +26,13 @@ pub(super) use self::snapshot::{Active, LiveKek, Snapshot};
 use self::snapshot::{How, Local, sealing};
 use self::tally::Tally;
 pub use self::tally::{Told, Unknown};
-use super::attached::{Attached, Check, Form};
+use super::attached::{Attached, Check};
 use super::error::KeyringError;
 use super::rooted::{ProvidersError, Rooted};
 use super::uses::Claim;
 use crate::envelope::{Api, EnvelopeError};
 use crate::provider::set::{Member, NotOpened, Owned};
-use crate::provider::{KeyIdentity, KeyState};
+use crate::provider::{Form, KeyIdentity, KeyState};
 use crate::types::{ClusterId, KekId, Key, KeyId, random};
 
 /// How long an Encrypt waits for the next block of uses: inside of kube-apiserver's 3 s (config `timeout` default).

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::envelope::{Api, Binding, EnvelopeError, Sealing, Wraps};
-use crate::keyring::attached::{Attached, Check, Form};
+use crate::keyring::attached::{Attached, Check};
 use crate::keyring::uses::UseCounter;
-use crate::provider::Wrapped;
+use crate::provider::{Form, Wrapped};
 use crate::sandbox::memory::LockedKey;
 use crate::types::{ClusterId, KekId, Key, KeyId};
 

@@ -8,11 +8,10 @@ use tokio::task::JoinSet;
 
 use super::super::places::WAITING_MAX;
 use super::*;
-use crate::keyring::attached::Form;
 use crate::keyring::rooted::{OnOutage, Rules};
 use crate::provider::set::{Member, Providers, Role, Strategy};
 use crate::provider::{
-    Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, KeyVersion, ProviderError, ProviderKind, Wrapped,
+    Answer, Context, ErrorKind, Form, Kek, KeyIdentity, KeyState, KeyVersion, ProviderError, ProviderKind, Wrapped,
 };
 use crate::types::{Class, Explained};
 

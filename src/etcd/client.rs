@@ -1,0 +1,490 @@
+//! Reads a range of keys of a running etcd, or of kine, in the state of one revision.
+//!
+//! Page by page, since etcd builds an answer in its own memory; each page about [`PAGE_BYTES`] long. A connection that breaks is
+//! made anew, to the next endpoint if there is one, and the range goes on behind the last object. It only ever reads.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Request, Version};
+use prost::Message;
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::endpoint::Endpoint;
+use super::range::{Answer, RangeError, RangeRequest, Summary};
+use super::tls::{self, TlsError, TlsFiles};
+use super::{ReadError, Stored};
+use crate::types::{Class, Explained};
+
+/// Bytes of a page that are aimed at: what etcd holds for us at once.
+const PAGE_BYTES: usize = 2 << 20;
+/// Objects of a page: kube-apiserver asks for 500 by itself (`watchCache` and chunked lists).
+const PAGE_OBJECTS: i64 = 500;
+const PAGE_OBJECTS_MIN: i64 = 16;
+const PAGE_OBJECTS_MAX: i64 = 2000;
+/// Connecting, with TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Without a byte of an answer. etcd's own clients wait for as long as they are told; a disk that is busy takes seconds.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
+/// For one page, one after the other on all endpoints.
+const TRIES: usize = 3;
+/// Bytes in flight (RFC 9113 §6.9): a page.
+const WINDOW_BYTES: u32 = 2 << 20;
+const RANGE: &str = "/etcdserverpb.KV/Range";
+/// gRPC's numbers.
+const UNAUTHENTICATED: u16 = 16;
+const PERMISSION_DENIED: u16 = 7;
+const OUT_OF_RANGE: u16 = 11;
+const RESOURCE_EXHAUSTED: u16 = 8;
+
+/// Why etcd does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The files for TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// No endpoint.
+    #[error("no endpoint of etcd is named")]
+    NoEndpoint,
+    /// TCP or the socket.
+    #[error("cannot connect to {endpoint}")]
+    Connect {
+        /// Where.
+        endpoint: String,
+        /// The kernel's or the TLS library's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// HTTP/2.
+    #[error("the connection to {endpoint} failed")]
+    Transport {
+        /// Where.
+        endpoint: String,
+        /// The library's reason.
+        #[source]
+        source: h2::Error,
+    },
+    /// Nothing came.
+    #[error("{endpoint} has not answered within {} s", limit.as_secs())]
+    Silent {
+        /// Where.
+        endpoint: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// Another protocol.
+    #[error("{endpoint} does not answer as etcd does: {what}")]
+    Answer {
+        /// Where.
+        endpoint: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// etcd said no.
+    #[error("{endpoint} refused with gRPC code {code}: {message}")]
+    Refused {
+        /// Where.
+        endpoint: String,
+        /// gRPC's number.
+        code: u16,
+        /// etcd's sentence, visible ASCII alone.
+        message: String,
+    },
+}
+
+impl ClientError {
+    /// The revision that is read is no longer there.
+    pub(super) fn is_compacted(&self) -> bool {
+        matches!(self, Self::Refused { code: OUT_OF_RANGE, .. })
+    }
+
+    /// Another try, or another endpoint, may do better.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Tls(_) | Self::NoEndpoint | Self::Answer { .. } => false,
+            Self::Connect { .. } | Self::Transport { .. } | Self::Silent { .. } => true,
+            Self::Refused { code, .. } => !matches!(*code, OUT_OF_RANGE | PERMISSION_DENIED | UNAUTHENTICATED | 3 | 12),
+        }
+    }
+
+    fn tls_reason(&self) -> Option<&rustls::Error> {
+        match self {
+            Self::Connect { source, .. } => source.get_ref()?.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl Explained for ClientError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Tls(error) => error.class(),
+            Self::NoEndpoint | Self::Answer { .. } => Class::Misconfigured,
+            Self::Connect { .. } if self.tls_reason().is_some() => Class::Denied,
+            Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Class::Denied,
+            Self::Connect { .. } | Self::Transport { .. } | Self::Silent { .. } => Class::Unavailable,
+            Self::Refused { code: PERMISSION_DENIED | UNAUTHENTICATED, .. } => Class::Denied,
+            Self::Refused { code: RESOURCE_EXHAUSTED, .. } => Class::Throttled,
+            Self::Refused { .. } => Class::Unavailable,
+        }
+    }
+
+    fn hint(&self) -> &str {
+        match self {
+            Self::Tls(error) => error.hint(),
+            Self::NoEndpoint => "name it with --endpoints, or read a file with --snapshot",
+            Self::Connect { .. } => match self.tls_reason() {
+                Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Expired)) => {
+                    "the certificate of etcd has expired: renew it (kubeadm: `kubeadm certs renew etcd-server`)"
+                }
+                Some(rustls::Error::InvalidCertificate(_)) => {
+                    "--cacert must be the authority of etcd (kubeadm: /etc/kubernetes/pki/etcd/ca.crt), and the endpoint a name of its certificate"
+                }
+                Some(_) => {
+                    "check --cert and --key: etcd did not accept them (kubeadm: /etc/kubernetes/pki/apiserver-etcd-client.crt and .key)"
+                }
+                None => "check that etcd runs and listens there; kine needs its socket as unix:///PATH",
+            },
+            Self::Transport { .. } | Self::Silent { .. } => {
+                "check the log of etcd; a client certificate that etcd does not accept shows here as well"
+            }
+            Self::Answer { .. } => "check that the endpoint is the client port of etcd, 2379 unless set otherwise",
+            Self::Refused { code: PERMISSION_DENIED | UNAUTHENTICATED, .. } => {
+                "etcd runs with its own users: use a certificate whose user may read the prefix"
+            }
+            Self::Refused { code: OUT_OF_RANGE, .. } => {
+                "etcd compacted the revision that was read: run it again, or read a snapshot with --snapshot"
+            }
+            Self::Refused { .. } => "see the log of etcd, and run this again",
+        }
+    }
+}
+
+/// Why a page ended before its end.
+enum Stop<E> {
+    Client(ClientError),
+    Malformed(String),
+    Taker(E),
+}
+
+impl<E> From<RangeError> for Stop<E> {
+    fn from(error: RangeError) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+/// A connection, closed when it drops.
+struct Connection {
+    sender: SendRequest<Bytes>,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// An etcd by its endpoints.
+pub struct Client {
+    endpoints: Vec<Endpoint>,
+    tls: Option<Arc<ClientConfig>>,
+    /// The endpoint that is used, and the connection to it.
+    current: usize,
+    connection: Option<Connection>,
+}
+
+impl Client {
+    /// Connects at the first question.
+    pub fn new(endpoints: Vec<Endpoint>, files: Option<&TlsFiles>) -> Result<Self, ClientError> {
+        if endpoints.is_empty() {
+            return Err(ClientError::NoEndpoint);
+        }
+        let tls = files.map(tls::config).transpose()?;
+        Ok(Self { endpoints, tls, current: 0, connection: None })
+    }
+
+    /// The revision that etcd is at, and how many keys begin with `prefix`.
+    pub async fn count(&mut self, prefix: &[u8]) -> Result<(i64, u64), ClientError> {
+        let request =
+            RangeRequest { key: prefix.to_vec(), range_end: end_of(prefix), count_only: true, ..Default::default() };
+        let mut refuse = |_: Stored<'_>| {
+            Err(Stop::<Infallible>::Malformed("it gave objects where their number was asked for".into()))
+        };
+        match self.page_with_tries(&request, &mut refuse).await {
+            Ok(summary) => Ok((summary.revision, u64::try_from(summary.count).unwrap_or_default())),
+            Err(ReadError::Source(error)) => Err(error),
+            Err(ReadError::Taker(never)) => match never {},
+        }
+    }
+
+    /// Every key that begins with `prefix`, in order, as it was at `revision`.
+    pub async fn each<E>(
+        &mut self,
+        prefix: &[u8],
+        revision: i64,
+        each: &mut dyn FnMut(Stored<'_>) -> Result<(), E>,
+    ) -> Result<(), ReadError<E>> {
+        let mut limit = PAGE_OBJECTS;
+        let mut request =
+            RangeRequest { key: prefix.to_vec(), range_end: end_of(prefix), revision, ..Default::default() };
+        loop {
+            request.limit = limit;
+            // Behind it the next question begins, also when this page breaks off.
+            let mut last: Option<Vec<u8>> = None;
+            let mut take = |stored: Stored<'_>| {
+                let next = last.get_or_insert_default();
+                if stored.key < request.key.as_slice() || (!next.is_empty() && stored.key <= next.as_slice()) {
+                    return Err(Stop::Malformed("its keys are not in order".into()));
+                }
+                next.clear();
+                next.extend_from_slice(stored.key);
+                each(stored).map_err(Stop::Taker)
+            };
+            let page = self.page_with_tries(&request, &mut take).await;
+            let begun = last.is_some();
+            if let Some(last) = last {
+                request.key = last;
+                // The smallest key behind it.
+                request.key.push(0);
+            }
+            match page {
+                Ok(summary) if !summary.more => return Ok(()),
+                Ok(summary) if summary.objects == 0 => {
+                    let (endpoint, what) =
+                        (self.endpoint().to_string(), "an empty page that is not the last one".into());
+                    return Err(ReadError::Source(ClientError::Answer { endpoint, what }));
+                }
+                Ok(summary) => limit = next_limit(&summary),
+                // Broken within a page: go on behind the last object.
+                Err(ReadError::Source(error)) if begun && error.is_passing() => self.leave(),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Tries a page anew for as long as it has given nothing.
+    async fn page_with_tries<E>(
+        &mut self,
+        request: &RangeRequest,
+        each: &mut dyn FnMut(Stored<'_>) -> Result<(), Stop<E>>,
+    ) -> Result<Summary, ReadError<E>> {
+        let mut given = false;
+        let tries = TRIES.max(self.endpoints.len());
+        for _ in 1..tries {
+            let mut take = |stored: Stored<'_>| {
+                given = true;
+                each(stored)
+            };
+            match self.page(request, &mut take).await {
+                Err(ReadError::Source(error)) if !given && error.is_passing() => self.leave(),
+                other => return other,
+            }
+        }
+        self.page(request, each).await
+    }
+
+    /// The next question goes to the next endpoint.
+    fn leave(&mut self) {
+        self.connection = None;
+        self.current = (self.current + 1) % self.endpoints.len();
+    }
+
+    fn endpoint(&self) -> &Endpoint {
+        // `current` is always below their number, which is not zero.
+        &self.endpoints[self.current]
+    }
+
+    async fn page<E>(
+        &mut self,
+        request: &RangeRequest,
+        each: &mut dyn FnMut(Stored<'_>) -> Result<(), Stop<E>>,
+    ) -> Result<Summary, ReadError<E>> {
+        let endpoint = self.endpoint().to_string();
+        let result = self.ask(request, each).await;
+        result.map_err(|stop| {
+            // What is left of an answer would be read for the next one's.
+            self.connection = None;
+            match stop {
+                Stop::Client(error) => ReadError::Source(error),
+                Stop::Malformed(what) => ReadError::Source(ClientError::Answer { endpoint, what }),
+                Stop::Taker(error) => ReadError::Taker(error),
+            }
+        })
+    }
+
+    async fn ask<E>(
+        &mut self,
+        request: &RangeRequest,
+        each: &mut dyn FnMut(Stored<'_>) -> Result<(), Stop<E>>,
+    ) -> Result<Summary, Stop<E>> {
+        let endpoint = self.endpoint().to_string();
+        let transport = |source| Stop::Client(ClientError::Transport { endpoint: endpoint.clone(), source });
+        let silent = || Stop::Client(ClientError::Silent { endpoint: endpoint.clone(), limit: SILENCE_TIMEOUT });
+        let answer =
+            |what: &str| Stop::Client(ClientError::Answer { endpoint: endpoint.clone(), what: what.to_owned() });
+        let sender = self.connected().await.map_err(Stop::Client)?;
+        let question = Request::post(format!("http://localhost{RANGE}"))
+            .version(Version::HTTP_2)
+            .header(CONTENT_TYPE, "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .map_err(|_| answer("the question cannot be built"))?;
+        let mut sender = timeout(SILENCE_TIMEOUT, sender.ready()).await.map_err(|_| silent())?.map_err(transport)?;
+        let (response, mut body) = sender.send_request(question, false).map_err(transport)?;
+        body.send_data(framed(request), true).map_err(transport)?;
+        let response = timeout(SILENCE_TIMEOUT, response).await.map_err(|_| silent())?.map_err(transport)?;
+        let (head, mut body) = response.into_parts();
+        let is_grpc = |kind: &http::HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
+        if !head.status.is_success() || !head.headers.get(CONTENT_TYPE).is_some_and(is_grpc) {
+            return Err(answer("not gRPC"));
+        }
+        let refused = |headers: &HeaderMap| refusal(headers, &endpoint).map(Stop::Client);
+        if let Some(error) = refused(&head.headers) {
+            return Err(error);
+        }
+        let mut reading = Answer::default();
+        while let Some(chunk) = timeout(SILENCE_TIMEOUT, body.data()).await.map_err(|_| silent())? {
+            let chunk = chunk.map_err(transport)?;
+            // Fails only when more is released than was received.
+            let _ = body.flow_control().release_capacity(chunk.len());
+            reading.feed(&chunk, each)?;
+        }
+        let trailers = timeout(SILENCE_TIMEOUT, body.trailers()).await.map_err(|_| silent())?.map_err(transport)?;
+        if let Some(error) = trailers.as_ref().and_then(refused) {
+            return Err(error);
+        }
+        Ok(reading.end()?)
+    }
+
+    async fn connected(&mut self) -> Result<SendRequest<Bytes>, ClientError> {
+        if let Some(connection) = &self.connection {
+            return Ok(connection.sender.clone());
+        }
+        let endpoint = self.endpoint().clone();
+        let shown = endpoint.to_string();
+        let connecting = connect(&endpoint, self.tls.as_ref());
+        let connection = match timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(connection) => connection?,
+            Err(_) => return Err(ClientError::Silent { endpoint: shown, limit: CONNECT_TIMEOUT }),
+        };
+        Ok(self.connection.insert(connection).sender.clone())
+    }
+}
+
+async fn connect(endpoint: &Endpoint, tls: Option<&Arc<ClientConfig>>) -> Result<Connection, ClientError> {
+    let failed = |source| ClientError::Connect { endpoint: endpoint.to_string(), source };
+    match endpoint {
+        Endpoint::Unix(path) => begin(UnixStream::connect(path).await.map_err(failed)?, endpoint).await,
+        Endpoint::Clear { host, port } => {
+            begin(TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?, endpoint).await
+        }
+        Endpoint::Tls { host, port, name } => {
+            let Some(config) = tls else {
+                return Err(failed(io::Error::other("an https:// endpoint needs --cacert")));
+            };
+            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
+            let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
+            begin(connector.connect(name.clone(), stream).await.map_err(failed)?, endpoint).await
+        }
+    }
+}
+
+async fn begin<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    endpoint: &Endpoint,
+) -> Result<Connection, ClientError> {
+    let mut builder = h2::client::Builder::new();
+    builder.enable_push(false).initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+    let failed = |source| ClientError::Transport { endpoint: endpoint.to_string(), source };
+    let (sender, connection) = builder.handshake(stream).await.map_err(failed)?;
+    // Its failure shows in the questions.
+    let driver = tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(Connection { sender, driver })
+}
+
+fn framed(request: &RangeRequest) -> Bytes {
+    let mut frame = vec![0; 5];
+    // There is room for all of it, which is the one way for this to fail.
+    let _ = request.encode(&mut frame);
+    let len = u32::try_from(frame.len() - 5).unwrap_or(u32::MAX);
+    frame[1..5].copy_from_slice(&len.to_be_bytes());
+    frame.into()
+}
+
+/// The status in these headers, unless it is OK or not there.
+fn refusal(headers: &HeaderMap, endpoint: &str) -> Option<ClientError> {
+    let code = headers.get("grpc-status")?.to_str().ok().and_then(|code| code.parse().ok());
+    let endpoint = endpoint.to_owned();
+    match code {
+        Some(0) => None,
+        Some(code) => {
+            let message = headers.get("grpc-message").map_or(&b""[..], http::HeaderValue::as_bytes);
+            let message = percent_encoding::percent_decode(message).decode_utf8_lossy().into_owned();
+            let message = message.chars().filter(|sign| matches!(sign, ' '..='~')).take(300).collect();
+            Some(ClientError::Refused { endpoint, code, message })
+        }
+        None => Some(ClientError::Answer { endpoint, what: "its gRPC status is no number".into() }),
+    }
+}
+
+/// The end of the range of all keys that begin so (etcd, `clientv3.GetPrefixRangeEnd`).
+fn end_of(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xFF {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    // All keys.
+    vec![0]
+}
+
+/// So many objects that the next page is about [`PAGE_BYTES`] long, if they go on as they were.
+fn next_limit(page: &Summary) -> i64 {
+    let average = page.bytes / page.objects.max(1);
+    let fitting = i64::try_from(PAGE_BYTES / average.max(1)).unwrap_or(PAGE_OBJECTS_MAX);
+    fitting.clamp(PAGE_OBJECTS_MIN, PAGE_OBJECTS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_ends_behind_all_keys_of_its_prefix() {
+        assert_eq!(end_of(b"/registry/"), b"/registry0");
+        assert_eq!(end_of(b"a\xFF"), b"b");
+        assert_eq!(end_of(b"\xFF\xFF"), [0]);
+    }
+
+    #[test]
+    fn a_page_of_large_objects_is_followed_by_a_short_one() {
+        let page = |objects, bytes| next_limit(&Summary { objects, bytes, ..Summary::default() });
+        assert_eq!(page(500, 500 * 1000), PAGE_OBJECTS_MAX);
+        assert_eq!(page(500, 500 * 20_000), 104);
+        assert_eq!(page(10, 10 << 20), PAGE_OBJECTS_MIN);
+        assert_eq!(page(0, 0), PAGE_OBJECTS_MAX);
+    }
+
+    #[test]
+    fn a_sentence_of_etcd_cannot_break_the_log() {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-status", "7".parse().unwrap());
+        headers.insert("grpc-message", "no%0Arights%1B[2J".parse().unwrap());
+        let Some(ClientError::Refused { code, message, .. }) = refusal(&headers, "etcd") else { panic!() };
+        assert_eq!((code, message.as_str()), (7, "norights[2J"));
+    }
+}

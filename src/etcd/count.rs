@@ -1,0 +1,423 @@
+//! Counts what objects are encrypted with: by resource, transformer, provider, key_id and KEK, and what opens.
+//!
+//! Objects stream through and are forgotten. What is kept is bounded ([`GROUPS_MAX`], [`SEEDS_MAX`], [`COPIES_MAX`]) whatever
+//! lies in etcd: beyond a bound numbers of objects stay exact, and a group says that it is no longer told apart
+//! ([`Group::is_rest`]) or that a number of seeds is a lower bound ([`Seeds::exact`]).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use sha2::{Digest, Sha256};
+
+use super::Stored;
+use super::object::{Damage, Encryption, KmsV1, KmsV2, LocalKind, Plain};
+use super::question::{Question, Verdict};
+use super::resource::resource;
+use crate::envelope::{self, Api};
+use crate::provider::{Form, KeyIdentity, KeyVersion, ProviderKind, Wrapped};
+use crate::types::KekId;
+
+/// Groups that are told apart. A cluster has some dozen resources, each under a few keys.
+pub const GROUPS_MAX: usize = 4096;
+/// Distinct seeds whose verdict is remembered. kube-apiserver makes one at each start and each new key_id; in v1 one an object.
+pub const SEEDS_MAX: usize = 65_536;
+/// Providers' keys, by version, that a group tells apart.
+pub const COPIES_MAX: usize = 64;
+
+/// How the objects of a group are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Means {
+    /// A KMS plugin, v2.
+    KmsV2,
+    /// A KMS plugin, v1.
+    KmsV1,
+    /// A key in kube-apiserver's configuration.
+    Local(LocalKind),
+    /// Not encrypted.
+    Plain(Plain),
+    /// A transformer that is not known here.
+    Unknown,
+    /// Cannot be read.
+    Damaged(Damage),
+}
+
+impl Means {
+    /// As in the report.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::KmsV2 => "kms:v2",
+            Self::KmsV1 => "kms:v1",
+            Self::Local(kind) => kind.label(),
+            Self::Plain(_) => "identity",
+            Self::Unknown => "unknown",
+            Self::Damaged(_) => "damaged",
+        }
+    }
+}
+
+/// Which key of Nodeseal it is under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kek {
+    /// Not a text of Nodeseal, or not under a KMS plugin.
+    None,
+    /// A local KEK.
+    Local(KekId),
+    /// A key for this text alone, in mode `direct`.
+    Once,
+}
+
+/// Objects that are alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// As in an EncryptionConfiguration.
+    pub resource: String,
+    /// How.
+    pub means: Means,
+    /// Name of the provider, or of the key in kube-apiserver's configuration.
+    pub provider: Option<String>,
+    /// Of the plugin.
+    pub key_id: Option<String>,
+    /// Of Nodeseal.
+    pub kek: Kek,
+    /// How many.
+    pub objects: u64,
+    /// DEKs and seeds among them.
+    pub seeds: Seeds,
+    /// Copies of the KEK that the texts bring along, by the provider's key and its version.
+    pub copies: BTreeMap<CopyOf, u64>,
+    /// The fewest copies that one of its texts has.
+    pub fewest_copies: Option<usize>,
+    /// What came of asking.
+    pub opens: Opens,
+    /// Groups beyond [`GROUPS_MAX`] of this resource, together.
+    pub is_rest: bool,
+}
+
+/// Whose copy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CopyOf {
+    /// Kind of provider.
+    pub kind: ProviderKind,
+    /// Its key.
+    pub identity: KeyIdentity,
+    /// And which version.
+    pub version: KeyVersion,
+}
+
+/// A number of distinct DEKs or seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seeds {
+    /// At least so many.
+    pub count: u64,
+    /// And no more.
+    pub exact: bool,
+}
+
+impl Default for Seeds {
+    fn default() -> Self {
+        Self { count: 0, exact: true }
+    }
+}
+
+/// Objects by verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opens {
+    /// Open.
+    pub opens: u64,
+    /// Nobody has the KEK.
+    pub unknown_kek: u64,
+    /// Damaged or not ours.
+    pub bad_text: u64,
+    /// A provider does not answer.
+    pub provider_away: u64,
+    /// Seed opens, object does not.
+    pub moved: u64,
+    /// Not tried.
+    pub not_asked: u64,
+}
+
+impl Opens {
+    fn note(&mut self, verdict: Verdict) {
+        let count = match verdict {
+            Verdict::Opens => &mut self.opens,
+            Verdict::UnknownKek => &mut self.unknown_kek,
+            Verdict::BadText => &mut self.bad_text,
+            Verdict::ProviderAway => &mut self.provider_away,
+            Verdict::Moved => &mut self.moved,
+            Verdict::NotAsked => &mut self.not_asked,
+        };
+        *count += 1;
+    }
+}
+
+/// What is asked of nodeseald.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Nothing.
+    Nothing,
+    /// Each DEK or seed once.
+    Seeds,
+    /// Each object.
+    All,
+}
+
+/// Who answers.
+pub trait Opener {
+    /// Why the scan cannot go on.
+    type Error;
+
+    /// One question.
+    fn open(&mut self, question: &Question<'_>) -> Result<Verdict, Self::Error>;
+}
+
+/// Of a DEK or seed with its key_id and annotations. 128 bits: no two of 2^20 collide.
+type SeedHash = [u8; 16];
+
+/// Objects so far.
+pub struct Count {
+    prefix: String,
+    ask: Ask,
+    groups: Vec<Group>,
+    /// From what makes a group one.
+    by_key: HashMap<Vec<u8>, usize>,
+    scratch: Vec<u8>,
+    verdicts: HashMap<SeedHash, Verdict>,
+    /// Which groups have them: one seed of kube-apiserver is for all resources of its provider.
+    seeds: HashSet<(usize, SeedHash)>,
+    /// KEKs whose provider did not answer: the next text of it would wait as long again.
+    away: Vec<KekId>,
+    /// Objects of resources; notes of kube-apiserver for itself are not among them.
+    pub objects: u64,
+}
+
+/// A group that an object was counted in, and what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Its place in [`Count::groups`].
+    pub group: usize,
+    /// What came of asking.
+    pub verdict: Verdict,
+}
+
+impl Count {
+    /// `prefix` is kube-apiserver's `--etcd-prefix`, with a slash at its end.
+    pub fn new(prefix: &str, ask: Ask) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            ask,
+            groups: Vec::new(),
+            by_key: HashMap::new(),
+            scratch: Vec::new(),
+            verdicts: HashMap::new(),
+            seeds: HashSet::new(),
+            away: Vec::new(),
+            objects: 0,
+        }
+    }
+
+    /// In the order in which they were met.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// Takes one object. `None`: kube-apiserver's own note.
+    pub fn take<O: Opener>(&mut self, stored: Stored<'_>, opener: &mut O) -> Result<Option<Counted>, O::Error> {
+        let Some(resource) = resource(stored.key, &self.prefix) else { return Ok(None) };
+        let encryption = Encryption::of(stored.value);
+        let seen = Seen::of(&encryption);
+        let at = self.group(&resource, &seen);
+        let hash = encryption_hash(&encryption);
+        let verdict = match (hash, self.ask) {
+            (None, _) | (_, Ask::Nothing) => Verdict::NotAsked,
+            (Some(hash), ask) => match self.verdicts.get(&hash).copied() {
+                // Under a seed that opens each object is a question of its own.
+                Some(known) if ask == Ask::Seeds || known != Verdict::Opens => known,
+                _ => self.asked(&encryption, stored.key, &seen, opener)?,
+            },
+        };
+        let group = &mut self.groups[at];
+        if let Some(hash) = hash {
+            if self.verdicts.len() < SEEDS_MAX {
+                let of_seed = if verdict == Verdict::Moved { Verdict::Opens } else { verdict };
+                self.verdicts.entry(hash).or_insert(of_seed);
+            }
+            if self.seeds.len() < SEEDS_MAX {
+                group.seeds.count += u64::from(self.seeds.insert((at, hash)));
+            } else if !self.seeds.contains(&(at, hash)) {
+                group.seeds.exact = false;
+            }
+        }
+        group.objects += 1;
+        group.opens.note(verdict);
+        seen.copies(group);
+        self.objects += 1;
+        Ok(Some(Counted { group: at, verdict }))
+    }
+
+    fn asked<O: Opener>(
+        &mut self,
+        encryption: &Encryption<'_>,
+        key: &[u8],
+        seen: &Seen<'_>,
+        opener: &mut O,
+    ) -> Result<Verdict, O::Error> {
+        let Some(question) = Question::of(encryption, key, self.ask == Ask::All) else { return Ok(Verdict::NotAsked) };
+        let id = match seen.kek {
+            Kek::Local(id) => Some(id),
+            Kek::None | Kek::Once => None,
+        };
+        if id.is_some_and(|id| self.away.contains(&id)) {
+            return Ok(Verdict::ProviderAway);
+        }
+        let verdict = opener.open(&question)?;
+        if let (Verdict::ProviderAway, Some(id)) = (verdict, id) {
+            self.away.push(id);
+        }
+        Ok(verdict)
+    }
+
+    /// The place of the group of such an object.
+    fn group(&mut self, resource: &str, seen: &Seen<'_>) -> usize {
+        self.scratch.clear();
+        seen.key(resource, &mut self.scratch);
+        if let Some(at) = self.by_key.get(&self.scratch) {
+            return *at;
+        }
+        let is_rest = self.by_key.len() >= GROUPS_MAX;
+        if is_rest && let Some(at) = self.groups.iter().position(|group| group.is_rest && group.resource == resource) {
+            return at;
+        }
+        let text = |text: Option<&str>| text.filter(|_| !is_rest).map(str::to_owned);
+        self.groups.push(Group {
+            resource: resource.to_owned(),
+            means: seen.means,
+            provider: text(seen.provider),
+            key_id: text(seen.key_id),
+            kek: if is_rest { Kek::None } else { seen.kek },
+            objects: 0,
+            seeds: Seeds::default(),
+            copies: BTreeMap::new(),
+            fewest_copies: None,
+            opens: Opens::default(),
+            is_rest,
+        });
+        let at = self.groups.len() - 1;
+        if !is_rest {
+            self.by_key.insert(self.scratch.clone(), at);
+        }
+        at
+    }
+}
+
+/// What of an object decides its group.
+struct Seen<'a> {
+    means: Means,
+    provider: Option<&'a str>,
+    key_id: Option<&'a str>,
+    kek: Kek,
+    wraps: Vec<Wrapped>,
+}
+
+impl<'a> Seen<'a> {
+    fn of(encryption: &Encryption<'a>) -> Self {
+        let plain = |means| Self { means, provider: None, key_id: None, kek: Kek::None, wraps: Vec::new() };
+        match encryption {
+            Encryption::KmsV2(v2) => Self::of_v2(v2),
+            Encryption::KmsV1(v1) => Self::of_v1(v1),
+            Encryption::Local { kind, key } => Self { provider: Some(key), ..plain(Means::Local(*kind)) },
+            Encryption::Plain(form) => plain(Means::Plain(*form)),
+            Encryption::Unknown => plain(Means::Unknown),
+            Encryption::Damaged(damage) => plain(Means::Damaged(*damage)),
+        }
+    }
+
+    fn of_v2(v2: &KmsV2<'a>) -> Self {
+        let (kek, wraps) = match v2.kek() {
+            Some(id) => brought(id, v2.annotations.iter().map(|(name, value)| (*name, *value))),
+            None => (Kek::None, Vec::new()),
+        };
+        Self { means: Means::KmsV2, provider: Some(v2.provider), key_id: Some(v2.key_id), kek, wraps }
+    }
+
+    fn of_v1(v1: &KmsV1<'a>) -> Self {
+        let inside = envelope::inside_v1(v1.source);
+        let (kek, wraps) = match (v1.kek(), &inside) {
+            (Some(id), Some((_, wraps))) => brought(id, wraps.iter()),
+            (Some(id), None) => (Kek::Local(id), Vec::new()),
+            (None, _) => (Kek::None, Vec::new()),
+        };
+        let key_id = inside.map(|(key_id, _)| key_id);
+        Self { means: Means::KmsV1, provider: Some(v1.provider), key_id, kek, wraps }
+    }
+
+    fn key(&self, resource: &str, into: &mut Vec<u8>) {
+        into.extend_from_slice(resource.as_bytes());
+        into.extend_from_slice(self.means.label().as_bytes());
+        match self.means {
+            Means::Plain(form) => into.push(form as u8),
+            Means::Damaged(damage) => into.push(damage as u8),
+            Means::KmsV2 | Means::KmsV1 | Means::Local(_) | Means::Unknown => {}
+        }
+        for part in [self.provider, self.key_id] {
+            let part = part.unwrap_or_default().as_bytes();
+            into.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            into.extend_from_slice(part);
+        }
+        match self.kek {
+            Kek::None => {}
+            Kek::Once => into.push(1),
+            Kek::Local(id) => into.extend_from_slice(id.as_bytes()),
+        }
+    }
+
+    fn copies(self, group: &mut Group) {
+        if self.kek == Kek::None {
+            return;
+        }
+        let count = self.wraps.len();
+        group.fewest_copies = Some(group.fewest_copies.map_or(count, |fewest| fewest.min(count)));
+        for Wrapped { kind, identity, version, .. } in self.wraps {
+            let copy = CopyOf { kind, identity, version };
+            if group.copies.len() < COPIES_MAX || group.copies.contains_key(&copy) {
+                *group.copies.entry(copy).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// Which KEK it is, and the copies of it.
+fn brought<'a>(id: KekId, pairs: impl Iterator<Item = (&'a str, &'a [u8])>) -> (Kek, Vec<Wrapped>) {
+    match Wrapped::all_in(pairs) {
+        (Form::Once, wraps) => (Kek::Once, wraps),
+        (Form::Local, wraps) => (Kek::Local(id), wraps),
+    }
+}
+
+/// Of DEK or seed, key_id and annotations.
+fn encryption_hash(encryption: &Encryption<'_>) -> Option<SeedHash> {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    match encryption {
+        Encryption::KmsV2(v2) => {
+            part(&[Api::V2 as u8]);
+            part(v2.provider.as_bytes());
+            part(v2.key_id.as_bytes());
+            part(v2.source);
+            for (name, value) in &v2.annotations {
+                part(name.as_bytes());
+                part(value);
+            }
+        }
+        Encryption::KmsV1(v1) => {
+            part(&[Api::V1 as u8]);
+            part(v1.provider.as_bytes());
+            part(v1.source);
+        }
+        Encryption::Local { .. } | Encryption::Plain(_) | Encryption::Unknown | Encryption::Damaged(_) => return None,
+    }
+    let mut short = SeedHash::default();
+    short.copy_from_slice(&hash.finalize()[..size_of::<SeedHash>()]);
+    Some(short)
+}

@@ -129,26 +129,38 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ControlError> {
     }
 }
 
-fn exchange(socket: &Path, request: &Request) -> Result<String, ControlError> {
+/// A connection whose reads and writes end by themselves.
+pub(super) fn connect(socket: &Path, limit: Duration) -> Result<UnixStream, ControlError> {
     let path = || socket.to_owned();
-    let mut stream = UnixStream::connect(socket).map_err(|source| match source.kind() {
+    let stream = UnixStream::connect(socket).map_err(|source| match source.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => ControlError::Unreachable { path: path(), source },
         _ => ControlError::Connect { path: path(), source },
     })?;
+    let limited = stream.set_read_timeout(Some(limit)).and_then(|()| stream.set_write_timeout(Some(limit)));
+    limited.map_err(|source| failed(socket, limit, source))?;
+    Ok(stream)
+}
+
+/// What broke off after the connection was there.
+pub(super) fn failed(socket: &Path, limit: Duration, source: io::Error) -> ControlError {
+    let path = socket.to_owned();
+    match source.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => ControlError::Silent { path, limit },
+        _ => ControlError::Closed { path, source: Some(source) },
+    }
+}
+
+fn exchange(socket: &Path, request: &Request) -> Result<String, ControlError> {
     let limit = if *request == (Request::Status {}) { STATUS_TIMEOUT } else { ANSWER_TIMEOUT };
-    let failed = |source: io::Error| match source.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => ControlError::Silent { path: path(), limit },
-        _ => ControlError::Closed { path: path(), source: Some(source) },
-    };
+    let mut stream = connect(socket, limit)?;
+    let failed = |source: io::Error| failed(socket, limit, source);
     let question = super::server::to_line(request).map_err(failed)?;
-    let asked =
-        stream.set_read_timeout(Some(limit)).and_then(|()| stream.set_write_timeout(Some(limit))).map_err(failed);
     // Who is busy answers before he has read, and closes.
-    let asked = asked.and_then(|()| stream.write_all(&question).map_err(failed));
+    let asked = stream.write_all(&question).map_err(failed);
     let mut line = String::new();
     match BufReader::new(stream.take(LINE_MAX_BYTES)).read_line(&mut line) {
         Ok(_) if line.ends_with('\n') => Ok(line),
-        Ok(_) => asked.and(Err(ControlError::Closed { path: path(), source: None })),
+        Ok(_) => asked.and(Err(ControlError::Closed { path: socket.to_owned(), source: None })),
         Err(error) => asked.and(Err(failed(error))),
     }
 }

@@ -3,17 +3,23 @@
 //! One line of JSON each way on the control socket (0600, root or our own user). Nothing secret ever crosses it. On the status socket (0660,
 //! its group besides) the status is told and nothing else.
 
+#[cfg(feature = "etcd")]
+mod asking;
 mod client;
 pub mod consent;
+#[cfg(feature = "etcd")]
+mod frames;
 pub mod report;
 pub mod say;
 mod server;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "etcd")]
+pub use asking::Asking;
 pub use client::{ControlError, ask, ask_status};
 pub use report::{Answer, Status};
-pub use server::{Door, serve};
+pub use server::{Answering, Door, serve};
 
 /// Bytes of one line, either way.
 pub const LINE_MAX_BYTES: u64 = 1024 * 1024;
@@ -54,6 +60,8 @@ pub enum Request {
         /// The payload of its file, in hexadecimal.
         sealed: String,
     },
+    /// `etcd scan`: what follows is no line ([`crate::etcd::question`]).
+    EtcdOpen {},
     /// `keys activate`
     KeysActivate {
         /// Of a KEK in pre-activation; absent: the one that there is.

@@ -17,6 +17,8 @@ pub enum Answer {
     File(String),
     /// To `credentials seal`.
     CredentialStored {},
+    /// To `etcd scan`: questions may follow.
+    EtcdOpening {},
     /// To `keys rotate`.
     Key(KekRow),
     /// To the other `keys` verbs.

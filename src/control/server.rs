@@ -11,8 +11,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+#[cfg(feature = "etcd")]
+use super::frames;
 use super::report::{Answer, Refusal};
 use super::{LINE_MAX_BYTES, Request};
+#[cfg(feature = "etcd")]
+use crate::etcd::question::{Question, Verdict};
 use crate::socket::peer;
 use crate::types::{Class, Explain};
 
@@ -34,6 +38,9 @@ const SLOW_MAX: usize = 8;
 /// Of these, reloads: one that is done and one that waits for it, which then reads what is there by then.
 const RELOADS_MAX: usize = 2;
 
+/// Of these, scans of etcd: each holds an object in memory.
+const SCANS_MAX: usize = 1;
+
 /// After accept(2) failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -46,6 +53,35 @@ pub enum Door {
     Status,
 }
 
+/// Who knows the answers.
+pub trait Answering: Sync {
+    /// To one question.
+    fn answer(&self, request: Request) -> Answer;
+
+    /// Whether an object of etcd opens. Whoever has no keys has not tried.
+    #[cfg(feature = "etcd")]
+    fn opened(&self, _question: &Question<'_>) -> Verdict {
+        Verdict::NotAsked
+    }
+}
+
+impl<T: Answering + Send> Answering for Arc<T> {
+    fn answer(&self, request: Request) -> Answer {
+        (**self).answer(request)
+    }
+
+    #[cfg(feature = "etcd")]
+    fn opened(&self, question: &Question<'_>) -> Verdict {
+        (**self).opened(question)
+    }
+}
+
+impl<F: Fn(Request) -> Answer + Sync> Answering for F {
+    fn answer(&self, request: Request) -> Answer {
+        self(request)
+    }
+}
+
 /// Why a question is not answered with what it asks for.
 #[derive(Debug, thiserror::Error)]
 enum Unanswered {
@@ -53,6 +89,8 @@ enum Unanswered {
     Busy,
     #[error("a reload is running, and another one is waiting")]
     Reloading,
+    #[error("another scan of etcd is running on this node")]
+    Scanning,
     #[error("nodeseald is busy: the kernel gives it no thread for this request")]
     NoThread(#[source] io::Error),
     #[error("the status socket only shows the status; it neither uses a device nor changes anything")]
@@ -77,6 +115,7 @@ impl Unanswered {
                 Class::Throttled,
                 "the waiting reload reads the configuration as it is then; check `nodeseal status` afterwards",
             ),
+            Self::Scanning => (Class::Throttled, "wait until it is done"),
             Self::NoThread(_) => (Class::Throttled, "try again; if it fails again, raise TasksMax= of its unit"),
             Self::StatusOnly => (Class::Denied, "use the control socket, as root or as the user of nodeseald"),
             Self::Late => (Class::Unavailable, "use `nodeseal`, which sends its request at once"),
@@ -114,17 +153,19 @@ impl Drop for Place<'_> {
 struct Slow {
     all: AtomicUsize,
     reloads: AtomicUsize,
+    scans: AtomicUsize,
 }
 
 impl Slow {
     /// Places for this one, or why there are none.
     fn take(&self, request: &Request) -> Result<[Option<Place<'_>>; 2], Unanswered> {
-        let reload = match request {
+        let own = match request {
             Request::Reload { .. } => Some(Place::take(&self.reloads, RELOADS_MAX).ok_or(Unanswered::Reloading)?),
+            Request::EtcdOpen {} => Some(Place::take(&self.scans, SCANS_MAX).ok_or(Unanswered::Scanning)?),
             _ => None,
         };
         let any = Place::take(&self.all, SLOW_MAX).ok_or(Unanswered::Busy)?;
-        Ok([Some(any), reload])
+        Ok([Some(any), own])
     }
 }
 
@@ -165,7 +206,7 @@ impl Write for Until<'_> {
 }
 
 /// Answers until the process ends, each question on a thread of its own: one may wait for the sealing device.
-pub fn serve(listener: &UnixListener, socket: &Path, door: Door, answer: impl Fn(Request) -> Answer + Sync) {
+pub fn serve(listener: &UnixListener, socket: &Path, door: Door, answering: impl Answering) {
     let (connections, slow) = (AtomicUsize::new(0), Slow::default());
     thread::scope(|scope| {
         for stream in listener.incoming() {
@@ -181,11 +222,11 @@ pub fn serve(listener: &UnixListener, socket: &Path, door: Door, answer: impl Fn
                 say_at_once(&stream, &Unanswered::Busy);
                 continue;
             };
-            let (of_thread, slow, answer) = (Arc::clone(&stream), &slow, &answer);
+            let (of_thread, slow, answering) = (Arc::clone(&stream), &slow, &answering);
             let work = move || {
                 let _place = place;
                 // A tool that went away is its own affair.
-                let _ = serve_one(&of_thread, door, slow, answer);
+                let _ = serve_one(&of_thread, door, slow, answering);
             };
             if let Err(error) = thread::Builder::new().name("control".into()).spawn_scoped(scope, work) {
                 say_at_once(&stream, &Unanswered::NoThread(error));
@@ -202,12 +243,21 @@ fn say_at_once(stream: &UnixStream, why: &Unanswered) {
     }
 }
 
-fn serve_one(stream: &UnixStream, door: Door, slow: &Slow, answer: &impl Fn(Request) -> Answer) -> io::Result<()> {
+fn serve_one(stream: &UnixStream, door: Door, slow: &Slow, answering: &impl Answering) -> io::Result<()> {
     let answer = match question(stream, door)? {
-        Ok(request @ Request::Status {}) => answer(request),
+        Ok(request @ Request::Status {}) => answering.answer(request),
         Ok(_) if door == Door::Status => Unanswered::StatusOnly.refusal(),
         Ok(request) => match slow.take(&request) {
-            Ok(_places) => answer(request),
+            #[cfg(feature = "etcd")]
+            Ok(_places) if request == (Request::EtcdOpen {}) => {
+                let answer = answering.answer(request);
+                Until::new(stream).write_all(&to_line(&answer)?)?;
+                return match answer {
+                    Answer::EtcdOpening {} => frames::serve(stream, |question| answering.opened(question)),
+                    _ => Ok(()),
+                };
+            }
+            Ok(_places) => answering.answer(request),
             Err(why) => why.refusal(),
         },
         Err(why) => why.refusal(),

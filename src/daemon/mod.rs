@@ -6,6 +6,8 @@
 mod kept;
 mod look;
 mod notify;
+#[cfg(feature = "etcd")]
+mod opener;
 mod operator;
 mod prepare;
 mod proof;
@@ -25,6 +27,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::notify::Supervisor;
+#[cfg(feature = "etcd")]
+use self::opener::Opener;
 use self::operator::Operator;
 use self::prepare::{confine, prepare, tell};
 use self::reload::Reloader;
@@ -164,7 +168,16 @@ fn run(config: Config, parts: Parts) -> ExitCode {
         }
     };
     keyring.begin_with(reloader.rooted());
+    #[cfg(feature = "etcd")]
+    let opener = match Opener::new(Arc::clone(&keyring)) {
+        Ok(opener) => opener,
+        Err(error) => {
+            return say::error(PROGRAM, &Explain::new(&error, Class::Unavailable, "see the limit of descriptors"));
+        }
+    };
     let operator = Arc::new(Operator {
+        #[cfg(feature = "etcd")]
+        opener,
         reloader: Arc::clone(&reloader),
         keyring: Arc::clone(&keyring),
         keeper: handle.clone(),
@@ -174,11 +187,9 @@ fn run(config: Config, parts: Parts) -> ExitCode {
     let watched = Watched { hangups: Hangups::new(), keyring, supervisor };
     let (watching, reloading) = (Arc::clone(&reloader), watched.clone());
     let started = spawn("keeper", keeper).and_then(|keeper| {
-        let answer = move |request| operator.answer(request);
-        spawn("control-socket", move || control::serve(&control, &control_socket, Door::Operator, answer))?;
+        spawn("control-socket", move || control::serve(&control, &control_socket, Door::Operator, operator))?;
         if let Some(status) = status {
-            let answer = move |request| teller.answer(request);
-            spawn("status-socket", move || control::serve(&status, &status_socket, Door::Status, answer))?;
+            spawn("status-socket", move || control::serve(&status, &status_socket, Door::Status, teller))?;
         }
         spawn("watch", move || watching.watch())?;
         spawn("reload", move || reloading.reload_with(&reloader))?;

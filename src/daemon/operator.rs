@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+#[cfg(feature = "etcd")]
+use super::opener::Opener;
 use super::reload::Reloader;
 use crate::audit::log;
 use crate::config;
 use crate::control::consent::{Act, NoConsent};
 use crate::control::report::{HARDWARE_ONLY, ProviderRow, Refusal, WithoutKek};
-use crate::control::{Answer, Request, Status};
+use crate::control::{Answer, Answering, Request, Status};
+#[cfg(feature = "etcd")]
+use crate::etcd::question::{Question, Verdict};
 use crate::keyring::keeper::{Activation, KeeperHandle, ResealOrder, RootsReport};
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
@@ -18,14 +22,38 @@ use crate::seal::root::{Parent, SealedRoot};
 use crate::types::{Class, Explain, Explained, IdError, KekId, MemberName, hex};
 
 pub(super) struct Operator {
+    #[cfg(feature = "etcd")]
+    pub(super) opener: Opener,
     pub(super) reloader: Arc<Reloader>,
     pub(super) keyring: Arc<Keyring>,
     pub(super) keeper: KeeperHandle,
     pub(super) started: Instant,
 }
 
-impl Operator {
-    pub(super) fn answer(&self, request: Request) -> Answer {
+/// A build that knows nothing of etcd.
+#[cfg(not(feature = "etcd"))]
+#[derive(Debug, thiserror::Error)]
+#[error("this nodeseald was compiled without the feature etcd")]
+struct NoEtcd;
+
+#[cfg(not(feature = "etcd"))]
+impl Explained for NoEtcd {
+    fn class(&self) -> Class {
+        Class::Misconfigured
+    }
+
+    fn hint(&self) -> &str {
+        "use a release with it, or count without asking: `nodeseal etcd scan --open none`"
+    }
+}
+
+impl Answering for Operator {
+    #[cfg(feature = "etcd")]
+    fn opened(&self, question: &Question<'_>) -> Verdict {
+        self.opener.opened(question)
+    }
+
+    fn answer(&self, request: Request) -> Answer {
         match request {
             // Of a member it is known whose it is.
             Request::BundleAccept { fingerprint: Some(mark), .. } if !self.is_consented(Act::Accept(&mark)) => {
@@ -66,6 +94,10 @@ impl Operator {
             }
             Request::CredentialStore { name, sealed } => self.store_credential(&name, &sealed),
             Request::RotateRoot { dry_run, without_recovery_file } => self.rotate_root(dry_run, without_recovery_file),
+            #[cfg(feature = "etcd")]
+            Request::EtcdOpen {} => Answer::EtcdOpening {},
+            #[cfg(not(feature = "etcd"))]
+            Request::EtcdOpen {} => Answer::Refused(Refusal::new(&NoEtcd)),
             Request::StatusDeep {} => self.keeper.check().map_or_else(refused, Answer::Checked),
             Request::Status {} => Answer::Status(Box::new(self.status())),
             Request::KeysList {} => self.keeper.list().map_or_else(refused, Answer::Keys),
@@ -94,7 +126,9 @@ impl Operator {
             }
         }
     }
+}
 
+impl Operator {
     fn no_consent(&self) -> Answer {
         let error = NoConsent(self.reloader.config().state_dir);
         Answer::Refused(Refusal::new(&error))

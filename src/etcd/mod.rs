@@ -8,12 +8,14 @@ mod client;
 pub mod content;
 pub mod count;
 mod endpoint;
+pub mod findings;
 pub mod object;
 mod proto;
 pub mod question;
 mod range;
 pub mod resource;
 mod tls;
+pub mod wanted;
 
 pub use client::{Client, ClientError};
 pub use endpoint::{Endpoint, EndpointError};

@@ -17,16 +17,39 @@ pub struct Decrypted {
     pub key_id: KeyId,
 }
 
+/// For whom a text is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    /// kube-apiserver.
+    Api,
+    /// The operator, who asks of each object whether it opens.
+    Scan,
+}
+
 impl Keyring {
     /// Decrypts what a v1 Encrypt of this cluster gave, under whichever KEK it names.
     pub async fn decrypt_v1(&self, text: &[u8]) -> Result<Decrypted, KeyringError> {
-        let decrypted = self.open(envelope::parse_v1(&self.cluster, text)).await;
+        let _serving = self.serving.begin();
+        let decrypted = self.open(envelope::parse_v1(&self.cluster, text), Caller::Api).await;
         self.noted(decrypted)
+    }
+
+    /// Whether a v1 text opens, and what it holds. Nothing is noted or kept.
+    pub async fn try_v1(&self, text: &[u8]) -> Result<Secret, KeyringError> {
+        let parsed = envelope::parse_v1(&self.cluster, text);
+        Ok(self.open(parsed, Caller::Scan).await?.plaintext)
+    }
+
+    /// The same for v2.
+    pub async fn try_v2(&self, key_id: &str, wraps: Wraps<'_>, text: &[u8]) -> Result<Secret, KeyringError> {
+        let parsed = envelope::parse_v2(&self.cluster, key_id, wraps, text);
+        Ok(self.open(parsed, Caller::Scan).await?.plaintext)
     }
 
     /// Decrypts what a v2 Encrypt of this cluster gave, with the key_id and annotations that were stored beside it.
     pub async fn decrypt_v2(&self, key_id: &str, wraps: Wraps<'_>, text: &[u8]) -> Result<Decrypted, KeyringError> {
-        let decrypted = self.open(envelope::parse_v2(&self.cluster, key_id, wraps, text)).await;
+        let _serving = self.serving.begin();
+        let decrypted = self.open(envelope::parse_v2(&self.cluster, key_id, wraps, text), Caller::Api).await;
         self.noted(decrypted)
     }
 
@@ -40,7 +63,7 @@ impl Keyring {
         decrypted
     }
 
-    async fn open(&self, parsed: Result<Parsed<'_>, EnvelopeError>) -> Result<Decrypted, KeyringError> {
+    async fn open(&self, parsed: Result<Parsed<'_>, EnvelopeError>, caller: Caller) -> Result<Decrypted, KeyringError> {
         let snapshot = self.opened().await?;
         let parsed = parsed.map_err(KeyringError::Envelope)?;
         let key_id = parsed.key_id().parse().map_err(|_| KeyringError::Envelope(EnvelopeError::Elsewhere))?;
@@ -52,7 +75,8 @@ impl Keyring {
             }
             Some(_) | None => {
                 let Some(brought) = brought else { return Err(KeyringError::UnknownKek(*parsed.kek_id())) };
-                let kek = self.fetch(*parsed.kek_id(), brought, |kek| parsed.open(kek.key.expose()).is_ok()).await?;
+                let kek =
+                    self.fetch(*parsed.kek_id(), brought, caller, |kek| parsed.open(kek.key.expose()).is_ok()).await?;
                 // By the operator's order, while the providers were asked.
                 if self.opened().await?.destroyed.contains(parsed.kek_id()) {
                     return Err(KeyringError::UnknownKek(*parsed.kek_id()));
@@ -61,7 +85,8 @@ impl Keyring {
             }
         };
         let plaintext = parsed.open(kek.key.expose()).map_err(KeyringError::Envelope)?;
-        if snapshot.by_id.get(parsed.kek_id()).is_some_and(|own| Arc::ptr_eq(own, &kek)) {
+        let is_own = snapshot.by_id.get(parsed.kek_id()).is_some_and(|own| Arc::ptr_eq(own, &kek));
+        if is_own && caller == Caller::Api {
             self.tally.opened(kek.id, clock::now());
         }
         Ok(Decrypted { plaintext, key_id })
@@ -72,10 +97,11 @@ impl Keyring {
         &self,
         id: KekId,
         brought: Brought,
+        caller: Caller,
         opens: impl Fn(&LiveKek) -> bool,
     ) -> Result<Option<Arc<LiveKek>>, KeyringError> {
         let Some(rooted) = self.rooted() else { return Err(KeyringError::UnknownKek(id)) };
-        let keep = rooted.rules.local_kek && brought.form == Form::Local;
+        let keep = caller == Caller::Api && rooted.rules.local_kek && brought.form == Form::Local;
         let opened = self.foreign.get(&rooted, &self.cluster, id, brought, keep, &self.places).await?;
         if !opens(&opened.kek) {
             return Ok(None);

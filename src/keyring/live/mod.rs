@@ -7,6 +7,7 @@ mod decrypt;
 mod foreign;
 mod places;
 mod seen;
+mod serving;
 mod snapshot;
 mod tally;
 
@@ -22,6 +23,7 @@ use self::foreign::Foreign;
 use self::places::Places;
 pub use self::places::WAITING_MAX;
 use self::seen::Seen;
+use self::serving::Serving;
 pub(super) use self::snapshot::{Active, LiveKek, Snapshot};
 use self::snapshot::{How, Local, sealing};
 use self::tally::Tally;
@@ -65,6 +67,7 @@ pub struct Keyring {
     refused_blocks: AtomicU64,
     tally: Tally,
     seen: Seen,
+    serving: Serving,
     ask: Box<dyn Fn(Ask) + Send + Sync>,
 }
 
@@ -112,6 +115,7 @@ impl Keyring {
             refused_blocks: AtomicU64::new(0),
             tally: Tally::default(),
             seen: Seen::default(),
+            serving: Serving::default(),
             ask: Box::new(ask),
         }
     }
@@ -124,6 +128,11 @@ impl Keyring {
     /// The key_id that is reported, without waiting for anything.
     pub fn key_id_now(&self) -> Option<KeyId> {
         Some(self.snapshot()?.active.as_ref()?.key_id.clone())
+    }
+
+    /// Whether a call of kube-apiserver is under way.
+    pub fn is_serving(&self) -> bool {
+        self.serving.is_any()
     }
 
     /// Whether the operator's rules say that kube-apiserver must stop writing, since providers are away.
@@ -144,6 +153,7 @@ impl Keyring {
     /// Encrypts under the active KEK. Waits only when the disk is slower than the callers (see [`super::uses`]), and in mode
     /// "direct" for the providers.
     pub async fn encrypt(&self, api: Api, plaintext: &[u8]) -> Result<Encrypted, KeyringError> {
+        let _serving = self.serving.begin();
         let active = self.active().await?;
         match self.encrypt_as(&active, api, plaintext).await {
             // It was left while this call waited for uses of it, and nobody reserves any for it now.

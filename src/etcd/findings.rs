@@ -1,0 +1,286 @@
+//! What is wrong with what was counted, and what to do next. Pure: a count, what kube-apiserver is told, and what this node reports.
+
+use serde::Serialize;
+
+use super::count::{Ask, Group, Kek, Means};
+use super::object::Plain;
+use super::wanted::{Wanted, Writer};
+use crate::envelope::Api;
+
+/// What this node reports now, if it was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Current {
+    /// Of KMS v2 Status, and inside of new v1 texts.
+    pub key_id: Option<String>,
+    /// Of its KMS socket, as an EncryptionConfiguration writes it.
+    pub endpoint: Option<String>,
+    /// Copies that each new text has: keys of providers that write. 0 without providers.
+    pub copies: usize,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Of a closed list (docs/operations/etcd.md).
+    pub id: &'static str,
+    /// As in an EncryptionConfiguration.
+    pub resource: String,
+    /// How many.
+    pub objects: u64,
+    /// What is wrong.
+    pub text: String,
+    /// What to do.
+    pub next: &'static str,
+    /// Places of the groups that it is about; for names.
+    #[serde(skip)]
+    pub groups: Vec<usize>,
+}
+
+/// Every id, in the order of urgency.
+pub const IDS: [&str; 12] = [
+    "opens-nowhere",
+    "moved",
+    "damaged",
+    "provider-away",
+    "unreadable",
+    "written-past",
+    "not-encrypted",
+    "older-key",
+    "older-provider",
+    "short-of-copies",
+    "unknown-transformer",
+    "not-told-apart",
+];
+
+/// Whether the objects of a group are under what kube-apiserver would write now. `None`: not known.
+pub fn is_current(group: &Group, wanted: Option<&Wanted>, current: &Current) -> Option<bool> {
+    let writers = wanted.map(|wanted| wanted.of(&group.resource));
+    let writer = match &writers {
+        Some(writers) => *writers.first()?,
+        // Without a configuration only what Nodeseal has made can be judged.
+        None if group.kek != Kek::None => {
+            return current.key_id.as_ref().map(|key_id| group.key_id.as_ref() == Some(key_id));
+        }
+        None => return None,
+    };
+    match (writer, group.means) {
+        (Writer::Identity, Means::Plain(_)) => Some(true),
+        (Writer::Local { kind, key }, Means::Local(of)) => Some(*kind == of && group.provider.as_ref() == Some(key)),
+        (Writer::Kms { api, name, endpoint }, Means::KmsV2 | Means::KmsV1) => {
+            let is_same = (*api == Api::V2) == (group.means == Means::KmsV2) && group.provider.as_ref() == Some(name);
+            if !is_same {
+                return Some(false);
+            }
+            let is_ours = group.kek != Kek::None || current.endpoint.as_ref() == Some(endpoint);
+            // What another plugin reports is not known here.
+            let key_id = current.key_id.as_ref().filter(|_| is_ours)?;
+            Some(group.key_id.as_ref() == Some(key_id))
+        }
+        _ => Some(false),
+    }
+}
+
+/// Whether a provider of the configuration reads what this group is.
+fn is_read(group: &Group, writers: &[&Writer]) -> bool {
+    writers.iter().any(|writer| match (writer, group.means) {
+        (Writer::Identity, Means::Plain(_)) => true,
+        (Writer::Local { kind, key }, Means::Local(of)) => *kind == of && group.provider.as_ref() == Some(key),
+        (Writer::Kms { api, name, .. }, Means::KmsV2) => *api == Api::V2 && group.provider.as_ref() == Some(name),
+        (Writer::Kms { api, name, .. }, Means::KmsV1) => *api == Api::V1 && group.provider.as_ref() == Some(name),
+        _ => false,
+    })
+}
+
+/// All findings, the most urgent first.
+pub fn findings(groups: &[Group], wanted: Option<&Wanted>, current: &Current, ask: Ask) -> Vec<Finding> {
+    let mut found = Found::default();
+    for (at, group) in groups.iter().enumerate() {
+        of_opening(&mut found, at, group);
+        of_form(&mut found, at, group);
+        if let Some(wanted) = wanted {
+            of_configuration(&mut found, at, group, &wanted.of(&group.resource));
+        }
+        if is_current(group, wanted, current) == Some(false) && found.is_free(at) && group.kek != Kek::None {
+            found.add(
+                at,
+                group,
+                group.objects,
+                "older-key",
+                "under a key_id that this node no longer reports",
+                MIGRATE,
+            );
+        }
+        let short = group.fewest_copies.is_some_and(|fewest| fewest < current.copies);
+        if short && ask != Ask::Nothing && group.kek != Kek::None {
+            let text = "with fewer copies of their KEK than the configuration has writing providers";
+            found.add(at, group, group.objects, "short-of-copies", text, "if the KEK is active now: wait until `nodeseal status` owes no copy, then migrate; else migrate at once");
+        }
+    }
+    found.0.sort_by_key(|finding| IDS.iter().position(|id| *id == finding.id));
+    found.0
+}
+
+const MIGRATE: &str =
+    "rewrite them: `kubectl get RESOURCE -A -o json | kubectl replace -f -`, or a StorageVersionMigration";
+
+fn of_opening(found: &mut Found, at: usize, group: &Group) {
+    let opens = &group.opens;
+    if opens.unknown_kek > 0 {
+        let text = "need a KEK that neither this node nor a provider has";
+        found.add(at, group, opens.unknown_kek, "opens-nowhere", text, "keep everything as it is; ask the other nodes (`nodeseal keys list`), and look for a recovery file that has this KEK");
+    }
+    if opens.bad_text > 0 {
+        let text = "have a DEK or seed that does not open: damaged, of another cluster, or not written by Nodeseal";
+        found.add(
+            at,
+            group,
+            opens.bad_text,
+            "damaged",
+            text,
+            "run the same scan on a snapshot from before; if another plugin wrote them, that plugin must open them",
+        );
+    }
+    if opens.moved > 0 {
+        let text = "do not open at their key of etcd although their seed opens: copied from another key, or changed";
+        found.add(
+            at,
+            group,
+            opens.moved,
+            "moved",
+            text,
+            "somebody wrote to etcd past kube-apiserver: find out who, and restore these objects from a snapshot",
+        );
+    }
+    if opens.provider_away > 0 {
+        let text = "need a provider that does not answer now";
+        found.add(
+            at,
+            group,
+            opens.provider_away,
+            "provider-away",
+            text,
+            "see `nodeseal status` for why, and scan again",
+        );
+    }
+}
+
+fn of_form(found: &mut Found, at: usize, group: &Group) {
+    match group.means {
+        Means::Damaged(damage) => {
+            let text = format!("cannot be read: {damage}");
+            found.add(
+                at,
+                group,
+                group.objects,
+                "damaged",
+                &text,
+                "restore them from a snapshot, or delete them: nothing opens them",
+            );
+        }
+        Means::Unknown => {
+            let text = "are encrypted by a transformer that Nodeseal does not know";
+            found.add(
+                at,
+                group,
+                group.objects,
+                "unknown-transformer",
+                text,
+                "check the version of kube-apiserver that wrote them",
+            );
+        }
+        Means::Plain(Plain::Other) => {
+            let text = "are nothing that kube-apiserver writes";
+            found.add(
+                at,
+                group,
+                group.objects,
+                "damaged",
+                text,
+                "somebody wrote to etcd past kube-apiserver: find out who",
+            );
+        }
+        Means::KmsV2 | Means::KmsV1 | Means::Local(_) | Means::Plain(_) => {}
+    }
+    if group.is_rest {
+        let text = "are under more keys than can be told apart, so they are counted and not judged";
+        found.add(at, group, group.objects, "not-told-apart", text, "scan one resource at a time with --prefix");
+    }
+}
+
+fn of_configuration(found: &mut Found, at: usize, group: &Group, writers: &[&Writer]) {
+    if group.is_rest || matches!(group.means, Means::Damaged(_) | Means::Unknown | Means::Plain(Plain::Other)) {
+        return;
+    }
+    let is_plain = matches!(group.means, Means::Plain(_));
+    let Some(writer) = writers.first() else {
+        if !is_plain {
+            let text = "are encrypted, and the configuration names no provider for this resource: kube-apiserver cannot read them";
+            found.add(
+                at,
+                group,
+                group.objects,
+                "unreadable",
+                text,
+                "add the provider that wrote them to the EncryptionConfiguration",
+            );
+        }
+        return;
+    };
+    let is_writer = is_read(group, &[*writer]);
+    if is_plain && !matches!(writer, Writer::Identity) {
+        if writers.contains(&&Writer::Identity) {
+            let text = "are not encrypted, though the configuration says that they should be";
+            found.add(at, group, group.objects, "not-encrypted", text, MIGRATE);
+        } else {
+            let text = "are not encrypted, and the configuration no longer reads such objects: written past kube-apiserver, or never migrated";
+            found.add(
+                at,
+                group,
+                group.objects,
+                "written-past",
+                text,
+                "find out who wrote them; to read them, put `identity: {}` behind the other providers",
+            );
+        }
+    } else if !is_read(group, writers) {
+        let text = "are encrypted by a provider that the configuration no longer has: kube-apiserver cannot read them";
+        found.add(
+            at,
+            group,
+            group.objects,
+            "unreadable",
+            text,
+            "put that provider back into the EncryptionConfiguration, and migrate before it goes",
+        );
+    } else if !is_writer {
+        let text = "are encrypted by a provider or key that no longer writes";
+        found.add(at, group, group.objects, "older-provider", text, MIGRATE);
+    }
+}
+
+#[derive(Default)]
+struct Found(Vec<Finding>);
+
+impl Found {
+    /// One finding of an id and a resource, with what is wrong in the same words, whatever the groups.
+    fn add(&mut self, at: usize, group: &Group, objects: u64, id: &'static str, text: &str, next: &'static str) {
+        let same =
+            |finding: &&mut Finding| finding.id == id && finding.resource == group.resource && finding.text == text;
+        match self.0.iter_mut().find(same) {
+            Some(finding) => {
+                finding.objects += objects;
+                finding.groups.push(at);
+            }
+            None => {
+                let (resource, text) = (group.resource.clone(), text.to_owned());
+                self.0.push(Finding { id, resource, objects, text, next, groups: vec![at] });
+            }
+        }
+    }
+
+    /// Whether the configuration has nothing to say about this group yet.
+    fn is_free(&self, at: usize) -> bool {
+        let of_configuration = ["unreadable", "written-past", "not-encrypted", "older-provider"];
+        !self.0.iter().any(|finding| of_configuration.contains(&finding.id) && finding.groups.contains(&at))
+    }
+}

@@ -53,6 +53,10 @@ pub(super) enum Verb {
     Dev(DevArgs),
     /// Print the EncryptionConfiguration for kube-apiserver
     EncryptionConfig(EncryptionConfigArgs),
+    /// Show what is stored in etcd, under which key, and whether it opens
+    #[cfg(feature = "etcd")]
+    #[command(subcommand)]
+    Etcd(super::etcd::EtcdVerb),
     /// Set this node up: seal a node root, make the first KEK
     Init(InitArgs),
     /// List, show, rotate, activate and retire local KEKs

@@ -12,6 +12,8 @@ mod config_check;
 mod credentials;
 mod dev;
 mod encryption_config;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod failed;
 mod files;
 mod init;
@@ -69,6 +71,8 @@ fn run(common: &Common, verb: Verb) -> Done {
         Verb::Credentials(verb) => credentials::run(common, &verb),
         Verb::Dev(args) => dev::run(common, &args),
         Verb::EncryptionConfig(args) => encryption_config::run(common, &args),
+        #[cfg(feature = "etcd")]
+        Verb::Etcd(verb) => etcd::run(common, &verb),
         Verb::Init(args) => init::run(common, &args),
         Verb::Keys(verb) => keys::run(common, verb),
         Verb::Members(verb) => members::run(common, &verb),

@@ -103,7 +103,7 @@ pub enum ClientError {
 
 impl ClientError {
     /// The revision that is read is no longer there.
-    pub(super) fn is_compacted(&self) -> bool {
+    pub fn is_compacted(&self) -> bool {
         matches!(self, Self::Refused { code: OUT_OF_RANGE, .. })
     }
 

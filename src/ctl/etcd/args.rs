@@ -1,0 +1,77 @@
+//! The command line of the `etcd` verbs.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::etcd::count::Ask;
+use crate::etcd::resource::DEFAULT_PREFIX;
+use crate::etcd::{Endpoint, TlsFiles};
+
+#[derive(Subcommand)]
+pub(in super::super) enum EtcdVerb {
+    /// Count what every object is encrypted with, and ask whether it opens
+    Scan(ScanArgs),
+}
+
+#[derive(Args)]
+pub(in super::super) struct ScanArgs {
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    /// What kube-apiserver is told to encrypt: the file of its --encryption-provider-config
+    #[arg(long, value_name = "FILE")]
+    pub(super) encryption_config: Option<PathBuf>,
+    /// What to ask nodeseald: nothing, each DEK or seed once, or every object
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Open::Seeds)]
+    pub(super) open: Open,
+    /// Show the names of the objects that a finding is about
+    #[arg(long)]
+    pub(super) names: bool,
+}
+
+/// Where the objects are.
+#[derive(Args)]
+pub(super) struct SourceArgs {
+    /// Client URLs of etcd, or unix:///PATH of kine; by default those of this node's kube-apiserver
+    #[arg(long, value_name = "URL", value_delimiter = ',', conflicts_with = "snapshot")]
+    pub(super) endpoints: Vec<Endpoint>,
+    /// Certificate authority of etcd
+    #[arg(long, value_name = "FILE", requires = "endpoints")]
+    cacert: Option<PathBuf>,
+    /// Client certificate for etcd
+    #[arg(long, value_name = "FILE", requires_all = ["cacert", "key"])]
+    cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// A snapshot, or the file `member/snap/db` of an etcd that is stopped
+    #[arg(long, value_name = "FILE")]
+    pub(super) snapshot: Option<PathBuf>,
+    /// Keys to read; kube-apiserver's --etcd-prefix
+    #[arg(long, value_name = "PREFIX", default_value = DEFAULT_PREFIX)]
+    pub(super) prefix: String,
+}
+
+impl SourceArgs {
+    pub(super) fn tls(&self) -> Option<TlsFiles> {
+        let identity = self.cert.clone().zip(self.key.clone());
+        Some(TlsFiles { ca: self.cacert.clone()?, identity })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Open {
+    None,
+    Seeds,
+    All,
+}
+
+impl Open {
+    pub(super) const fn ask(self) -> Ask {
+        match self {
+            Self::None => Ask::Nothing,
+            Self::Seeds => Ask::Seeds,
+            Self::All => Ask::All,
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! `nodeseal etcd`: what is stored in etcd, under which key, and whether it opens. It reads etcd and changes nothing there.
+
+mod args;
+mod cluster;
+mod names;
+mod progress;
+mod report;
+mod scan;
+mod table;
+
+use super::args::Common;
+use super::output::Done;
+
+pub(super) use args::EtcdVerb;
+
+pub(super) fn run(common: &Common, verb: &EtcdVerb) -> Done {
+    match verb {
+        EtcdVerb::Scan(args) => scan::run(common, args),
+    }
+}

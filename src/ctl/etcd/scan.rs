@@ -1,0 +1,211 @@
+//! `nodeseal etcd scan`. Exit 0: nothing was found; 1: findings; 2: the scan is not complete.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::args::{Open, ScanArgs};
+use super::cluster::Cluster;
+use super::names::Names;
+use super::progress::Progress;
+use super::report::{Found, Report, Row, key_id_hash};
+use super::table;
+use crate::config::{self, Config};
+use crate::control::{self, Answer, Asking, ControlError, Request, Status, say};
+use crate::ctl::args::Common;
+use crate::ctl::failed::Failed;
+use crate::ctl::output::{Done, load, print, unfit};
+use crate::ctl::{PROGRAM, schema};
+use crate::etcd::count::{Ask, Count, Opener};
+use crate::etcd::findings::{Current, findings};
+use crate::etcd::question::{Question, Verdict};
+use crate::etcd::wanted::{Wanted, WantedError};
+use crate::etcd::{Client, ReadError, Stored};
+use crate::types::{Class, Explain};
+
+const FINDINGS: u8 = 1;
+const NOT_COMPLETE: u8 = 2;
+/// A compaction removes the revision that is read: so often all is begun anew.
+const TRIES: usize = 3;
+/// Bytes of an EncryptionConfiguration.
+const CONFIG_MAX_BYTES: u64 = 1 << 20;
+
+pub(super) fn run(common: &Common, args: &ScanArgs) -> Done {
+    scan(common, args).map_err(|failed| failed.with_exit(NOT_COMPLETE))
+}
+
+fn scan(common: &Common, args: &ScanArgs) -> Done {
+    let found = Cluster::find(Path::new("/"));
+    let wanted = wanted(args, &found)?;
+    let mut asked = Asked::new(common, args.open)?;
+    let mut names = args.names.then(Names::default);
+    let read = read(args, &found, &mut asked.opener, &mut names, !common.json)?;
+    let wanted_path = wanted.as_ref().map(|(path, _)| path.clone());
+    let wanted = wanted.map(|(_, wanted)| wanted);
+    let ask = args.open.ask();
+    let all = findings(read.count.groups(), wanted.as_ref(), &asked.current, ask);
+    let report = Report {
+        source: read.source,
+        revision: read.revision,
+        complete: true,
+        objects: read.count.objects,
+        key_id_hash: asked.current.key_id.as_deref().map(key_id_hash),
+        encryption_config: wanted_path,
+        groups: Row::all(&read.count, wanted.as_ref(), &asked.current),
+        findings: Found::all(all, names.as_ref()),
+    };
+    print(common, schema::ETCD_SCAN, &report, || table::render(&report))?;
+    Ok(if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FINDINGS) })
+}
+
+/// Who says whether objects open, and what this node reports.
+struct Asked {
+    opener: Option<Asking>,
+    current: Current,
+}
+
+impl Asked {
+    fn new(common: &Common, open: Open) -> Result<Self, Failed> {
+        if open == Open::None {
+            // Without the daemon less is known, and nothing is refused.
+            let config = config::load(&common.config).ok();
+            let current = config.as_ref().and_then(|config| status(config).ok()).unwrap_or_default();
+            return Ok(Self { opener: None, current });
+        }
+        let config = load(common)?;
+        let current = status(&config).map_err(|error| away(&error))?;
+        let opener = Asking::begin(&config.control_socket).map_err(|error| away(&error))?;
+        Ok(Self { opener: Some(opener), current })
+    }
+}
+
+fn away(error: &ControlError) -> Failed {
+    if error.is_unreachable() {
+        let hint = "start nodeseald; or count without asking whether objects open: --open none";
+        return Failed::new(&Explain::new(error, Class::Unavailable, hint));
+    }
+    Failed::control(error)
+}
+
+fn status(config: &Config) -> Result<Current, ControlError> {
+    match control::ask(&config.control_socket, &Request::Status {})? {
+        Answer::Status(status) => Ok(current(*status)),
+        _ => Err(ControlError::Protocol),
+    }
+}
+
+fn current(status: Status) -> Current {
+    let writes = |role: &str| role != "decrypt-only";
+    let mut keys: Vec<_> =
+        status.providers.iter().filter(|row| writes(&row.role)).filter_map(|row| row.key.as_ref()).collect();
+    keys.sort();
+    keys.dedup();
+    Current { copies: keys.len(), key_id: status.key_id.clone(), endpoint: Some(format!("unix://{}", status.socket)) }
+}
+
+/// The file that kube-apiserver reads, and what it says.
+fn wanted(args: &ScanArgs, found: &Cluster) -> Result<Option<(String, Wanted)>, Failed> {
+    let named = args.encryption_config.as_deref();
+    // Of this machine's cluster, and not of the one that a snapshot or another etcd is of.
+    let is_own = args.source.snapshot.is_none() && args.source.endpoints.is_empty();
+    let Some(path) = named.or(found.encryption_config.as_deref().filter(|_| is_own)) else { return Ok(None) };
+    let text = match std::fs::metadata(path) {
+        Ok(meta) if meta.len() > CONFIG_MAX_BYTES => {
+            return Err(WantedError::Content("the file is longer than 1 MiB").into());
+        }
+        Ok(_) => std::fs::read_to_string(path),
+        Err(error) => Err(error),
+    };
+    match text {
+        Ok(text) => Ok(Some((path.display().to_string(), Wanted::parse(&text)?))),
+        Err(error) if named.is_some() => {
+            let hint = "name the file of kube-apiserver's --encryption-provider-config, and run this as root";
+            Err(Failed::new(&Explain::new(&error, Class::Misconfigured, hint)))
+        }
+        Err(error) => {
+            let text = format!("cannot read {}: {error}", path.display());
+            say::warning(PROGRAM, &text);
+            Ok(None)
+        }
+    }
+}
+
+/// What was read.
+struct Scanned {
+    source: String,
+    revision: Option<i64>,
+    count: Count,
+}
+
+fn read(
+    args: &ScanArgs,
+    found: &Cluster,
+    opener: &mut Option<Asking>,
+    names: &mut Option<Names>,
+    is_shown: bool,
+) -> Result<Scanned, Failed> {
+    let ask = args.open.ask();
+    let is_found = args.source.endpoints.is_empty();
+    let (endpoints, tls) = match is_found {
+        false => (args.source.endpoints.clone(), args.source.tls()),
+        true => (found.endpoints.clone(), found.tls.clone()),
+    };
+    let prefix = found.prefix.as_deref().filter(|_| is_found).unwrap_or(&args.source.prefix);
+    let source = endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let mut client = Client::new(endpoints, tls.as_ref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failed::new(&Explain::new(&error, Class::Unavailable, "try again")))?;
+    let mut compacted = None;
+    for _ in 0..TRIES {
+        let (revision, total) = runtime.block_on(client.count(prefix.as_bytes()))?;
+        let mut taking = Taking::new(prefix, ask, opener.as_mut(), names.as_mut(), Progress::new(total, is_shown));
+        let mut take = |stored: Stored<'_>| taking.take(stored);
+        match runtime.block_on(client.each(prefix.as_bytes(), revision, &mut take)) {
+            Ok(()) => return Ok(Scanned { source, revision: Some(revision), count: taking.count }),
+            Err(ReadError::Taker(error)) => return Err(Failed::control(&error)),
+            Err(ReadError::Source(error)) if error.is_compacted() => compacted = Some(error),
+            Err(ReadError::Source(error)) => return Err(error.into()),
+        }
+        *names = names.take().map(|_| Names::default());
+    }
+    Err(compacted.map_or_else(unfit, Failed::from))
+}
+
+/// What is done with each object.
+struct Taking<'a> {
+    count: Count,
+    opener: MaybeAsking<'a>,
+    names: Option<&'a mut Names>,
+    progress: Progress,
+}
+
+impl<'a> Taking<'a> {
+    fn new(
+        prefix: &str,
+        ask: Ask,
+        opener: Option<&'a mut Asking>,
+        names: Option<&'a mut Names>,
+        progress: Progress,
+    ) -> Self {
+        Self { count: Count::new(prefix, ask), opener: MaybeAsking(opener), names, progress }
+    }
+
+    fn take(&mut self, stored: Stored<'_>) -> Result<(), ControlError> {
+        let counted = self.count.take(stored, &mut self.opener)?;
+        if let (Some(counted), Some(names)) = (counted, self.names.as_deref_mut()) {
+            names.take(counted, stored.key);
+        }
+        self.progress.step();
+        Ok(())
+    }
+}
+
+/// Nobody is asked under `--open none`.
+struct MaybeAsking<'a>(Option<&'a mut Asking>);
+
+impl Opener for MaybeAsking<'_> {
+    type Error = ControlError;
+
+    fn open(&mut self, question: &Question<'_>) -> Result<Verdict, ControlError> {
+        self.0.as_deref_mut().map_or(Ok(Verdict::NotAsked), |asking| asking.open(question))
+    }
+}

@@ -284,3 +284,82 @@ impl Found {
         !self.0.iter().any(|finding| of_configuration.contains(&finding.id) && finding.groups.contains(&at))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::super::Stored;
+    use super::super::count::{Count, Opener};
+    use super::super::question::{Question, Verdict};
+    use super::super::samples;
+    use super::*;
+
+    struct Says(Verdict);
+
+    impl Opener for Says {
+        type Error = Infallible;
+
+        fn open(&mut self, _: &Question<'_>) -> Result<Verdict, Infallible> {
+            Ok(self.0)
+        }
+    }
+
+    const WANTED: &str = r#"{"kind":"EncryptionConfiguration","resources":[
+        {"resources":["secrets"],"providers":[{"kms":{"apiVersion":"v2","name":"nodeseal","endpoint":"unix:///kms.sock"}},
+            {"aescbc":{"keys":[{"name":"old"}]}},{"identity":{}}]},
+        {"resources":["configmaps"],"providers":[{"kms":{"apiVersion":"v2","name":"nodeseal","endpoint":"unix:///kms.sock"}}]}]}"#;
+
+    fn ids(objects: &[(&str, &[u8])], verdict: Verdict, copies: usize) -> Vec<&'static str> {
+        let mut count = Count::new("/registry/", Ask::Seeds);
+        for (key, value) in objects {
+            let stored = Stored { key: key.as_bytes(), value, mod_revision: 1 };
+            count.take(stored, &mut Says(verdict)).unwrap_or_else(|never| match never {});
+        }
+        let endpoint = Some("unix:///kms.sock".to_owned());
+        let current = Current { key_id: Some("ns1-now".to_owned()), endpoint, copies };
+        let wanted = Wanted::parse(WANTED).unwrap();
+        findings(count.groups(), Some(&wanted), &current, Ask::Seeds).iter().map(|finding| finding.id).collect()
+    }
+
+    #[test]
+    fn each_kind_of_object_has_its_finding_and_a_healthy_one_has_none() {
+        let now = samples::v2(1, "ns1-now", 1).stored("nodeseal");
+        let before = samples::v2(1, "ns1-before", 1).stored("nodeseal");
+        let other = samples::v2(1, "ns1-now", 1).stored("other");
+        let cases: [(&str, &[u8], &[&str]); 13] = [
+            ("secrets", &now, &[]),
+            ("configmaps", &now, &[]),
+            ("secrets", &before, &["older-key"]),
+            ("secrets", &other, &["unreadable"]),
+            ("secrets", b"k8s:enc:aescbc:v1:old:x", &["older-provider"]),
+            ("secrets", b"k8s:enc:aescbc:v1:gone:x", &["unreadable"]),
+            ("secrets", b"k8s\0x", &["not-encrypted"]),
+            ("configmaps", b"k8s\0x", &["written-past"]),
+            ("pods", b"k8s\0x", &[]),
+            ("pods", &now, &["unreadable"]),
+            ("secrets", b"nonsense", &["damaged"]),
+            ("secrets", b"k8s:enc:kms:v2:nodeseal:\xFF", &["damaged"]),
+            ("secrets", b"k8s:enc:new:v1:x:y", &["unknown-transformer"]),
+        ];
+        for (resource, value, expected) in cases {
+            let key = format!("/registry/{resource}/a/b");
+            assert_eq!(ids(&[(&key, value)], Verdict::Opens, 0), expected, "{resource} {}", value.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_does_not_open_is_told_before_anything_else() {
+        let before = samples::v2(1, "ns1-before", 1).stored("nodeseal");
+        let objects = [("/registry/secrets/a/b", &before[..])];
+        for (verdict, id) in [
+            (Verdict::UnknownKek, "opens-nowhere"),
+            (Verdict::BadText, "damaged"),
+            (Verdict::Moved, "moved"),
+            (Verdict::ProviderAway, "provider-away"),
+        ] {
+            assert_eq!(ids(&objects, verdict, 0), [id, "older-key"]);
+        }
+        assert_eq!(ids(&objects, Verdict::Opens, 2), ["older-key", "short-of-copies"]);
+    }
+}

@@ -14,6 +14,8 @@ mod proto;
 pub mod question;
 mod range;
 pub mod resource;
+#[cfg(test)]
+mod samples;
 mod tls;
 pub mod wanted;
 

@@ -247,3 +247,83 @@ fn annotation(entry: &[u8]) -> Result<(&str, &[u8]), Damage> {
     }
     Ok((name, content))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::samples::{self, EncryptedObject};
+    use super::*;
+
+    #[test]
+    fn each_transformer_is_known_by_its_prefix() {
+        let local = |kind| Encryption::Local { kind, key: "key-1" };
+        for (value, expected) in [
+            (&b"k8s\0object"[..], Encryption::Plain(Plain::Protobuf)),
+            (b" \n{\"kind\":1}", Encryption::Plain(Plain::Json)),
+            (b"\xD9\xD9\xF7\xA1", Encryption::Plain(Plain::Cbor)),
+            (b"", Encryption::Plain(Plain::Other)),
+            (b"k8s:enc:aescbc:v1:key-1:data", local(LocalKind::AesCbc)),
+            (b"k8s:enc:aesgcm:v1:key-1:data", local(LocalKind::AesGcm)),
+            (b"k8s:enc:secretbox:v1:key-1:data", local(LocalKind::Secretbox)),
+            (b"k8s:enc:rot13:v1:key-1:data", Encryption::Unknown),
+            (b"k8s:enc:kms:v3:name:data", Encryption::Unknown),
+            (b"k8s:enc:aescbc:v1:key-1", Encryption::Damaged(Damage::Name)),
+            (b"k8s:enc:kms:v1::data", Encryption::Damaged(Damage::Name)),
+            (b"k8s:enc:kms:v1:name:\x00", Encryption::Damaged(Damage::Message)),
+            (b"k8s:enc:kms:v1:name:\x00\x05abc", Encryption::Damaged(Damage::Message)),
+            (b"k8s:enc:kms:v2:name:", Encryption::Damaged(Damage::Field)),
+        ] {
+            assert_eq!(Encryption::of(value), expected, "{}", value.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_kube_apiserver_would_refuse_is_damaged() {
+        let object = samples::v2(1, "ns1-a", 1);
+        let of = |object: &EncryptedObject| match Encryption::of(&object.stored("nodeseal")) {
+            Encryption::Damaged(damage) => Some(damage),
+            Encryption::KmsV2(_) => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(of(&object), None);
+        for (changed, damage) in [
+            (EncryptedObject { kind: 2, ..object.clone() }, Damage::SourceType),
+            (EncryptedObject { key_id: String::new(), ..object.clone() }, Damage::Field),
+            (EncryptedObject { key_id: "x".repeat(1025), ..object.clone() }, Damage::Field),
+            (EncryptedObject { source: vec![1; 1025], ..object.clone() }, Damage::Field),
+            (EncryptedObject { source: Vec::new(), ..object.clone() }, Damage::Field),
+            (EncryptedObject { data: Vec::new(), ..object.clone() }, Damage::Field),
+            (
+                EncryptedObject { annotations: [("a.b".into(), vec![0; 32 * 1024])].into(), ..object.clone() },
+                Damage::Field,
+            ),
+        ] {
+            assert_eq!(of(&changed), Some(damage));
+        }
+    }
+
+    #[test]
+    fn the_kek_of_a_text_of_nodeseal_is_known_and_of_another_plugin_none_is() {
+        let stored = samples::v2(7, "ns1-a", 1).stored("nodeseal");
+        let Encryption::KmsV2(v2) = Encryption::of(&stored) else { panic!() };
+        assert_eq!((v2.kek(), v2.kind, v2.key_id), (Some(KekId::from_bytes([7; 16])), SourceKind::Seed, "ns1-a"));
+        let stored = EncryptedObject { source: vec![1; 90], ..samples::v2(7, "x", 1) }.stored("other");
+        let Encryption::KmsV2(v2) = Encryption::of(&stored) else { panic!() };
+        assert_eq!((v2.kek(), v2.provider), (None, "other"));
+        let stored = samples::v1("old", 9, 1);
+        let Encryption::KmsV1(v1) = Encryption::of(&stored) else { panic!() };
+        assert_eq!((v1.kek(), v1.provider), (Some(KekId::from_bytes([9; 16])), "old"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_and_none_that_look_encrypted_are_plain(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Encryption::of(&bytes);
+            for prefix in ["k8s:enc:kms:v2:n:", "k8s:enc:kms:v1:n:", "k8s:enc:"] {
+                let stored = [prefix.as_bytes(), &bytes].concat();
+                prop_assert!(!matches!(Encryption::of(&stored), Encryption::Plain(_)));
+            }
+        }
+    }
+}

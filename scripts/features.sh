@@ -8,7 +8,7 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- "" tpm2 tpm2,recovery pkcs11 vault aws azure
+[ $# -gt 0 ] || set -- "" tpm2 tpm2,recovery pkcs11 vault aws azure etcd
 for feature; do
     echo "== ${feature:-none}"
     cargo clippy --quiet --all-targets --no-default-features --features "$feature" -- -D warnings

@@ -17,12 +17,14 @@ use crate::{config, envelope, seal};
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Those of Cargo.toml that say what it can do.
-const FEATURES: [(&str, bool); 5] = [
+const FEATURES: [(&str, bool); 7] = [
     ("tpm2", cfg!(feature = "tpm2")),
     ("pkcs11", cfg!(feature = "pkcs11")),
     ("vault", cfg!(feature = "vault")),
     ("aws", cfg!(feature = "aws")),
     ("azure", cfg!(feature = "azure")),
+    ("recovery", cfg!(feature = "recovery")),
+    ("etcd", cfg!(feature = "etcd")),
 ];
 
 /// One stored or sent format.

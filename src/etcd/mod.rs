@@ -5,6 +5,7 @@
 //! none.
 
 mod client;
+mod client_error;
 pub mod content;
 pub mod count;
 mod endpoint;
@@ -16,10 +17,12 @@ mod range;
 pub mod resource;
 #[cfg(test)]
 mod samples;
+pub mod snapshot;
 mod tls;
 pub mod wanted;
 
-pub use client::{Client, ClientError};
+pub use client::Client;
+pub use client_error::ClientError;
 pub use endpoint::{Endpoint, EndpointError};
 pub use range::OBJECT_MAX_BYTES;
 pub use tls::{TlsError, TlsFiles};

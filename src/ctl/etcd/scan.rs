@@ -15,11 +15,12 @@ use crate::ctl::args::Common;
 use crate::ctl::failed::Failed;
 use crate::ctl::output::{Done, load, print, unfit};
 use crate::ctl::{PROGRAM, schema};
-use crate::etcd::count::{Ask, Count, Opener};
+use crate::etcd::count::{Count, Opener};
 use crate::etcd::findings::{Current, findings};
 use crate::etcd::question::{Question, Verdict};
+use crate::etcd::snapshot::{Hash, Snapshot, SnapshotError};
 use crate::etcd::wanted::{Wanted, WantedError};
-use crate::etcd::{Client, ReadError, Stored};
+use crate::etcd::{Client, Endpoint, ReadError, Stored, TlsFiles};
 use crate::types::{Class, Explain};
 
 const FINDINGS: u8 = 1;
@@ -45,7 +46,7 @@ fn scan(common: &Common, args: &ScanArgs) -> Done {
     let all = findings(read.count.groups(), wanted.as_ref(), &asked.current, ask);
     let report = Report {
         source: read.source,
-        revision: read.revision,
+        revision: Some(read.revision),
         complete: true,
         objects: read.count.objects,
         key_id_hash: asked.current.key_id.as_deref().map(key_id_hash),
@@ -132,7 +133,7 @@ fn wanted(args: &ScanArgs, found: &Cluster) -> Result<Option<(String, Wanted)>, 
 /// What was read.
 struct Scanned {
     source: String,
-    revision: Option<i64>,
+    revision: i64,
     count: Count,
 }
 
@@ -143,29 +144,71 @@ fn read(
     names: &mut Option<Names>,
     is_shown: bool,
 ) -> Result<Scanned, Failed> {
-    let ask = args.open.ask();
-    let is_found = args.source.endpoints.is_empty();
-    let (endpoints, tls) = match is_found {
-        false => (args.source.endpoints.clone(), args.source.tls()),
-        true => (found.endpoints.clone(), found.tls.clone()),
-    };
+    let is_found = args.source.endpoints.is_empty() && args.source.snapshot.is_none();
     let prefix = found.prefix.as_deref().filter(|_| is_found).unwrap_or(&args.source.prefix);
+    let taking = Taking {
+        count: Count::new(prefix, args.open.ask()),
+        opener: MaybeAsking(opener.as_mut()),
+        names: names.as_mut(),
+    };
+    match &args.source.snapshot {
+        Some(path) => read_file(path, prefix, taking, is_shown),
+        None if is_found => read_live(found.endpoints.clone(), found.tls.as_ref(), prefix, taking, is_shown),
+        None => read_live(args.source.endpoints.clone(), args.source.tls().as_ref(), prefix, taking, is_shown),
+    }
+}
+
+fn read_file(path: &Path, prefix: &str, mut taking: Taking<'_>, is_shown: bool) -> Result<Scanned, Failed> {
+    let snapshot = Snapshot::open(path)?;
+    let mut progress = Progress::new(snapshot.entries(), is_shown);
+    let mut take = |stored: Stored<'_>| taking.take(stored, &mut progress).map_err(FileError::Asking);
+    match snapshot.each(prefix.as_bytes(), &mut take) {
+        Ok(()) => {}
+        Err(FileError::Asking(error)) => return Err(Failed::control(&error)),
+        Err(FileError::File(error)) => return Err(error.into()),
+    }
+    let hash = match snapshot.hash() {
+        Hash::Checked => "snapshot, hash checked",
+        Hash::Absent => "database of a member, without a hash",
+    };
+    let source = format!("{} ({hash})", path.display());
+    Ok(Scanned { source, revision: snapshot.revision(), count: taking.count })
+}
+
+enum FileError {
+    File(SnapshotError),
+    Asking(ControlError),
+}
+
+impl From<SnapshotError> for FileError {
+    fn from(error: SnapshotError) -> Self {
+        Self::File(error)
+    }
+}
+
+fn read_live(
+    endpoints: Vec<Endpoint>,
+    tls: Option<&TlsFiles>,
+    prefix: &str,
+    mut taking: Taking<'_>,
+    is_shown: bool,
+) -> Result<Scanned, Failed> {
     let source = endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let mut client = Client::new(endpoints, tls.as_ref())?;
+    let mut client = Client::new(endpoints, tls)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failed::new(&Explain::new(&error, Class::Unavailable, "try again")))?;
     let mut compacted = None;
     for _ in 0..TRIES {
         let (revision, total) = runtime.block_on(client.count(prefix.as_bytes()))?;
-        let mut taking = Taking::new(prefix, ask, opener.as_mut(), names.as_mut(), Progress::new(total, is_shown));
-        let mut take = |stored: Stored<'_>| taking.take(stored);
+        let mut progress = Progress::new(total, is_shown);
+        let mut take = |stored: Stored<'_>| taking.take(stored, &mut progress);
         match runtime.block_on(client.each(prefix.as_bytes(), revision, &mut take)) {
-            Ok(()) => return Ok(Scanned { source, revision: Some(revision), count: taking.count }),
+            Ok(()) => return Ok(Scanned { source, revision, count: taking.count }),
             Err(ReadError::Taker(error)) => return Err(Failed::control(&error)),
             Err(ReadError::Source(error)) if error.is_compacted() => compacted = Some(error),
             Err(ReadError::Source(error)) => return Err(error.into()),
         }
-        *names = names.take().map(|_| Names::default());
+        taking.begin_again();
     }
     Err(compacted.map_or_else(unfit, Failed::from))
 }
@@ -175,27 +218,23 @@ struct Taking<'a> {
     count: Count,
     opener: MaybeAsking<'a>,
     names: Option<&'a mut Names>,
-    progress: Progress,
 }
 
-impl<'a> Taking<'a> {
-    fn new(
-        prefix: &str,
-        ask: Ask,
-        opener: Option<&'a mut Asking>,
-        names: Option<&'a mut Names>,
-        progress: Progress,
-    ) -> Self {
-        Self { count: Count::new(prefix, ask), opener: MaybeAsking(opener), names, progress }
-    }
-
-    fn take(&mut self, stored: Stored<'_>) -> Result<(), ControlError> {
+impl Taking<'_> {
+    fn take(&mut self, stored: Stored<'_>, progress: &mut Progress) -> Result<(), ControlError> {
         let counted = self.count.take(stored, &mut self.opener)?;
         if let (Some(counted), Some(names)) = (counted, self.names.as_deref_mut()) {
             names.take(counted, stored.key);
         }
-        self.progress.step();
+        progress.step();
         Ok(())
+    }
+
+    fn begin_again(&mut self) {
+        self.count.begin_again();
+        if let Some(names) = self.names.as_deref_mut() {
+            *names = Names::default();
+        }
     }
 }
 

@@ -174,7 +174,6 @@ impl Snapshot {
             each(Entry { main, is_deleted, stored })
         };
         match self.bucket()? {
-            Root::Nothing => Ok(()),
             Root::At(root) => self.walk_page(root, &[], None, DEPTH_MAX, &mut take),
             Root::Inline(bytes) => walk_leaf(&Page::read(0, &bytes)?, 0, &mut take),
         }
@@ -275,7 +274,6 @@ impl Snapshot {
 enum Root {
     At(u64),
     Inline(Vec<u8>),
-    Nothing,
 }
 
 fn walk_leaf<E: From<SnapshotError>>(

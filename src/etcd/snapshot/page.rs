@@ -134,7 +134,7 @@ impl<'a> Page<'a> {
             let (offset, key_bytes) = (u32_at(self.bytes, at)?, u32_at(self.bytes, at + 4)?);
             Some(BranchElement { key: self.part(at, offset, key_bytes)?, page: u64_at(self.bytes, at + 8)? })
         };
-        read().ok_or(SnapshotError::Page { page: self.id, what: "an element of it lies outside of it" })
+        read().ok_or(SnapshotError::Page { page: self.id, what: "an element of it reaches beyond it" })
     }
 
     /// One of `count`.
@@ -147,7 +147,7 @@ impl<'a> Page<'a> {
             let value = self.part(at, offset.checked_add(key_bytes)?, value_bytes)?;
             Some(LeafElement { key, value, is_bucket: flags & IS_BUCKET != 0 })
         };
-        read().ok_or(SnapshotError::Page { page: self.id, what: "an element of it lies outside of it" })
+        read().ok_or(SnapshotError::Page { page: self.id, what: "an element of it reaches beyond it" })
     }
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -119,6 +120,26 @@ func (e *Etcd) Put(key, value string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if _, err := e.client.Put(ctx, key, value); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// Snapshot saves a snapshot as etcdctl does: the database, and its SHA-256 behind it.
+func (e *Etcd) Snapshot(path string) {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	from, err := e.client.Snapshot(ctx)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer from.Close()
+	to, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer to.Close()
+	if _, err := io.Copy(to, from); err != nil {
 		e.t.Fatal(err)
 	}
 }

@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"nodeseal.internal/tests/k8s/internal/process"
+	"nodeseal.internal/tests/k8s/internal/product"
+)
+
+// scanned compares what `nodeseal etcd scan` says with an independent count of what etcd holds, and then with objects that somebody
+// has put there past kube-apiserver. It comes last: kube-apiserver cannot read those.
+func scanned(t *testing.T, w *world, l *ledger) {
+	configuration := filepath.Join(process.Dir(t), "encryption.yaml")
+	if err := os.WriteFile(configuration, w.plugin.EncryptionConfiguration(w.api.arguments...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	live := []string{"--endpoints", w.etcd.URL, "--encryption-config", configuration}
+
+	scan, code := w.plugin.Scan(append(live, "--open", "all")...)
+	counted(t, w, scan)
+	if code != 0 || len(scan.Findings) != 0 {
+		t.Errorf("a healthy cluster has exit code %d and findings %+v", code, scan.Findings)
+	}
+	for _, group := range scan.Groups {
+		if group.KEK != "" && group.Opens["opens"] != group.Objects {
+			t.Errorf("of a healthy cluster not all opens: %+v", group)
+		}
+	}
+
+	file := filepath.Join(process.Dir(t), "snapshot.db")
+	w.etcd.Snapshot(file)
+	saved, code := w.plugin.Scan("--snapshot", file, "--encryption-config", configuration, "--open", "all")
+	counted(t, w, saved)
+	if code != 0 || !reflect.DeepEqual(secretsOf(saved), secretsOf(scan)) {
+		t.Errorf("of the snapshot, exit code %d:\n%+v\nof etcd:\n%+v", code, secretsOf(saved), secretsOf(scan))
+	}
+
+	stored := string(w.etcd.Get("/registry/secrets/sealed/first-0"))
+	past := map[string]string{
+		"moved":               stored,
+		"damaged":             stored[:len(w.api.prefix)+12],
+		"not-encrypted":       "k8s\x00\n\x0c\n\x02v1\x12\x06Secret",
+		"unreadable":          "k8s:enc:aescbc:v1:gone:0123456789abcdef0123456789abcdef",
+		"unknown-transformer": "k8s:enc:next:v1:name:0123456789abcdef",
+	}
+	for name, value := range past {
+		w.etcd.Put("/registry/secrets/past/"+name, value)
+	}
+	scan, code = w.plugin.Scan(append(live, "--open", "all", "--names")...)
+	if code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	found := make(map[string][]string)
+	for _, finding := range scan.Findings {
+		found[finding.ID] = append(found[finding.ID], finding.Names...)
+	}
+	for name := range past {
+		if want := []string{"/registry/secrets/past/" + name}; !slices.Equal(found[name], want) {
+			t.Errorf("%s: %v, want %v", name, found[name], want)
+		}
+	}
+	if len(found) != len(past) {
+		t.Errorf("findings %v, want %v", slices.Collect(maps.Keys(found)), slices.Collect(maps.Keys(past)))
+	}
+	// Whether an object lies where it was written is seen by its own bytes alone.
+	if seeds, _ := w.plugin.Scan(append(live, "--open", "seeds")...); slices.ContainsFunc(seeds.Findings, func(f product.ScanFinding) bool { return f.ID == "moved" }) {
+		t.Errorf("seeds alone have shown a move: %+v", seeds.Findings)
+	}
+	for _, text := range []string{scan.Text, saved.Text} {
+		if strings.Contains(text, l.canary) {
+			t.Error("what the scan prints has the content of a Secret")
+		}
+	}
+}
+
+// counted compares with a count by other means: by KEK, and all objects.
+func counted(t *testing.T, w *world, scan product.Scan) {
+	t.Helper()
+	objects, byKEK := 0, make(map[string]int)
+	keys := w.plugin.Keys()
+	for name, value := range w.etcd.Values("/registry/") {
+		switch kind, _, _ := strings.Cut(strings.TrimPrefix(name, "/registry/"), "/"); kind {
+		case "masterleases", "peerserverleases", "ranges":
+			continue
+		}
+		objects++
+		for _, key := range keys {
+			if strings.HasPrefix(string(value), w.api.prefix) && names(value, key) == nil {
+				byKEK[key.ID]++
+			}
+		}
+	}
+	found, all := make(map[string]int), 0
+	for _, group := range scan.Groups {
+		all += group.Objects
+		if group.KEK != "" {
+			found[group.KEK] += group.Objects
+		}
+	}
+	// Leases and events come and go.
+	if !scan.Complete || all != scan.Objects || scan.Objects < objects-20 || scan.Objects > objects+20 {
+		t.Errorf("the scan counted %d objects (%d in groups), etcd holds %d", scan.Objects, all, objects)
+	}
+	if len(byKEK) == 0 || !maps.Equal(found, byKEK) {
+		t.Errorf("the scan counted by KEK %v, etcd holds %v", found, byKEK)
+	}
+}
+
+// secretsOf are the groups of Secrets, which nobody writes meanwhile.
+func secretsOf(scan product.Scan) []product.ScanGroup {
+	return slices.DeleteFunc(slices.Clone(scan.Groups), func(group product.ScanGroup) bool { return group.Resource != "secrets" })
+}

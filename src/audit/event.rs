@@ -141,6 +141,11 @@ pub enum Event<'a> {
         /// `compromised` or `destroyed`.
         state: &'static str,
     },
+    /// The operator destroys a local KEK without a scan of etcd that speaks for it.
+    KeyRetiredWithoutScan {
+        /// The local KEK.
+        kek: &'a KekId,
+    },
     /// The active KEK is due for replacement, and other nodes have it: the operator must rotate on one and give it to the others.
     KeyOverdue {
         /// The local KEK.

@@ -49,6 +49,11 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
         }
         Event::KeyCreated { kek } => info!(event = "key.created", %kek),
         Event::KeyRetired { kek, state } => warn!(event = "key.retired", %kek, state),
+        Event::KeyRetiredWithoutScan { kek } => warn!(
+            event = "key.retired_without_scan",
+            %kek,
+            hint = "check that it was you: nothing was seen of etcd that says that no object needs this KEK"
+        ),
         Event::KeyOverdue { kek } => warn!(
             event = "key.overdue",
             %kek,

@@ -15,6 +15,8 @@ mod server;
 
 use serde::{Deserialize, Serialize};
 
+use crate::keyring::evidence::Scan;
+
 #[cfg(feature = "etcd")]
 pub use asking::Asking;
 pub use client::{ControlError, ask, ask_status};
@@ -60,6 +62,13 @@ pub enum Request {
         /// The payload of its file, in hexadecimal.
         sealed: String,
     },
+    /// What scans of etcd have seen.
+    Evidence {},
+    /// `etcd scan`, of a running etcd and complete.
+    EtcdScanned {
+        /// See [`Scan`].
+        scan: Scan,
+    },
     /// `etcd scan`: what follows is no line ([`crate::etcd::question`]).
     EtcdOpen {},
     /// `keys activate`
@@ -93,6 +102,12 @@ pub enum Request {
         /// Destroy it, also if another node had it and might have turned to it. Left out when false.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         not_shared: bool,
+        /// Destroy it without a scan of etcd. Left out when false.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        without_scan: bool,
+        /// There are no backups of etcd from before this time, in seconds since 1970.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        backups_before: Option<u64>,
     },
     /// `keys rotate`
     KeysRotate {},

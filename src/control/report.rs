@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::keyring::evidence::Scan;
 use crate::keyring::keeper::{CheckReport, KekRow, KeyTable, MemberRow, Renewed};
 use crate::sandbox::Enforced;
 use crate::types::clock::UnixSeconds;
@@ -17,6 +18,13 @@ pub enum Answer {
     File(String),
     /// To `credentials seal`.
     CredentialStored {},
+    /// What scans of etcd have seen, the oldest first, and when a recovery file was last rehearsed.
+    Evidence {
+        /// In seconds since 1970.
+        rehearsed: Option<UnixSeconds>,
+        /// See [`Scan`].
+        scans: Vec<Scan>,
+    },
     /// To `etcd scan`: questions may follow.
     EtcdOpening {},
     /// To `keys rotate`.

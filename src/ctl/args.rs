@@ -219,6 +219,12 @@ pub(super) enum KeysVerb {
         /// Even if it was never active on this node and other nodes had it: none of them can activate it any more
         #[arg(long, conflicts_with_all = ["compromised", "give_up"])]
         not_shared: bool,
+        /// There is no backup of etcd from before this day or time (2026-11-26, or with a time in UTC)
+        #[arg(long, value_name = "DATE", value_parser = moment, conflicts_with_all = ["compromised", "give_up"])]
+        backups_before: Option<u64>,
+        /// Destroy it even though no scan of etcd shows that nothing stored needs it
+        #[arg(long, conflicts_with_all = ["compromised", "give_up", "backups_before"])]
+        without_scan: bool,
         /// Only show what would be done
         #[arg(long)]
         dry_run: bool,
@@ -357,4 +363,12 @@ pub(super) struct EncryptionConfigArgs {
 pub(super) enum KmsApi {
     V2,
     V1beta1,
+}
+
+/// A day, or a time in UTC, in seconds since 1970.
+fn moment(text: &str) -> Result<u64, &'static str> {
+    const FORM: &str = "write it as 2026-11-26 or 2026-11-26T12:00:00Z";
+    let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    let time = humantime::parse_rfc3339(&whole).map_err(|_| FORM)?;
+    time.duration_since(std::time::UNIX_EPOCH).map(|since| since.as_secs()).map_err(|_| FORM)
 }

@@ -70,6 +70,9 @@ pub(super) mod tests {
             opened: None,
             may_return: false,
             under_key_id: false,
+            objects: None,
+            scanned: None,
+            unneeded_since: None,
         }
     }
 

@@ -13,16 +13,18 @@ use super::bundle::warn_of_providers;
 use super::failed::Failed;
 use super::files::{FileError, file_error, put, read_file};
 use super::kek_ids::{whole, whole_of};
-use super::output::{Done, ask, has_recovery_file, load, print, print_done, time, unfit};
+use super::next::{self, Said};
+use super::output::{Done, ask, counted, has_recovery_file, load, print, print_done, time, unfit};
 use super::rows::{Kek, Keks};
-use super::{members, next, schema};
+use super::{members, schema};
 use crate::config::Config;
 use crate::control::{Answer, Request, say};
 use crate::keyring::KeeperError;
+use crate::keyring::evidence::Evidence;
 use crate::keyring::keeper::{KekRow, KeyTable, MemberRow};
 use crate::keyring::member::Receipt;
 use crate::keyring::ring::{KekState, MoveError, RetireTo};
-use crate::types::{Class, Explain, Explained, IdError, KekId, hex};
+use crate::types::{Class, Explain, Explained, IdError, KekId, clock, hex};
 
 pub(super) fn run(common: &Common, verb: KeysVerb) -> Done {
     match verb {
@@ -55,11 +57,23 @@ fn change(common: &Common, verb: KeysVerb) -> Done {
         }
         KeysVerb::Rotate { members: Some(folder), .. } => rotate_for_members(common, &config, &folder),
         KeysVerb::Rotate { activate, members: None } => rotate(common, &config, activate),
-        KeysVerb::Retire { id, compromised, give_up, not_shared, dry_run: true, .. } => {
+        KeysVerb::Retire {
+            id, compromised, give_up, not_shared, dry_run: true, without_scan, backups_before, ..
+        } => {
             let what = RetireTo::said(compromised, give_up, not_shared);
-            dry_run(common, &config, &whole(&config, id)?, what)
+            let proof = said(without_scan, backups_before);
+            dry_run(common, &config, &whole(&config, id)?, what, proof)
         }
-        KeysVerb::Retire { id, confirm, compromised, give_up, not_shared, dry_run: false } => {
+        KeysVerb::Retire {
+            id,
+            confirm,
+            compromised,
+            give_up,
+            not_shared,
+            dry_run: false,
+            without_scan,
+            backups_before,
+        } => {
             let id = whole(&config, id)?;
             // Of the id that is said once more nothing may be left out.
             if confirm != id {
@@ -67,10 +81,18 @@ fn change(common: &Common, verb: KeysVerb) -> Done {
                 return Err(error.into());
             }
             let to = RetireTo::said(compromised, give_up, not_shared);
-            let request = Request::KeysRetire { id: id.clone(), confirm, compromised, give_up, not_shared };
+            let request = Request::KeysRetire {
+                id: id.clone(),
+                confirm,
+                compromised,
+                give_up,
+                not_shared,
+                without_scan,
+                backups_before,
+            };
             let table = table(&config, &request)?;
             let row = table.keys.iter().find(|row| row.id == id);
-            let next = next::retired(&id, to, false, row);
+            let next = next::retired(&id, to, false, Said::Nothing, row);
             print_done(common, schema::KEYS_RETIRE, &retired(&id, to, false, row), &next, || render(&table))
         }
     }
@@ -191,7 +213,7 @@ impl Explained for NoMembers {
 }
 
 /// Refuses what the daemon would refuse, in the same words.
-fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Done {
+fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo, proof: Said) -> Done {
     let table = table(config, &Request::KeysList {})?;
     let id: KekId =
         id.parse().map_err(|error: IdError| Failed::new(&Explain::new(&error, Class::NotFound, LIST_HINT)))?;
@@ -208,13 +230,28 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Done {
     let refusal = match refusal {
         Some(refusal) => Some(KeeperError::Move(refusal)),
         None if is_elsewhere => Some(KeeperError::PendingElsewhere(id)),
-        None => row.filter(|row| to.destroys() && row.under_key_id).map(|_| KeeperError::UnderKeyId(id)),
+        None if to.destroys() && row.is_some_and(|row| row.under_key_id) => Some(KeeperError::UnderKeyId(id)),
+        None => match (row, proof) {
+            // One that has encrypted nothing, here or elsewhere, needs no proof.
+            (Some(row), Said::Nothing | Said::BackupsBefore(_)) if to.destroys() && (row.uses > 0 || row.shared) => {
+                let backups = match proof {
+                    Said::BackupsBefore(at) => Some(at),
+                    Said::Nothing | Said::WithoutScan => None,
+                };
+                let Answer::Evidence { rehearsed, scans } = ask(config, &Request::Evidence {})? else {
+                    return Err(unfit());
+                };
+                let proved = Evidence { rehearsed, scans }.proves(&id, backups, clock::now());
+                proved.err().map(|why| KeeperError::NoProof { kek: id, why })
+            }
+            _ => None,
+        },
     };
     if let Some(error) = refusal {
         return Err(error.into());
     }
     let id = id.to_string();
-    let next = next::retired(&id, to, true, row);
+    let next = next::retired(&id, to, true, proof, row);
     print_done(common, schema::KEYS_RETIRE, &retired(&id, to, true, row), &next, || {
         let what = match to {
             RetireTo::Compromised => "would mark the KEK as compromised: it still decrypts",
@@ -227,6 +264,15 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo) -> Done {
     })
 }
 
+/// clap has seen to it that both are not there.
+fn said(without_scan: bool, backups_before: Option<u64>) -> Said {
+    match backups_before {
+        Some(at) => Said::BackupsBefore(at),
+        None if without_scan => Said::WithoutScan,
+        None => Said::Nothing,
+    }
+}
+
 /// What `keys retire` has done, or would do: the KEK as it is now.
 fn retired(id: &str, to: RetireTo, is_dry: bool, row: Option<&KekRow>) -> Value {
     let to = match to {
@@ -235,6 +281,10 @@ fn retired(id: &str, to: RetireTo, is_dry: bool, row: Option<&KekRow>) -> Value 
         RetireTo::GivenUp => KekState::Deactivated.label(),
     };
     json!({ "dry_run": is_dry, "id": id, "to": to, "key": row.map(Kek::new) })
+}
+
+fn counted_objects(objects: u64) -> String {
+    counted(usize::try_from(objects).unwrap_or(usize::MAX), "object")
 }
 
 const LIST_HINT: &str = "list the KEKs: `nodeseal keys list`";
@@ -249,7 +299,19 @@ fn describe(row: &KekRow) -> String {
         Some(at) => format!("it last opened a ciphertext at {}, so objects in etcd may need it", time(at)),
         None => "it has opened no ciphertext since nodeseald started".to_owned(),
     };
-    format!("local KEK {}: {state} since {}, at most {} uses; {owner}\n{opened}", row.id, time(row.since), row.uses)
+    let needed = match (row.objects, row.scanned, row.unneeded_since) {
+        (Some(objects), Some(at), since) => {
+            let none = since.map(|since| format!("; none since {}", time(since))).unwrap_or_default();
+            format!("the scan of etcd at {} counted {} under it{none}", time(at), counted_objects(objects))
+        }
+        _ => "no scan of etcd is on record: `nodeseal etcd scan`".to_owned(),
+    };
+    format!(
+        "local KEK {}: {state} since {}, at most {} uses; {owner}\n{opened}\n{needed}",
+        row.id,
+        time(row.since),
+        row.uses
+    )
 }
 
 fn show(common: &Common, id: String) -> Done {

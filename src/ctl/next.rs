@@ -1,9 +1,11 @@
 //! What has to be done after a change, in the order in which it is to be done: the lines `next:`, and the list of that name under
 //! `--json`. One sentence each, and for a command the whole command.
 
+use super::output::time;
 use crate::control::report::Pending;
 use crate::keyring::keeper::{KekRow, KeyTable};
 use crate::keyring::ring::{KekState, RetireTo};
+use crate::types::clock::UnixSeconds;
 
 const COPY: &str = "copy recovery.age to another place";
 const BACK_UP: &str = "back up the state directory: this node has no recovery file";
@@ -47,8 +49,17 @@ pub(super) fn activated(table: &KeyTable) -> Vec<String> {
     next
 }
 
+/// What the operator has said in place of a scan, or besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Nothing,
+    WithoutScan,
+    /// There are no backups of etcd from before this time.
+    BackupsBefore(UnixSeconds),
+}
+
 /// `row` is the KEK as it is now.
-pub(super) fn retired(id: &str, to: RetireTo, is_dry: bool, row: Option<&KekRow>) -> Vec<String> {
+pub(super) fn retired(id: &str, to: RetireTo, is_dry: bool, proof: Said, row: Option<&KekRow>) -> Vec<String> {
     if is_dry {
         let how = match to {
             RetireTo::Destroyed => "",
@@ -56,7 +67,12 @@ pub(super) fn retired(id: &str, to: RetireTo, is_dry: bool, row: Option<&KekRow>
             RetireTo::GivenUp => " --give-up",
             RetireTo::GoneEverywhere => " --not-shared",
         };
-        return vec![format!("to do it: nodeseal keys retire {id} --confirm {id}{how}")];
+        let proof = match proof {
+            Said::Nothing => String::new(),
+            Said::WithoutScan => " --without-scan".to_owned(),
+            Said::BackupsBefore(at) => format!(" --backups-before {}", time(at)),
+        };
+        return vec![format!("to do it: nodeseal keys retire {id} --confirm {id}{how}{proof}")];
     }
     let shared =
         row.is_some_and(|row| row.shared).then(|| "the other nodes still have it: retire it there too".to_owned());
@@ -65,7 +81,7 @@ pub(super) fn retired(id: &str, to: RetireTo, is_dry: bool, row: Option<&KekRow>
             of(&["copy recovery.age to another place again, and destroy older copies: they contain the KEK"])
         }
         RetireTo::Compromised => vec![format!(
-            "migrate the storage (rotate.md, from step 4), then destroy it: nodeseal keys retire {id} --confirm {id}"
+            "migrate the storage (rotate.md, from step 4), scan it (`nodeseal etcd scan`), then destroy the KEK: nodeseal keys retire {id} --confirm {id} --backups-before DATE"
         )],
         RetireTo::GivenUp => of(&["when another one is wanted: nodeseal keys rotate"]),
     };
@@ -159,11 +175,11 @@ mod tests {
             (RetireTo::GivenUp, " --give-up"),
             (RetireTo::GoneEverywhere, " --not-shared"),
         ] {
-            let told = retired("abcd", to, true, None);
+            let told = retired("abcd", to, true, Said::Nothing, None);
             assert_eq!(told, [format!("to do it: nodeseal keys retire abcd --confirm abcd{flag}")]);
         }
         let shared = KekRow { shared: true, ..row("ab") };
-        assert!(retired("ab", RetireTo::Destroyed, false, Some(&shared))[1].contains("other nodes"));
+        assert!(retired("ab", RetireTo::Destroyed, false, Said::Nothing, Some(&shared))[1].contains("other nodes"));
     }
 
     #[test]

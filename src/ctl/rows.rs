@@ -21,6 +21,9 @@ pub(super) struct Kek<'a> {
     opened: Option<String>,
     may_return: bool,
     under_key_id: bool,
+    objects: Option<u64>,
+    scanned: Option<String>,
+    unneeded_since: Option<String>,
 }
 
 impl<'a> Kek<'a> {
@@ -39,6 +42,9 @@ impl<'a> Kek<'a> {
             opened: row.opened.map(time),
             may_return: row.may_return,
             under_key_id: row.under_key_id,
+            objects: row.objects,
+            scanned: row.scanned.map(time),
+            unneeded_since: row.unneeded_since.map(time),
         }
     }
 }

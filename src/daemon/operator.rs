@@ -13,7 +13,8 @@ use crate::control::report::{HARDWARE_ONLY, ProviderRow, Refusal, WithoutKek};
 use crate::control::{Answer, Answering, Request, Status};
 #[cfg(feature = "etcd")]
 use crate::etcd::question::{Question, Verdict};
-use crate::keyring::keeper::{Activation, KeeperHandle, ResealOrder, RootsReport};
+use crate::keyring::evidence::Evidence;
+use crate::keyring::keeper::{Activation, KeeperHandle, Proof, ResealOrder, RootsReport};
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::{KeeperError, Keyring, Unknown};
@@ -105,14 +106,22 @@ impl Answering for Operator {
             Request::KeysActivate { id, not_shared, receipts, when_all_have } => {
                 self.activate(id, not_shared, &receipts, when_all_have)
             }
-            Request::KeysRetire { id, confirm, compromised, give_up, not_shared } => match id.parse::<KekId>() {
-                Ok(_) if confirm != id => refused(KeeperError::Confirmation),
-                Ok(id) => {
-                    let to = RetireTo::said(compromised, give_up, not_shared);
-                    self.keeper.retire(id, to).map_or_else(refused, Answer::Keys)
+            Request::KeysRetire { id, confirm, compromised, give_up, not_shared, without_scan, backups_before } => {
+                match id.parse::<KekId>() {
+                    Ok(_) if confirm != id => refused(KeeperError::Confirmation),
+                    Ok(id) => {
+                        let to = RetireTo::said(compromised, give_up, not_shared);
+                        let proof = match without_scan {
+                            true => Proof::Waived,
+                            false => Proof::Scan { backups_since: backups_before },
+                        };
+                        self.keeper.retire(id, to, proof).map_or_else(refused, Answer::Keys)
+                    }
+                    Err(error) => bad_id(&error),
                 }
-                Err(error) => bad_id(&error),
-            },
+            }
+            Request::Evidence {} => self.keeper.evidence().map_or_else(refused, evidence),
+            Request::EtcdScanned { scan } => self.keeper.scanned(scan).map_or_else(refused, evidence),
             Request::Reload { abandon } => match self.reloader.reload(abandon, "nodeseal reload") {
                 Ok(()) => Answer::Reloaded { pending: self.reloader.pending(self.keeper.overview().ok().as_ref()) },
                 Err(error) => Answer::Refused(Refusal::new(&error)),
@@ -306,6 +315,10 @@ fn rows(rooted: &Rooted, roots: &RootsReport) -> Vec<ProviderRow> {
         }
     };
     rooted.providers.members().iter().map(row).collect()
+}
+
+fn evidence(Evidence { rehearsed, scans }: Evidence) -> Answer {
+    Answer::Evidence { rehearsed, scans }
 }
 
 fn refused(error: KeeperError) -> Answer {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 mod hints;
 
 use super::bundle::BundleError;
+use super::evidence::NoProof;
 use super::kek_file::KekFileError;
 use super::recovery::RecoveryError;
 use super::ring::{AdoptError, MoveError};
@@ -183,6 +184,22 @@ pub enum KeeperError {
         "other nodes have local KEK {0} and can still activate it: without it this node could not read what they write then"
     )]
     PendingElsewhere(KekId),
+    /// Nothing that was seen of etcd speaks for it.
+    #[error("local KEK {kek} stays: {why}")]
+    NoProof {
+        /// It.
+        kek: KekId,
+        /// What is missing.
+        why: NoProof,
+    },
+    /// Of another cluster, as far as can be told.
+    #[error(
+        "the scan counted no object under any KEK of this node, so it may be of another cluster or of a part of etcd"
+    )]
+    ForeignScan,
+    /// A scan that says what no scan can say.
+    #[error("the scan names more keys than are kept, or something that is no key")]
+    UnfitScan,
     /// The key_id names keys of providers, and has not moved since the KEK was active.
     #[error(
         "local KEK {0} was active under the key_id that is reported now: kube-apiserver may still encrypt with what it protects, and a storage migration rewrites nothing before the key_id changes"

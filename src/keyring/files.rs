@@ -1,6 +1,6 @@
 //! Every file of the state directory, in one table. Sweeping, recovery, the daily check and docs/formats.md go by it.
 
-use super::{bundle, home, kek_file, member, recovery, wraps_file};
+use super::{bundle, evidence, home, kek_file, member, recovery, wraps_file};
 use crate::seal::host_secret::HostSecret;
 use crate::seal::{credential, root};
 use crate::store::{Disk, Kind, StateDir, StoreError};
@@ -80,6 +80,8 @@ pub const FILES: &[Row] = &[
     row("keyring/*.wraps", Kind::Wraps, Place::Root, Generations::Both),
     row("credentials/*.cred", Kind::Credential, Place::Root, Generations::Both),
     row("members/*.member", Kind::Member, Place::Root, Generations::Both),
+    // A scan makes it again.
+    Row { is_checked: false, ..row(evidence::FILE, Kind::Evidence, Place::Root, Generations::Both) },
     Row {
         is_secret: true,
         is_checked: false,

@@ -9,6 +9,7 @@ pub mod bundle;
 mod cryptoperiod;
 pub mod epoch;
 mod error;
+pub mod evidence;
 pub mod exchanged;
 pub mod export;
 pub mod files;

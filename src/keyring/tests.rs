@@ -19,6 +19,7 @@ use super::state_file::State;
 use super::uses::UseCounter;
 use super::*;
 use crate::envelope::{Api, Wraps};
+use crate::keyring::keeper::Proof;
 use crate::sandbox::memory::LockedKey;
 use crate::seal::client::SealerClient;
 use crate::seal::fault::{Fault, FaultCode};
@@ -374,7 +375,7 @@ fn a_destroyed_kek_is_gone_and_a_power_cut_in_between_does_not_bring_it_back() {
     let bytes = std::fs::read(&file).unwrap();
     let row = running.handle.rotate().unwrap();
     running.activate(row.id.parse::<KekId>().unwrap());
-    running.handle.retire(first.parse().unwrap(), ring::RetireTo::Destroyed).unwrap();
+    running.handle.retire(first.parse().unwrap(), ring::RetireTo::Destroyed, Proof::Waived).unwrap();
     let gone = block_on(running.keyring.decrypt_v2(old.key_id.as_str(), Wraps::default(), &old.text));
     assert!(matches!(gone, Err(KeyringError::UnknownKek(_))));
     drop(running);

@@ -44,6 +44,8 @@ pub enum Kind {
     Current = 11,
     /// `members/*.member`
     Member = 12,
+    /// `evidence`
+    Evidence = 13,
 }
 
 impl Kind {
@@ -60,7 +62,8 @@ impl Kind {
             | Self::Credential
             | Self::Wraps
             | Self::Current
-            | Self::Member => 1,
+            | Self::Member
+            | Self::Evidence => 1,
         }
     }
 }

@@ -152,7 +152,8 @@ fn kinds() -> Vec<Kind> {
         Kind::Credential => Some(Kind::Wraps),
         Kind::Wraps => Some(Kind::Current),
         Kind::Current => Some(Kind::Member),
-        Kind::Member => None,
+        Kind::Member => Some(Kind::Evidence),
+        Kind::Evidence => None,
     };
     std::iter::successors(Some(Kind::HostSecret), next).collect()
 }

@@ -127,7 +127,7 @@ fn no_secret_is_in_any_log_output_command_line_or_environment() {
         &["reseal"],
         &["keys", "retire", &first],
         &["keys", "retire", &first, "--dry-run"],
-        &["keys", "retire", &first, "--confirm", &first],
+        &["keys", "retire", &first, "--confirm", &first, "--without-scan"],
         &["config", "check"],
         &["encryption-config"],
         &["init", "--no-recovery"],

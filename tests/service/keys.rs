@@ -102,23 +102,23 @@ fn retiring_needs_the_id_once_more_and_destroys_for_ever() {
     let old = client.store().unwrap();
     let old_v1 = client.encrypt_v1(b"dek").unwrap();
     let first = states(&node)[0].0.clone();
-    node.tool(&["keys", "retire", &first, "--confirm", &first]).assert_refused(77);
+    node.tool(&["keys", "retire", &first, "--confirm", &first, "--without-scan"]).assert_refused(77);
     let second = node.rotate_and_activate();
 
     let before = (snapshot(&node.state()), states(&node));
     let refused = node.tool(&["keys", "retire", &first]);
     assert!(refused.assert_refused(77).err.contains("--confirm"), "{refused:?}");
-    node.tool(&["keys", "retire", &first, "--confirm", &second]).assert_refused(77);
-    node.tool(&["keys", "retire", &second, "--confirm", &second]).assert_refused(77);
+    node.tool(&["keys", "retire", &first, "--confirm", &second, "--without-scan"]).assert_refused(77);
+    node.tool(&["keys", "retire", &second, "--confirm", &second, "--without-scan"]).assert_refused(77);
     let unknown = "0".repeat(32);
-    node.tool(&["keys", "retire", &unknown, "--confirm", &unknown]).assert_refused(77);
+    node.tool(&["keys", "retire", &unknown, "--confirm", &unknown, "--without-scan"]).assert_refused(77);
     // The beginning of an id is enough, but where it is said once more.
     let beginning = &first[..12];
     let shown = node.tool(&["keys", "show", beginning]);
     assert!(shown.code == 0 && shown.out.contains(&first) && shown.out.contains("deactivated"), "{shown:?}");
     let shown = node.tool(&["keys", "show", beginning, "--json"]).json();
     assert_eq!(shown["key"]["id"], first.as_str());
-    node.tool(&["keys", "retire", beginning, "--confirm", beginning]).assert_refused(77);
+    node.tool(&["keys", "retire", beginning, "--confirm", beginning, "--without-scan"]).assert_refused(77);
     node.tool(&["keys", "show", "nonsense"]).assert_refused(66);
     // What would be refused is refused dry as well.
     node.tool(&["keys", "retire", &second, "--dry-run"]).assert_refused(77);
@@ -133,13 +133,13 @@ fn retiring_needs_the_id_once_more_and_destroys_for_ever() {
     node.ask(&["keys", "retire", &first, "--confirm", &first, "--compromised"]);
     assert_eq!(states(&node)[1].1, "compromised");
     client.assert_opens(&old);
-    node.ask(&["keys", "retire", &first, "--confirm", &first]);
+    node.ask(&["keys", "retire", &first, "--confirm", &first, "--without-scan"]);
     assert_eq!(states(&node)[1].1, "destroyed");
     for text in [client.decrypt(&old.text, &old.key_id), client.decrypt_v1(&old_v1)] {
         assert_eq!(text.unwrap_err().code(), Some(code::NOT_FOUND));
     }
     assert!(!snapshot(&node.state()).keys().any(|name| name.contains(&first)), "no file of it is left");
-    node.tool(&["keys", "retire", &first, "--confirm", &first]).assert_refused(77);
+    node.tool(&["keys", "retire", &first, "--confirm", &first, "--without-scan"]).assert_refused(77);
     node.tool(&["keys", "activate", &first]).assert_refused(77);
 
     let new = client.store().unwrap();
@@ -155,7 +155,7 @@ fn retiring_needs_the_id_once_more_and_destroys_for_ever() {
 fn a_pending_kek_can_be_given_up() {
     let node = Node::start();
     let given_up = node.ask(&["keys", "rotate"])["key"]["id"].as_str().unwrap().to_owned();
-    node.ask(&["keys", "retire", &given_up, "--confirm", &given_up]);
+    node.ask(&["keys", "retire", &given_up, "--confirm", &given_up, "--without-scan"]);
     let client = node.client();
     let before = client.store().unwrap();
     node.rotate_and_activate();

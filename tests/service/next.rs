@@ -36,13 +36,16 @@ fn a_rotation_is_led_from_its_first_step_to_the_destruction_of_the_former_kek() 
     assert_steps(&alone.tool(&["keys", "activate", "--json"]), &["migrate the storage"]);
     let retire = |more: &[&str]| alone.tool(&[&["keys", "retire", first.as_str()], more].concat());
     // The command that it gives does it.
-    let dry = retire(&["--dry-run"]);
-    assert_steps(&dry, &[&format!("nodeseal keys retire {first} --confirm {first}")]);
-    assert_eq!(steps(&dry), steps(&retire(&["--dry-run", "--json"])));
+    let dry = retire(&["--dry-run", "--without-scan"]);
+    assert_steps(&dry, &[&format!("nodeseal keys retire {first} --confirm {first} --without-scan")]);
+    assert_eq!(steps(&dry), steps(&retire(&["--dry-run", "--without-scan", "--json"])));
     let marked = retire(&["--confirm", &first, "--compromised"]);
     assert_steps(&marked, &["migrate the storage"]);
-    assert!(steps(&marked)[0].ends_with(&format!("nodeseal keys retire {first} --confirm {first}")), "{marked:?}");
-    assert_steps(&retire(&["--confirm", &first]), &["destroy older copies"]);
+    assert!(
+        steps(&marked)[0].ends_with(&format!("nodeseal keys retire {first} --confirm {first} --backups-before DATE")),
+        "{marked:?}"
+    );
+    assert_steps(&retire(&["--confirm", &first, "--without-scan"]), &["destroy older copies"]);
     // Without a recovery file there is none to be copied.
     assert_eq!(alone.tool(&["reseal", "--no-recovery"]).code, 0);
     assert_steps(&alone.tool(&["keys", "rotate"]), &["back up the state directory", "nodeseal keys activate"]);

@@ -22,6 +22,8 @@ pub(super) struct Cluster {
     /// `--etcd-prefix`, if it is not the usual one.
     pub(super) prefix: Option<String>,
     pub(super) encryption_config: Option<PathBuf>,
+    /// `--etcd-servers-overrides`: some resources lie elsewhere.
+    pub(super) is_divided: bool,
 }
 
 impl Cluster {
@@ -65,7 +67,9 @@ fn of_manifest(path: &Path) -> Option<Cluster> {
     let tls =
         file("--etcd-cafile").map(|ca| TlsFiles { ca, identity: file("--etcd-certfile").zip(file("--etcd-keyfile")) });
     let prefix = flag("--etcd-prefix").map(|prefix| format!("{}/", prefix.trim_end_matches('/')));
-    Some(Cluster { endpoints, tls, prefix, encryption_config: file("--encryption-provider-config") })
+    let (encryption_config, is_divided) =
+        (file("--encryption-provider-config"), flag("--etcd-servers-overrides").is_some());
+    Some(Cluster { endpoints, tls, prefix, encryption_config, is_divided })
 }
 
 fn of_rancher(server: &Path) -> Option<Cluster> {
@@ -78,7 +82,7 @@ fn of_rancher(server: &Path) -> Option<Cluster> {
     let ca = Some(tls.join("server-ca.crt")).filter(|path| path.exists())?;
     let identity = Some((tls.join("client.crt"), tls.join("client.key")));
     let endpoints = "https://127.0.0.1:2379".parse().ok().into_iter().collect();
-    Some(Cluster { endpoints, tls: Some(TlsFiles { ca, identity }), prefix: None, encryption_config })
+    Some(Cluster { endpoints, tls: Some(TlsFiles { ca, identity }), encryption_config, ..Cluster::default() })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `nodeseal etcd scan`. Exit 0: nothing was found; 1: findings; 2: the scan is not complete.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::args::{Open, ScanArgs};
@@ -15,13 +16,16 @@ use crate::ctl::args::Common;
 use crate::ctl::failed::Failed;
 use crate::ctl::output::{Done, load, print, unfit};
 use crate::ctl::{PROGRAM, schema};
-use crate::etcd::count::{Count, Opener};
+use crate::etcd::count::{COPIES_MAX, Count, Kek, Opener};
 use crate::etcd::findings::{Current, findings};
 use crate::etcd::question::{Question, Verdict};
+use crate::etcd::resource::DEFAULT_PREFIX;
 use crate::etcd::snapshot::{Hash, Snapshot, SnapshotError};
 use crate::etcd::wanted::{Wanted, WantedError};
 use crate::etcd::{Client, Endpoint, ReadError, Stored, TlsFiles};
-use crate::types::{Class, Explain};
+use crate::keyring::evidence::{KekUse, KeyUse, Scan};
+use crate::types::clock::{self, UnixSeconds};
+use crate::types::{Chain, Class, Explain, Explained};
 
 const FINDINGS: u8 = 1;
 const NOT_COMPLETE: u8 = 2;
@@ -44,6 +48,7 @@ fn scan(common: &Common, args: &ScanArgs) -> Done {
     let wanted = wanted.map(|(_, wanted)| wanted);
     let ask = args.open.ask();
     let all = findings(read.count.groups(), wanted.as_ref(), &asked.current, ask);
+    keep(asked.control_socket.as_deref(), &read);
     let report = Report {
         source: read.source,
         revision: Some(read.revision),
@@ -58,10 +63,58 @@ fn scan(common: &Common, args: &ScanArgs) -> Done {
     Ok(if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FINDINGS) })
 }
 
+/// The daemon keeps what was seen of the whole of a running etcd: `keys list` shows it, and `keys retire` goes by it.
+fn keep(socket: Option<&Path>, read: &Scanned) {
+    let (Some(socket), Some(at)) = (socket, read.whole_at) else { return };
+    let Some(scan) = seen(&read.count, at, read.revision) else { return };
+    match control::ask(socket, &Request::EtcdScanned { scan }) {
+        Ok(_) => {}
+        // Under `--open none` nobody is needed.
+        Err(error) if error.is_unreachable() => {}
+        Err(error) => {
+            let text =
+                format!("nodeseald has not kept the result, so `keys retire` does not know it: {}", Chain(&error));
+            say::warning(PROGRAM, &text);
+            say::hint(PROGRAM, error.hint());
+        }
+    }
+}
+
+/// By KEK and by version of a provider's key. `None`: more than are told apart.
+fn seen(count: &Count, at: UnixSeconds, revision: i64) -> Option<Scan> {
+    let (mut keks, mut keys) = (BTreeMap::new(), BTreeMap::new());
+    for group in count.groups() {
+        if group.is_rest || group.copies.len() >= COPIES_MAX {
+            return None;
+        }
+        if let Kek::Local(id) = group.kek {
+            *keks.entry(id.to_string()).or_insert(0) += group.objects;
+        }
+        for (copy, objects) in &group.copies {
+            let key = (copy.kind.label(), copy.identity.to_string(), copy.version.to_string());
+            *keys.entry(key).or_insert(0) += objects;
+        }
+    }
+    let keys = keys.into_iter().map(|((kind, identity, version), objects)| KeyUse {
+        kind: kind.to_owned(),
+        identity,
+        version,
+        objects,
+    });
+    Some(Scan {
+        at,
+        revision: revision.cast_unsigned(),
+        objects: count.objects,
+        keks: keks.into_iter().map(|(kek, objects)| KekUse { kek, objects }).collect(),
+        keys: keys.collect(),
+    })
+}
+
 /// Who says whether objects open, and what this node reports.
 struct Asked {
     opener: Option<Asking>,
     current: Current,
+    control_socket: Option<PathBuf>,
 }
 
 impl Asked {
@@ -70,12 +123,12 @@ impl Asked {
             // Without the daemon less is known, and nothing is refused.
             let config = config::load(&common.config).ok();
             let current = config.as_ref().and_then(|config| status(config).ok()).unwrap_or_default();
-            return Ok(Self { opener: None, current });
+            return Ok(Self { opener: None, current, control_socket: config.map(|config| config.control_socket) });
         }
         let config = load(common)?;
         let current = status(&config).map_err(|error| away(&error))?;
         let opener = Asking::begin(&config.control_socket).map_err(|error| away(&error))?;
-        Ok(Self { opener: Some(opener), current })
+        Ok(Self { opener: Some(opener), current, control_socket: Some(config.control_socket) })
     }
 }
 
@@ -135,6 +188,8 @@ struct Scanned {
     source: String,
     revision: i64,
     count: Count,
+    /// When the scan began, if it was of the whole of a running etcd.
+    whole_at: Option<UnixSeconds>,
 }
 
 fn read(
@@ -151,10 +206,18 @@ fn read(
         opener: MaybeAsking(opener.as_mut()),
         names: names.as_mut(),
     };
+    // `/registry/secrets/` is a part, and of resources that lie elsewhere nothing is seen.
+    let is_whole = (prefix == DEFAULT_PREFIX || found.prefix.as_deref() == Some(prefix)) && !found.is_divided;
+    if is_found && found.is_divided {
+        let text = "kube-apiserver keeps some resources in another etcd (--etcd-servers-overrides): scan that one too, with --endpoints";
+        say::warning(PROGRAM, text);
+    }
     match &args.source.snapshot {
         Some(path) => read_file(path, prefix, taking, is_shown),
-        None if is_found => read_live(found.endpoints.clone(), found.tls.as_ref(), prefix, taking, is_shown),
-        None => read_live(args.source.endpoints.clone(), args.source.tls().as_ref(), prefix, taking, is_shown),
+        None if is_found => read_live(found.endpoints.clone(), found.tls.as_ref(), prefix, is_whole, taking, is_shown),
+        None => {
+            read_live(args.source.endpoints.clone(), args.source.tls().as_ref(), prefix, is_whole, taking, is_shown)
+        }
     }
 }
 
@@ -172,7 +235,7 @@ fn read_file(path: &Path, prefix: &str, mut taking: Taking<'_>, is_shown: bool) 
         Hash::Absent => "database of a member, without a hash",
     };
     let source = format!("{} ({hash})", path.display());
-    Ok(Scanned { source, revision: snapshot.revision(), count: taking.count })
+    Ok(Scanned { source, revision: snapshot.revision(), count: taking.count, whole_at: None })
 }
 
 enum FileError {
@@ -190,6 +253,7 @@ fn read_live(
     endpoints: Vec<Endpoint>,
     tls: Option<&TlsFiles>,
     prefix: &str,
+    is_whole: bool,
     mut taking: Taking<'_>,
     is_shown: bool,
 ) -> Result<Scanned, Failed> {
@@ -199,11 +263,15 @@ fn read_live(
     let runtime = runtime.map_err(|error| Failed::new(&Explain::new(&error, Class::Unavailable, "try again")))?;
     let mut compacted = None;
     for _ in 0..TRIES {
+        let at = clock::now();
         let (revision, total) = runtime.block_on(client.count(prefix.as_bytes()))?;
         let mut progress = Progress::new(total, is_shown);
         let mut take = |stored: Stored<'_>| taking.take(stored, &mut progress);
         match runtime.block_on(client.each(prefix.as_bytes(), revision, &mut take)) {
-            Ok(()) => return Ok(Scanned { source, revision, count: taking.count }),
+            Ok(()) => {
+                let whole_at = Some(at).filter(|_| is_whole);
+                return Ok(Scanned { source, revision, count: taking.count, whole_at });
+            }
             Err(ReadError::Taker(error)) => return Err(Failed::control(&error)),
             Err(ReadError::Source(error)) if error.is_compacted() => compacted = Some(error),
             Err(ReadError::Source(error)) => return Err(error.into()),

@@ -1,6 +1,6 @@
 //! What the operator does next, after each failure of the keys' owner.
 
-use super::{KeeperError, ROLLBACK};
+use super::{KeeperError, NoProof, ROLLBACK};
 use crate::keyring::ring::MoveError;
 use crate::keyring::state_file::StateError;
 use crate::seal::fault::FaultCode;
@@ -25,6 +25,9 @@ impl Explained for KeeperError {
             | Self::NothingInterrupted
             | Self::NotAllWereGiven { .. }
             | Self::PendingElsewhere(_)
+            | Self::ForeignScan
+            | Self::NoProof { .. }
+            | Self::UnfitScan
             | Self::UnderKeyId(_)
             | Self::SeveralNodes(_)
             | Self::NotShared(_)
@@ -112,6 +115,19 @@ impl Explained for KeeperError {
             Self::NotAllWereGiven { .. } => {
                 "give it to them first: `nodeseal bundle request` there, `nodeseal bundle make` here; if a node is permanently gone: `nodeseal members remove NAME`; for a node without a name, use the words that stand for it"
             }
+            Self::NoProof { why: NoProof::Never | NoProof::Old { .. }, .. } => {
+                "scan etcd first: `nodeseal etcd scan`; to go ahead without knowing: add --without-scan"
+            }
+            Self::NoProof { why: NoProof::Needed { .. }, .. } => {
+                "migrate the storage first (rotate.md, from step 3), then scan again: `nodeseal etcd scan`"
+            }
+            Self::NoProof { why: NoProof::Backups | NoProof::BackupsLeft, .. } => {
+                "destroy the backups of etcd that were taken before the first scan without such objects (`nodeseal keys show ID` has its time), then say so: --backups-before DATE, at or after that time; or keep the KEK for as long as you keep them"
+            }
+            Self::ForeignScan => {
+                "check --endpoints and --prefix: they must be those of the kube-apiserver that this node serves"
+            }
+            Self::UnfitScan => "use `nodeseal` of the same release",
             Self::UnderKeyId(_) => {
                 "raise `write.epoch` on all nodes and reload (or rotate the key at the provider); once `nodeseal status` shows the new key_id, follow rotate.md from step 3 on, then retire it"
             }

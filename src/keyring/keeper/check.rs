@@ -316,9 +316,13 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             // Its digest tells damage; what seals it is with the device.
             Kind::Credential => true,
             // These are compared with what is in memory, or are not looked at.
-            Kind::BundleRequest | Kind::Current | Kind::InitMarker | Kind::LocalKek | Kind::Recovery | Kind::State => {
-                false
-            }
+            Kind::BundleRequest
+            | Kind::Current
+            | Kind::Evidence
+            | Kind::InitMarker
+            | Kind::LocalKek
+            | Kind::Recovery
+            | Kind::State => false,
         }
     }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use super::arrival::Message;
 use super::request::{
-    Activation, CheckReport, KekRow, KeyTable, MemberRow, Overview, RenewOrder, Renewed, Reply, Request, ResealOrder,
+    Activation, CheckReport, KekRow, KeyTable, MemberRow, Overview, Proof, RenewOrder, Renewed, Reply, Request,
+    ResealOrder,
 };
 use crate::keyring::KeeperError;
+use crate::keyring::evidence::{Evidence, Scan};
 use crate::keyring::export::Export;
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
@@ -94,8 +96,23 @@ impl KeeperHandle {
     }
 
     /// Marks or destroys a KEK that is not active. The caller has asked for confirmation.
-    pub fn retire(&self, id: KekId, to: RetireTo) -> Result<KeyTable, KeeperError> {
-        self.ask(|reply| Request::Retire(id, to, reply))
+    pub fn retire(&self, id: KekId, to: RetireTo, proof: Proof) -> Result<KeyTable, KeeperError> {
+        self.ask(|reply| Request::Retire(id, to, proof, reply))
+    }
+
+    /// What was seen of etcd.
+    pub fn evidence(&self) -> Result<Evidence, KeeperError> {
+        self.ask(Request::Evidence)
+    }
+
+    /// A complete scan of a running etcd.
+    pub fn scanned(&self, scan: Scan) -> Result<Evidence, KeeperError> {
+        self.ask(|reply| Request::Scanned(scan, reply))
+    }
+
+    /// A recovery file was opened to see what it opens.
+    pub fn rehearsed(&self) -> Result<Evidence, KeeperError> {
+        self.ask(Request::Rehearsed)
     }
 
     /// Counts, and the policy of the seal. Does not wait for a device that is asked to open the keys.

@@ -21,6 +21,7 @@ mod copies;
 mod credentials;
 mod device;
 mod errands;
+mod evidence;
 mod foreign;
 mod handle;
 mod key_id;
@@ -56,7 +57,8 @@ pub use self::offline::with_keeper;
 use self::probes::Probes;
 use self::request::Request;
 pub use self::request::{
-    Activation, CheckReport, KekRow, KeyTable, MemberRow, Overview, RenewOrder, Renewed, ResealOrder, RootsReport,
+    Activation, CheckReport, KekRow, KeyTable, MemberRow, Overview, Proof, RenewOrder, Renewed, ResealOrder,
+    RootsReport,
 };
 #[cfg(test)]
 pub(in crate::keyring) use self::start::PIN_LOOK_EVERY;
@@ -65,6 +67,7 @@ use crate::audit::{Event, emit};
 use crate::keyring::cryptoperiod::MaxAge;
 use crate::keyring::epoch::Reported;
 use crate::keyring::error::KeeperError;
+use crate::keyring::evidence::Evidence;
 use crate::keyring::export::Export;
 use crate::keyring::live::{Ask, Keyring, Snapshot};
 use crate::keyring::marks::ProviderKey;
@@ -163,6 +166,7 @@ struct Keeper<'a, D: Disk> {
     blocks: Blocks,
     rotation: rotation::Rotation,
     check: check::Check,
+    evidence: Evidence,
     /// Keys that nobody has any more: told once.
     openers_told: HashSet<ProviderKey>,
     /// Keys of the node root that outlive a question to the device.
@@ -266,7 +270,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             Request::RenewRoot(order, reply) => self.renew_root(order, reply),
             Request::Reseal(order, reply) => self.reseal(order, reply),
             Request::Restore(export, reply) => self.restore(*export, reply),
-            Request::Retire(id, to, reply) => reply.send(self.retire(&id, to)).is_ok(),
+            Request::Evidence(reply) => reply.send(Ok(self.evidence.clone())).is_ok(),
+            Request::Rehearsed(reply) => reply.send(self.rehearsed()).is_ok(),
+            Request::Scanned(scan, reply) => reply.send(self.scanned(scan)).is_ok(),
+            Request::Retire(id, to, proof, reply) => reply.send(self.retire(&id, to, proof)).is_ok(),
             Request::Rotate(reply) => self.rotate(reply),
             Request::Specimens(reply) => reply.send(Ok(self.specimens())).is_ok(),
         };

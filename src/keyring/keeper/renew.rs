@@ -139,6 +139,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         for (file, payload) in self.members_under(&root.id(), &mac_key)? {
             dir.replace_both(&file, Kind::Member, &payload).map_err(KeeperError::Store)?;
         }
+        super::evidence::save(&dir, &self.evidence, cluster, &root.id(), &mac_key)?;
         let bytes = next.encode(cluster, &root.id(), &mac_key);
         dir.replace_both(STATE, Kind::State, &bytes).map_err(KeeperError::Store)?;
         let read = |version, bytes: &[u8]| State::decode(version, bytes, cluster, &root.id(), &mac_key);

@@ -99,6 +99,9 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             opened: told.opened.get(&entry.id).copied(),
             may_return: ring.may_return(&entry.id),
             under_key_id: self.is_under_key_id(&entry.id),
+            objects: self.evidence.scans.last().map(|scan| scan.objects_under(&entry.id)),
+            scanned: self.evidence.scans.last().map(|scan| scan.at),
+            unneeded_since: self.evidence.unneeded_since(&entry.id),
             wraps: self.keys.wraps(&entry.id).map_or(0, |set| set.wraps.len()),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 
 use crate::keyring::KeeperError;
 use crate::keyring::epoch::Record;
+use crate::keyring::evidence::{Evidence, Scan};
 use crate::keyring::export::Export;
 use crate::keyring::recovery::Recipient;
 use crate::keyring::ring::RetireTo;
@@ -51,6 +52,15 @@ pub struct KekRow {
     /// It was active under the key_id of providers' keys that is reported now.
     #[serde(default)]
     pub under_key_id: bool,
+    /// Objects that the last complete scan of etcd has counted under it; absent if there was none.
+    #[serde(default)]
+    pub objects: Option<u64>,
+    /// When that scan was made, in seconds since 1970.
+    #[serde(default)]
+    pub scanned: Option<UnixSeconds>,
+    /// Since when no scan has counted any.
+    #[serde(default)]
+    pub unneeded_since: Option<UnixSeconds>,
 }
 
 /// All KEKs for showing.
@@ -84,6 +94,18 @@ pub struct Activation {
     pub when_all_have: bool,
     /// Of members that were given it.
     pub receipts: Vec<Vec<u8>>,
+}
+
+/// What must be known before a KEK is destroyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A scan of etcd, and that there are no backups from before this time, in seconds since 1970.
+    Scan {
+        /// As the operator says; absent if he has said nothing.
+        backups_since: Option<UnixSeconds>,
+    },
+    /// The operator insists without one.
+    Waived,
 }
 
 /// What `status` shows of the keys.
@@ -233,8 +255,11 @@ pub(super) enum Request {
     RenewRoot(RenewOrder, Reply<Renewed>),
     Reseal(ResealOrder, Reply<SealedRoot>),
     Restore(Box<Export>, Reply<Vec<KekId>>),
-    Retire(KekId, RetireTo, Reply<KeyTable>),
+    Evidence(Reply<Evidence>),
+    Rehearsed(Reply<Evidence>),
+    Retire(KekId, RetireTo, Proof, Reply<KeyTable>),
     Rotate(Reply<KekRow>),
+    Scanned(Scan, Reply<Evidence>),
     /// Of each key, something that it has made.
     Specimens(Reply<Vec<Specimen>>),
 }
@@ -265,7 +290,8 @@ impl Request {
             Self::Activate(_, reply)
             | Self::BundleAccept(_, _, reply)
             | Self::List(reply)
-            | Self::Retire(_, _, reply) => locked(&reply),
+            | Self::Retire(_, _, _, reply) => locked(&reply),
+            Self::Evidence(reply) | Self::Rehearsed(reply) | Self::Scanned(_, reply) => locked(&reply),
             Self::AddMember(_, _, _, reply) | Self::Members(reply) | Self::RemoveMember(_, reply) => locked(&reply),
             Self::BundleMake(_, _, reply)
             | Self::AskForBundle(_, reply)

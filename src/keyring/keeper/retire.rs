@@ -3,17 +3,17 @@
 
 use super::books::Change;
 use super::errands::Slot;
-use super::{Exporter, Keeper, KeyTable};
+use super::{Exporter, Keeper, KeyTable, Proof};
 use crate::audit::{Event, emit};
 use crate::keyring::epoch::Reported;
 use crate::keyring::error::KeeperError;
-use crate::keyring::ring::{KekState, MoveError, RetireTo};
+use crate::keyring::ring::{Entry, KekState, MoveError, RetireTo};
 use crate::keyring::{kek_file, wraps_file};
 use crate::store::Disk;
 use crate::types::KekId;
 
 impl<D: Disk + Clone> Keeper<'_, D> {
-    pub(super) fn retire(&mut self, id: &KekId, to: RetireTo) -> Result<KeyTable, KeeperError> {
+    pub(super) fn retire(&mut self, id: &KekId, to: RetireTo, proof: Proof) -> Result<KeyTable, KeeperError> {
         let destroys = to.destroys();
         match self.ring().retire(id, to, (self.settings.now)()) {
             // The record first: a power cut must not leave a ring that counts on a file that is gone.
@@ -27,6 +27,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 }
                 if destroys {
                     self.check_nothing_is_kept()?;
+                    self.check_proof(id, proof)?;
                 }
                 self.change(Change::of_keys(self.state().with_ring(ring)))?;
             }
@@ -54,6 +55,24 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         self.publish();
         emit(&Event::KeyRetired { kek: id, state: state.label() });
         Ok(self.table())
+    }
+
+    /// Nothing stored needs it, as far as was seen. One that has encrypted nothing, here or elsewhere, needs no proof.
+    fn check_proof(&self, id: &KekId, proof: Proof) -> Result<(), KeeperError> {
+        let unused = |entry: &Entry| entry.id == *id && entry.uses_reserved == 0 && !entry.shared;
+        if self.ring().entries().any(|(entry, _)| unused(entry)) {
+            return Ok(());
+        }
+        match proof {
+            Proof::Waived => {
+                emit(&Event::KeyRetiredWithoutScan { kek: id });
+                Ok(())
+            }
+            Proof::Scan { backups_since } => self
+                .evidence
+                .proves(id, backups_since, (self.settings.now)())
+                .map_err(|why| KeeperError::NoProof { kek: *id, why }),
+        }
     }
 
     /// It was active under the key_id of providers' keys that is reported now. kube-apiserver keeps its seed for as long as the key_id is the

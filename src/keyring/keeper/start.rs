@@ -21,6 +21,7 @@ use super::{Derived, Keeper, Settings, check, rotation, trouble};
 use crate::audit::{Event, emit};
 use crate::keyring::bundle::{self, OpenRequest};
 use crate::keyring::error::KeeperError;
+use crate::keyring::evidence::Evidence;
 use crate::keyring::files::{self, INIT_MARKER, RECOVER_MARKER};
 use crate::keyring::home::Home;
 use crate::keyring::kek_file::KekLabel;
@@ -159,6 +160,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             blocks: Blocks::default(),
             rotation: rotation::Rotation::default(),
             check: check::Check::default(),
+            evidence: Evidence::default(),
             openers_told: HashSet::new(),
             derived,
             started: Instant::now(),
@@ -168,6 +170,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             keeper.keys.take_in(id, key, &ring)?;
         }
         keeper.load_wraps();
+        keeper.load_evidence();
         keeper.tidy_up();
         keeper.resume(&root, encrypts, has_changed)?;
         // What one generation lacked, the other one gives. Writes nothing while all is well.

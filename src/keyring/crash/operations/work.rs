@@ -12,7 +12,7 @@ use crate::keyring::crash::provider::Provider;
 use crate::keyring::crash::running::Running;
 use crate::keyring::epoch::Roots;
 use crate::keyring::export::Export;
-use crate::keyring::keeper::{KeeperHandle, KeyTable, RenewOrder};
+use crate::keyring::keeper::{KeeperHandle, KeyTable, Proof, RenewOrder};
 use crate::keyring::member::{self, MemberKeys, STANDING_VALID_SECONDS, Standing};
 use crate::keyring::recovery::Identity;
 use crate::keyring::ring::{Entry, MoveError, RetireTo, Ring};
@@ -341,13 +341,13 @@ pub(in crate::keyring::crash) fn half_destroy(node: &mut Node) {
     let target = node.target.unwrap();
     let files: Vec<_> = node.files().into_iter().filter(|(name, _)| name.contains(&target.to_string())).collect();
     assert_eq!(files.len(), 2, "both generations");
-    node.live(|running| drop(running.handle.retire(target, RetireTo::Destroyed).unwrap()));
+    node.live(|running| drop(running.handle.retire(target, RetireTo::Destroyed, Proof::Waived).unwrap()));
     files.into_iter().for_each(|(name, bytes)| node.scribble(&name, Some(bytes)));
     node.ledger.is_gone = true;
 }
 
 pub(in crate::keyring::crash) fn retire(node: &Node, running: &Running, to: RetireTo) -> Result<(), Refused> {
-    Ok(running.handle.retire(node.target.unwrap(), to).map(|_| ())?)
+    Ok(running.handle.retire(node.target.unwrap(), to, Proof::Waived).map(|_| ())?)
 }
 
 /// Half a block asks for the next one.

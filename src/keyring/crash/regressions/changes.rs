@@ -2,6 +2,7 @@
 //! that no state names.
 
 use super::*;
+use crate::keyring::keeper::Proof;
 use crate::keyring::recovery::{self, Identity};
 use crate::keyring::ring::RetireTo;
 use crate::keyring::{RESERVED_BLOCK_USES, Resume};
@@ -49,7 +50,7 @@ fn keks(running: &Running, is_wanted: impl Fn(&str) -> bool) -> Vec<KekId> {
 #[test]
 fn a_destruction_that_fails_leaves_the_recovery_file_with_every_key_that_is_in_use() {
     let (node, [former, _]) = with_two_former();
-    let retire = |running: &Running| running.handle.retire(former, RetireTo::Destroyed);
+    let retire = |running: &Running| running.handle.retire(former, RetireTo::Destroyed, Proof::Waived);
     let steps = steps(&node, |_, running| drop(retire(running).unwrap()));
     for failure in [Failure::NoSpace, Failure::Io] {
         let fault = Fault::Error(failure, Extent::Once);
@@ -74,7 +75,7 @@ fn a_destruction_that_fails_leaves_the_recovery_file_with_every_key_that_is_in_u
 #[test]
 fn a_destruction_that_is_cut_leaves_the_recovery_file_with_every_key_that_is_in_use() {
     let (node, [former, _]) = with_two_former();
-    let retire = |running: &Running| running.handle.retire(former, RetireTo::Destroyed);
+    let retire = |running: &Running| running.handle.retire(former, RetireTo::Destroyed, Proof::Waived);
     let steps = steps(&node, |_, running| drop(retire(running).unwrap()));
     for (at, step) in steps.iter().enumerate().filter(|(_, step)| Fault::KillAfter.fits(**step)) {
         let mut node = node.on(node.disk.copy());
@@ -97,7 +98,7 @@ fn the_key_of_a_destroyed_kek_is_in_no_recovery_file_also_while_another_kek_does
     let running = boot(&mut node);
     let identity = node.identity.clone().unwrap();
     // One that was refused is still in use.
-    if running.handle.retire(condemned, RetireTo::Destroyed).is_ok() {
+    if running.handle.retire(condemned, RetireTo::Destroyed, Proof::Waived).is_ok() {
         assert_is_in_no_recovery_file(&node, &identity, condemned);
         drop(running);
         drop(boot(&mut node));

@@ -3,7 +3,7 @@
 use super::operations::bundle_of_member;
 use super::others::{accept, entry, give, id, meet, pair, receipt};
 use super::*;
-use crate::keyring::keeper::Activation;
+use crate::keyring::keeper::{Activation, Proof};
 use crate::keyring::ring::{RetireTo, Ring};
 use crate::keyring::{KeeperError, Resume};
 
@@ -81,9 +81,9 @@ fn a_kek_that_two_nodes_have_given_up_is_still_one_that_the_third_may_turn_to() 
     let given_up = bundle_of_member(&own, theirs.giving_up_pending(2), node.clock);
     accept(&running, &given_up).unwrap();
     assert_eq!(running.kek("pre-activation"), id(4), "here it is not");
-    running.handle.retire(id(4), RetireTo::GivenUp).unwrap();
+    running.handle.retire(id(4), RetireTo::GivenUp, Proof::Waived).unwrap();
     accept(&running, &given_up).unwrap();
-    let destroyed = running.handle.retire(id(4), RetireTo::Destroyed);
+    let destroyed = running.handle.retire(id(4), RetireTo::Destroyed, Proof::Waived);
     assert!(matches!(destroyed, Err(KeeperError::PendingElsewhere(_))), "{destroyed:?}");
     let third = theirs.activate(&id(4), 3).unwrap();
     accept(&running, &bundle_of_member(&own, third, node.clock)).unwrap();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::keyring::crash::device::Trouble;
+use crate::keyring::keeper::Proof;
 use crate::keyring::ring::RetireTo;
 
 /// A rooted node that has lost the sealed copy of a KEK that was active, and has a text of it.
@@ -29,7 +30,7 @@ fn a_kek_that_is_destroyed_while_its_sealed_copy_is_made_stays_gone() {
     // Read through the provider, which makes the keeper ask the device for a root to seal it under.
     node.ledger.assert_holds(&running);
     node.device.wait_until_held();
-    running.handle.retire(former, RetireTo::Destroyed).unwrap();
+    running.handle.retire(former, RetireTo::Destroyed, Proof::Waived).unwrap();
     node.device.release();
     // Answered after the device was.
     running.ask(KeeperHandle::rotate).unwrap();

@@ -8,6 +8,7 @@ use super::*;
 use crate::keyring::KeeperError;
 use crate::keyring::bundle::fingerprint;
 use crate::keyring::crash::device::Trouble;
+use crate::keyring::keeper::Proof;
 use crate::keyring::member::Identity;
 use crate::keyring::ring::{RetireTo, Ring};
 
@@ -170,11 +171,14 @@ fn a_pending_kek_that_another_node_has_is_given_up_and_never_destroyed() {
     let mut node = Node::new();
     let (running, own) = shared_with_a_member(&mut node);
     let (old, next) = (running.kek("active"), running.kek("pre-activation"));
-    let refused = running.handle.retire(next, RetireTo::Destroyed);
+    let refused = running.handle.retire(next, RetireTo::Destroyed, Proof::Waived);
     assert!(matches!(refused, Err(KeeperError::PendingElsewhere(id)) if id == next), "{refused:?}");
-    assert!(matches!(running.handle.retire(old, RetireTo::GivenUp), Err(KeeperError::Move(_))), "it is active");
-    running.handle.retire(next, RetireTo::GivenUp).unwrap();
-    running.handle.retire(next, RetireTo::GivenUp).unwrap();
+    assert!(
+        matches!(running.handle.retire(old, RetireTo::GivenUp, Proof::Waived), Err(KeeperError::Move(_))),
+        "it is active"
+    );
+    running.handle.retire(next, RetireTo::GivenUp, Proof::Waived).unwrap();
+    running.handle.retire(next, RetireTo::GivenUp, Proof::Waived).unwrap();
     assert_eq!(running.row("pre-activation"), None);
     // The other node turns to it all the same.
     let theirs = Ring::new(entry(old), 1).with_pending(entry(next)).unwrap().activate(&next, 2).unwrap();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::*;
 use crate::keyring::KeeperError;
 use crate::keyring::crash::provider::{Provider, Silence, proved, together};
+use crate::keyring::keeper::Proof;
 use crate::keyring::live::{Active, Snapshot};
 use crate::keyring::recovery::Identity;
 use crate::keyring::ring::RetireTo;
@@ -68,7 +69,7 @@ fn a_kek_that_was_destroyed_here_says_nothing_of_what_other_nodes_have_stored() 
     running.wait_for("another KEK", || running.row("deactivated").is_some());
     let former = running.table().keys.into_iter().filter(|row| row.state == "deactivated");
     for row in former {
-        running.handle.retire(row.id.parse().unwrap(), RetireTo::Destroyed).unwrap();
+        running.handle.retire(row.id.parse().unwrap(), RetireTo::Destroyed, Proof::Waived).unwrap();
     }
     let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), false);
     assert!(left.is_err() && running.decrypt(&text).unwrap(), "the texts of the other node have no opener any more");
@@ -238,7 +239,7 @@ fn a_kek_that_served_under_the_key_id_that_is_reported_is_not_destroyed_before_t
     running.encrypt().unwrap();
     let second = running.kek("active");
     running.renew().unwrap();
-    let refused = |running: &Running, kek| running.handle.retire(kek, RetireTo::Destroyed);
+    let refused = |running: &Running, kek| running.handle.retire(kek, RetireTo::Destroyed, Proof::Waived);
     for kek in [served, second] {
         assert!(matches!(refused(&running, kek), Err(KeeperError::UnderKeyId(named)) if named == kek));
         assert!(running.table().keys.iter().any(|row| row.id == kek.to_string() && row.under_key_id));
@@ -250,6 +251,6 @@ fn a_kek_that_served_under_the_key_id_that_is_reported_is_not_destroyed_before_t
     assert!(refused(&running, served).is_err());
     k.rotate_to(2);
     running.wait_for("the key_id has moved", || running.table().keys.iter().all(|row| !row.under_key_id));
-    running.handle.retire(served, RetireTo::Destroyed).unwrap();
-    running.handle.retire(second, RetireTo::Destroyed).unwrap();
+    running.handle.retire(served, RetireTo::Destroyed, Proof::Waived).unwrap();
+    running.handle.retire(second, RetireTo::Destroyed, Proof::Waived).unwrap();
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::keyring::KeeperError;
 use crate::keyring::attached::Check;
 use crate::keyring::bundle::BundleError;
+use crate::keyring::keeper::Proof;
 use crate::keyring::member::Receipt;
 use crate::keyring::ring::{AdoptError, RetireTo};
 
@@ -107,7 +108,7 @@ fn an_old_bundle_of_a_member_takes_nothing_back() {
     let stale = accept(&running);
     assert!(matches!(stale, Err(KeeperError::Stale(AdoptError::Stale(id))) if id == theirs));
     let former = KekId::from_bytes([3; 16]);
-    running.ask(|keeper| keeper.retire(former, RetireTo::Destroyed)).unwrap();
+    running.ask(|keeper| keeper.retire(former, RetireTo::Destroyed, Proof::Waived)).unwrap();
     assert!(accept(&running).is_err());
     assert_eq!(running.kek("active"), next);
     let row = running.table().keys.into_iter().find(|row| row.id == former.to_string()).unwrap();

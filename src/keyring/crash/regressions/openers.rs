@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::keyring::KeeperError;
 use crate::keyring::crash::provider::{Provider, proved, together};
+use crate::keyring::keeper::Proof;
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
 use crate::provider::set::Role::{self, DecryptOnly, Required};
@@ -99,7 +100,7 @@ fn a_provider_whose_copies_another_one_has_as_well_leaves_without_a_word() {
     running.wait_for("the key_id stays", || running.handle.overview().unwrap().roots.waits.is_none());
     let former = running.table().keys.into_iter().filter(|row| row.state == "deactivated");
     for row in former {
-        running.handle.retire(row.id.parse().unwrap(), RetireTo::Destroyed).unwrap();
+        running.handle.retire(row.id.parse().unwrap(), RetireTo::Destroyed, Proof::Waived).unwrap();
     }
     running.handle.configure(set(&[("a", Required, &k)], true), false).unwrap();
 }

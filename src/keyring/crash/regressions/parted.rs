@@ -5,7 +5,7 @@ use super::operations::{MEMBER, bundle_of_member};
 use super::others::{accept, add, entry, give, id, identity, pair, receipt, request, with};
 use super::*;
 use crate::keyring::bundle::fingerprint;
-use crate::keyring::keeper::Activation;
+use crate::keyring::keeper::{Activation, Proof};
 use crate::keyring::ring::{RetireTo, Ring};
 use crate::keyring::{KeeperError, Resume};
 
@@ -153,7 +153,7 @@ fn a_compromised_kek_that_comes_back_is_compromised() {
     node.live(|running| {
         bad = Some(running.kek("active"));
         running.renew().unwrap();
-        running.handle.retire(bad.unwrap(), RetireTo::Compromised).unwrap();
+        running.handle.retire(bad.unwrap(), RetireTo::Compromised, Proof::Waived).unwrap();
     });
     node.keep_recovery_file();
     let mut fresh = Node::new();
@@ -191,7 +191,7 @@ fn a_kek_that_was_given_up_and_comes_back_still_waits_for_all_receipts() {
     add(&running, &identity("cp-3", 3));
     let (old, next) = (running.kek("active"), pending(&running));
     give(&running);
-    running.handle.retire(next, RetireTo::GivenUp).unwrap();
+    running.handle.retire(next, RetireTo::GivenUp, Proof::Waived).unwrap();
     let theirs = Ring::new(entry(old), 1).with_pending(entry(next)).unwrap();
     accept(&running, &bundle_of_member(&own, theirs, node.clock)).unwrap();
     assert_eq!(running.kek("pre-activation"), next);
@@ -317,8 +317,8 @@ fn a_kek_that_was_given_up_and_that_others_may_turn_to_is_not_destroyed() {
     let (running, own) = pair(&mut node);
     let (old, next) = (running.kek("active"), pending(&running));
     give(&running);
-    running.handle.retire(next, RetireTo::GivenUp).unwrap();
-    let destroyed = running.handle.retire(next, RetireTo::Destroyed);
+    running.handle.retire(next, RetireTo::GivenUp, Proof::Waived).unwrap();
+    let destroyed = running.handle.retire(next, RetireTo::Destroyed, Proof::Waived);
     let disk = node.on(node.disk.after_kill());
     let theirs = Ring::new(entry(old), 1).with_pending(entry(next)).unwrap().activate(&next, 2).unwrap();
     let taken = accept(&running, &bundle_of_member(&own, theirs, node.clock));
@@ -326,7 +326,7 @@ fn a_kek_that_was_given_up_and_that_others_may_turn_to_is_not_destroyed() {
     // The operator says that nobody can any more.
     let mut node = disk;
     let running = boot(&mut node);
-    running.handle.retire(next, RetireTo::GoneEverywhere).unwrap();
+    running.handle.retire(next, RetireTo::GoneEverywhere, Proof::Waived).unwrap();
 }
 
 #[test]
@@ -339,7 +339,7 @@ fn a_kek_whose_rotation_crossed_with_another_is_not_destroyed_as_an_old_one() {
     accept(&running, &bundle_of_member(&own, crossed, node.clock)).unwrap();
     let row = running.table().keys.into_iter().find(|row| row.id == next.to_string()).unwrap();
     assert!(row.may_return, "{row:?}");
-    let destroyed = running.handle.retire(next, RetireTo::Destroyed);
+    let destroyed = running.handle.retire(next, RetireTo::Destroyed, Proof::Waived);
     // The member has taken the bundle, and turns to what was in it.
     let theirs = Ring::new(entry(old), 1).with_pending(entry(next)).unwrap().activate(&next, 2).unwrap();
     let taken = accept(&running, &bundle_of_member(&own, theirs, node.clock));
@@ -352,7 +352,7 @@ fn a_pending_kek_that_is_called_compromised_is_followed_if_others_turn_to_it() {
     let (running, own) = pair(&mut node);
     let (old, next) = (running.kek("active"), pending(&running));
     give(&running);
-    let marked = running.handle.retire(next, RetireTo::Compromised);
+    let marked = running.handle.retire(next, RetireTo::Compromised, Proof::Waived);
     let theirs = Ring::new(entry(old), 1).with_pending(entry(next)).unwrap().activate(&next, 2).unwrap();
     let taken = accept(&running, &bundle_of_member(&own, theirs, node.clock));
     assert!(marked.is_err() || taken.is_ok(), "{taken:?}");

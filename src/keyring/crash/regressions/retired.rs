@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::keyring::KeeperError;
+use crate::keyring::keeper::Proof;
 use crate::keyring::ring::RetireTo;
 use crate::types::Explained;
 
@@ -21,7 +22,7 @@ fn with_former(count: usize) -> (Node, Vec<KekId>) {
 }
 
 fn destroy(running: &Running, kek: KekId) -> Result<(), KeeperError> {
-    running.handle.retire(kek, RetireTo::Destroyed).map(drop)
+    running.handle.retire(kek, RetireTo::Destroyed, Proof::Waived).map(drop)
 }
 
 #[test]
@@ -71,7 +72,7 @@ fn no_kek_is_called_destroyed_while_a_folder_that_a_recovery_has_kept_may_have_i
     assert!(refused.to_string().contains(&kept), "{refused}");
     assert!(refused.hint().contains("rm -r"), "{}", refused.hint());
     assert!(running.table().keys.iter().any(|row| row.id == former.to_string() && row.state == "deactivated"));
-    running.handle.retire(former, RetireTo::Compromised).unwrap();
+    running.handle.retire(former, RetireTo::Compromised, Proof::Waived).unwrap();
     assert!(destroy(&running, former).is_err());
     // As the operator does.
     for name in node.files().into_keys().filter(|name| name.starts_with(&kept)) {
@@ -149,7 +150,7 @@ fn the_folder_of_a_root_that_was_left_goes_before_a_kek_is_called_destroyed() {
             continue;
         }
         left += 1;
-        running.ask(|keeper| keeper.retire(kek, RetireTo::Destroyed)).unwrap();
+        running.ask(|keeper| keeper.retire(kek, RetireTo::Destroyed, Proof::Waived)).unwrap();
         let remains: Vec<_> = node.files().into_keys().filter(|name| name.contains(&kek.to_string())).collect();
         assert!(remains.is_empty(), "step {at}: {remains:?}");
         drop(running);

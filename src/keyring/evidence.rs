@@ -1,0 +1,318 @@
+//! What was seen of etcd, and when: the file `evidence` (docs/formats.md, "Evidence"), authenticated under the node root.
+//!
+//! It says which KEKs and which versions of providers' keys something stored still needs, so that a KEK is destroyed on what was
+//! seen and not on a hope. A file that is lost costs a scan. Pure, and total over any bytes.
+//!
+//! ```text
+//! algorithm u8 (1 = HMAC-SHA256) | root id | cluster: u16 length, bytes | rehearsed u64 (0 = never) |
+//! scans: u8 count, the oldest first, each
+//!   at u64 | revision u64 | objects u64 | KEKs: u16 count, each id and objects u64 |
+//!   keys: u16 count, each kind u8, identity and version with a u16 length each, objects u64
+//! | MAC, 32 bytes
+//! ```
+
+use crate::keyring::state_file::{HMAC_SHA256, MAC_BYTES, mac};
+use crate::provider::{KeyIdentity, KeyVersion, ProviderKind};
+use crate::types::clock::UnixSeconds;
+use crate::types::wire::{Reader, WireError, Writer};
+use crate::types::{ClusterId, KekId, Key, RootId};
+
+const LABEL: &[u8] = b"nodeseal evidence v1\0";
+
+/// Name of the file inside of the folder of a root.
+pub const FILE: &str = "evidence";
+
+/// The newest so many are kept.
+pub const SCANS_MAX: usize = 20;
+/// KEKs, and versions of providers' keys, of one scan. Those of a scan beyond it are not kept as evidence.
+pub const ROWS_MAX: usize = 512;
+
+/// A complete scan of a running etcd.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Scan {
+    /// When it began, in seconds since 1970.
+    pub at: UnixSeconds,
+    /// Of etcd.
+    pub revision: u64,
+    /// All objects.
+    pub objects: u64,
+    /// Objects under each local KEK.
+    pub keks: Vec<KekUse>,
+    /// Objects that bring a copy by each version of a provider's key.
+    pub keys: Vec<KeyUse>,
+}
+
+/// Objects under a KEK.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KekUse {
+    /// 32 hexadecimal digits.
+    pub kek: String,
+    /// How many.
+    pub objects: u64,
+}
+
+/// Objects that bring a copy by a version of a key.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KeyUse {
+    /// As in the configuration.
+    pub kind: String,
+    /// Of the key.
+    pub identity: String,
+    /// Of the key.
+    pub version: String,
+    /// How many.
+    pub objects: u64,
+}
+
+impl Scan {
+    /// Objects under this KEK. A KEK that is not named has none.
+    pub fn objects_under(&self, kek: &KekId) -> u64 {
+        let id = kek.to_string();
+        self.keks.iter().filter(|row| row.kek == id).map(|row| row.objects).sum()
+    }
+
+    /// Whether it can be kept: bounded, and of names that are ones.
+    pub fn is_fit(&self) -> bool {
+        let keks = self.keks.iter().all(|row| row.kek.parse::<KekId>().is_ok());
+        let is_key = |row: &KeyUse| {
+            kind_of(&row.kind).is_some()
+                && KeyIdentity::new(row.identity.as_str()).is_ok()
+                && KeyVersion::new(row.version.as_str()).is_ok()
+        };
+        self.keks.len() <= ROWS_MAX && self.keys.len() <= ROWS_MAX && keks && self.keys.iter().all(is_key)
+    }
+}
+
+fn kind_of(label: &str) -> Option<ProviderKind> {
+    (1..=u8::MAX).filter_map(ProviderKind::from_number).find(|kind| kind.label() == label)
+}
+
+/// All that was seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// When a recovery file was last opened to see whether it opens what etcd holds.
+    pub rehearsed: Option<UnixSeconds>,
+    /// The oldest first.
+    pub scans: Vec<Scan>,
+}
+
+/// How long ago a scan may be, when a KEK is destroyed because of it.
+pub const FRESH_SECONDS: u64 = 24 * 3600;
+
+/// Why no scan speaks for destroying a KEK.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoProof {
+    /// None was made here.
+    #[error("no complete scan of etcd is on record, so it is not known whether something stored needs this KEK")]
+    Never,
+    /// Too old.
+    #[error("the last complete scan of etcd was {} h ago", seconds / 3600)]
+    Old {
+        /// Since then.
+        seconds: u64,
+    },
+    /// It has seen some.
+    #[error("the last scan of etcd counted {objects} objects under this KEK")]
+    Needed {
+        /// How many.
+        objects: u64,
+    },
+    /// Nothing was said of backups.
+    #[error("backups of etcd may still need this KEK")]
+    Backups,
+    /// What was said leaves some.
+    #[error("backups of etcd that were taken after that date may still need this KEK")]
+    BackupsLeft,
+}
+
+impl Evidence {
+    /// With one scan more.
+    pub fn with(&self, scan: Scan) -> Self {
+        let mut next = self.clone();
+        next.scans.retain(|kept| kept.at <= scan.at);
+        next.scans.push(scan);
+        let excess = next.scans.len().saturating_sub(SCANS_MAX);
+        next.scans.drain(..excess);
+        next
+    }
+
+    /// Since when every scan has seen nothing under this KEK.
+    pub fn unneeded_since(&self, kek: &KekId) -> Option<UnixSeconds> {
+        let without = self.scans.iter().rev().take_while(|scan| scan.objects_under(kek) == 0);
+        without.last().map(|scan| scan.at)
+    }
+
+    /// Whether this KEK may go: a scan of the last day has seen nothing under it, and there are no backups of etcd from before
+    /// `backups_since`, which must not be before the first scan that saw nothing under it.
+    pub fn proves(&self, kek: &KekId, backups_since: Option<UnixSeconds>, now: UnixSeconds) -> Result<(), NoProof> {
+        let last = self.scans.last().ok_or(NoProof::Never)?;
+        let seconds = now.saturating_sub(last.at);
+        let objects = last.objects_under(kek);
+        if objects > 0 {
+            return Err(NoProof::Needed { objects });
+        }
+        if seconds > FRESH_SECONDS || last.at > now {
+            return Err(NoProof::Old { seconds });
+        }
+        let since = backups_since.ok_or(NoProof::Backups)?;
+        let first = self.unneeded_since(kek).ok_or(NoProof::Never)?;
+        if since < first || since > now { Err(NoProof::BackupsLeft) } else { Ok(()) }
+    }
+
+    /// The payload of the file.
+    pub fn encode(&self, cluster: &ClusterId, root: &RootId, mac_key: &Key) -> Vec<u8> {
+        let mut w = head(cluster, root);
+        w.u64(self.rehearsed.unwrap_or_default());
+        w.u8(u8::try_from(self.scans.len()).unwrap_or(u8::MAX));
+        for scan in &self.scans {
+            w.u64(scan.at).u64(scan.revision).u64(scan.objects);
+            w.u16(u16::try_from(scan.keks.len()).unwrap_or(u16::MAX));
+            for row in &scan.keks {
+                // Checked when it was taken ([`Scan::is_fit`]).
+                w.raw(row.kek.parse::<KekId>().unwrap_or(KekId::from_bytes([0; 16])).as_bytes()).u64(row.objects);
+            }
+            w.u16(u16::try_from(scan.keys.len()).unwrap_or(u16::MAX));
+            for row in &scan.keys {
+                w.u8(kind_of(&row.kind).map_or(0, |kind| kind as u8));
+                w.bytes16(row.identity.as_bytes()).bytes16(row.version.as_bytes()).u64(row.objects);
+            }
+        }
+        let tag = mac(mac_key, &[LABEL, w.as_bytes()]).finalize();
+        w.raw(&tag).finish()
+    }
+
+    /// Authenticates and reads the payload.
+    pub fn decode(bytes: &[u8], cluster: &ClusterId, root: &RootId, mac_key: &Key) -> Result<Self, WireError> {
+        let (body, tag) = bytes.split_last_chunk::<MAC_BYTES>().ok_or(WireError::Short("MAC"))?;
+        if !mac(mac_key, &[LABEL, body]).is(tag) {
+            return Err(WireError::BadValue("MAC"));
+        }
+        let head = head(cluster, root).finish();
+        let mut r = Reader::new(body.strip_prefix(&head[..]).ok_or(WireError::BadValue("root"))?);
+        let rehearsed = Some(r.time("rehearsed")?).filter(|at| *at != 0);
+        let count = usize::from(r.u8("scans")?);
+        if count > SCANS_MAX {
+            return Err(WireError::BadValue("scans"));
+        }
+        let scans = (0..count).map(|_| read_scan(&mut r)).collect::<Result<_, _>>()?;
+        r.end()?;
+        Ok(Self { rehearsed, scans })
+    }
+}
+
+fn read_scan(r: &mut Reader<'_>) -> Result<Scan, WireError> {
+    let (at, revision, objects) = (r.time("at")?, r.u64("revision")?, r.u64("objects")?);
+    let rows =
+        |count: u16| Some(usize::from(count)).filter(|count| *count <= ROWS_MAX).ok_or(WireError::BadValue("rows"));
+    let keks = (0..rows(r.u16("KEKs")?)?)
+        .map(|_| Ok(KekUse { kek: KekId::from_bytes(r.array("KEK")?).to_string(), objects: r.u64("objects")? }))
+        .collect::<Result<_, WireError>>()?;
+    let keys = (0..rows(r.u16("keys")?)?)
+        .map(|_| {
+            let kind = ProviderKind::from_number(r.u8("kind")?).ok_or(WireError::BadValue("kind"))?;
+            let (identity, version) = (r.text16("identity")?.to_owned(), r.text16("version")?.to_owned());
+            Ok(KeyUse { kind: kind.label().to_owned(), identity, version, objects: r.u64("objects")? })
+        })
+        .collect::<Result<_, WireError>>()?;
+    Ok(Scan { at, revision, objects, keks, keys })
+}
+
+fn head(cluster: &ClusterId, root: &RootId) -> Writer {
+    let mut w = Writer::new();
+    w.u8(HMAC_SHA256).raw(root.as_bytes()).bytes16(cluster.as_str().as_bytes());
+    w
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+    use crate::types::hex;
+
+    const KEK: KekId = KekId::from_bytes([1; 16]);
+
+    fn scan(at: u64, under: u64) -> Scan {
+        let key = KeyUse { kind: "vault".into(), identity: "transit/k@1".into(), version: "3".into(), objects: 9 };
+        Scan {
+            at,
+            revision: 7,
+            objects: 12,
+            keks: vec![KekUse { kek: KEK.to_string(), objects: under }],
+            keys: vec![key],
+        }
+    }
+
+    fn under() -> (ClusterId, RootId, Key) {
+        ("prod".parse().unwrap(), RootId::from_bytes([2; 16]), Key::of(&[3; 32]))
+    }
+
+    #[test]
+    fn frozen_vector_of_a_file() {
+        let (cluster, root, key) = under();
+        let evidence = Evidence { rehearsed: Some(5), scans: vec![scan(1000, 4), scan(2000, 0)] };
+        let bytes = evidence.encode(&cluster, &root, &key);
+        // Of the bytes that Python's struct and hmac make of docs/formats.md.
+        assert_eq!(
+            hex::encode(Sha256::digest(&bytes)),
+            "d22c43a4e4ffe91ff002bc35c73eca2828fa9ec4e1aecbb38f08dc23070de178"
+        );
+        assert_eq!(Evidence::decode(&bytes, &cluster, &root, &key), Ok(evidence));
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            assert!(Evidence::decode(&changed, &cluster, &root, &key).is_err(), "{at}");
+        }
+        let other = "other".parse().unwrap();
+        assert!(Evidence::decode(&bytes, &other, &root, &key).is_err());
+    }
+
+    #[test]
+    fn only_a_scan_of_the_last_day_without_such_objects_and_a_word_on_backups_let_a_kek_go() {
+        let now = 1_000_000;
+        let proves =
+            |scans: &[Scan], backups| Evidence { rehearsed: None, scans: scans.to_vec() }.proves(&KEK, backups, now);
+        assert_eq!(proves(&[], Some(now)), Err(NoProof::Never));
+        assert_eq!(proves(&[scan(now - 10, 3)], Some(now)), Err(NoProof::Needed { objects: 3 }));
+        assert_eq!(proves(&[scan(now - 90_000, 0)], Some(now)), Err(NoProof::Old { seconds: 90_000 }));
+        assert_eq!(proves(&[scan(now + 10, 0)], Some(now)), Err(NoProof::Old { seconds: 0 }), "of tomorrow");
+        let good = [scan(now - 500, 3), scan(now - 400, 0), scan(now - 10, 0)];
+        assert_eq!(proves(&good, None), Err(NoProof::Backups));
+        assert_eq!(proves(&good, Some(now - 401)), Err(NoProof::BackupsLeft));
+        assert_eq!(proves(&good, Some(now + 1)), Err(NoProof::BackupsLeft));
+        assert_eq!(proves(&good, Some(now - 400)), Ok(()));
+    }
+
+    #[test]
+    fn the_newest_scans_are_kept_and_a_clock_that_was_set_back_forgets_what_is_of_the_future() {
+        let mut evidence = Evidence::default();
+        (0..30).for_each(|at| evidence = evidence.with(scan(at, 1)));
+        assert_eq!((evidence.scans.len(), evidence.scans[0].at), (SCANS_MAX, 10));
+        let evidence = evidence.with(scan(15, 0));
+        assert_eq!((evidence.scans.len(), evidence.scans.last().unwrap().at), (7, 15));
+    }
+
+    #[test]
+    fn what_names_no_kek_and_no_key_is_not_fit() {
+        assert!(scan(1, 1).is_fit());
+        let mut bad = scan(1, 1);
+        bad.keks[0].kek = "x".into();
+        assert!(!bad.is_fit());
+        let mut bad = scan(1, 1);
+        bad.keys[0].kind = "nobody".into();
+        assert!(!bad.is_fit());
+        let mut long = scan(1, 1);
+        long.keks = vec![long.keks[0].clone(); ROWS_MAX + 1];
+        assert!(!long.is_fit());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let (cluster, root, key) = under();
+            let _ = Evidence::decode(&bytes, &cluster, &root, &key);
+            let _ = read_scan(&mut Reader::new(&bytes));
+        }
+    }
+}

@@ -53,7 +53,7 @@ pub(super) enum Verb {
     Dev(DevArgs),
     /// Print the EncryptionConfiguration for kube-apiserver
     EncryptionConfig(EncryptionConfigArgs),
-    /// Show what is stored in etcd, under which key, and whether it opens
+    /// Count what is stored in etcd, and under which key
     #[cfg(feature = "etcd")]
     #[command(subcommand)]
     Etcd(super::etcd::EtcdVerb),

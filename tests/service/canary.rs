@@ -126,7 +126,7 @@ fn no_secret_is_in_any_log_output_command_line_or_environment() {
         &["keys", "activate", &second],
         &["reseal"],
         &["keys", "retire", &first],
-        &["keys", "retire", &first, "--dry-run"],
+        &["keys", "retire", &first, "--dry-run", "--without-scan"],
         &["keys", "retire", &first, "--confirm", &first, "--without-scan"],
         &["config", "check"],
         &["encryption-config"],

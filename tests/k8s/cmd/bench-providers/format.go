@@ -18,7 +18,7 @@ import (
 // Texts of nodes that there are not, by docs/formats.md ("Wrap", "Envelope"): a thousand nodes or rotations would take hours.
 
 const (
-	cluster    = "dev" // of each `nodeseal dev`
+	clusterID  = "dev" // of each `nodeseal dev`
 	checkName  = "check.kek.nodeseal.internal"
 	wrapSuffix = ".wrap.nodeseal.internal"
 	kekIDBytes = 16
@@ -58,8 +58,8 @@ func bytes16(value []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(nil, uint16(len(value))), value...)
 }
 
-// text encrypts the seed in KMS v2.
-func (l like) text(id, key, nonce, wrapped []byte) (kms.Text, error) {
+// text encrypts a seed in KMS v2.
+func (l like) text(seed, id, key, nonce, wrapped []byte) (kms.Text, error) {
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte("nodeseal kek check v1\x00"))
 	mac.Write(id)
@@ -72,7 +72,7 @@ func (l like) text(id, key, nonce, wrapped []byte) (kms.Text, error) {
 		wraps = append(append(wraps, bytes16([]byte(name))...), bytes16(annotations[name])...)
 	}
 	head := append([]byte("NSL\x01\x02\x01"), id...)
-	bound := append(bytes16([]byte(cluster)), bytes16([]byte(l.keyID))...)
+	bound := append(bytes16([]byte(clusterID)), bytes16([]byte(l.keyID))...)
 	check := sha256.Sum256(bytes.Join([][]byte{[]byte("nodeseal check v1\x00"), bound, head}, nil))
 	digest := sha256.Sum256(wraps)
 	aad := bytes.Join([][]byte{[]byte("nodeseal aad v1\x00"), bound, head, digest[:]}, nil)

@@ -48,6 +48,7 @@ type Report struct {
 	MemoryCalls int                `json:"calls_before_memory"`
 	Memory      []Memory           `json:"memory"`
 	Wakes       []Wake             `json:"wakes"`
+	Readies     []Ready            `json:"readies"`
 }
 
 // What is started is told of our end by the kernel when the thread that started it ends: let that be the main thread.
@@ -58,11 +59,12 @@ func main() {
 	flag.StringVar(&b.bin, "bin", "", "`folder` with nodeseal, nodeseald and nodeseal-sealer")
 	binary := flag.String("vault", "", "`path` of Vault")
 	flag.StringVar(&b.plugin, "plugin", "", "`path` of the plugin that answers at once")
+	flag.StringVar(&b.servers, "servers", "", "`folder` with kube-apiserver and etcd; without it their start is not measured")
 	flag.StringVar(&b.dir, "dir", "", "empty `folder` for everything that is started")
 	flag.IntVar(&b.rounds, "rounds", 5, "rounds of each row")
 	flag.DurationVar(&b.length, "round", time.Second, "length of a round")
 	flag.IntVar(&b.calls, "calls", 60_000, "calls before memory is read")
-	only := flag.String("only", "", "measure only what has this `name`: near, far, fastest, rooted, wakes")
+	only := flag.String("only", "", "measure only what has this `name`: near, far, fastest, rooted, wakes, readies")
 	asJSON := flag.Bool("json", false, "print JSON instead of a table")
 	flag.Parse()
 
@@ -92,12 +94,13 @@ func main() {
 
 type bench struct {
 	stage
-	plugin string
-	token  string // of a node
-	rounds int
-	length time.Duration
-	calls  int
-	report Report
+	plugin  string
+	servers string
+	token   string // of a node
+	rounds  int
+	length  time.Duration
+	calls   int
+	report  Report
 }
 
 func (b *bench) run(binary, only string) (Report, error) {
@@ -109,7 +112,7 @@ func (b *bench) run(binary, only string) (Report, error) {
 	for _, part := range []struct {
 		name    string
 		measure func(*vault) error
-	}{{"near", b.near}, {"far", b.far}, {"fastest", b.fastest}, {"rooted", b.rooted}, {"wakes", b.wakes}} {
+	}{{"near", b.near}, {"far", b.far}, {"fastest", b.fastest}, {"rooted", b.rooted}, {"wakes", b.wakes}, {"readies", b.readies}} {
 		if only == "" || only == part.name {
 			if err := part.measure(bare); err != nil {
 				return b.report, err
@@ -356,6 +359,13 @@ func print(report Report) error {
 		fmt.Printf("nodeseald of node %s after %d more calls: resident %.1f MiB, at most %.1f MiB\n",
 			m.Node, report.MemoryCalls, float64(m.RSS)/1024, float64(m.PeakRSS)/1024)
 	}
+	if err := printWakes(table, report); err != nil {
+		return err
+	}
+	return printReadies(table, report)
+}
+
+func printWakes(table *tabwriter.Writer, report Report) error {
 	if len(report.Wakes) == 0 {
 		return nil
 	}
@@ -365,6 +375,19 @@ func print(report Report) error {
 	for _, w := range report.Wakes {
 		fmt.Fprintf(table, "%d\t%d\t%d\t%.0f ms\t%.0f\t%.0f\t%.0f ms\t%.0f ms\t%.1f\n",
 			w.Seeds, w.Calls, w.Remote, w.Seconds*1000, w.Rate, w.P99, w.Bare*1000, w.Plugin*1000, w.Ratio)
+	}
+	return table.Flush()
+}
+
+func printReadies(table *tabwriter.Writer, report Report) error {
+	if len(report.Readies) == 0 {
+		return nil
+	}
+	fmt.Printf("\na kube-apiserver that starts, Vault %v away, each Secret under a seed and a KEK of another node; seconds until readyz, medians of %d rounds\n",
+		far, min(report.Rounds, wakeRounds))
+	fmt.Fprintln(table, "seeds\tremote calls\tNodeseal\ta plugin that answers at once\twithout encryption\tratio")
+	for _, r := range report.Readies {
+		fmt.Fprintf(table, "%d\t%d\t%.2f\t%.2f\t%.2f\t%.2f\n", r.Seeds, r.Remote, r.Nodeseal, r.Plugin, r.Identity, r.Ratio)
 	}
 	return table.Flush()
 }

@@ -58,7 +58,7 @@ func (b *bench) wakes(bare *vault) error {
 	if err != nil {
 		return err
 	}
-	plugin, err := b.startPlugin()
+	plugin, _, err := b.startPlugin("plugin")
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (b *bench) wakes(bare *vault) error {
 		if err != nil {
 			return err
 		}
-		if err := b.wake(seeds, woken, p, plugin, own, func() (kms.Text, error) { return like.another(bare) }); err != nil {
+		if err := b.wake(seeds, woken, p, plugin, own, func() (kms.Text, error) { return like.another(bare, seed) }); err != nil {
 			return err
 		}
 	}
@@ -167,20 +167,19 @@ func several(count int, one func() (kms.Text, error)) ([]kms.Text, error) {
 	return texts, nil
 }
 
-func (b *bench) startPlugin() (kms.Client, error) {
-	socket := filepath.Join(b.dir, "plugin.sock")
-	if err := b.start("plugin", exec.Command(b.plugin, socket)); err != nil {
-		return nil, err
+func (b *bench) startPlugin(name string) (client kms.Client, socket string, err error) {
+	socket = filepath.Join(b.dir, name+".sock")
+	if err := b.start(name, exec.Command(b.plugin, socket)); err != nil {
+		return nil, "", err
 	}
 	connection, err := kms.Dial(socket, grpc.WithAuthority("localhost"))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	client, err := kms.New("v2", connection)
-	if err != nil {
-		return nil, err
+	if client, err = kms.New("v2", connection); err != nil {
+		return nil, "", err
 	}
-	return client, until("the plugin", func() error {
+	return client, socket, until("the plugin", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_, err := client.Status(ctx)
@@ -189,7 +188,7 @@ func (b *bench) startPlugin() (kms.Client, error) {
 }
 
 // another is a text as another node makes it, under a KEK of its own that nobody has seen.
-func (l like) another(v *vault) (kms.Text, error) {
+func (l like) another(v *vault, seed []byte) (kms.Text, error) {
 	id, key := make([]byte, kekIDBytes), make([]byte, keyBytes)
 	nonce := make([]byte, nonceBytes)
 	for _, bytes := range [][]byte{id, key, nonce} {
@@ -204,10 +203,10 @@ func (l like) another(v *vault) (kms.Text, error) {
 	}
 	body := fields{
 		"plaintext":       base64.StdEncoding.EncodeToString(key),
-		"associated_data": base64.StdEncoding.EncodeToString(append(bytes16([]byte(cluster)), id...)),
+		"associated_data": base64.StdEncoding.EncodeToString(append(bytes16([]byte(clusterID)), id...)),
 	}
 	if err := v.ask(context.Background(), "POST", "first/encrypt/"+keyName, body, &answer); err != nil {
 		return kms.Text{}, err
 	}
-	return l.text(id, key, nonce, []byte(answer.Data.Ciphertext))
+	return l.text(seed, id, key, nonce, []byte(answer.Data.Ciphertext))
 }

@@ -79,7 +79,7 @@ func (a *APIServer) Start() {
 	binary := process.Binary(a.t, "NODESEAL_SERVERS", "kube-apiserver")
 	a.server = process.Start(a.t, a.dir, "kube-apiserver", exec.Command(binary, a.flags...))
 	a.client = nil
-	err := process.Until(90*time.Second, 100*time.Millisecond, func() error {
+	err := process.Until(90*time.Second, 10*time.Millisecond, func() error {
 		select {
 		case <-a.server.Done():
 			a.t.Fatal("kube-apiserver ended before it was ready")

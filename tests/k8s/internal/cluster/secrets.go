@@ -44,6 +44,15 @@ func (a *APIServer) CreateNamespace() {
 
 const secrets = "/api/v1/namespaces/" + Namespace + "/secrets"
 
+// CountSecrets lists every Secret of the Namespace: one that does not open fails the whole list.
+func (a *APIServer) CountSecrets() (int, error) {
+	var list struct {
+		Items []Secret `json:"items"`
+	}
+	err := a.do(http.MethodGet, secrets, nil, &list, http.StatusOK)
+	return len(list.Items), err
+}
+
 // Create writes a new Secret. No error means that it was acknowledged.
 func (a *APIServer) Create(secret Secret) error {
 	return a.do(http.MethodPost, secrets, secret, nil, http.StatusCreated)

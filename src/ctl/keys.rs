@@ -238,10 +238,12 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo, proof: Said
                     Said::BackupsBefore(at) => Some(at),
                     Said::Nothing | Said::WithoutScan => None,
                 };
+                let active = table.keys.iter().find(|row| row.state == KekState::Active.label());
+                let activated = active.map(|row| row.since).unwrap_or_default();
                 let Answer::Evidence { rehearsed, scans } = ask(config, &Request::Evidence {})? else {
                     return Err(unfit());
                 };
-                let proved = Evidence { rehearsed, scans }.proves(&id, backups, clock::now());
+                let proved = Evidence { rehearsed, scans }.proves(&id, activated, backups, clock::now());
                 proved.err().map(|why| KeeperError::NoProof { kek: id, why })
             }
             _ => None,

@@ -96,6 +96,8 @@ impl Answering for Operator {
             Request::CredentialStore { name, sealed } => self.store_credential(&name, &sealed),
             Request::RotateRoot { dry_run, without_recovery_file } => self.rotate_root(dry_run, without_recovery_file),
             #[cfg(feature = "etcd")]
+            Request::EtcdOpen {} if self.keyring.key_id_now().is_none() => refused(KeeperError::Locked),
+            #[cfg(feature = "etcd")]
             Request::EtcdOpen {} => Answer::EtcdOpening {},
             #[cfg(not(feature = "etcd"))]
             Request::EtcdOpen {} => Answer::Refused(Refusal::new(&NoEtcd)),

@@ -37,16 +37,18 @@ pub struct Finding {
 }
 
 /// Every id, in the order of urgency.
-pub const IDS: [&str; 12] = [
+pub const IDS: [&str; 14] = [
     "opens-nowhere",
     "moved",
     "damaged",
     "provider-away",
+    "not-asked",
     "unreadable",
     "written-past",
     "not-encrypted",
     "older-key",
     "older-provider",
+    "other-plugin",
     "short-of-copies",
     "unknown-transformer",
     "not-told-apart",
@@ -95,7 +97,9 @@ fn is_read(group: &Group, writers: &[&Writer]) -> bool {
 pub fn findings(groups: &[Group], wanted: Option<&Wanted>, current: &Current, ask: Ask) -> Vec<Finding> {
     let mut found = Found::default();
     for (at, group) in groups.iter().enumerate() {
-        of_opening(&mut found, at, group);
+        let is_elsewhere =
+            wanted.is_some_and(|wanted| is_of_another_socket(group, &wanted.of(&group.resource), current));
+        of_opening(&mut found, at, group, ask, is_elsewhere);
         of_form(&mut found, at, group);
         if let Some(wanted) = wanted {
             of_configuration(&mut found, at, group, &wanted.of(&group.resource));
@@ -123,21 +127,43 @@ pub fn findings(groups: &[Group], wanted: Option<&Wanted>, current: &Current, as
 const MIGRATE: &str =
     "rewrite them: `kubectl get RESOURCE -A -o json | kubectl replace -f -`, or a StorageVersionMigration";
 
-fn of_opening(found: &mut Found, at: usize, group: &Group) {
+/// Whether the configuration says that another plugin reads this group.
+fn is_of_another_socket(group: &Group, writers: &[&Writer], current: &Current) -> bool {
+    let Some(own) = &current.endpoint else { return false };
+    group.kek == Kek::None
+        && writers.iter().any(|writer| match writer {
+            Writer::Kms { endpoint, .. } => endpoint != own && is_read(group, &[*writer]),
+            Writer::Local { .. } | Writer::Identity => false,
+        })
+}
+
+fn of_opening(found: &mut Found, at: usize, group: &Group, ask: Ask, is_elsewhere: bool) {
+    // What another plugin wrote is for that one to open.
+    if is_elsewhere {
+        return;
+    }
     let opens = &group.opens;
     if opens.unknown_kek > 0 {
         let text = "need a KEK that neither this node nor a provider has";
         found.add(at, group, opens.unknown_kek, "opens-nowhere", text, "keep everything as it is; ask the other nodes (`nodeseal keys list`), and look for a recovery file that has this KEK");
     }
-    if opens.bad_text > 0 {
-        let text = "have a DEK or seed that does not open: damaged, of another cluster, or not written by Nodeseal";
+    let is_kms = matches!(group.means, Means::KmsV2 | Means::KmsV1);
+    if ask != Ask::Nothing && is_kms && opens.not_asked > 0 {
+        let text = "could not be asked for: the keys of nodeseald are not open";
+        found.add(at, group, opens.not_asked, "not-asked", text, "see `nodeseal status` for why, and scan again");
+    }
+    if opens.bad_text > 0 && group.kek == Kek::None {
+        let text = "are no ciphertexts of Nodeseal: another KMS plugin wrote them under this provider's name, or they are damaged";
+        found.add(at, group, opens.bad_text, "other-plugin", text, "name the EncryptionConfiguration with --encryption-config; if that plugin has been replaced, put it back beside Nodeseal, and migrate before it goes");
+    } else if opens.bad_text > 0 {
+        let text = "have a DEK or seed that does not open: damaged, or of another cluster";
         found.add(
             at,
             group,
             opens.bad_text,
             "damaged",
             text,
-            "run the same scan on a snapshot from before; if another plugin wrote them, that plugin must open them",
+            "run the same scan on a snapshot from before, and restore what opens there",
         );
     }
     if opens.moved > 0 {
@@ -360,6 +386,23 @@ mod tests {
         ] {
             assert_eq!(ids(&objects, verdict, 0), [id, "older-key"]);
         }
+        assert_eq!(ids(&objects, Verdict::NotAsked, 0), ["not-asked", "older-key"]);
         assert_eq!(ids(&objects, Verdict::Opens, 2), ["older-key", "short-of-copies"]);
+    }
+
+    #[test]
+    fn what_another_plugin_wrote_is_told_apart_from_what_is_damaged() {
+        let foreign = samples::EncryptedObject { source: vec![1; 90], ..samples::v2(1, "theirs", 1) };
+        let key = "/registry/secrets/a/b";
+        // The configuration names our socket under this name.
+        assert_eq!(ids(&[(key, &foreign.stored("nodeseal"))], Verdict::BadText, 0), ["other-plugin"]);
+        let elsewhere = WANTED.replace("unix:///kms.sock", "unix:///other.sock");
+        let mut count = Count::new("/registry/", Ask::Seeds);
+        let stored = foreign.stored("nodeseal");
+        let stored = Stored { key: key.as_bytes(), value: &stored, mod_revision: 1 };
+        count.take(stored, &mut Says(Verdict::BadText)).unwrap_or_else(|never| match never {});
+        let current = Current { endpoint: Some("unix:///kms.sock".to_owned()), ..Current::default() };
+        let wanted = Wanted::parse(&elsewhere).unwrap();
+        assert_eq!(findings(count.groups(), Some(&wanted), &current, Ask::Seeds), []);
     }
 }

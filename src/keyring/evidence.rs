@@ -99,6 +99,10 @@ pub struct Evidence {
 /// How long ago a scan may be, when a KEK is destroyed because of it.
 pub const FRESH_SECONDS: u64 = 24 * 3600;
 
+/// How long kube-apiserver may still write under the KEK from before, after another one was activated: 3 + N + M minutes of KEP-3299, with
+/// none for the plugin and 5 for kube-apiserver. A scan from before that has not seen what was written then.
+pub const SETTLED_SECONDS: u64 = 8 * 60;
+
 /// Why no scan speaks for destroying a KEK.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoProof {
@@ -111,6 +115,9 @@ pub enum NoProof {
         /// Since then.
         seconds: u64,
     },
+    /// From before kube-apiserver has surely turned.
+    #[error("the last scan of etcd was less than {} minutes after another KEK was activated, and kube-apiserver may have written under this one since", SETTLED_SECONDS / 60)]
+    Early,
     /// It has seen some.
     #[error("the last scan of etcd counted {objects} objects under this KEK")]
     Needed {
@@ -142,9 +149,15 @@ impl Evidence {
         without.last().map(|scan| scan.at)
     }
 
-    /// Whether this KEK may go: a scan of the last day has seen nothing under it, and there are no backups of etcd from before
-    /// `backups_since`, which must not be before the first scan that saw nothing under it.
-    pub fn proves(&self, kek: &KekId, backups_since: Option<UnixSeconds>, now: UnixSeconds) -> Result<(), NoProof> {
+    /// Whether this KEK may go: a scan of the last day has seen nothing under it, long enough after the active KEK was `activated`, and
+    /// there are no backups of etcd from before `backups_since`, which must not be before the first such scan that saw nothing under it.
+    pub fn proves(
+        &self,
+        kek: &KekId,
+        activated: UnixSeconds,
+        backups_since: Option<UnixSeconds>,
+        now: UnixSeconds,
+    ) -> Result<(), NoProof> {
         let last = self.scans.last().ok_or(NoProof::Never)?;
         let seconds = now.saturating_sub(last.at);
         let objects = last.objects_under(kek);
@@ -154,8 +167,13 @@ impl Evidence {
         if seconds > FRESH_SECONDS || last.at > now {
             return Err(NoProof::Old { seconds });
         }
+        let settled = activated.saturating_add(SETTLED_SECONDS);
+        if last.at < settled {
+            return Err(NoProof::Early);
+        }
         let since = backups_since.ok_or(NoProof::Backups)?;
-        let first = self.unneeded_since(kek).ok_or(NoProof::Never)?;
+        let without = self.scans.iter().rev().take_while(|scan| scan.at >= settled && scan.objects_under(kek) == 0);
+        let first = without.last().map(|scan| scan.at).ok_or(NoProof::Never)?;
         if since < first || since > now { Err(NoProof::BackupsLeft) } else { Ok(()) }
     }
 
@@ -271,8 +289,10 @@ mod tests {
     #[test]
     fn only_a_scan_of_the_last_day_without_such_objects_and_a_word_on_backups_let_a_kek_go() {
         let now = 1_000_000;
-        let proves =
-            |scans: &[Scan], backups| Evidence { rehearsed: None, scans: scans.to_vec() }.proves(&KEK, backups, now);
+        let proves_after = |scans: &[Scan], activated, backups| {
+            Evidence { rehearsed: None, scans: scans.to_vec() }.proves(&KEK, activated, backups, now)
+        };
+        let proves = |scans: &[Scan], backups| proves_after(scans, now - 5000, backups);
         assert_eq!(proves(&[], Some(now)), Err(NoProof::Never));
         assert_eq!(proves(&[scan(now - 10, 3)], Some(now)), Err(NoProof::Needed { objects: 3 }));
         assert_eq!(proves(&[scan(now - 90_000, 0)], Some(now)), Err(NoProof::Old { seconds: 90_000 }));
@@ -282,6 +302,14 @@ mod tests {
         assert_eq!(proves(&good, Some(now - 401)), Err(NoProof::BackupsLeft));
         assert_eq!(proves(&good, Some(now + 1)), Err(NoProof::BackupsLeft));
         assert_eq!(proves(&good, Some(now - 400)), Ok(()));
+        // kube-apiserver may have written under it after the scan.
+        assert_eq!(proves_after(&good, now - 489, Some(now)), Err(NoProof::Early));
+        assert_eq!(
+            proves_after(&good, now - 490, Some(now - 400)),
+            Err(NoProof::BackupsLeft),
+            "the scan before does not count"
+        );
+        assert_eq!(proves_after(&good, now - 490, Some(now - 10)), Ok(()));
     }
 
     #[test]

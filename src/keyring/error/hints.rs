@@ -118,6 +118,7 @@ impl Explained for KeeperError {
             Self::NoProof { why: NoProof::Never | NoProof::Old { .. }, .. } => {
                 "scan etcd first: `nodeseal etcd scan`; to go ahead without knowing: add --without-scan"
             }
+            Self::NoProof { why: NoProof::Early, .. } => "scan etcd again in a few minutes: `nodeseal etcd scan`",
             Self::NoProof { why: NoProof::Needed { .. }, .. } => {
                 "migrate the storage first (rotate.md, from step 3), then scan again: `nodeseal etcd scan`"
             }

@@ -70,7 +70,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             }
             Proof::Scan { backups_since } => self
                 .evidence
-                .proves(id, backups_since, (self.settings.now)())
+                .proves(id, self.ring().activated(), backups_since, (self.settings.now)())
                 .map_err(|why| KeeperError::NoProof { kek: *id, why }),
         }
     }

@@ -135,6 +135,8 @@ pub enum Request {
     },
     /// `bundle accept --receipt`
     Receipt {},
+    /// `recover --rehearse`: it was done, and everything opened.
+    Rehearsed {},
     /// `reload`
     Reload {
         /// Also if a KEK is left that no provider opens.

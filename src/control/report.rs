@@ -175,6 +175,9 @@ pub struct Status {
     /// When the recovery file was written last, in seconds since 1970: what was copied before is not the same.
     #[serde(default)]
     pub recovery_written: Option<UnixSeconds>,
+    /// When a recovery file with all keys was last opened to see what it opens, in seconds since 1970.
+    #[serde(default)]
+    pub recovery_rehearsed: Option<UnixSeconds>,
     /// The recovery file could not be written as it should be.
     #[serde(default)]
     pub recovery_owed: bool,

@@ -273,6 +273,14 @@ pub(super) struct RecoverArgs {
     /// Only prove that the file opens and has this node's keys
     #[arg(long)]
     pub(super) verify: bool,
+    /// Only open the file in memory, and everything in an etcd snapshot under its keys; records the date
+    #[cfg(feature = "etcd")]
+    #[arg(long, conflicts_with_all = ["verify", "abort", "keep_active", "new_key", "give_up_device"])]
+    pub(super) rehearse: bool,
+    /// Snapshot of etcd for --rehearse
+    #[cfg(feature = "etcd")]
+    #[arg(long, value_name = "FILE", requires = "rehearse")]
+    pub(super) snapshot: Option<PathBuf>,
     /// Refuse a file that was made by another node
     #[arg(long, value_name = "GROUPS", value_parser = read_fingerprint)]
     pub(super) made_by: Option<String>,

@@ -19,6 +19,12 @@ pub(super) struct Compared {
 }
 
 impl Compared {
+    /// The file has all that the node has, and what it has is the same.
+    #[cfg(feature = "etcd")]
+    pub(super) fn is_whole(&self) -> bool {
+        self.missing.is_empty() && self.other.is_empty() && self.lost.is_empty() && self.unknown.is_empty()
+    }
+
     pub(super) fn new(export: &Export, table: &KeyTable) -> Self {
         const DESTROYED: &str = "destroyed";
         let mut compared = Self::default();
@@ -65,14 +71,14 @@ impl Compared {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::keyring::epoch::Roots;
     use crate::keyring::keeper::KekRow;
     use crate::keyring::ring::{Entry, Ring};
     use crate::types::{KekId, Key};
 
-    fn export() -> Export {
+    pub(in crate::ctl) fn export() -> Export {
         let entry = |byte| Entry { id: KekId::from_bytes([byte; 16]), created: 1, uses_reserved: 2, shared: false };
         let ring = Ring::new(entry(1), 1).with_pending(entry(2)).unwrap();
         let keys = [1, 2].map(|byte| (entry(byte).id, Key::copy_of(&[byte; 32]).unwrap())).into();

@@ -27,6 +27,8 @@ mod output;
 mod recipients;
 mod recover;
 mod recovery_file;
+#[cfg(feature = "etcd")]
+mod rehearse;
 mod reload;
 mod reseal;
 mod restore;
@@ -77,6 +79,8 @@ fn run(common: &Common, verb: Verb) -> Done {
         Verb::Keys(verb) => keys::run(common, verb),
         Verb::Members(verb) => members::run(common, &verb),
         Verb::Metrics => metrics::run(common),
+        #[cfg(feature = "etcd")]
+        Verb::Recover(args) if args.rehearse => rehearse::run(common, &args),
         Verb::Recover(args) => recover::run(common, &args),
         Verb::Reload(args) => reload::run(common, &args),
         Verb::Reseal(args) => reseal::run(common, &args),

@@ -133,11 +133,11 @@ fn open(config: &Config, args: &RecoverArgs) -> Result<Opened, RecoverError> {
     }
 }
 
-fn made_by(maker: Option<Maker>) -> String {
+pub(super) fn made_by(maker: Option<Maker>) -> String {
     maker.map_or_else(|| UNSIGNED.to_owned(), |maker| format!("made by {}", maker.fingerprint()))
 }
 
-fn read_identity(path: Option<&Path>) -> Result<Identity, RecoverError> {
+pub(super) fn read_identity(path: Option<&Path>) -> Result<Identity, RecoverError> {
     let text = match path {
         Some(path) => read(path)?,
         None => {

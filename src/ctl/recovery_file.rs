@@ -144,7 +144,7 @@ pub(super) fn refuse_other_kinds(config: &Config, args: &RecoverArgs) -> Result<
     }
 }
 
-fn open(path: &Path, identity: &Identity) -> Result<Found, RecoverError> {
+pub(super) fn open(path: &Path, identity: &Identity) -> Result<Found, RecoverError> {
     let file = read(path)?;
     let wanted = FileKind::Recovery;
     if let Some(found) = FileKind::of(file.expose()).filter(|found| *found != wanted) {

@@ -164,6 +164,7 @@ impl Report {
             "last": time(without.last),
         })));
         value["recovery_written"] = json!(self.status.recovery_written.map(time));
+        value["recovery_rehearsed"] = json!(self.status.recovery_rehearsed.map(time));
         value["pending_kek"] = json!(self.status.pending_kek.as_ref().map(Kek::new));
         value["seal_code"] = json!(self.status.seal_error.as_deref().and_then(code_in));
         value["needs"] = json!(needs(&self.status, self.is_broken));
@@ -199,7 +200,11 @@ fn recovery(status: &Status) -> String {
             let written = status
                 .recovery_written
                 .map_or_else(String::new, |written| format!(", written {}: older copies differ", time(written)));
-            format!("recovery.age for {recipients}, made by {maker}{written}")
+            let rehearsed = match status.recovery_rehearsed {
+                Some(at) => format!("; last rehearsed {}", time(at)),
+                None => "; never rehearsed: `nodeseal recover --rehearse`".to_owned(),
+            };
+            format!("recovery.age for {recipients}, made by {maker}{written}{rehearsed}")
         }
     }
 }

@@ -123,6 +123,7 @@ impl Answering for Operator {
                 }
             }
             Request::Evidence {} => self.keeper.evidence().map_or_else(refused, evidence),
+            Request::Rehearsed {} => self.keeper.rehearsed().map_or_else(refused, evidence),
             Request::EtcdScanned { scan } => self.keeper.scanned(scan).map_or_else(refused, evidence),
             Request::Reload { abandon } => match self.reloader.reload(abandon, "nodeseal reload") {
                 Ok(()) => Answer::Reloaded { pending: self.reloader.pending(self.keeper.overview().ok().as_ref()) },
@@ -237,6 +238,7 @@ impl Operator {
             rotates_by_itself: overview.as_ref().map(|overview| overview.rotates_by_itself),
             pending_kek: overview.as_ref().and_then(|overview| overview.pending.clone()),
             clock_doubted: overview.as_ref().is_some_and(|overview| overview.is_clock_doubted),
+            recovery_rehearsed: overview.as_ref().and_then(|overview| overview.rehearsed),
             recovery_written: overview
                 .as_ref()
                 .filter(|overview| !overview.recipients.is_empty())

@@ -136,6 +136,16 @@ pub struct Opens {
 }
 
 impl Opens {
+    /// Those of another group besides.
+    pub fn add(&mut self, other: &Self) {
+        self.opens += other.opens;
+        self.unknown_kek += other.unknown_kek;
+        self.bad_text += other.bad_text;
+        self.provider_away += other.provider_away;
+        self.moved += other.moved;
+        self.not_asked += other.not_asked;
+    }
+
     fn note(&mut self, verdict: Verdict) {
         let count = match verdict {
             Verdict::Opens => &mut self.opens,

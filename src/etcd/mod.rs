@@ -16,7 +16,7 @@ pub mod question;
 mod range;
 pub mod resource;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 pub mod snapshot;
 mod tls;
 pub mod wanted;

@@ -94,6 +94,34 @@ fn verify_judges_the_recovery_file_of_the_state_directory_and_names_what_it_has_
 }
 
 #[test]
+fn a_rehearsal_opens_the_file_in_memory_and_leaves_nothing_but_its_date() {
+    let tpm = Swtpm::start();
+    let mut alone = Alone::prepare(&tpm);
+    let code = code_of(&alone, "code", &alone.tool(&["init", "--recovery-code", "--json"]));
+    alone.start();
+    let copy = alone.home().join("copy.age").display().to_string();
+    fs::copy(alone.state().join("recovery.age"), &copy).unwrap();
+    let rehearse = ["recover", "--rehearse", "--file", &copy, "--identity", &code, "--json"];
+    let rehearsed = alone.tool(&rehearse);
+    assert!(rehearsed.code == 0 && rehearsed.json()["recorded"] == true, "{rehearsed:?}");
+    let at = alone.tool(&["status", "--json"]).json()["recovery_rehearsed"].clone();
+    assert!(at.is_string(), "{at}");
+    assert_eq!(alone.stop(), 0);
+    alone.start();
+    assert_eq!(alone.tool(&["status", "--json"]).json()["recovery_rehearsed"], at, "it outlives a restart");
+    // A copy that lacks a key proves nothing of the next bad day.
+    assert_eq!(alone.tool(&["keys", "rotate"]).code, 0);
+    let old = alone.tool(&rehearse);
+    assert!(old.code == 0 && old.json()["recorded"] == false && old.err.contains("not the newest one"), "{old:?}");
+    assert_eq!(alone.tool(&["status", "--json"]).json()["recovery_rehearsed"], at);
+    // Where the file is kept there is neither a node nor a configuration.
+    let elsewhere = alone.tool(&[&rehearse[..], &["--config", "/nowhere/nodeseal.toml"]].concat());
+    assert!(elsewhere.code == 0 && elsewhere.json()["recorded"] == false, "{elsewhere:?}");
+    let missing = alone.tool(&[&rehearse[..], &["--snapshot", "/nowhere/snapshot.db"]].concat());
+    assert!(missing.code != 0 && missing.err.contains("cannot be read"), "{missing:?}");
+}
+
+#[test]
 fn a_node_that_waits_for_a_bundle_is_told_to_ask_for_one_by_every_verb() {
     let tpm = Swtpm::start();
     let alone = joining(&tpm);

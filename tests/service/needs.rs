@@ -99,6 +99,7 @@ fn the_recovery_file_says_when_it_was_written_so_that_an_older_copy_is_known() {
     assert!(touched.is_ok());
     assert_eq!(status(&alone)["recovery_written"], "2027-01-15T08:00:00Z");
     let text = alone.tool(&["status"]).out;
+    assert!(text.contains("never rehearsed"), "{text}");
     assert!(text.contains("written 2027-01-15T08:00:00Z: older copies differ"), "{text}");
     assert_eq!(alone.tool(&["keys", "rotate"]).code, 0);
     assert_ne!(status(&alone)["recovery_written"], "2027-01-15T08:00:00Z", "it has gained a key");

@@ -15,6 +15,8 @@ mod error;
 mod page;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod writer;
 
 use std::collections::HashSet;
 use std::fs::File;

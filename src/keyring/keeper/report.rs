@@ -41,6 +41,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 .map(|entry| self.row_of(entry, KekState::PreActivation, &self.keyring.told())),
             is_clock_doubted: self.is_clock_doubted(),
             is_recovery_owed: self.books.is_recovery_owed,
+            rehearsed: self.evidence.rehearsed,
             recovery_written: written(&self.books.home.top.path().join(recovery::FILE)),
             recipients: self.state().recipients.iter().map(ToString::to_string).collect(),
             recovery_maker: self.books.maker()?.maker().fingerprint(),

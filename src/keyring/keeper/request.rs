@@ -137,6 +137,8 @@ pub struct Overview {
     pub is_clock_doubted: bool,
     /// The recovery file is not the one that it should be.
     pub is_recovery_owed: bool,
+    /// When a recovery file was last rehearsed.
+    pub rehearsed: Option<UnixSeconds>,
     /// When the recovery file was written last.
     pub recovery_written: Option<UnixSeconds>,
     /// Whom the recovery file is encrypted to; empty if there is none.

@@ -12,15 +12,13 @@
 )]
 
 mod support;
-#[path = "../../tests/tpm/swtpm.rs"]
-mod swtpm;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
 use support::{Engine, PIN, SoftHsm, assert_passed, library};
-use swtpm::Swtpm;
+use test_support::swtpm::Swtpm;
 
 const HSM_TEST: &str = env!("CARGO_BIN_EXE_hsm-test");
 

@@ -1,7 +1,6 @@
 //! What a provider stands on in these tests: settings, credentials that can be replaced, and the local KEK's side of a wrap.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use nodeseal::provider::aws::{AwsAuth, AwsKek, AwsSettings};
 use nodeseal::provider::{Context, CredentialAnswer, Credentials, Kek, Mark};
 use nodeseal::types::{ClusterId, CredentialName, KekId, Key, Secret};
 use serde_json::json;
+pub use test_support::runtime::run;
 
 use crate::moto::REGION;
 
@@ -77,10 +77,6 @@ pub fn settings(endpoint: &str, key: &str, auth: AwsAuth) -> AwsSettings {
 /// With static keys that nobody checks.
 pub fn open(endpoint: &str, key: &str) -> AwsKek {
     AwsKek::open(settings(endpoint, key, static_keys()), anybody()).unwrap()
-}
-
-pub fn run<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
 /// The local side of one wrap.

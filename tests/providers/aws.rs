@@ -16,11 +16,11 @@ use nodeseal::provider::aws::{AwsAuth, AwsKek, AwsSettings};
 use nodeseal::provider::set::{Member, Owned, Role};
 use nodeseal::types::{KekId, Key};
 use serde_json::{Value, json};
+use test_support::proxy::{Proxy, Seen};
 
 use self::moto::{Moto, REGION};
 use crate::conformance::{self, Ground};
 use crate::credentials::Memory;
-use crate::proxy::{Proxy, Seen};
 
 const USER: &str = "nodeseal";
 

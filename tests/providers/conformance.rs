@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use nodeseal::provider::{Context, ErrorKind, Kek, ProviderError, Wrapped};
 use nodeseal::types::{ClusterId, KekId, Key};
+use test_support::proxy::{Mode, Proxy, Seen};
 
 pub use self::health::*;
 #[cfg(feature = "http-client")]
 pub use self::network::*;
-use crate::proxy::{Mode, Proxy, Seen};
 
 /// What one call may take: much, since the machine of the tests may be busy.
 pub const TIMEOUT: Duration = Duration::from_secs(10);

@@ -11,10 +11,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use test_support::process::program;
 
-use crate::process::program;
-
-const NODESEAL: &str = env!("CARGO_BIN_EXE_nodeseal");
+pub const NODESEAL: &str = env!("CARGO_BIN_EXE_nodeseal");
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Dev {

@@ -15,10 +15,6 @@
 mod aws;
 #[cfg(feature = "azure")]
 mod azure;
-#[cfg(all(feature = "tpm2", feature = "vault"))]
-#[path = "../service/client.rs"]
-#[expect(dead_code, reason = "these tests need less of it than tests/service")]
-mod client;
 #[cfg(any(feature = "aws", feature = "azure", feature = "pkcs11", feature = "tpm2", feature = "vault"))]
 mod conformance;
 #[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
@@ -29,23 +25,10 @@ mod dev;
 mod front;
 #[cfg(feature = "tpm2")]
 mod kms_plugin;
-#[cfg(all(feature = "tpm2", feature = "vault"))]
-#[path = "../service/node.rs"]
-#[expect(dead_code, reason = "these tests need less of it than tests/service")]
-mod node;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
-#[cfg(any(feature = "tpm2", feature = "pkcs11"))]
-#[path = "../service/process.rs"]
-#[expect(dead_code, reason = "these tests need less of it than tests/service")]
-mod process;
-mod proxy;
 #[cfg(all(feature = "tpm2", feature = "vault"))]
 mod rooted;
-#[cfg(all(feature = "tpm2", feature = "vault"))]
-#[path = "../service/scan.rs"]
-#[expect(dead_code, reason = "these tests need less of it than tests/service")]
-mod scan;
 #[cfg(feature = "http-client")]
 mod tls_front;
 #[cfg(feature = "vault")]

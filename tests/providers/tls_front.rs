@@ -145,7 +145,7 @@ fn serve(
     hung_up: &watch::Receiver<()>,
 ) {
     listener.set_nonblocking(true).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = test_support::runtime::own();
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener.try_clone().unwrap()).unwrap();
         while let Ok((stream, _)) = listener.accept().await {

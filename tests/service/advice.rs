@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use test_support::node::{Node, Output};
+use test_support::process::until;
+use test_support::swtpm::Swtpm;
+
 use crate::alone::Alone;
-use crate::node::{Node, Output};
-use crate::process::until;
-use crate::swtpm::Swtpm;
 
 /// A file of this node's folder with a recovery code that it has printed.
 fn code_of(alone: &Alone, name: &str, printed: &Output) -> String {

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use test_support::client::{Answer, Client};
+use test_support::node::{Output, run, tool};
+use test_support::process::{self, until};
+use test_support::swtpm::Swtpm;
 
-use crate::client::{Answer, Client};
-use crate::node::{NODESEAL, Output, run, tool};
-use crate::process::{self, until};
-use crate::swtpm::Swtpm;
-
+pub const NODESEAL: &str = env!("CARGO_BIN_EXE_nodeseal");
 pub const NODESEALD: &str = env!("CARGO_BIN_EXE_nodeseald");
 
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -111,7 +111,7 @@ impl Alone {
 
     /// The folder of the node root that counts, which its file `current` names.
     pub fn root(&self) -> PathBuf {
-        crate::process::root_of(&self.state())
+        test_support::process::root_of(&self.state())
     }
 
     /// The programs in a folder that every user can reach, which a build folder below root's home is not.
@@ -119,7 +119,7 @@ impl Alone {
         fs::set_permissions(self.home(), fs::Permissions::from_mode(0o755)).unwrap();
         let programs = self.home().join("bin");
         fs::create_dir(&programs).unwrap();
-        for program in [NODESEALD, env!("CARGO_BIN_EXE_nodeseal-sealer"), crate::node::NODESEAL] {
+        for program in [NODESEALD, env!("CARGO_BIN_EXE_nodeseal-sealer"), NODESEAL] {
             fs::copy(program, programs.join(Path::new(program).file_name().unwrap())).unwrap();
         }
         programs
@@ -263,7 +263,7 @@ impl Alone {
     /// Status of both kinds: the API's, and the exit code of the tool.
     pub fn assert_locked(&self, client: &Client) {
         let answer: Answer<_> = client.status();
-        assert_eq!(answer.unwrap_err().code(), Some(crate::client::code::UNAVAILABLE));
+        assert_eq!(answer.unwrap_err().code(), Some(test_support::client::code::UNAVAILABLE));
         assert_eq!(self.tool(&["status"]).code, 69);
     }
 }

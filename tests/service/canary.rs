@@ -12,11 +12,12 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::alone::Alone;
-use crate::client::{framed, next_uid, request, v2};
-use crate::node::{NODESEAL, Node, run};
-use crate::process::{status_field, until};
-use crate::swtpm::Swtpm;
+use crate::alone::NODESEAL;
 use nodeseal::types::hex;
+use test_support::client::{framed, next_uid, request, v2};
+use test_support::node::{Node, run};
+use test_support::process::{status_field, until};
+use test_support::swtpm::Swtpm;
 
 /// Readable as it is, so that escaping does not hide it.
 const READABLE: &[u8; 32] = b"CANARY0plaintext0of0a0seed0ZZZZZ";
@@ -164,7 +165,7 @@ fn no_secret_is_in_any_log_output_command_line_or_environment() {
     until(Duration::from_secs(20), "the refusal is logged", || node.log().contains("E-AUTH").then_some(()));
     fs::write(&host_key, right).unwrap();
     let client = until(Duration::from_secs(20), "it opens", || {
-        crate::client::Client::try_connect(&node.socket()).ok().filter(|client| client.status().is_ok())
+        test_support::client::Client::try_connect(&node.socket()).ok().filter(|client| client.status().is_ok())
     });
     assert_eq!(client.decrypt(&texts[1].ciphertext, &texts[1].key_id).unwrap_err().code(), Some(5), "it was retired");
     node.stop();

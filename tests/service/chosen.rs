@@ -5,9 +5,9 @@ use std::io::Write;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use test_support::swtpm::Swtpm;
 
 use crate::alone::Alone;
-use crate::swtpm::Swtpm;
 
 /// Set up with a recovery code, which lies in the file whose path is given.
 fn set_up(tpm: &Swtpm) -> (Alone, String) {

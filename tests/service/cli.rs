@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
+use test_support::node::{Node, Output, run, tool};
 
-use crate::alone::NODESEALD;
-use crate::node::{NODESEAL, Node, Output, run, tool};
+use crate::alone::{NODESEAL, NODESEALD};
 
 const SEALER: &str = env!("CARGO_BIN_EXE_nodeseal-sealer");
 

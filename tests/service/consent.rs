@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::alone::Alone;
 use crate::control::answer_to;
-use crate::swtpm::Swtpm;
 use nodeseal::types::hex;
+use test_support::swtpm::Swtpm;
 
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use prost::Message;
+use test_support::client::{Answer, Client, Refusal, code, framed, limited, next_uid, request, v1, v2};
+use test_support::node::Node;
+use test_support::process::until;
+use test_support::runtime;
 use tokio::task::JoinSet;
-
-use crate::client::{Answer, Client, Refusal, code, framed, limited, next_uid, request, runtime, v1, v2};
-use crate::node::Node;
-use crate::process::until;
 
 /// 32 bytes, as kube-apiserver's DEKs and seeds are; no error text may ever hold them.
 const SEED: &[u8; 32] = b"seed-of-kube-apiserver-32-bytes!";
@@ -78,7 +78,7 @@ fn v1_answers_version_encrypt_and_decrypt() {
 fn decrypt_all(client: &Client, requests: Vec<v2::DecryptRequest>) -> Vec<Answer<Vec<u8>>> {
     let mut calls = JoinSet::new();
     for request in requests {
-        calls.spawn_on(client.clone().decrypting(request), runtime());
+        calls.spawn_on(client.clone().decrypting(request), runtime::shared());
     }
     limited(async { Ok(calls.join_all().await) }).unwrap()
 }

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+use test_support::node::Node;
+use test_support::process::until;
+use test_support::swtpm::Swtpm;
 
 use crate::alone::Alone;
-use crate::node::Node;
-use crate::process::until;
-use crate::swtpm::Swtpm;
 
 /// More than are answered at once.
 const MANY: usize = 40;

@@ -4,10 +4,11 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::alone::Alone;
-use crate::node::{NODESEAL, Output};
-use crate::process::snapshot;
-use crate::swtpm::Swtpm;
+use crate::alone::NODESEAL;
 use nodeseal::types::hex;
+use test_support::node::Output;
+use test_support::process::snapshot;
+use test_support::swtpm::Swtpm;
 
 const CANARY: &str = "hvs.CAESIcanary-of-a-vault-token-4711";
 
@@ -15,7 +16,7 @@ fn seal(alone: &Alone, name: &str, content: &str) -> Output {
     let mut command = Command::new("sh");
     command.arg("-c").arg("printf '%s\\n' \"$3\" | \"$0\" --config \"$1\" credentials seal \"$2\" --json");
     command.arg(NODESEAL).arg(alone.config()).args([name, content]).stdin(Stdio::null());
-    crate::node::run(&mut command)
+    test_support::node::run(&mut command)
 }
 
 fn names(alone: &Alone) -> Vec<String> {
@@ -43,7 +44,7 @@ fn a_credential_is_sealed_with_and_without_a_daemon_and_shown_by_name_alone() {
         "printf x > '{0}/c'; exec 3<'{0}/c'; \"$0\" --config \"$1\" credentials seal by-fd --fd 3",
         alone.home().display()
     );
-    let by_fd = crate::node::run(Command::new("sh").arg("-c").arg(by_fd).arg(NODESEAL).arg(alone.config()));
+    let by_fd = test_support::node::run(Command::new("sh").arg("-c").arg(by_fd).arg(NODESEAL).arg(alone.config()));
     assert_eq!(by_fd.code, 0, "{by_fd:?}");
     assert!(!alone.log().contains(CANARY));
     let shown = alone.tool(&["credentials", "list"]);

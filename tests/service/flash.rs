@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::unistd::geteuid;
+use test_support::client::{Answer, Client};
+use test_support::node::Node;
+use test_support::process::until;
+use test_support::runtime;
+use test_support::swtpm::Swtpm;
 
 use crate::alone::{Alone, NODESEALD};
-use crate::client::{Answer, Client, runtime};
-use crate::node::Node;
-use crate::process::until;
-use crate::swtpm::Swtpm;
 
 /// Everything that changes a file or a folder.
 fn changes() -> AddWatchFlags {
@@ -60,9 +61,10 @@ fn written(pid: u32) -> u64 {
 fn encrypt(client: &Client, count: usize) {
     const AT_ONCE: usize = 100;
     for _ in 0..count / AT_ONCE {
-        let calls: Vec<_> = (0..AT_ONCE).map(|_| runtime().spawn(client.clone().encrypting(vec![7; 32]))).collect();
+        let calls: Vec<_> =
+            (0..AT_ONCE).map(|_| runtime::shared().spawn(client.clone().encrypting(vec![7; 32]))).collect();
         for call in calls {
-            let answer: Answer<_> = runtime().block_on(call).unwrap();
+            let answer: Answer<_> = runtime::shared().block_on(call).unwrap();
             answer.unwrap();
         }
     }

@@ -8,9 +8,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::client::Client;
-use crate::node::Node;
-use crate::process::{StopOnDrop, descriptors, resident_mib, status_field, until};
+use test_support::client::Client;
+use test_support::node::Node;
+use test_support::process::{StopOnDrop, descriptors, resident_mib, status_field, until};
+
 use crate::raw::{
     CONTINUATION, DATA, END_HEADERS, HEADERS, INITIAL_WINDOW_SIZE, PING, PREFACE, PRIORITY, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, block, frame, greeted, greeting, literal, silent,

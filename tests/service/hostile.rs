@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
+use test_support::client::{Answer, Client, Refusal, code, finish, framed, limited};
+use test_support::node::Node;
+use test_support::process::{descriptors, raise_descriptor_limit, until};
+use test_support::runtime;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
-use crate::client::{Answer, Client, Refusal, code, finish, framed, limited, runtime};
-use crate::node::Node;
-use crate::process::{descriptors, raise_descriptor_limit, until};
 use crate::raw::{greeting, is_closed, silent};
 
 #[test]
@@ -25,10 +26,10 @@ fn many_calls_at_once_on_one_connection_all_succeed() {
                 async move {
                     let plaintext = vec![u8::try_from(n % 251).unwrap() + 1; 32];
                     let answer = client.clone().encrypting(plaintext.clone()).await?;
-                    let request = crate::client::request(&answer.ciphertext, &answer.key_id);
+                    let request = test_support::client::request(&answer.ciphertext, &answer.key_id);
                     Ok::<_, Refusal>(client.decrypting(request).await? == plaintext)
                 },
-                runtime(),
+                runtime::shared(),
             );
         }
         let answers = limited(async { Ok(calls.join_all().await) }).unwrap();

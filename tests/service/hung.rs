@@ -10,10 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
+use test_support::process::until;
+use test_support::swtpm::Swtpm;
 
 use crate::alone::Alone;
-use crate::process::until;
-use crate::swtpm::Swtpm;
 
 /// Mounted, and thawed and unmounted whatever happens.
 struct Volume(PathBuf);

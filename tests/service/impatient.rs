@@ -10,11 +10,11 @@ use h2::Reason;
 use h2::client::SendRequest;
 use http::Request;
 use prost::Message;
+use test_support::client::{Refusal, code, finish, framed, limited, next_uid, v2};
+use test_support::node::Node;
+use test_support::runtime;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
-
-use crate::client::{Refusal, code, finish, framed, limited, next_uid, runtime, v2};
-use crate::node::Node;
 
 const CALLS: usize = 10_000;
 const AT_ONCE: usize = 250;
@@ -101,7 +101,7 @@ fn ten_thousand_calls_on_one_connection_of_which_some_are_cancelled_cost_no_othe
                     }
                 }
             };
-            callers.spawn_on(caller, runtime());
+            callers.spawn_on(caller, runtime::shared());
         }
         Ok(callers.join_all().await.concat())
     })

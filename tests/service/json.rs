@@ -6,11 +6,11 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
+use test_support::node::{Node, Output};
+use test_support::process::until;
+use test_support::swtpm::Swtpm;
 
 use crate::alone::Alone;
-use crate::node::{Node, Output};
-use crate::process::until;
-use crate::swtpm::Swtpm;
 
 const PAGE: &str = include_str!("../../docs/operations/json.md");
 
@@ -178,7 +178,7 @@ fn every_answer_of_a_node_by_itself_has_the_documented_fields_and_no_other() {
     let from =
         format!("exec 3<{code}; exec \"$0\" --config {} credentials seal x --fd 3 --json", alone.config().display());
     let mut shell = std::process::Command::new("sh");
-    seen.done("credentials-seal", &crate::node::run(shell.args(["-c", &from]).arg(alone.nodeseal())));
+    seen.done("credentials-seal", &test_support::node::run(shell.args(["-c", &from]).arg(alone.nodeseal())));
     seen.done("credentials-list", &json(&alone, &["credentials", "list"]));
     // A copy that is too old is an answer, and no success.
     let copy = alone.home().join("copy.age");

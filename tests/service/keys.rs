@@ -4,10 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-
-use crate::client::code;
-use crate::node::Node;
-use crate::process::{snapshot, until};
+use test_support::client::code;
+use test_support::node::Node;
+use test_support::process::{snapshot, until};
 
 fn states(node: &Node) -> Vec<(String, String)> {
     let table = node.ask(&["keys", "list"]);

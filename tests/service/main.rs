@@ -1,7 +1,8 @@
 //! The real programs over a real software TPM: what kube-apiserver, an operator, a stranger and a failing machine see.
 //!
-//! `node` runs everything as `nodeseal dev` does, `alone` runs `nodeseald` without a supervisor, `client` is a KMS client of our
-//! own (its messages are written by hand, so that a mistake in the generated ones is noticed), `raw` speaks HTTP/2 byte by byte.
+//! [`test_support::node`] runs everything as `nodeseal dev` does, `alone` runs `nodeseald` without a supervisor,
+//! [`test_support::client`] is a KMS client of our own (its messages are written by hand, so that a mistake in the generated ones
+//! is noticed), `raw` speaks HTTP/2 byte by byte.
 #![cfg(all(feature = "tpm2", feature = "recovery"))]
 #![allow(
     missing_docs,
@@ -12,14 +13,12 @@
     clippy::disallowed_methods,
     reason = "a test may panic, has no users, and damages files on purpose"
 )]
-#![cfg_attr(not(feature = "pkcs11"), allow(dead_code, reason = "a build without tokens needs less of `node`"))]
 
 mod advice;
 mod alone;
 mod canary;
 mod chosen;
 mod cli;
-mod client;
 mod consent;
 mod contract;
 mod control;
@@ -36,19 +35,14 @@ mod metrics;
 mod monitor;
 mod needs;
 mod next;
-mod node;
 mod peers;
-mod process;
 mod raw;
 mod reboot;
 mod releases;
 mod reload;
 mod sandbox;
-mod scan;
 mod seal;
 mod sockets;
-#[path = "../tpm/swtpm.rs"]
-mod swtpm;
 mod tells;
 mod threads;
 #[cfg(feature = "pkcs11")]

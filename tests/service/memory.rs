@@ -18,12 +18,12 @@ use nodeseal::seal::client::SealerClient;
 use nodeseal::seal::root::NodeRoot;
 use nodeseal::store::StateDir;
 use nodeseal::types::{Key, hex};
+use test_support::client::Client;
+use test_support::process::{descriptors, until};
+use test_support::scan::{Mapping, Needles, Seen, search, summary};
+use test_support::swtpm::Swtpm;
 
 use crate::alone::{Alone, NODESEALD};
-use crate::client::Client;
-use crate::process::{descriptors, until};
-use crate::scan::{Mapping, Needles, Seen, search, summary};
-use crate::swtpm::Swtpm;
 
 const SEALER: &str = env!("CARGO_BIN_EXE_nodeseal-sealer");
 
@@ -287,7 +287,7 @@ fn where_nothing_can_be_locked_it_serves_and_says_so() {
 
 /// The mappings that the kernel calls locked.
 fn locked(pid: u32) -> Vec<Mapping> {
-    let maps = crate::scan::mappings(pid);
+    let maps = test_support::scan::mappings(pid);
     let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
     let flags = smaps.lines().filter(|line| line.starts_with("VmFlags:"));
     maps.into_iter().zip(flags).filter(|(_, flags)| flags.contains(" lo")).map(|(mapping, _)| mapping).collect()

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use test_support::swtpm::Swtpm;
+
 use crate::alone::Alone;
-use crate::swtpm::Swtpm;
 
 /// Value by name and labels, as in `name{a="b"}`.
 type Samples = BTreeMap<String, f64>;

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::unistd::{Group, geteuid};
+use test_support::node::{Output, run};
+use test_support::swtpm::Swtpm;
 
 use crate::alone::Alone;
 use crate::control::answer_to;
-use crate::node::{Output, run};
-use crate::swtpm::Swtpm;
 
 /// Every verb but the status, complete as the daemon wants it.
 const OTHERS: &[&str] = &[

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use test_support::node::Node;
+use test_support::process::until;
+use test_support::swtpm::Swtpm;
 
 use crate::alone::Alone;
-use crate::node::Node;
-use crate::process::until;
-use crate::swtpm::Swtpm;
 
 fn status(alone: &Alone) -> Value {
     alone.tool(&["status", "--json"]).json()
@@ -113,11 +113,11 @@ fn a_device_that_does_not_answer_takes_nothing_from_what_the_daemon_says() {
     let other = node.dir().join("other.toml");
     let moved = config.replace("sealer.sock", "absent.sock");
     std::fs::write(&other, moved).unwrap();
-    let asked = crate::node::tool(&other, &["status", "--device"]);
+    let asked = test_support::node::tool(&other, &["status", "--device"]);
     assert_eq!(asked.code, 69, "{asked:?}");
     assert!(asked.out.contains("health       ok") && asked.out.contains("device       FAILED: "), "{asked:?}");
     assert!(asked.err.contains("nodeseal: error: ") && asked.err.contains("nodeseal: hint: "), "{asked:?}");
-    let told = crate::node::tool(&other, &["status", "--device", "--json"]).json();
+    let told = test_support::node::tool(&other, &["status", "--device", "--json"]).json();
     assert!(told["device"].is_null() && told["device_error"].is_string(), "{told}");
     assert_eq!(told["healthy"], true);
 }
@@ -154,7 +154,7 @@ fn a_configuration_that_was_broken_takes_the_status_of_a_running_daemon_from_nob
     let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
     std::fs::set_permissions(node.config(), mode(0o666)).unwrap();
     node.tool(&["status"]).assert_refused(78);
-    crate::node::tool(&node.dir().join("absent.toml"), &["status"]).assert_refused(78);
+    test_support::node::tool(&node.dir().join("absent.toml"), &["status"]).assert_refused(78);
     std::fs::set_permissions(node.config(), mode(0o600)).unwrap();
     write(&good);
     assert_eq!(node.ask(&["status"])["needs"], serde_json::json!([]));

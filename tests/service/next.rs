@@ -3,10 +3,10 @@
 use std::fs;
 
 use serde_json::Value;
+use test_support::node::Output;
+use test_support::swtpm::Swtpm;
 
 use crate::alone::Alone;
-use crate::node::Output;
-use crate::swtpm::Swtpm;
 
 /// The steps of an answer, in either form.
 fn steps(output: &Output) -> Vec<String> {
@@ -87,7 +87,7 @@ fn a_sealed_credential_is_to_be_named_or_taken_up() {
         let mut sh = std::process::Command::new("sh");
         sh.args(["-c", line]).arg(alone.nodeseal()).arg(alone.config()).arg(alone.home().join("secret"));
         // The tool's own runner gives nothing on standard input; the shell opens the file.
-        crate::node::run(&mut sh)
+        test_support::node::run(&mut sh)
     };
     assert_steps(&seal(&alone), &["[[provider]]"]);
     alone.start();

@@ -5,9 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-
-use crate::node::{Node, run};
-use crate::process::until;
+use test_support::node::{Node, run};
+use test_support::process::until;
 
 /// Greets as HTTP/2, or asks as the operator's tool would, and prints in hex what comes back until the end.
 const SPEAK: &str = r#"

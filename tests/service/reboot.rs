@@ -5,12 +5,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use test_support::client::{Client, Stored, code};
+use test_support::node::Node;
+use test_support::process::{self, until};
+use test_support::swtpm::Swtpm;
 
 use crate::alone::Alone;
-use crate::client::{Client, Stored, code};
-use crate::node::{NODESEAL, Node};
-use crate::process::{self, until};
-use crate::swtpm::Swtpm;
+use crate::alone::NODESEAL;
 
 const COMES_BACK: Duration = Duration::from_secs(20);
 

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::client::Stored;
-use crate::node::Node;
 use nodeseal::types::hex;
+use test_support::client::Stored;
+use test_support::node::Node;
 
 /// Copies a folder with the modes that git does not keep.
 fn copy_private(from: &Path, to: &Path) {

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use test_support::node::Node;
+use test_support::process::until;
+use test_support::swtpm::Swtpm;
+
 use crate::alone::Alone;
-use crate::node::Node;
-use crate::process::until;
-use crate::swtpm::Swtpm;
 
 /// A Vault on a port of this machine where nobody listens.
 #[cfg(feature = "vault")]

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};
+use test_support::node::Node;
+use test_support::process::{find, program, signal, until};
+use test_support::swtpm::Swtpm;
 
 use crate::alone::{Alone, NODESEALD};
-use crate::node::Node;
-use crate::process::{find, program, signal, until};
-use crate::swtpm::Swtpm;
 
 /// Fields of /proc/PID/task/*/status, of every thread.
 fn of_threads(pid: u32, field: &str) -> Vec<String> {

@@ -4,11 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use test_support::client::Stored;
+use test_support::node::Node;
+use test_support::process::{snapshot, until};
+use test_support::swtpm::Swtpm;
+
 use crate::alone::Alone;
-use crate::client::Stored;
-use crate::node::Node;
-use crate::process::{snapshot, until};
-use crate::swtpm::Swtpm;
 
 /// A node that was set up, with a text of it, and stopped.
 fn set_up(tpm: &Swtpm) -> (Alone, Stored) {
@@ -264,7 +265,7 @@ fn a_damaged_kek_file_costs_only_what_it_opens_and_comes_back_with_its_spare() {
     node.up();
     let client = node.client();
     client.assert_opens(&new);
-    assert_eq!(client.decrypt(&old.text, &old.key_id).unwrap_err().code(), Some(crate::client::code::NOT_FOUND));
+    assert_eq!(client.decrypt(&old.text, &old.key_id).unwrap_err().code(), Some(test_support::client::code::NOT_FOUND));
     assert!(node.log().contains("state.troubled"));
     node.stop();
     fs::write(&file, whole).unwrap();

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Request;
 use nix::sys::signal::Signal;
+use test_support::client::{Client, finish, framed, limited};
+use test_support::node::Node;
+use test_support::process::{StopOnDrop, program, signal, until};
+use test_support::runtime;
+use test_support::swtpm::Swtpm;
 use tokio::net::UnixStream;
 
 use crate::alone::{Alone, NODESEALD};
-use crate::client::{Client, finish, framed, limited, runtime};
-use crate::node::Node;
-use crate::process::{StopOnDrop, program, signal, until};
-use crate::swtpm::Swtpm;
 
 #[test]
 fn a_socket_never_has_a_mode_that_lets_others_in() {
@@ -153,7 +154,7 @@ fn the_supervisors_socket_outlives_the_daemon_and_a_waiting_client_gets_its_answ
 fn a_descriptor_that_is_no_listening_socket_is_refused() {
     let tpm = Swtpm::start();
     let alone = Alone::set_up(&tpm);
-    let output = crate::node::run(
+    let output = test_support::node::run(
         Command::new("sh")
             .args(["-c", "exec timeout 20 env LISTEN_FDS=1 \"$@\" 3</dev/null", "sh", NODESEALD, "--config"])
             .arg(alone.config()),
@@ -193,7 +194,7 @@ fn a_stop_finishes_what_has_begun_and_leaves_a_socket_that_is_taken_over() {
     signal(alone.pid(), Signal::SIGTERM);
     alone.await_event("service.stopping", "SIGTERM");
     assert_eq!(alone.exit_code(), None, "it waits for them");
-    let answers = runtime().block_on(async {
+    let answers = runtime::shared().block_on(async {
         let mut answers = Vec::new();
         for (response, mut body) in begun.drain(..) {
             body.send_data(Bytes::copy_from_slice(rest), true).unwrap();

@@ -6,11 +6,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use serde_json::Value;
+use test_support::node::{Output, run, tool};
+use test_support::process::until;
+use test_support::swtpm::Swtpm;
 
 use crate::alone::Alone;
-use crate::node::{NODESEAL, Output, run, tool};
-use crate::process::until;
-use crate::swtpm::Swtpm;
+use crate::alone::NODESEAL;
 
 /// Without a configuration.
 fn bare(args: &[&str]) -> Output {
@@ -156,7 +157,7 @@ struct Ended(Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        crate::process::signal(self.0.id(), nix::sys::signal::Signal::SIGTERM);
+        test_support::process::signal(self.0.id(), nix::sys::signal::Signal::SIGTERM);
         until(Duration::from_secs(25), "it ends", || self.0.try_wait().unwrap());
     }
 }

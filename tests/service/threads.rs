@@ -4,10 +4,10 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
+use test_support::process::{self, is_alive, status_field};
+use test_support::swtpm::Swtpm;
 
 use crate::alone::Alone;
-use crate::process::{self, is_alive, status_field};
-use crate::swtpm::Swtpm;
 
 /// For the user of this process; what is there already stays. Only he himself may, and only for the soft limit.
 fn allow_threads(pid: u32, count: u32) {

@@ -3,9 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::client::{Client, Stored};
-use crate::node::Node;
-use crate::process::until;
+use test_support::client::{Client, Stored};
+use test_support::node::Node;
+use test_support::process::until;
 
 const COMES_BACK: Duration = Duration::from_secs(20);
 

@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use test_support::client::{Client, Stored};
+use test_support::node::Node;
+use test_support::process::{self, StopOnDrop, until};
+use test_support::swtpm::Swtpm;
 
 use crate::alone::Alone;
-use crate::client::{Client, Stored};
-use crate::node::{NODESEAL, Node};
-use crate::process::{self, StopOnDrop, until};
-use crate::swtpm::Swtpm;
+use crate::alone::NODESEAL;
 
 const KILLS: u32 = 60;
 const COMES_BACK: Duration = Duration::from_secs(60);

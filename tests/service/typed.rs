@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use nix::pty::openpty;
 use nix::sys::termios::{LocalFlags, tcgetattr};
+use test_support::process::until;
+use test_support::swtpm::Swtpm;
 
 use crate::alone::Alone;
-use crate::node::NODESEAL;
-use crate::process::until;
-use crate::swtpm::Swtpm;
+use crate::alone::NODESEAL;
 
 #[test]
 fn a_recovery_code_and_a_credential_are_not_shown_while_they_are_typed_and_the_terminal_is_as_it_was_before() {

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::pipe;
 use serde_json::Value;
+use test_support::client::{Client, Refusal, limited, request};
+use test_support::process;
+use test_support::runtime;
+use test_support::swtpm::Swtpm;
 use tokio::task::JoinSet;
 
 use crate::alone::{Alone, NODESEALD};
-use crate::client::{Client, Refusal, limited, request, runtime};
-use crate::process;
-use crate::swtpm::Swtpm;
 
 /// More lines than a pipe and the ring of the log hold together: 1 MiB of some 200 bytes each.
 const CALLS: usize = 12_000;
@@ -54,7 +55,7 @@ fn call_often(client: &Client, calls: usize) {
             let mut bad = request(&stored.text, &stored.key_id);
             bad.ciphertext[60] ^= 1;
             for request in [bad, request(&stored.text, &stored.key_id)] {
-                all.spawn_on(client.clone().decrypting(request), runtime());
+                all.spawn_on(client.clone().decrypting(request), runtime::shared());
             }
         }
         let answers = limited(async { Ok::<_, Refusal>(all.join_all().await) }).unwrap();

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use nodeseal::seal::fault::FaultCode;
 use nodeseal::sealer::Sealer;
 use nodeseal::types::{PcrBank, SealPolicy};
+use test_support::swtpm::Swtpm;
 
 use crate::interposer::{CREATE, CREATE_PRIMARY, Interposer, LOAD, READ_PUBLIC, START_AUTH_SESSION, UNSEAL};
 use crate::support::{
     assert_fault, assert_fault_at, assert_nothing_left, assert_opens, assert_opens_at, auth, engine, engine_at, extend,
     pcr, seal, secret,
 };
-use crate::swtpm::Swtpm;
 
 /// Of one operation: so many attempts, so much waiting, and after it the last attempt.
 const TRIES: usize = 30;

@@ -4,13 +4,13 @@ use nodeseal::seal::fault::{Fault, FaultCode};
 use nodeseal::seal::protocol::{Auth, CounterStep};
 use nodeseal::sealer::Sealer;
 use nodeseal::types::SealPolicy;
+use test_support::swtpm::Swtpm;
 
 use crate::interposed::swapped;
 use crate::interposer::{
     Interposer, NV_DEFINE_SPACE, NV_INCREMENT, NV_READ, NV_READ_PUBLIC, NV_UNDEFINE_SPACE, READ_PUBLIC,
 };
 use crate::support::{another_auth, assert_nothing_left, auth, engine, engine_at, expect_fault, seal};
-use crate::swtpm::Swtpm;
 use crate::wire::{commands, leaks};
 
 const INDEX: u32 = 0x0180_0001;

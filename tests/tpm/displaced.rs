@@ -7,13 +7,14 @@ use nodeseal::sealer::Sealer;
 use nodeseal::sealer::settings::TpmSettings;
 use nodeseal::sealer::tpm2::Tpm2;
 use nodeseal::types::{Class, SealPolicy};
+use test_support::swtpm::Swtpm;
 
 use crate::interposed::swapped;
 use crate::interposer::{Interposer, READ_PUBLIC, START_AUTH_SESSION};
 use crate::support::{
     assert_fault, assert_nothing_left, assert_opens, assert_opens_at, auth, engine, expect_fault, seal, secret,
+    settings,
 };
-use crate::swtpm::Swtpm;
 
 const INDEX: u32 = 0x0180_0001;
 
@@ -50,7 +51,7 @@ fn a_key_of_another_program_at_the_handle_locks_nobody_out_and_stays() {
         assert_eq!(tpm.tool("tpm2_readpublic -c 0x81000001"), theirs, "{kind}");
         assert_nothing_left(&tpm);
         // With another handle in the configuration a new seal has a place of its own again.
-        let settings = TpmSettings { parent_handle: 0x8100_0010, ..tpm.settings() };
+        let settings = TpmSettings { parent_handle: 0x8100_0010, ..settings(tpm.port()) };
         let moved = Tpm2::new(settings).seal(&secret(), &auth(), &SealPolicy::None, Some(&again)).unwrap();
         assert!(tpm.tool("tpm2_getcap handles-persistent").contains("0x81000010"), "{kind}");
         assert_opens(&tpm, &moved);

@@ -8,13 +8,13 @@ use nodeseal::sealer::tpm2::Tpm2;
 use nodeseal::types::{Explained, hex};
 use nodeseal::types::{Key, SealPolicy};
 use sha2::{Digest, Sha256};
+use test_support::swtpm::Swtpm;
 
 use crate::interposed::swapped;
 use crate::interposer::{IMPORT, Interposer, LOAD, READ_PUBLIC, START_AUTH_SESSION, UNSEAL};
 use crate::support::{
-    AUTH, SECRET, another_auth, assert_nothing_left, auth, engine, engine_at, expect_fault, seal, secret,
+    AUTH, SECRET, another_auth, assert_nothing_left, auth, engine, engine_at, expect_fault, seal, secret, settings,
 };
-use crate::swtpm::Swtpm;
 use crate::wire::{commands, leaks};
 
 fn parent_at(port: u16) -> Result<Vec<u8>, Fault> {
@@ -164,7 +164,7 @@ fn an_rsa_key_is_no_parent_and_the_hint_helps() {
     let error = ParentPublic::parse(&parent_at(tpm.port()).unwrap()).unwrap_err();
     assert_eq!(error, ParentError::Rsa);
     assert!(error.hint().contains("parent_handle under [seal.tpm2]"));
-    let mut settings = tpm.settings();
+    let mut settings = settings(tpm.port());
     settings.parent_handle = 0x8100_0010;
     let mut engine = Tpm2::new(settings);
     let importer = engine.importer().unwrap();

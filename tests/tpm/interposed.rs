@@ -4,6 +4,7 @@ use nodeseal::seal::fault::FaultCode;
 use nodeseal::sealer::Sealer;
 use nodeseal::types::{PcrBank, SealPolicy, hex};
 use sha2::{Digest, Sha256};
+use test_support::swtpm::Swtpm;
 
 use crate::interposer::{
     CREATE, CREATE_PRIMARY, Interposer, LOAD, PCR_READ, POLICY_GET_DIGEST, READ_PUBLIC, START_AUTH_SESSION, UNSEAL,
@@ -12,7 +13,6 @@ use crate::interposer::{
 use crate::support::{
     assert_fault_at, assert_nothing_left, assert_opens, auth, engine_at, expect_fault, extend, pcr, seal, secret,
 };
-use crate::swtpm::Swtpm;
 
 /// The base point of P-256 (FIPS 186-4 D.1.2.3): the public key of the private key 1, which anybody can use.
 pub const THEIR_KEY: &str = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\

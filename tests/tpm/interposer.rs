@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::swtpm::{Swtpm, free_port_pair};
+use test_support::swtpm::{Swtpm, free_port_pair};
 
 // TPM_CC, TPM 2.0 Part 2 §6.5.2.
 pub const EVICT_CONTROL: u32 = 0x120;

@@ -2,12 +2,12 @@
 
 use nodeseal::sealer::Sealer;
 use nodeseal::types::{Key, PcrBank, SealPolicy, hex};
+use test_support::swtpm::Swtpm;
 
 use crate::interposer::{CREATE_PRIMARY, EVICT_CONTROL, Interposer, response};
 use crate::support::{
     assert_nothing_left, assert_opens, assert_opens_at, auth, engine, engine_at, extend, pcr, seal, secret,
 };
-use crate::swtpm::Swtpm;
 
 #[test]
 fn a_seal_survives_a_restart_and_a_power_cut_of_the_tpm() {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use nodeseal::seal::fault::FaultCode;
 use nodeseal::sealer::Sealer;
 use nodeseal::types::SealPolicy;
+use test_support::swtpm::Swtpm;
 
 use crate::support::{another_auth, assert_opens, auth, engine, engine_at, expect_fault, seal, secret};
-use crate::swtpm::Swtpm;
 
 #[test]
 fn twenty_power_cuts_in_use_leave_the_lockout_counter_untouched() {

@@ -22,7 +22,6 @@ mod pinned;
 mod refuses;
 mod states;
 mod support;
-mod swtpm;
 mod wire;
 #[cfg(not(feature = "recovery"))]
 mod without_recovery;

@@ -19,6 +19,7 @@ use nodeseal::sealer::{Devices, Sealer};
 use nodeseal::store::{RealDisk, StateDir};
 use nodeseal::types::{Backend, SealPolicy, SealTo, hex};
 use sha2::{Digest, Sha256};
+use test_support::swtpm::Swtpm;
 
 use crate::interposed::THEIR_KEY;
 use crate::interposer::{
@@ -26,9 +27,8 @@ use crate::interposer::{
     UNSEAL, response,
 };
 use crate::support::{
-    AUTH, SECRET, assert_nothing_left, assert_opens, auth, engine, engine_at, expect_fault, seal, secret,
+    AUTH, SECRET, assert_nothing_left, assert_opens, auth, engine, engine_at, expect_fault, seal, secret, settings,
 };
-use crate::swtpm::{Swtpm, settings};
 
 const TO: SealTo = SealTo::Tpm2(SealPolicy::None);
 const INDEX: u32 = 0x0180_0001;
@@ -185,7 +185,7 @@ fn a_reseal_gives_nothing_to_a_key_that_is_swapped_after_the_seal_was_opened() {
     let tpm = Swtpm::start();
     let dir = tempfile::tempdir().unwrap();
     let state = state_dir(&dir);
-    let honest = Server::start(tpm.settings());
+    let honest = Server::start(settings(tpm.port()));
     let root = NodeRoot::create(&state, &honest.client(), TO, None).unwrap();
     let auth = || HostSecret::load(&state).unwrap().value.auth(&root.id());
     let device_secret = honest.client().unseal(root.sealed().blob.clone(), auth()).unwrap();
@@ -293,13 +293,13 @@ fn another_parent_handle_needs_the_operators_word_at_reseal_and_nothing_else_fol
     let tpm = Swtpm::start();
     let dir = tempfile::tempdir().unwrap();
     let state = state_dir(&dir);
-    let old = Server::start(tpm.settings());
+    let old = Server::start(settings(tpm.port()));
     NodeRoot::create(&state, &old.client(), TO, None).unwrap();
     let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt";
     tpm.tool(&format!("tpm2_createprimary -Q -C o -G rsa2048 -a {attributes} -c theirs.ctx"));
     tpm.tool("tpm2_evictcontrol -Q -C o -c theirs.ctx 0x81000010");
     tpm.tool("tpm2_flushcontext -t");
-    let new = Server::start(TpmSettings { parent_handle: 0x8100_0010, ..tpm.settings() });
+    let new = Server::start(TpmSettings { parent_handle: 0x8100_0010, ..settings(tpm.port()) });
     let (root, _) = NodeRoot::open(&state, &new.client()).unwrap();
     let pin = root.sealed().blob.clone();
     assert_eq!(new.client().parent(Some(&pin)).unwrap(), old.client().parent(None).unwrap());

@@ -6,12 +6,12 @@ use nodeseal::sealer::Sealer;
 use nodeseal::sealer::tpm2::Tpm2;
 use nodeseal::types::{PcrBank, SealPolicy};
 use sha2::{Digest, Sha256};
+use test_support::swtpm::Swtpm;
 
 use crate::support::{
     SECRET, another_auth, assert_fault, assert_nothing_left, assert_opens, auth, engine, expect_fault, extend, pcr,
-    seal, secret, try_seal,
+    seal, secret, settings, try_seal,
 };
-use crate::swtpm::Swtpm;
 
 /// Bytes of the blob before and behind the fields that only help: see docs/formats.md, "TPM blob".
 const PARENT_HANDLE_AND_TEMPLATE: std::ops::Range<usize> = 11..16;
@@ -231,7 +231,7 @@ fn extend_sha256(tpm: &Swtpm, number: u8) {
 fn a_software_tpm_must_be_allowed_but_may_be_looked_at() {
     let tpm = Swtpm::start();
     let blob = seal(&tpm, &SealPolicy::None);
-    let mut strict = tpm.settings();
+    let mut strict = settings(tpm.port());
     strict.allow_software_tpm = false;
     let mut engine = Tpm2::new(strict);
     expect_fault(engine.seal(&secret(), &auth(), &SealPolicy::None, None), FaultCode::SoftwareTpm);

@@ -7,13 +7,13 @@ use nodeseal::sealer::Sealer;
 use nodeseal::sealer::settings::{DEFAULT_PARENT_HANDLE, TpmDevice, TpmSettings};
 use nodeseal::sealer::tpm2::Tpm2;
 use nodeseal::types::SealPolicy;
+use test_support::swtpm::Swtpm;
 
 use crate::interposer::{CREATE, Interposer, LOAD, READ_PUBLIC, START_AUTH_SESSION, UNSEAL, response};
 use crate::support::{
     SECRET, assert_fault, assert_fault_at, assert_nothing_left, assert_opens, assert_opens_at, auth, engine_at,
-    expect_fault, seal, secret, try_seal,
+    expect_fault, seal, secret, settings, try_seal,
 };
-use crate::swtpm::Swtpm;
 
 #[test]
 fn a_tpm_that_the_firmware_did_not_start_is_reported_and_not_started_by_us() {
@@ -60,7 +60,7 @@ fn an_absent_tpm_is_named_with_its_place() {
 #[test]
 fn a_handle_that_is_not_persistent_is_no_place_for_a_key() {
     let tpm = Swtpm::start();
-    let mut settings = tpm.settings();
+    let mut settings = settings(tpm.port());
     for handle in [0, 0x4000_0001, 0x8000_0001, 0x8180_0000] {
         settings.parent_handle = handle;
         let result = Tpm2::new(settings.clone()).seal(&secret(), &auth(), &SealPolicy::None, None);

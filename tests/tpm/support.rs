@@ -3,10 +3,10 @@
 use nodeseal::seal::fault::{Fault, FaultCode};
 use nodeseal::seal::protocol::{Auth, DeviceBlob};
 use nodeseal::sealer::Sealer;
+use nodeseal::sealer::settings::{DEFAULT_PARENT_HANDLE, TpmDevice, TpmSettings};
 use nodeseal::sealer::tpm2::Tpm2;
 use nodeseal::types::{Key, PcrBank, PcrSet, SealPolicy, hex};
-
-use crate::swtpm::{Swtpm, settings};
+use test_support::swtpm::Swtpm;
 
 /// A byte sequence without repetition, so that any eight bytes of it on the wire are no accident.
 pub const SECRET: [u8; 32] = *b"\xC3\x5A\x96\x0F\xE1\x7B\x2D\x84\x48\xB9\x13\xD6\x6A\xFC\x31\x9E\x05\xA7\x52\xEB\x8D\x3C\x70\xF4\x19\xCA\x67\xBE\x24\xD1\x8F\x43";
@@ -24,6 +24,11 @@ pub fn auth() -> Auth {
 
 pub fn another_auth() -> Auth {
     Auth::new(Key::copy_of(&[0x77; 32]).unwrap())
+}
+
+/// Of an engine that talks to a software TPM on this port.
+pub fn settings(port: u16) -> TpmSettings {
+    TpmSettings { device: TpmDevice::Swtpm { port }, parent_handle: DEFAULT_PARENT_HANDLE, allow_software_tpm: true }
 }
 
 /// An engine behind this port.

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use nodeseal::sealer::Sealer;
 use nodeseal::types::{PcrBank, SealPolicy, hex};
+use test_support::swtpm::Swtpm;
 
 use crate::interposer::{
     CREATE, IMPORT, LOAD, NV_DEFINE_SPACE, NV_INCREMENT, NV_READ, NV_UNDEFINE_SPACE, START_AUTH_SESSION, UNSEAL,
 };
 use crate::support::{AUTH, SECRET, another_auth, assert_opens, engine, extend, pcr, seal};
-use crate::swtpm::Swtpm;
 
 /// TPM_RH_NULL: a session with this for its tpmKey is unsalted.
 const RH_NULL: u32 = 0x4000_0007;

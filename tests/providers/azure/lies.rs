@@ -3,10 +3,10 @@
 use nodeseal::provider::ErrorKind;
 use nodeseal::types::Key;
 use serde_json::{Value, json};
+use test_support::proxy::Mode;
 
 use super::Mine;
 use crate::conformance::{Ground, Of, refused};
-use crate::proxy::Mode;
 
 /// Changes the JSON of answers to requests whose path has this.
 fn change(mine: &Mine, path: &'static str, change: impl Fn(&mut Value) + Send + Sync + 'static) {

@@ -42,7 +42,7 @@ fn nothing_of_the_sdk_is_in_the_log_at_its_finest_level() {
     // On this thread, where all of it runs.
     tracing::subscriber::with_default(subscriber, || {
         tracing::trace!("the log works");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = test_support::runtime::own();
         runtime.block_on(async {
             let kek = mine.kek();
             let (key, of) = (Key::random().unwrap(), Of::new("prod", 1));
@@ -68,7 +68,7 @@ const TOLD: &str = "NODESEAL_TEST_TOLD";
 
 #[test]
 fn nothing_of_the_environment_is_followed() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = test_support::runtime::own();
     if std::env::var_os(TOLD).is_some() {
         let mine = Mine::rsa();
         return runtime.block_on(async { drop(mine.kek().probe().await.unwrap()) });

@@ -13,11 +13,11 @@ use std::time::Duration;
 use nodeseal::provider::Kek;
 use nodeseal::provider::azure::{Algorithm, AzureAuth, AzureKek, AzureSettings, Roots};
 use serde_json::{Value, json};
+use test_support::proxy::{Proxy, Seen};
 
 use self::server::Server;
 use crate::conformance::{self, Ground};
 use crate::credentials::Memory;
-use crate::proxy::{Proxy, Seen};
 
 pub const CLIENT: &str = "22222222-3333-4444-5555-666666666666";
 /// Of a federated token.

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use nodeseal::provider::set::{ATTEMPT, BUDGET};
 use nodeseal::provider::{ErrorKind, Kek, ProviderError};
 use nodeseal::types::Key;
+use test_support::proxy::{Mode, Seen};
 use tokio::time::timeout;
 
 use super::{Ground, Of, SHORT_TIMEOUT, TIMEOUT, one, refused};
-use crate::proxy::{Mode, Seen};
 use crate::tls_front::{Authority, TlsFront};
 
 /// Longer than an attempt, and shorter than two.

@@ -97,7 +97,7 @@ pub fn plugin(answer: impl Fn(&str, &[u8]) -> Said + Send + Sync + 'static) -> M
     let answer: Answer = Arc::new(answer);
     let act: Act = Arc::new(move |stream: UnixStream| {
         let answer = answer.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = test_support::runtime::own();
         runtime.block_on(async move {
             stream.set_nonblocking(true).unwrap();
             let stream = tokio::net::UnixStream::from_std(stream).unwrap();

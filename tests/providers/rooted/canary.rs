@@ -1,10 +1,10 @@
 //! Known secrets go through everything at the finest log level, and are found nowhere.
 
 use super::*;
-use crate::process::snapshot;
-use crate::proxy::Mode;
-use crate::scan::{Needles, search, summary};
 use nodeseal::types::hex;
+use test_support::process::snapshot;
+use test_support::proxy::Mode;
+use test_support::scan::{Needles, search, summary};
 
 #[test]
 fn no_login_token_or_key_is_in_any_log_output_or_file() {

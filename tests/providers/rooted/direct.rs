@@ -1,8 +1,9 @@
 //! Mode "direct": no local KEK, and every operation at the provider.
 
+use test_support::client::code;
+use test_support::proxy::{Given, Mode};
+
 use super::*;
-use crate::client::code;
-use crate::proxy::{Given, Mode};
 
 fn direct(vault: &Mine, more: &str) -> Node {
     start(&[("vault", vault, "")], &format!("[local_kek]\nenabled = false\n{FAST}{more}"))

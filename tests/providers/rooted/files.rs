@@ -3,8 +3,9 @@
 
 use std::time::Instant;
 
+use test_support::proxy::Mode;
+
 use super::*;
-use crate::proxy::Mode;
 use crate::tls_front::{Authority, TlsFront};
 
 fn behind(front: &TlsFront, vault: &Mine) -> String {

@@ -17,11 +17,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use test_support::client::{Answer, Client, next_uid, v2};
+use test_support::node::Node;
+use test_support::process::until;
 
-use crate::client::{Answer, Client, next_uid, v2};
 use crate::conformance::Ground;
-use crate::node::{NODESEAL, Node};
-use crate::process::until;
+use crate::dev::NODESEAL;
 use crate::vault::Mine;
 
 /// Fast enough for tests; the service warns that it is too fast for a provider.

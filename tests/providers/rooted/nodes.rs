@@ -1,8 +1,10 @@
 //! Two nodes with a TPM each, and nothing in common but the provider.
 
+use test_support::client::code;
+use test_support::proxy::Mode;
+use test_support::runtime;
+
 use super::*;
-use crate::client::{code, runtime};
-use crate::proxy::Mode;
 
 #[test]
 fn two_nodes_report_one_key_id_and_sixty_four_misses_are_one_question_that_is_never_asked_again() {
@@ -17,11 +19,11 @@ fn two_nodes_report_one_key_id_and_sixty_four_misses_are_one_question_that_is_ne
         .iter()
         .map(|text| {
             let (client, text) = (second.clone(), text.clone());
-            runtime().spawn(async move { (client.decrypting(text.request()).await, text.plaintext) })
+            runtime::shared().spawn(async move { (client.decrypting(text.request()).await, text.plaintext) })
         })
         .collect();
     for task in asked {
-        let (opened, plaintext) = runtime().block_on(task).unwrap();
+        let (opened, plaintext) = runtime::shared().block_on(task).unwrap();
         assert_eq!(opened.unwrap(), plaintext);
     }
     assert_eq!(vault.proxy().count("/decrypt/") - before, 1);
@@ -111,7 +113,7 @@ fn more_texts_of_another_node_than_may_wait_for_a_provider_that_hangs_keep_statu
     let asked: Vec<_> = (0..CALLS)
         .map(|call| {
             let (client, request) = (clients[call % CLIENTS].clone(), text.request());
-            runtime().spawn(async move { client.decrypting(request).await })
+            runtime::shared().spawn(async move { client.decrypting(request).await })
         })
         .collect();
     // As many are in flight as the API takes at once.
@@ -121,7 +123,8 @@ fn more_texts_of_another_node_than_may_wait_for_a_provider_that_hangs_keep_statu
     own.assert_opens(&client);
     Text::new(&client).assert_opens(&client);
     assert!(finished() < CALLS, "the others have waited meanwhile");
-    let codes: Vec<_> = asked.into_iter().map(|call| runtime().block_on(call).unwrap().unwrap_err().code()).collect();
+    let codes: Vec<_> =
+        asked.into_iter().map(|call| runtime::shared().block_on(call).unwrap().unwrap_err().code()).collect();
     let refused = codes.iter().filter(|code| **code == Some(code::RESOURCE_EXHAUSTED)).count();
     assert!(codes.iter().all(|code| matches!(*code, Some(code::RESOURCE_EXHAUSTED | code::UNAVAILABLE))), "{codes:?}");
     assert!((1..CALLS).contains(&refused), "{refused}");

@@ -1,10 +1,10 @@
 //! Changes to a running node.
 
 use nix::sys::signal::Signal;
+use test_support::process;
+use test_support::proxy::Mode;
 
 use super::*;
-use crate::process;
-use crate::proxy::Mode;
 
 #[test]
 fn anything_wrong_keeps_what_runs_and_says_why() {

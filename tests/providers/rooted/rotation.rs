@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use test_support::process::StopOnDrop;
+
 use super::*;
-use crate::process::StopOnDrop;
 
 #[test]
 fn a_rotation_at_the_provider_moves_the_key_id_once_and_encrypt_and_status_always_agree() {

@@ -1,7 +1,8 @@
 //! Several providers at once: debts, outages, and one that lies.
 
+use test_support::proxy::Mode;
+
 use super::*;
-use crate::proxy::Mode;
 
 const OPTIONAL: &str = "required = false";
 

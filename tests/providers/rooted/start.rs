@@ -1,8 +1,9 @@
 //! Starts: with the provider there, away, and there for the first time.
 
+use test_support::client::code;
+use test_support::proxy::Mode;
+
 use super::*;
-use crate::client::code;
-use crate::proxy::Mode;
 
 #[test]
 fn a_node_that_starts_with_its_provider_away_serves_from_its_sealed_keys() {

@@ -8,12 +8,12 @@ use nodeseal::provider::vault::{Vault, VaultSettings};
 use nodeseal::provider::{ErrorKind, Kek};
 use nodeseal::types::{KekId, Key};
 use serde_json::json;
+use test_support::proxy::Mode;
 
 use super::server::{Server, shared};
 use super::{Mine, VaultAuth};
 use crate::conformance::{Ground, Of, TIMEOUT, refused, shown};
 use crate::credentials::Memory;
-use crate::proxy::Mode;
 
 async fn round_trip(mine: &Mine) -> Vault {
     let vault = Vault::new(mine.settings(mine.approle()), mine.credential(&mine.secret_id));

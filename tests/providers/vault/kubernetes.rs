@@ -11,12 +11,12 @@ use nodeseal::provider::vault::{Vault, VaultAuth, VaultSettings};
 use nodeseal::provider::{ErrorKind, Kek};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
+use test_support::proxy::Proxy;
 
 use super::Mine;
 use super::logins::jwt;
 use super::server::{KUBERNETES, Server};
 use crate::conformance::refused;
-use crate::proxy::Proxy;
 
 /// Says of every token that it is that of `system:serviceaccount:kube-system:nodeseal`.
 fn token_reviews() -> SocketAddr {

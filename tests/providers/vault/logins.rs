@@ -14,12 +14,12 @@ use nodeseal::store::RunFile;
 use nodeseal::types::Explained;
 use rcgen::{KeyPair, SigningKey};
 use serde_json::{Value, json};
+use test_support::proxy::Mode;
 
 use super::Mine;
 use super::server::shared;
 use crate::conformance::{Ground, NOWHERE, refused, shown};
 use crate::credentials::Memory;
-use crate::proxy::Mode;
 
 fn token(mine: &Mine, more: Value) -> String {
     let mut body = json!({ "policies": [&mine.name], "no_default_policy": false });

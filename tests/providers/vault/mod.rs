@@ -18,8 +18,8 @@ use serde_json::json;
 
 use crate::conformance::{self, Ground};
 use crate::credentials::Memory;
-use crate::proxy::{Proxy, Seen};
 use server::{Server, shared, unique};
+use test_support::proxy::{Proxy, Seen};
 
 /// A mount, a key, a policy and a role of its own on the shared server.
 pub struct Mine {

@@ -1,7 +1,8 @@
 //! A device that was cleared, replaced or lost, or is to be left.
 
+use test_support::swtpm::Swtpm;
+
 use super::{by_all, roots};
-use crate::swtpm::Swtpm;
 
 #[test]
 fn a_cleared_tpm() {
@@ -76,8 +77,8 @@ mod tokens {
     use std::time::Duration;
 
     use super::super::{By, Ground, run_walk, shell};
-    use crate::node::Node;
-    use crate::process::until;
+    use test_support::node::Node;
+    use test_support::process::until;
 
     #[test]
     fn a_lost_token() {

@@ -1,10 +1,10 @@
 //! A recovery that was cut short.
 
 use nix::sys::signal::Signal;
+use test_support::process::snapshot;
+use test_support::swtpm::Swtpm;
 
 use super::{Ground, Home, assert_all_belongs_to_the_service, by_all, roots};
-use crate::process::snapshot;
-use crate::swtpm::Swtpm;
 
 const RECOVER: &str = "nodeseal recover --identity /media/safe/recovery.key";
 

@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use test_support::swtpm::Swtpm;
+
 use super::{Ground, Home, Place, by_all, run_walk, walk};
-use crate::swtpm::Swtpm;
 
 const NAMES: [&str; 4] = ["cp-1", "cp-2", "cp-3", "cp-4"];
 

@@ -16,11 +16,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use test_support::client::Stored;
+use test_support::node::{Node, Output, run};
+use test_support::process::until;
+use test_support::swtpm::Swtpm;
+
 use crate::alone::Alone;
-use crate::client::Stored;
-use crate::node::{NODESEAL, Node, Output, run};
-use crate::process::until;
-use crate::swtpm::Swtpm;
+use crate::alone::NODESEAL;
 
 const PAGES: [&str; 2] =
     [include_str!("../../../docs/operations/recovery.md"), include_str!("../../../docs/operations/rotate.md")];

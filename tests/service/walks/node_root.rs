@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use test_support::swtpm::Swtpm;
+
 use super::{Ground, Home, assert_all_belongs_to_the_service, by_all, roots};
-use crate::swtpm::Swtpm;
 
 const GUARD: &str = "\nseal.tpm2.rollback = \"tpm-counter\"";
 

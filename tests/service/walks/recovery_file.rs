@@ -6,9 +6,9 @@ use nodeseal::keyring::maker::MakerKey;
 use nodeseal::keyring::recovery::{self, Identity};
 use nodeseal::keyring::ring::Entry;
 use nodeseal::types::{KekId, Key, Secret};
+use test_support::swtpm::Swtpm;
 
 use super::{By, Ground, MAKE_DIRECTORY};
-use crate::swtpm::Swtpm;
 
 #[test]
 fn a_printed_code_opens_the_recovery_file_and_so_does_age_without_us() {

@@ -1,7 +1,8 @@
 //! Nodes that have the same keys.
 
+use test_support::swtpm::Swtpm;
+
 use super::{MAKE_DIRECTORY, by_all, run_walk, walk, with_fingerprint};
-use crate::swtpm::Swtpm;
 
 #[test]
 fn keys_for_another_node() {

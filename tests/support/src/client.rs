@@ -3,18 +3,17 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
-use nodeseal::types::hex;
 use prost::Message;
 use tokio::net::UnixStream;
-use tokio::runtime::Handle;
 use tokio::time::timeout;
+
+use crate::runtime;
 
 /// Far above every limit that is tested, so that a hang is a failure with a name.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -138,17 +137,6 @@ pub struct Stored {
     pub plaintext: Vec<u8>,
     pub text: Vec<u8>,
     pub key_id: String,
-}
-
-/// A runtime for all clients of this process, on a thread of its own.
-pub fn runtime() -> &'static Handle {
-    static RUNTIME: OnceLock<Handle> = OnceLock::new();
-    RUNTIME.get_or_init(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let handle = runtime.handle().clone();
-        std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
-        handle
-    })
 }
 
 /// One connection.
@@ -299,7 +287,7 @@ fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
-        let digits = tail.get(..2).and_then(|pair| hex::decode(pair).ok());
+        let digits = tail.get(..2).and_then(|pair| base16ct::mixed::decode_vec(pair).ok());
         (bytes, rest) = match (first, digits) {
             (b'%', Some(byte)) => ([bytes, byte].concat(), &tail[2..]),
             _ => ([bytes, vec![*first]].concat(), tail),
@@ -332,7 +320,7 @@ pub fn next_uid() -> String {
 
 /// Waits for it on this thread.
 pub fn limited<T>(future: impl Future<Output = Answer<T>>) -> Answer<T> {
-    runtime().block_on(async {
+    runtime::shared().block_on(async {
         timeout(CALL_TIMEOUT, future).await.unwrap_or_else(|_| Err(Refusal::Broken("no answer in time".into())))
     })
 }

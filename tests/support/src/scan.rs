@@ -1,6 +1,5 @@
 //! All memory of another process as root sees it, searched for secrets: by /proc/PID/mem, mapping by mapping.
 
-use nodeseal::types::hex;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -192,11 +191,11 @@ fn times(mut one: u8, mut other: u8) -> u8 {
 /// FIPS 197, A.3: first and last round keys of its example.
 #[test]
 fn the_expansion_of_a_key_is_that_of_the_standard() {
-    let key = hex::decode("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4").unwrap();
+    let key = base16ct::lower::decode_vec("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4").unwrap();
     let all = expanded(key[..].try_into().unwrap());
     assert_eq!(all[..32], key);
-    assert_eq!(hex::encode(&all[32..36]), "9ba35411");
-    assert_eq!(hex::encode(&all[236..]), "706c631e");
+    assert_eq!(base16ct::lower::encode_string(&all[32..36]), "9ba35411");
+    assert_eq!(base16ct::lower::encode_string(&all[236..]), "706c631e");
 }
 
 #[test]

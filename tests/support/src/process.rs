@@ -20,10 +20,18 @@ pub fn until<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>
     }
 }
 
+/// The program of this name as it was built with this test: cargo puts both into one folder, the test into `deps` of it.
+pub fn built(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let path = own.ancestors().nth(2).unwrap().join(name);
+    assert!(path.exists(), "{} is not there: build the programs, as `cargo test --test` does", path.display());
+    path
+}
+
 /// What to start for this program of the build. NODESEAL_PROGRAMS names a folder with others in their places: the recorders of
 /// `make seccomp`.
-pub fn program(built: &str) -> PathBuf {
-    let built = Path::new(built);
+pub fn program(built: impl AsRef<Path>) -> PathBuf {
+    let built = built.as_ref();
     match std::env::var_os("NODESEAL_PROGRAMS") {
         Some(folder) => Path::new(&folder).join(built.file_name().unwrap()),
         None => built.to_owned(),

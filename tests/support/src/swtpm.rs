@@ -1,15 +1,5 @@
 //! A software TPM of its own for each test: state in a temporary directory, command channel on a free port of 127.0.0.1 and
 //! control channel on the next one (where libtss2-tcti-swtpm looks for it), killed when it drops.
-//!
-//! Uses nothing of its neighbours, so that other test binaries include it with `#[path]`.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "each test binary uses a part of it, and a test may panic"
-)]
 
 use std::fs::File;
 use std::io::Write;
@@ -18,8 +8,6 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
-
-use nodeseal::sealer::settings::{DEFAULT_PARENT_HANDLE, TpmDevice, TpmSettings};
 
 /// Below the kernel's range for outgoing connections (32768 and up), so that none of these sits on a port of ours.
 const PORTS: std::ops::Range<u16> = 11_000..31_000;
@@ -100,11 +88,6 @@ impl Swtpm {
         self.port
     }
 
-    /// Settings of an engine that talks to it.
-    pub fn settings(&self) -> TpmSettings {
-        settings(self.port)
-    }
-
     /// Every byte that went in and out, in hex, as swtpm logs it at level 20.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap()
@@ -151,11 +134,6 @@ impl Drop for Swtpm {
             let _ = child.wait();
         }
     }
-}
-
-/// Settings of an engine that talks to a software TPM on this port.
-pub fn settings(port: u16) -> TpmSettings {
-    TpmSettings { device: TpmDevice::Swtpm { port }, parent_handle: DEFAULT_PARENT_HANDLE, allow_software_tpm: true }
 }
 
 /// A program that inherits nothing but its standard streams.

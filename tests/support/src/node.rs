@@ -14,8 +14,6 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::process::{self, until};
 
-pub const NODESEAL: &str = env!("CARGO_BIN_EXE_nodeseal");
-
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a run of the operator's tool gave.
@@ -43,7 +41,7 @@ impl Output {
 
 /// Runs the operator's tool.
 pub fn tool(config: &Path, args: &[&str]) -> Output {
-    run(Command::new(NODESEAL).arg("--config").arg(config).args(args))
+    run(Command::new(process::built("nodeseal")).arg("--config").arg(config).args(args))
 }
 
 pub fn run(command: &mut Command) -> Output {
@@ -108,7 +106,7 @@ impl Node {
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("{} exec \"$@\"", self.shell)).arg("sh");
         command
-            .arg(process::program(NODESEAL))
+            .arg(process::program(process::built("nodeseal")))
             .args(["dev", "--json", "--backend", self.backend, "--dir"])
             .arg(self.dir());
         if self.fragment {

@@ -80,7 +80,6 @@ impl Proxy {
     }
 
     /// For what stands before it.
-    #[cfg(feature = "http-client")]
     pub fn server_side(&self) -> SocketAddr {
         self.address
     }

@@ -95,8 +95,8 @@ test | seccomp)
     # shellcheck disable=SC2086
     packages $build $selinux apparmor age swtpm-tools tpm2-tools opensc libp11-kit0 libnss3 libnss3-tools binutils systemd util-linux procps python3-venv
     cargo_deny
-    "$(dirname "$0")/../tests/venv.sh" aws >/dev/null
-    "$(dirname "$0")/../tests/venv.sh" azure >/dev/null
+    "$(dirname "$0")/../tests/venv.sh" providers/aws >/dev/null
+    "$(dirname "$0")/../tests/venv.sh" providers/azure >/dev/null
     [ "$1" = test ] || packages strace
     ;;
 fuzz)

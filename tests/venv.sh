@@ -2,15 +2,15 @@
 # Prints the path of a Python that has what a folder of tests lists in its requirements.txt, after making its virtual environment if
 # that is not there yet.
 #
-# usage: venv.sh aws|azure|house
+# usage: venv.sh providers/aws|providers/azure|house
 #
 # The environment is made once for each list of requirements, from PyPI, in the cache folder; later calls only look for it.
 set -eu
 
-requirements=$(dirname "$0")/${1:?usage: venv.sh aws|azure|house}/requirements.txt
+requirements=$(dirname "$0")/${1:?usage: venv.sh providers/aws|providers/azure|house}/requirements.txt
 [ -e "$requirements" ] || { echo "error: there is no $requirements" >&2; exit 64; }
 root=${XDG_CACHE_HOME:-$HOME/.cache}/nodeseal
-home=$root/$1-$(sha256sum "$requirements" | cut -c1-16)
+home=$root/$(basename "$1")-$(sha256sum "$requirements" | cut -c1-16)
 if [ ! -e "$home/complete" ]; then
     if ! command -v python3 >/dev/null 2>&1; then
         echo "error: python3 is missing" >&2

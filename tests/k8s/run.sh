@@ -38,10 +38,10 @@ case $what in
 e2e | all)
     "$here/build-servers.sh" "$NODESEAL_SERVERS"
     "$here/../providers/build-vault.sh" "$NODESEAL_SERVERS"
-    # The interpreters of tests/aws/server.py and tests/azure/server.py.
+    # The interpreters of tests/providers/aws/server.py and tests/providers/azure/server.py.
     NODESEAL_TESTS=$(dirname "$here")
-    NODESEAL_AWS=$("$here/../venv.sh" aws)
-    NODESEAL_AZURE=$("$here/../venv.sh" azure)
+    NODESEAL_AWS=$("$here/../venv.sh" providers/aws)
+    NODESEAL_AZURE=$("$here/../venv.sh" providers/azure)
     export NODESEAL_TESTS NODESEAL_AWS NODESEAL_AZURE
     ;;
 esac

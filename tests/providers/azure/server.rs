@@ -1,4 +1,4 @@
-//! The Azure of the tests (`tests/azure/server.py`), one for each test, ended with it.
+//! The Azure of the tests (`server.py`), one for each test, ended with it.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -99,12 +99,12 @@ fn python(script: &str, folder: &Path) -> Command {
     static PYTHON: OnceLock<String> = OnceLock::new();
     let python = PYTHON.get_or_init(|| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/venv.sh");
-        let made = Command::new(script).arg("azure").stderr(Stdio::inherit()).output().unwrap();
+        let made = Command::new(script).arg("providers/azure").stderr(Stdio::inherit()).output().unwrap();
         assert!(made.status.success(), "{script} failed");
         String::from_utf8(made.stdout).unwrap().trim().to_owned()
     });
     let mut command = Command::new(python);
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/azure").join(script)).arg(folder);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/providers/azure").join(script)).arg(folder);
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }

@@ -17,7 +17,7 @@ const region = "eu-central-1"
 // target is the prefix of the operations of KMS in X-Amz-Target.
 const target = "TrentService."
 
-// AWS starts a KMS that runs on this machine (moto, see tests/aws) with one key.
+// AWS starts a KMS that runs on this machine (moto, see tests/providers/aws) with one key.
 func AWS(t testing.TB, name string) *Root {
 	t.Helper()
 	address := ""

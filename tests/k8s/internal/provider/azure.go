@@ -19,7 +19,7 @@ const (
 	applicationSecret = "an.example~of-a-secret"
 )
 
-// Azure starts a vault with a tenant (see tests/azure) with one key of RSA.
+// Azure starts a vault with a tenant (see tests/providers/azure) with one key of RSA.
 func Azure(t testing.TB, name string) *Root {
 	t.Helper()
 	dir := process.Dir(t)

@@ -79,7 +79,7 @@ func Node(strategy string, roots ...*Root) product.Setup {
 	return setup
 }
 
-// python is the server of tests/aws or tests/azure with its arguments.
+// python is the server of tests/providers/aws or tests/providers/azure with its arguments.
 func python(t testing.TB, kind string, arguments ...string) *exec.Cmd {
 	t.Helper()
 	variable := "NODESEAL_" + strings.ToUpper(kind)
@@ -87,7 +87,7 @@ func python(t testing.TB, kind string, arguments ...string) *exec.Cmd {
 	if interpreter == "" || tests == "" {
 		t.Fatalf("%s is not set: run `make e2e`, which makes what these tests start and tells them where it is", variable)
 	}
-	server := exec.Command(interpreter, append([]string{filepath.Join(tests, kind, "server.py")}, arguments...)...)
+	server := exec.Command(interpreter, append([]string{filepath.Join(tests, "providers", kind, "server.py")}, arguments...)...)
 	server.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
 	return server
 }

@@ -11,8 +11,8 @@ use std::{env, fs, thread};
 use nodeseal::provider::aws::{AwsAuth, AwsKek};
 use nodeseal::provider::{ErrorKind, Kek};
 
-use crate::ground::{Local, Sealed, run, settings, static_keys};
-use crate::moto::Moto;
+use super::ground::{Local, Sealed, run, settings, static_keys};
+use super::moto::Moto;
 
 /// Endpoint and key, for the child.
 const ENDPOINT: &str = "NODESEAL_TEST_ENDPOINT";
@@ -68,7 +68,7 @@ fn with_sealed_keys_nothing_of_the_environment_or_a_profile_is_followed() {
     .unwrap();
     let config = config.to_str().unwrap();
     again(
-        "environment::with_sealed_keys_nothing_of_the_environment_or_a_profile_is_followed",
+        "aws::environment::with_sealed_keys_nothing_of_the_environment_or_a_profile_is_followed",
         &moto.endpoint(),
         &key,
         &[
@@ -106,7 +106,7 @@ fn the_default_chain_takes_what_the_environment_has() {
     let key = moto.key();
     let (id, secret) = moto.user("nodeseal", "kms:*");
     moto.enforce();
-    let test = "environment::the_default_chain_takes_what_the_environment_has";
+    let test = "aws::environment::the_default_chain_takes_what_the_environment_has";
     again(test, &moto.endpoint(), &key, &[("AWS_ACCESS_KEY_ID", &id), ("AWS_SECRET_ACCESS_KEY", &secret)]);
     let folder = tempfile::tempdir().unwrap();
     let profile = folder.path().join("credentials");
@@ -122,11 +122,11 @@ fn the_default_chain_that_finds_nothing_is_a_refused_login() {
         assert_eq!(error.kind(), ErrorKind::Login, "{error}");
         return;
     }
-    let test = "environment::the_default_chain_that_finds_nothing_is_a_refused_login";
+    let test = "aws::environment::the_default_chain_that_finds_nothing_is_a_refused_login";
     again(
         test,
         "http://127.0.0.1:1",
-        crate::fake::KEY,
+        super::fake::KEY,
         &[("AWS_EC2_METADATA_DISABLED", "true"), ("HOME", "/nonexistent")],
     );
 }

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use nodeseal::provider::{ErrorKind, Kek};
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, KEY, MATERIAL, described};
-use crate::ground::{Local, open, run};
+use super::fake::{Fake, KEY, MATERIAL, described};
+use super::ground::{Local, open, run};
 
 const OTHER: &str = "arn:aws:kms:eu-central-1:123456789012:key/0000abcd-12ab-34cd-56ef-1234567890ab";
 

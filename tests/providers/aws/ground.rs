@@ -10,7 +10,7 @@ use nodeseal::types::{ClusterId, CredentialName, KekId, Key, Secret};
 use serde_json::json;
 pub use test_support::runtime::run;
 
-use crate::moto::REGION;
+use super::moto::REGION;
 
 /// Generous: several servers in Python share this machine.
 pub const LIMIT: Duration = Duration::from_secs(30);

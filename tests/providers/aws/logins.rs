@@ -11,9 +11,9 @@ use nodeseal::provider::{ErrorKind, Kek, ProviderError};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::fake::{Fake, KEY, MATERIAL, described};
-use crate::ground::{LIMIT, Local, Sealed, open, run, settings, static_keys};
-use crate::moto::Moto;
+use super::fake::{Fake, KEY, MATERIAL, described};
+use super::ground::{LIMIT, Local, Sealed, open, run, settings, static_keys};
+use super::moto::Moto;
 
 fn refused<T>(result: Result<T, ProviderError>, kind: ErrorKind) -> String {
     let error = result.err().unwrap();

@@ -1,7 +1,16 @@
-//! AWS KMS on moto: the suite. What else the provider does is in tests/aws.
+//! AWS KMS on moto, an AWS that runs on this machine: the suite, and what else the provider does there and on a small server that
+//! lies as it is told.
+//!
+//! `moto` starts one server for each test, `ground` has what a provider stands on, `fake` answers one line for each operation.
 
-#[path = "../aws/moto.rs"]
-#[expect(dead_code, reason = "the suite needs less of it than tests/aws")]
+mod away;
+mod canary;
+mod environment;
+mod fake;
+mod ground;
+mod keys;
+mod lies;
+mod logins;
 mod moto;
 
 use std::path::Path;
@@ -181,7 +190,7 @@ impl Ground for Mine {
     }
 }
 
-// All but one: under the ARN of a key there is never another one, and an alias that moves is refused (tests/aws).
+// All but one: under the ARN of a key there is never another one, and an alias that moves is refused (`keys`).
 conformance::suite! { Mine::new();
     a_hundred_keys_come_back_as_they_were
     a_wrap_opens_after_rotations_and_names_its_own_version

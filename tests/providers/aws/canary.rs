@@ -13,10 +13,10 @@ use serde_json::json;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::environment::{again, told};
-use crate::fake::{Fake, KEY, described};
-use crate::ground::{Local, Sealed, run, settings, static_keys};
-use crate::moto::{Moto, REGION};
+use super::environment::{again, told};
+use super::fake::{Fake, KEY, described};
+use super::ground::{Local, Sealed, run, settings, static_keys};
+use super::moto::{Moto, REGION};
 
 const SECRET_KEY: &str = "CANARY0secret0access0key0ZZZZZZZZZZZZZZZ";
 const SESSION_TOKEN: &str = "CANARY0session0tokenZZZZZZZZZZZZZZZZZZZZ";
@@ -96,7 +96,7 @@ fn the_sdk_by_itself_writes_the_key_into_the_log_when_the_environment_says_so() 
     // Otherwise the other test here would prove nothing.
     let Some((endpoint, arn)) = told() else {
         let moto = Moto::start();
-        let test = "canary::the_sdk_by_itself_writes_the_key_into_the_log_when_the_environment_says_so";
+        let test = "aws::canary::the_sdk_by_itself_writes_the_key_into_the_log_when_the_environment_says_so";
         return again(test, &moto.endpoint(), &moto.key(), &[TALKATIVE]);
     };
     let text = logged(|| {
@@ -121,7 +121,7 @@ fn the_sdk_by_itself_writes_the_key_into_the_log_when_the_environment_says_so() 
 fn no_secret_of_a_login_or_a_wrap_is_in_the_log_at_its_finest_level() {
     let Some((endpoint, arn)) = told() else {
         let moto = Moto::start();
-        let test = "canary::no_secret_of_a_login_or_a_wrap_is_in_the_log_at_its_finest_level";
+        let test = "aws::canary::no_secret_of_a_login_or_a_wrap_is_in_the_log_at_its_finest_level";
         let (endpoint, arn) = (moto.endpoint(), moto.key());
         again(test, &endpoint, &arn, &[]);
         return again(test, &endpoint, &arn, &[TALKATIVE]);

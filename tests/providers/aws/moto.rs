@@ -36,7 +36,7 @@ impl Moto {
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let mut child = Command::new(python())
-                .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/aws/server.py"))
+                .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/providers/aws/server.py"))
                 .args(["--host", "127.0.0.1", "--port", &port.to_string()])
                 .args(arguments)
                 .env_remove("MOTO_PORT")
@@ -173,7 +173,7 @@ fn python() -> &'static str {
     static PYTHON: OnceLock<String> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/venv.sh");
-        let made = Command::new(script).arg("aws").stderr(Stdio::inherit()).output().unwrap();
+        let made = Command::new(script).arg("providers/aws").stderr(Stdio::inherit()).output().unwrap();
         assert!(made.status.success(), "{script} failed");
         String::from_utf8(made.stdout).unwrap().trim().to_owned()
     })

@@ -6,8 +6,8 @@ use nodeseal::provider::aws::AwsKek;
 use nodeseal::provider::{ErrorKind, Kek, ProviderKind, Wrapped};
 use serde_json::json;
 
-use crate::ground::{Local, anybody, open, run, settings, static_keys};
-use crate::moto::{ACCOUNT, Moto, REGION};
+use super::ground::{Local, anybody, open, run, settings, static_keys};
+use super::moto::{ACCOUNT, Moto, REGION};
 
 #[test]
 fn a_hundred_keys_come_back_the_same_under_the_identity_and_version_that_a_probe_tells() {

@@ -10,9 +10,9 @@ use nodeseal::provider::aws::AwsKek;
 use nodeseal::provider::{ErrorKind, Kek};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use crate::fake::KEY;
-use crate::ground::{Local, anybody, open, run, settings, static_keys};
-use crate::moto::Moto;
+use super::fake::KEY;
+use super::ground::{Local, anybody, open, run, settings, static_keys};
+use super::moto::Moto;
 
 #[test]
 fn a_server_that_is_gone_is_away() {

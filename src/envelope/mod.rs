@@ -12,6 +12,24 @@
 //!
 //! `check` is no security (the tag is): it tells a text that was damaged or comes from elsewhere from one that is whole but
 //! whose KEK nobody here has, since the operator's next step differs.
+//!
+//! ```
+//! use nodeseal::envelope::{Api, Binding, EnvelopeError, Sealing, Wraps, parse_v2};
+//! use nodeseal::types::KekId;
+//!
+//! let (cluster, kek, id) = ("c1".parse()?, [7; 32], KekId::from_bytes([1; 16]));
+//! let to = Binding { cluster: &cluster, key_id: "k1", wraps: &Wraps::default() };
+//! // The nonce comes in: this module knows no randomness.
+//! let text = Sealing::new(Api::V2, &id, &to)?.seal(&kek, [3; 12], b"seed of the API server")?;
+//!
+//! let parsed = parse_v2(&cluster, "k1", Wraps::default(), &text)?;
+//! assert_eq!(parsed.kek_id(), &id);
+//! assert_eq!(parsed.open(&kek)?.expose(), b"seed of the API server");
+//! assert_eq!(parsed.open(&[8; 32]).err(), Some(EnvelopeError::Authentication));
+//! // Stored beside another key_id it is known to be from elsewhere before any KEK is looked for.
+//! assert_eq!(parse_v2(&cluster, "k2", Wraps::default(), &text).err(), Some(EnvelopeError::Elsewhere));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod aead;
 mod wraps;

@@ -5,6 +5,23 @@
 //! it works. What it says of one text counts once, however often that text is asked for: some providers answer a text that does
 //! not open as if they were broken. Throttling has a pause of its own, since a provider that limits us must be asked less and not
 //! be given up.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use nodeseal::provider::breaker::{Breaker, Failure, Pass};
+//! use nodeseal::types::Class;
+//!
+//! let at = Duration::from_secs;
+//! let away = Failure { class: Class::Unavailable, text: None, pause: None, chance: 0.0 };
+//! let mut breaker = Breaker::default();
+//! (0..5).for_each(|second| breaker.failed(away, at(second)));
+//! // Five failures in a row: it is left alone for two seconds, then one call finds out, and the others wait for what comes of it.
+//! assert_eq!(breaker.ask(at(5)), Pass::Wait(at(6)));
+//! assert_eq!((breaker.ask(at(6)), breaker.ask(at(6))), (Pass::Trial, Pass::Wait(at(8))));
+//! breaker.succeeded();
+//! assert_eq!(breaker.ask(at(6)), Pass::Go);
+//! ```
 
 use std::time::Duration;
 

@@ -3,6 +3,26 @@
 //!
 //! The same rules on all nodes let their key_ids move within one activation delay of each other; that nodes disagree for that long
 //! is harmless, since each decrypts what the other wrote.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use nodeseal::provider::observed::{Observation, Observed};
+//! use nodeseal::provider::{KeyIdentity, KeyState, KeyVersion, TextError};
+//!
+//! let state = |version: &str| {
+//!     Ok::<_, TextError>(KeyState { identity: KeyIdentity::new("key")?, version: KeyVersion::new(version)? })
+//! };
+//! let mut observed = Observed::new(state("1")?);
+//! let mut see = |version: &str, second| {
+//!     Ok::<_, TextError>(observed.observe(state(version)?, Duration::from_secs(120), Duration::from_secs(second)))
+//! };
+//! // Somebody has rotated the key. Three probes that agree, and two minutes, make it count.
+//! assert_eq!([see("2", 0)?, see("2", 60)?, see("2", 120)?], [Observation::Waiting, Observation::Waiting, Observation::Moved]);
+//! // An old replica answers. What was left does not come back.
+//! assert_eq!(see("1", 180)?, Observation::WentBack(KeyVersion::new("1")?));
+//! # Ok::<(), TextError>(())
+//! ```
 
 use std::collections::BTreeSet;
 use std::time::Duration;

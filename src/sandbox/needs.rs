@@ -2,6 +2,22 @@
 //!
 //! A component declares, [`super::landlock`] enforces, a reload asks [`Granted::lacks`] whether what it wants fits in. Declares
 //! nothing that was opened before the confinement: sockets that listen, the log, the way to the sealer.
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use nodeseal::sandbox::{Access, Needs};
+//!
+//! // Each part says what it needs, and knows nothing of the others.
+//! let state = Needs::default().path(Path::new("/no/link"), Access::Keep, "the state directory");
+//! let provider = Needs::default().port(8200).socket(Path::new("/no/such/folder/plugin.sock"));
+//!
+//! let all = state.and(provider);
+//! assert!(all.ports.contains(&8200) && !all.any_port);
+//! assert_eq!((all.paths[0].access, all.paths[0].why), (Access::Keep, "the state directory"));
+//! // The folder of a socket may come later than the process that connects to it.
+//! assert!(!all.sockets.is_empty() && !all.any_socket);
+//! ```
 
 use std::collections::BTreeSet;
 use std::fmt;

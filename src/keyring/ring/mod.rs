@@ -2,6 +2,25 @@
 //!
 //! A [`Ring`] has exactly one active KEK by its shape. Every move gives a new ring or says why not, and no move brings a key_id
 //! back that was ever left: a KEK that is not pending can never become active.
+//!
+//! ```
+//! use nodeseal::keyring::ring::{Entry, KekState, MoveError, Ring};
+//! use nodeseal::types::KekId;
+//!
+//! let kek = |byte| Entry { id: KekId::from_bytes([byte; 16]), created: 0, uses_reserved: 0, shared: false };
+//! let (first, second) = (kek(1).id, kek(2).id);
+//! let ring = Ring::new(kek(1), 100);
+//! // Rotation has two steps, since other nodes have to learn the KEK before anything is encrypted with it.
+//! let ring = ring.with_pending(kek(2))?;
+//! assert_eq!(ring.active().id, first);
+//! let ring = ring.activate(&second, 200)?;
+//! assert_eq!(ring.active().id, second);
+//! // What was left decrypts, and is never active again.
+//! let state = |id| ring.entries().find(|(entry, _)| entry.id == id).map(|(_, state)| state);
+//! assert_eq!(state(first), Some(KekState::Deactivated));
+//! assert_eq!(ring.activate(&first, 300), Err(MoveError::Former));
+//! # Ok::<(), MoveError>(())
+//! ```
 
 mod adopt;
 pub mod bytes;

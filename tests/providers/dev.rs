@@ -2,9 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-#[cfg(feature = "tpm2")]
-use std::process::Output;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -53,7 +51,6 @@ impl Dev {
     }
 
     /// Runs the operator's tool, which must succeed.
-    #[cfg(feature = "tpm2")]
     pub fn ask(&self, args: &[&str]) -> Value {
         let output = self.tool(args);
         assert!(output.status.success(), "{args:?}: {output:?}");
@@ -61,7 +58,6 @@ impl Dev {
     }
 
     /// The same, whatever comes of it.
-    #[cfg(feature = "tpm2")]
     pub fn tool(&self, args: &[&str]) -> Output {
         let mut command = Command::new(NODESEAL);
         command.arg("--config").arg(self.path("nodeseal.toml")).args(args).arg("--json");
@@ -69,7 +65,6 @@ impl Dev {
     }
 
     /// SIGKILL to the sealer, which is started again.
-    #[cfg(feature = "pkcs11")]
     pub fn kill_sealer(&self) {
         let own = self.path("nodeseal.toml").display().to_string();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {

@@ -3,7 +3,6 @@
 //! [`test_support::node`] runs everything as `nodeseal dev` does, `alone` runs `nodeseald` without a supervisor,
 //! [`test_support::client`] is a KMS client of our own (its messages are written by hand, so that a mistake in the generated ones
 //! is noticed), `raw` speaks HTTP/2 byte by byte.
-#![cfg(all(feature = "tpm2", feature = "recovery"))]
 #![allow(
     missing_docs,
     unreachable_pub,

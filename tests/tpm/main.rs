@@ -1,5 +1,4 @@
 //! The TPM engine against real software TPMs, each test with one of its own.
-#![cfg(feature = "tpm2")]
 #![allow(
     missing_docs,
     unreachable_pub,

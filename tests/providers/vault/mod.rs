@@ -54,13 +54,11 @@ impl Mine {
     }
 
     /// For a whole node, which `rooted` alone makes.
-    #[cfg(feature = "tpm2")]
     pub fn url(&self) -> String {
         self.proxy.url()
     }
 
     /// Another secret id; the first is of no use any more, nor is any login that was made with it.
-    #[cfg(feature = "tpm2")]
     pub fn replace_secret_id(&self) -> String {
         let role = format!("auth/approle/role/{}", self.name);
         let made = self.server.post(&format!("{role}/secret-id"), json!({}));
@@ -70,7 +68,6 @@ impl Mine {
     }
 
     /// What is sealed of a wrapped secret id that is good for one login.
-    #[cfg(feature = "tpm2")]
     pub fn wrapped_login_that_serves_once(&self) -> String {
         let path = format!("auth/approle/role/{}/secret-id", self.name);
         let token = self.server.post_wrapped(&path, json!({ "num_uses": 1 }));
@@ -78,7 +75,6 @@ impl Mine {
     }
 
     /// From now on logins of this role may do no more than this.
-    #[cfg(feature = "tpm2")]
     pub fn allow(&self, rights: &[&str]) {
         self.server.allow(&self.name, rights);
     }

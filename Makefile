@@ -43,23 +43,17 @@ quickstart:
 	scripts/remapped.sh cargo build --release --bins --no-default-features --features tpm2
 	scripts/quickstart.sh $(TARGET)/release
 
-# tests/providers waits for probes, logins and servers most of the time: more of it goes side by side.
 # TSS2_LOG: the TPM's library writes a line for every refusal, and refusals are what is tried.
 test: export TSS2_LOG := all+NONE
 test: lint
 	scripts/need.sh test
 	tests/providers/build-vault.sh "$(NODESEAL_SERVERS)"
-	scripts/tests.sh cargo test --no-fail-fast --lib --bins --test '[!p]*'
-	RUST_TEST_THREADS=$$(($$(nproc) * 2)) scripts/tests.sh cargo test --no-fail-fast --test 'p*'
-	scripts/tests.sh cargo test --doc
-	scripts/tests.sh cargo test --no-fail-fast -p hsm-tests
-	scripts/tests.sh cargo test --no-fail-fast -p manuals
-	scripts/tests.sh cargo test --no-fail-fast -p nodeseal-fuzz
+	scripts/rust-tests.sh
 	NODESEAL_BIN=$(TARGET)/debug scripts/tests.sh tests/k8s/run.sh all
 
 # What a change is tried with before it is committed: minutes, and no server.
 check: lint
-	scripts/tests.sh cargo test --no-fail-fast --lib --test house -- --skip no_operation_that_is_stopped_at_any_step
+	scripts/tests.sh cargo test --workspace --no-fail-fast --lib --test house -- --skip no_operation_that_is_stopped_at_any_step
 
 lint:
 	scripts/need.sh lint

@@ -1,5 +1,9 @@
 //! What every provider must do (`conformance`), on real servers, and what each does besides. Servers are built once by
 //! `make test` and kept in the user's cache; NODESEAL_SERVERS names the folder.
+//!
+//! They wait for probes, logins and servers most of the time.
+//!
+//! Threads: 2 for each processor.
 #![allow(
     missing_docs,
     unreachable_pub,

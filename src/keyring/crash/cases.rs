@@ -6,7 +6,7 @@ use super::operations::{Moves, Operation, Run};
 use super::provider::Silence;
 use super::running::Running;
 use crate::keyring::{KeeperError, recovery};
-use crate::store::sim::{Crash, Extent, Failure, Fault, SimDisk};
+use crate::store::sim::{Crash, Extent, Failure, Fault};
 use crate::types::KekId;
 
 /// What goes wrong at which step or question.
@@ -121,7 +121,7 @@ pub(super) fn disk_case(operation: &Operation, template: &Node, at: usize, fault
         if is_answered {
             node.answered();
         }
-        for disk in next_disks(&node.disk, fault) {
+        for disk in node.disk.outcomes(fault) {
             boot(operation, node.on(disk), is_answered);
         }
         return is_off;
@@ -164,21 +164,6 @@ pub(super) fn disk_case(operation: &Operation, template: &Node, at: usize, fault
     }
     boot(operation, node.on(node.disk.after_cut(Crash::Lost)), true);
     is_off
-}
-
-/// What the next boot may find. Outcomes that leave the same on the disk are one.
-fn next_disks(disk: &SimDisk, fault: Fault) -> Vec<SimDisk> {
-    if fault != Fault::Cut {
-        return vec![disk.after_kill()];
-    }
-    let mut disks: Vec<SimDisk> = Vec::new();
-    for crash in Crash::ALL {
-        let next = disk.after_cut(crash);
-        if disks.iter().all(|disk| disk.tree() != next.tree()) {
-            disks.push(next);
-        }
-    }
-    disks
 }
 
 impl Node {

@@ -131,7 +131,7 @@ impl Disk for SimDisk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let read = self.step(StepKind::Read, |world| match &world.inodes[world.find(path)?] {
             Inode::File { is_bad: true, .. } => Err(Errno::EIO.into()),
-            Inode::File { seen, .. } => Ok(seen.clone()),
+            Inode::File { seen, .. } => Ok(seen.to_vec()),
             Inode::Dir { .. } => Err(Errno::EISDIR.into()),
         });
         let mut world = self.world();

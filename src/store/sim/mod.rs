@@ -45,8 +45,16 @@ struct World {
 
 #[derive(Clone)]
 enum Inode {
-    File { seen: Vec<u8>, durable: Vec<u8>, is_bad: bool },
-    Dir { seen: BTreeMap<String, usize>, durable: BTreeMap<String, usize> },
+    /// Copies of a disk share contents: there are tens of thousands of copies, and few of them change.
+    File {
+        seen: Arc<Vec<u8>>,
+        durable: Arc<Vec<u8>>,
+        is_bad: bool,
+    },
+    Dir {
+        seen: BTreeMap<String, usize>,
+        durable: BTreeMap<String, usize>,
+    },
 }
 
 #[derive(Clone)]
@@ -112,14 +120,15 @@ impl SimDisk {
         if fault != Fault::Cut {
             return vec![self.after_kill()];
         }
-        let mut disks: Vec<Self> = Vec::new();
+        let mut found = Vec::new();
         for crash in Crash::ALL {
             let next = self.after_cut(crash);
-            if disks.iter().all(|disk| disk.tree() != next.tree()) {
-                disks.push(next);
+            let tree = next.tree();
+            if found.iter().all(|(_, other)| *other != tree) {
+                found.push((next, tree));
             }
         }
-        disks
+        found.into_iter().map(|(disk, _)| disk).collect()
     }
 
     /// All files with their contents, as programs see them.
@@ -139,7 +148,7 @@ impl SimDisk {
                         dirs.push((path.join(name), *inode));
                         found.push((path.join(name), None));
                     }
-                    Inode::File { seen, .. } => found.push((path.join(name), Some(seen.clone()))),
+                    Inode::File { seen, .. } => found.push((path.join(name), Some(seen.to_vec()))),
                 }
             }
         }
@@ -164,8 +173,9 @@ impl SimDisk {
     pub(crate) fn scribble(&self, path: &Path, content: Option<Vec<u8>>) {
         let mut world = self.world();
         // Another name of the same file keeps what it has.
-        let inode =
-            content.map(|content| world.add(Inode::File { seen: content.clone(), durable: content, is_bad: false }));
+        let inode = content
+            .map(Arc::new)
+            .map(|content| world.add(Inode::File { seen: Arc::clone(&content), durable: content, is_bad: false }));
         world.set(path, inode).unwrap();
         let (dir, _) = world.parent(path).unwrap();
         world.sync(dir);
@@ -239,7 +249,9 @@ impl World {
         for inode in &mut self.inodes {
             match inode {
                 Inode::Dir { seen, durable } => *seen = durable.clone(),
-                Inode::File { seen, durable, .. } if seen != durable => *seen = crash.content(seen, durable),
+                Inode::File { seen, durable, .. } if seen != durable => {
+                    *seen = Arc::new(crash.content(seen, durable));
+                }
                 Inode::File { .. } => {}
             }
         }
@@ -256,7 +268,7 @@ impl World {
     fn sync(&mut self, inode: usize) {
         match &mut self.inodes[inode] {
             Inode::Dir { seen, durable } => *durable = seen.clone(),
-            Inode::File { seen, durable, .. } => *durable = seen.clone(),
+            Inode::File { seen, durable, .. } => *durable = Arc::clone(seen),
         }
         self.unsynced.retain(|change| change.dir != inode);
     }
@@ -319,10 +331,10 @@ impl World {
         if self.blocks.is_some_and(|blocks| self.blocks_in_use() + blocks_of(bytes) > blocks) {
             return Err(Errno::ENOSPC.into());
         }
-        if bytes.len() > self.capacity.saturating_sub(self.used()) {
+        if self.capacity != usize::MAX && bytes.len() > self.capacity.saturating_sub(self.used()) {
             return Err(Errno::ENOSPC.into());
         }
-        self.create(path, Inode::File { seen: bytes.to_vec(), durable: Vec::new(), is_bad: false })
+        self.create(path, Inode::File { seen: Arc::new(bytes.to_vec()), durable: Arc::default(), is_bad: false })
     }
 
     /// Bytes of all files that have a name.

@@ -118,7 +118,7 @@ impl Wanted {
     /// From the file's text.
     pub fn parse(text: &str) -> Result<Self, WantedError> {
         let file: File = serde_saphyr::from_str(text)
-            .map_err(|error| WantedError::Form { line: error.location().map(|place| place.line().into()) })?;
+            .map_err(|error| WantedError::Form { line: error.location().map(|place| place.line()) })?;
         if file.kind != "EncryptionConfiguration" {
             return Err(WantedError::Kind(file.kind.chars().filter(|sign| sign.is_ascii_graphic()).take(80).collect()));
         }

@@ -66,6 +66,9 @@ pub struct Snapshot {
     entries: u64,
 }
 
+/// Takes one element of a leaf: the page's number, key and value.
+type TakeRevision<'a, E> = dyn FnMut(u64, &[u8], &[u8]) -> Result<(), E> + 'a;
+
 /// What a revision is of, and what it says.
 struct Entry<'a> {
     main: i64,
@@ -219,7 +222,7 @@ impl Snapshot {
         low: &[u8],
         high: Option<&[u8]>,
         depth: usize,
-        take: &mut dyn FnMut(u64, &[u8], &[u8]) -> Result<(), E>,
+        take: &mut TakeRevision<'_, E>,
     ) -> Result<(), E> {
         let damaged = |what| SnapshotError::Page { page, what };
         let depth = depth.checked_sub(1).ok_or_else(|| damaged("it lies deeper than any tree of bbolt"))?;
@@ -281,7 +284,7 @@ enum Root {
 fn walk_leaf<E: From<SnapshotError>>(
     node: &Page<'_>,
     page: u64,
-    take: &mut dyn FnMut(u64, &[u8], &[u8]) -> Result<(), E>,
+    take: &mut TakeRevision<'_, E>,
 ) -> Result<(), E> {
     if !node.is_leaf {
         return Err(SnapshotError::Page { page, what: "it is no leaf" }.into());

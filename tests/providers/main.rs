@@ -15,7 +15,12 @@
 )]
 #![cfg_attr(
     not(all(feature = "aws", feature = "azure", feature = "pkcs11", feature = "tpm2", feature = "vault")),
-    allow(dead_code, reason = "a build with fewer providers needs less of what they share")
+    allow(
+        dead_code,
+        unused_imports,
+        unused_macros,
+        reason = "a build with fewer providers needs less of what they share"
+    )
 )]
 
 #[cfg(feature = "aws")]

@@ -232,7 +232,7 @@ resources:
         for (from, to) in [
             ("kind: EncryptionConfiguration", "kind: Pod"),
             ("- kms:", "- kmz:"),
-            ("name: one", "nam: one"),
+            ("name: one", "label: one"),
             ("[{name: two", "[[{name: two"),
             ("v2", "v3"),
         ] {

@@ -157,7 +157,7 @@ func object(key string, at int, track plugged) ([]byte, error) {
 		return plain, err
 	}
 	ctx := context.Background()
-	transformer, made, _, err := kmsv2.GenerateTransformer(ctx, "bench", encrypter(track.encrypt), true)
+	transformer, made, _, err := kmsv2.GenerateTransformer(ctx, "bench", sealing(track.encrypt), true)
 	if err != nil {
 		return nil, err
 	}
@@ -177,19 +177,19 @@ func configuration(track plugged) []byte {
 		"  - resources: [secrets]\n    providers:\n      - %s\n", provider)
 }
 
-// encrypter is the one call that a new seed needs.
-type encrypter func(seed []byte) (kms.Text, error)
+// sealing is the one call that a new seed needs.
+type sealing func(seed []byte) (kms.Text, error)
 
-func (e encrypter) Encrypt(_ context.Context, _ string, data []byte) (*service.EncryptResponse, error) {
+func (e sealing) Encrypt(_ context.Context, _ string, data []byte) (*service.EncryptResponse, error) {
 	text, err := e(data)
 	return &service.EncryptResponse{Ciphertext: text.Cipher, KeyID: text.KeyID, Annotations: text.Annotations}, err
 }
 
-func (encrypter) Decrypt(context.Context, string, *service.DecryptRequest) ([]byte, error) {
+func (sealing) Decrypt(context.Context, string, *service.DecryptRequest) ([]byte, error) {
 	return nil, fmt.Errorf("nobody decrypts here")
 }
 
-func (encrypter) Status(context.Context) (*service.StatusResponse, error) {
+func (sealing) Status(context.Context) (*service.StatusResponse, error) {
 	return nil, fmt.Errorf("nobody asks here")
 }
 

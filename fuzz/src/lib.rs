@@ -11,6 +11,7 @@ mod authority;
 mod bundles;
 mod config;
 mod envelope;
+mod etcd;
 mod sealer;
 mod state;
 
@@ -18,6 +19,7 @@ pub use authority::authority;
 pub use bundles::bundles;
 pub use config::config;
 pub use envelope::envelope;
+pub use etcd::etcd;
 pub use sealer::sealer;
 pub use state::state;
 
@@ -28,11 +30,12 @@ use sha2::{Digest, Sha256};
 pub type Body = fn(&[u8]);
 
 /// All targets, by name: that of the program, and that of the folder in `corpus/`.
-pub const TARGETS: [(&str, Body); 6] = [
+pub const TARGETS: [(&str, Body); 7] = [
     ("authority", authority),
     ("bundles", bundles),
     ("config", config),
     ("envelope", envelope),
+    ("etcd", etcd),
     ("sealer", sealer),
     ("state", state),
 ];

@@ -4,6 +4,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use hmac::{Hmac, KeyInit, Mac};
 use nodeseal::envelope::{KekCipher, NONCE_BYTES};
 use nodeseal::keyring::bundle::OpenRequest;
+use nodeseal::keyring::evidence::Evidence;
 use nodeseal::keyring::export::Export;
 use nodeseal::keyring::home::Current;
 use nodeseal::keyring::maker::{MAKER_BYTES, MakerKey, SIGNATURE_BYTES};
@@ -20,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{cluster, key, summed};
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     Kind::HostSecret,
     Kind::NodeRoot,
     Kind::LocalKek,
@@ -32,6 +33,7 @@ const KINDS: [Kind; 11] = [
     Kind::Wraps,
     Kind::Current,
     Kind::Member,
+    Kind::Evidence,
 ];
 const DIGEST_BYTES: usize = 32;
 
@@ -72,6 +74,7 @@ pub fn state(data: &[u8]) {
         18 => export(&signed(rest)),
         19 => state_file(NEWEST_STATE, rest),
         20 => current(rest),
+        21 => evidence(rest),
         _ => {}
     }
 }
@@ -267,4 +270,19 @@ fn identity(text: &[u8]) {
     let Ok(identity) = Identity::parse(&Secret::copy_of(text)) else { return };
     let again = Identity::parse(&identity.code()).expect("a code that was printed is read");
     assert_eq!(again.recipient(), identity.recipient());
+}
+
+/// Behind a MAC that fits.
+fn evidence(rest: &[u8]) {
+    let (mac_key, root) = (key(3), STATE_ROOT);
+    let mut body = vec![1];
+    body.extend_from_slice(root.as_bytes());
+    body.extend_from_slice(&[0, 2, b'c', b'1']);
+    body.extend_from_slice(rest);
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(mac_key.expose()).expect("any length");
+    mac.update(b"nodeseal evidence v1\0");
+    mac.update(&body);
+    body.extend_from_slice(&mac.finalize().into_bytes());
+    let Ok(read) = Evidence::decode(&body, &cluster(), &root, &mac_key) else { return };
+    assert_eq!(read.encode(&cluster(), &root, &mac_key), body, "evidence has a second encoding");
 }

@@ -281,11 +281,7 @@ enum Root {
     Inline(Vec<u8>),
 }
 
-fn walk_leaf<E: From<SnapshotError>>(
-    node: &Page<'_>,
-    page: u64,
-    take: &mut TakeRevision<'_, E>,
-) -> Result<(), E> {
+fn walk_leaf<E: From<SnapshotError>>(node: &Page<'_>, page: u64, take: &mut TakeRevision<'_, E>) -> Result<(), E> {
     if !node.is_leaf {
         return Err(SnapshotError::Page { page, what: "it is no leaf" }.into());
     }

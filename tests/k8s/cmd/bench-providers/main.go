@@ -49,6 +49,7 @@ type Report struct {
 	Memory      []Memory           `json:"memory"`
 	Wakes       []Wake             `json:"wakes"`
 	Readies     []Ready            `json:"readies"`
+	Scans       []Scan             `json:"scans"`
 }
 
 // What is started is told of our end by the kernel when the thread that started it ends: let that be the main thread.
@@ -64,7 +65,8 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 5, "rounds of each row")
 	flag.DurationVar(&b.length, "round", time.Second, "length of a round")
 	flag.IntVar(&b.calls, "calls", 60_000, "calls before memory is read")
-	only := flag.String("only", "", "measure only what has this `name`: near, far, fastest, rooted, wakes, readies")
+	flag.IntVar(&b.objects, "objects", 100_000, "objects in etcd for a scan; 0 leaves it out")
+	only := flag.String("only", "", "measure only what has this `name`: near, far, fastest, rooted, wakes, readies, scans")
 	asJSON := flag.Bool("json", false, "print JSON instead of a table")
 	flag.Parse()
 
@@ -100,6 +102,7 @@ type bench struct {
 	rounds  int
 	length  time.Duration
 	calls   int
+	objects int
 	report  Report
 }
 
@@ -112,7 +115,7 @@ func (b *bench) run(binary, only string) (Report, error) {
 	for _, part := range []struct {
 		name    string
 		measure func(*vault) error
-	}{{"near", b.near}, {"far", b.far}, {"fastest", b.fastest}, {"rooted", b.rooted}, {"wakes", b.wakes}, {"readies", b.readies}} {
+	}{{"near", b.near}, {"far", b.far}, {"fastest", b.fastest}, {"rooted", b.rooted}, {"wakes", b.wakes}, {"readies", b.readies}, {"scans", b.scans}} {
 		if only == "" || only == part.name {
 			if err := part.measure(bare); err != nil {
 				return b.report, err
@@ -362,7 +365,14 @@ func print(report Report) error {
 	if err := printWakes(table, report); err != nil {
 		return err
 	}
-	return printReadies(table, report)
+	if err := printReadies(table, report); err != nil {
+		return err
+	}
+	for _, s := range report.Scans {
+		fmt.Printf("\nnodeseal etcd scan of %d objects: %.0f/s, a bare range read of the same etcd %.0f/s, ratio %.2f; a snapshot %.0f/s; at most %.1f MiB\n",
+			s.Objects, s.Rate, s.Bare, s.Ratio, s.Snapshot, float64(s.PeakRSS)/1024)
+	}
+	return nil
 }
 
 func printWakes(table *tabwriter.Writer, report Report) error {

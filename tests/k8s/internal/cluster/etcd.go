@@ -124,6 +124,44 @@ func (e *Etcd) Put(key, value string) {
 	}
 }
 
+// PutMany writes that many keys that begin with prefix, all with one value.
+func (e *Etcd) PutMany(prefix string, count int, value string) {
+	e.t.Helper()
+	// etcd takes 128 operations at once (--max-txn-ops).
+	const together = 100
+	for at := 0; at < count; at += together {
+		var puts []etcd.Op
+		for n := at; n < min(at+together, count); n++ {
+			puts = append(puts, etcd.OpPut(fmt.Sprintf("%s%09d", prefix, n), value))
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		_, err := e.client.Txn(ctx).Then(puts...).Commit()
+		cancel()
+		if err != nil {
+			e.t.Fatal(err)
+		}
+	}
+}
+
+// CountByReading reads every key under prefix with its value, as any client does, and keeps none.
+func (e *Etcd) CountByReading(prefix string) (count int) {
+	e.t.Helper()
+	const page = 500
+	for key, end := prefix, etcd.GetPrefixRangeEnd(prefix); ; {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		answer, err := e.client.Get(ctx, key, etcd.WithRange(end), etcd.WithLimit(page))
+		cancel()
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		count += len(answer.Kvs)
+		if !answer.More {
+			return count
+		}
+		key = string(answer.Kvs[len(answer.Kvs)-1].Key) + "\x00"
+	}
+}
+
 // Snapshot saves a snapshot as etcdctl does: the database, and its SHA-256 behind it.
 func (e *Etcd) Snapshot(path string) {
 	e.t.Helper()

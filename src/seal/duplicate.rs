@@ -18,18 +18,13 @@ pub use self::parent::{ParentError, ParentPublic};
 use super::protocol::Auth;
 use crate::types::random::RandomError;
 use crate::types::wire::{Reader, WireError, Writer};
-use crate::types::{Class, Explained, Key};
+use crate::types::{Checked, Class, Explained, Key};
 
-/// First bytes of every duplicate.
-const MAGIC: &[u8; 8] = b"NSEALDUP";
-
-/// The one version there is.
-const VERSION: u16 = 1;
+/// In the one version there is.
+const FORMAT: Checked = Checked::new(b"NSEALDUP", 1);
 
 /// KEYEDHASH object and P-256 parent with SHA-256 Names, no inner wrapper.
 const ALGORITHM: u8 = 1;
-
-const CHECKSUM_BYTES: usize = 32;
 
 /// TPM_ALG_SHA256, TPM 2.0 Part 2 §6.3.
 const ALG_SHA256: u16 = 0x000B;
@@ -120,27 +115,15 @@ pub fn duplicate(
 impl Duplicate {
     /// The bytes to store or send, below 400.
     pub fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::new();
-        w.raw(MAGIC).u16(VERSION).u8(ALGORITHM).raw(&self.parent_name);
+        let mut w = FORMAT.begin();
+        w.u8(ALGORITHM).raw(&self.parent_name);
         w.bytes16(&self.public).bytes16(&self.private).bytes16(&self.encrypted_seed);
-        let checksum = Sha256::digest(w.as_bytes());
-        w.raw(&checksum).finish()
+        Checked::finish(w)
     }
 
     /// The mirror of [`Duplicate::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        let (body, checksum) = bytes.split_at_checked(bytes.len().saturating_sub(CHECKSUM_BYTES)).unwrap_or_default();
-        let mut r = Reader::new(body);
-        // Before the checksum, so that another kind of file or a later version is called that and not damaged.
-        if r.array("magic")? != *MAGIC {
-            return Err(WireError::BadValue("magic"));
-        }
-        if r.u16("version")? != VERSION {
-            return Err(WireError::BadValue("version"));
-        }
-        if Sha256::digest(body)[..] != *checksum {
-            return Err(WireError::BadValue("checksum"));
-        }
+        let mut r = FORMAT.read(bytes)?;
         if r.u8("algorithm")? != ALGORITHM {
             return Err(WireError::BadValue("algorithm"));
         }

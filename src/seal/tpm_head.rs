@@ -1,22 +1,18 @@
 //! How the blob of a TPM engine begins, up to its policy (docs/formats.md, "TPM blob"): what can be told without a TPM or its library.
 //! The engine reads on from there.
 //!
-//! Total over any bytes. The checksum tells a damaged file and is no authentication.
-
-use sha2::{Digest, Sha256};
+//! Total over any bytes.
 
 use super::duplicate::ObjectName;
 use super::protocol::DeviceBlob;
-use crate::types::SealPolicy;
 use crate::types::wire::{Reader, WireError, Writer};
+use crate::types::{Checked, SealPolicy};
 
-/// The one version there is.
-const VERSION: u16 = 1;
+/// In the one version there is.
+const FORMAT: Checked = Checked::new(DeviceBlob::TPM2_MAGIC, 1);
 
 /// The one set of algorithms there is.
 const ALGORITHM: u8 = 1;
-
-const CHECKSUM_BYTES: usize = 32;
 
 /// The first fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,18 +30,7 @@ pub struct TpmHead {
 impl TpmHead {
     /// Reads it, and gives what follows up to the checksum.
     pub fn read(blob: &[u8]) -> Result<(Self, Reader<'_>), WireError> {
-        let (body, checksum) = blob.split_at_checked(blob.len().saturating_sub(CHECKSUM_BYTES)).unwrap_or_default();
-        let mut r = Reader::new(body);
-        // Before the checksum, so that a blob of another kind or a later version is called that and not damaged.
-        if r.array("magic")? != *DeviceBlob::TPM2_MAGIC {
-            return Err(WireError::BadValue("magic"));
-        }
-        if r.u16("version")? != VERSION {
-            return Err(WireError::BadValue("version"));
-        }
-        if Sha256::digest(body)[..] != *checksum {
-            return Err(WireError::BadValue("checksum"));
-        }
+        let mut r = FORMAT.read(blob)?;
         if r.u8("algorithm")? != ALGORITHM {
             return Err(WireError::BadValue("algorithm"));
         }
@@ -57,18 +42,18 @@ impl TpmHead {
 
     /// The blob: this, what follows, and the checksum.
     pub fn write(&self, follows: impl FnOnce(&mut Writer)) -> Vec<u8> {
-        let mut w = Writer::new();
-        w.raw(DeviceBlob::TPM2_MAGIC).u16(VERSION).u8(ALGORITHM);
-        w.u32(self.parent_handle).u8(self.parent_template).raw(&self.parent_name);
+        let mut w = FORMAT.begin();
+        w.u8(ALGORITHM).u32(self.parent_handle).u8(self.parent_template).raw(&self.parent_name);
         self.policy.write(&mut w);
         follows(&mut w);
-        let checksum = Sha256::digest(w.as_bytes());
-        w.raw(&checksum).finish()
+        Checked::finish(w)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
     use crate::types::hex;
     use crate::types::{PcrBank, PcrSet};

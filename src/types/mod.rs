@@ -4,6 +4,7 @@
 
 mod backend;
 mod chain;
+mod checked;
 mod class;
 pub mod clock;
 mod explained;
@@ -19,6 +20,7 @@ pub mod wire;
 
 pub use backend::{Backend, BackendError, SealTo};
 pub use chain::Chain;
+pub use checked::Checked;
 pub use class::Class;
 pub use explained::{Explain, Explained};
 pub use ids::{ClusterId, CredentialName, IdError, KekId, KeyId, MemberName, RequestUid, RootId};

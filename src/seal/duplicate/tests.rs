@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::types::hex;
 
+const CHECKSUM_BYTES: usize = 32;
+
 /// Public part of the key whose private part is 32 times 0x42.
 const PARENT: &str = "\
 0023000b00030472000000060080004300100003001000203ad3861a95621392516bb593ef05583ed2e5866f5cb6260a3017237fd89b90af0020d096\

@@ -19,17 +19,13 @@
 //! | 32 or 0 | HMAC, mechanism 3 only |
 //! | 32 | SHA-256 of all before |
 
-use sha2::{Digest, Sha256};
-
 use crate::seal::protocol::DeviceBlob;
 use crate::sealer::settings::{Pkcs11Mechanism, Pkcs11Settings};
+use crate::types::Checked;
 use crate::types::wire::{Reader, WireError, Writer};
 
-/// First bytes of every blob.
-const MAGIC: &[u8; 8] = DeviceBlob::PKCS11_MAGIC;
-
-/// The one version there is.
-const VERSION: u16 = 1;
+/// In the one version there is.
+const FORMAT: Checked = Checked::new(DeviceBlob::PKCS11_MAGIC, 1);
 
 /// Bytes of each text about the token: the longest of CK_TOKEN_INFO.
 const FACT_MAX: usize = 32;
@@ -42,8 +38,6 @@ const RSA_TEXT_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
 /// HMAC-SHA256.
 pub(super) const MAC_BYTES: usize = 32;
-
-const CHECKSUM_BYTES: usize = 32;
 
 /// What is known before anything is encrypted, and what is authenticated with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +69,8 @@ pub struct Blob {
 impl Head {
     /// The bytes that begin the blob.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::new();
-        w.raw(MAGIC).u16(VERSION).u8(self.mechanism as u8);
+        let mut w = FORMAT.begin();
+        w.u8(self.mechanism as u8);
         w.bytes16(self.key_label.as_bytes()).bytes16(&self.key_id);
         for fact in &self.token {
             w.bytes16(fact.as_bytes());
@@ -114,24 +108,12 @@ impl Blob {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.raw(&self.head.encode()).raw(&self.sealed.iv).bytes16(&self.sealed.text).raw(&self.sealed.mac);
-        let checksum = Sha256::digest(w.as_bytes());
-        w.raw(&checksum).finish()
+        Checked::finish(w)
     }
 
     /// The mirror of [`Blob::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        let (body, checksum) = bytes.split_at_checked(bytes.len().saturating_sub(CHECKSUM_BYTES)).unwrap_or_default();
-        let mut r = Reader::new(body);
-        // Before the checksum, so that a blob of another kind or a later version is called that and not damaged.
-        if r.array("magic")? != *MAGIC {
-            return Err(WireError::BadValue("magic"));
-        }
-        if r.u16("version")? != VERSION {
-            return Err(WireError::BadValue("version"));
-        }
-        if Sha256::digest(body)[..] != *checksum {
-            return Err(WireError::BadValue("checksum"));
-        }
+        let mut r = FORMAT.read(bytes)?;
         let head = Head::decode(&mut r)?;
         let iv = r.take(iv_bytes(head.mechanism), "iv")?.to_vec();
         let text = r.bytes16("text")?.to_vec();

@@ -1,9 +1,12 @@
 //! Frozen vectors are only ever added to: what one release wrote every later one reads.
 
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::types::hex;
+
+const CHECKSUM_BYTES: usize = 32;
 
 /// What the frozen bytes below say, which were put together by hand from the specification.
 fn blob(mechanism: Pkcs11Mechanism) -> Blob {
@@ -114,7 +117,7 @@ proptest! {
     fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let _ = Blob::decode(&bytes);
         // Behind the checks of magic, version and checksum.
-        let _ = Blob::decode(&resealed(&[&MAGIC[..], &[0, 1], &bytes].concat()));
+        let _ = Blob::decode(&resealed(&[&DeviceBlob::PKCS11_MAGIC[..], &[0, 1], &bytes].concat()));
     }
 
     #[test]

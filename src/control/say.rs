@@ -21,6 +21,16 @@ pub fn config_error(program: &str, config: &ConfigError) -> ExitCode {
     ExitCode::from(config.class().exit_code())
 }
 
+/// sysexits.h, for a command line that is none.
+pub const EX_USAGE: u8 = 64;
+
+/// Help or the version where they were asked for, on standard output; or what is wrong with the command line.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // A closed pipe leaves nobody to tell.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS }
+}
+
 /// An error with its causes in one line, what is wrong with the configuration, if that is why, and what to do next.
 pub fn refusal(program: &str, error: &str, problems: &[Problem], hint: &str) {
     let out = &mut io::stderr();

@@ -12,9 +12,6 @@ use crate::control::{ControlError, say};
 use crate::seal::fault::FaultCode;
 use crate::types::{Chain, Class, Explained};
 
-/// sysexits.h, EX_USAGE.
-const EX_USAGE: u8 = 64;
-
 /// See the module.
 #[derive(Debug)]
 #[must_use = "an error must be shown"]
@@ -79,7 +76,7 @@ impl Failed {
             code: None,
             class: "usage",
             hint: format!("usage: {usage}"),
-            exit: EX_USAGE,
+            exit: say::EX_USAGE,
             problems: Vec::new(),
         }))
     }
@@ -126,15 +123,11 @@ impl<E: Explained> From<E> for Failed {
 
 /// Help that was asked for, or a command line that is none: in the words of its reader.
 pub(super) fn usage(error: &clap::Error, args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
-    // A closed pipe leaves nobody to tell.
-    let _ = error.print();
-    if !error.use_stderr() {
-        return ExitCode::SUCCESS;
-    }
-    if args.into_iter().take_while(|arg| arg != "--").any(|arg| arg == "--json") {
+    let exit = say::usage(error);
+    if error.use_stderr() && args.into_iter().take_while(|arg| arg != "--").any(|arg| arg == "--json") {
         Failed::usage(error).print();
     }
-    ExitCode::from(EX_USAGE)
+    exit
 }
 
 /// The code of the fault that is told of. They are one closed list, and stand in the text as words of their own.

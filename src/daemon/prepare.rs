@@ -53,14 +53,8 @@ pub(super) fn tell(program: &'static str, confined: &Confined) {
 
 /// The configuration's path, or the exit code after help, version or a mistake was printed.
 fn parse(program: &'static str, about: &'static str) -> Result<PathBuf, ExitCode> {
-    match command(program, about).try_get_matches() {
-        Ok(matches) => Ok(matches.get_one::<PathBuf>("config").cloned().unwrap_or_else(|| DEFAULT_PATH.into())),
-        Err(error) => {
-            // Help or usage; a closed pipe leaves nobody to tell.
-            let _ = error.print();
-            Err(if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS })
-        }
-    }
+    let matches = command(program, about).try_get_matches().map_err(|error| say::usage(&error))?;
+    Ok(matches.get_one::<PathBuf>("config").cloned().unwrap_or_else(|| DEFAULT_PATH.into()))
 }
 
 /// The command line of both daemons.
@@ -74,6 +68,3 @@ pub(super) fn command(program: &'static str, about: &'static str) -> Command {
         .help("The configuration");
     Command::new(program).about(about).version(env!("CARGO_PKG_VERSION")).arg(config)
 }
-
-/// sysexits.h
-const EX_USAGE: u8 = 64;

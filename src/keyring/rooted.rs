@@ -42,12 +42,12 @@ pub struct Rooted {
     pub runtime: Handle,
     /// In the order of the configuration.
     pub providers: Providers,
-    /// Of the operator.
+    /// What the configuration says for all of them.
     pub rules: Rules,
 }
 
 impl Rooted {
-    /// All three together.
+    /// Runs nothing yet.
     pub const fn new(runtime: Handle, providers: Providers, rules: Rules) -> Self {
         Self { runtime, providers, rules }
     }

@@ -145,7 +145,7 @@ pub struct Overview {
     pub recipients: Vec<String>,
     /// Fingerprint of the key that signs this node's recovery files.
     pub recovery_maker: String,
-    /// Of providers.
+    /// Keys of the providers, and the copies that they have made or still owe.
     pub roots: RootsReport,
 }
 

@@ -47,11 +47,11 @@ pub struct Entry {
 /// A KEK that was active, or was given up before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Former {
-    /// What it was.
+    /// Its identity, age and uses, as they were while it was active.
     pub entry: Entry,
     /// Since when it is as it is.
     pub since: UnixSeconds,
-    /// How it is.
+    /// Whether it still decrypts, and whether somebody else may have its key.
     pub state: FormerState,
 }
 

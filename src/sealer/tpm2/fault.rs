@@ -254,7 +254,7 @@ impl fmt::Display for Rc {
     }
 }
 
-/// The table. Rows are those of docs/operations, "Errors".
+/// The table. Rows are those of docs/operations/faults.md, "Where the codes come from".
 fn code(step: Step, rc: Rc) -> FaultCode {
     match (rc.layer(), rc.code()) {
         (LAYER_TCTI, IO_ERROR | NO_CONNECTION) => return FaultCode::NoDevice,

@@ -91,9 +91,8 @@ pub(super) fn unseal(
     })
 }
 
-/// Without trailing zero bytes: a TPM drops them (TPM 2.0 Part 1 §19.6.4.3), and tpm2-tss before 4.1.0 does not, so that their
-/// HMACs would differ.
-/// The authValue as a TPM compares it: without trailing zero bytes (TPM 2.0 Part 1 §19.6.4.3).
+/// The authValue without trailing zero bytes: a TPM drops them (TPM 2.0 Part 1 §19.6.4.3), and tpm2-tss before 4.1.0 does not, so
+/// that their HMACs would differ.
 pub(super) fn auth_value(auth: &Auth, step: Step) -> Result<TpmAuth, Failure> {
     TpmAuth::try_from(trimmed(auth.expose())).at(step)
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // scanned compares what `nodeseal etcd scan` says with an independent count of what etcd holds, and then with objects that somebody
-// has put there past kube-apiserver. It comes last: kube-apiserver cannot read those.
+// has put there past kube-apiserver, which cannot read those.
 func scanned(t *testing.T, w *world, l *ledger) {
 	configuration := filepath.Join(process.Dir(t), "encryption.yaml")
 	if err := os.WriteFile(configuration, w.plugin.EncryptionConfiguration(w.api.arguments...), 0o600); err != nil {
@@ -24,7 +24,11 @@ func scanned(t *testing.T, w *world, l *ledger) {
 
 	scan, code := w.plugin.Scan(append(live, "--open", "all")...)
 	counted(t, w, scan)
-	older := w.older(t)
+	older := 0
+	// With providers the key_id names their keys, and a KEK before the last one is as current as the last.
+	if len(w.roots) == 0 {
+		older = w.older(t)
+	}
 	if findings := scan.Findings; older == 0 && (code != 0 || len(findings) != 0) ||
 		older > 0 && (code != 1 || len(findings) != 1 || findings[0].ID != "older-key" || findings[0].Objects != older) {
 		t.Errorf("%d Secrets are under an older key; exit code %d and findings %+v", older, code, findings)
@@ -54,6 +58,12 @@ func scanned(t *testing.T, w *world, l *ledger) {
 	for name, value := range past {
 		w.etcd.Put("/registry/secrets/past/"+name, value)
 	}
+	// No kube-apiserver that starts later could list Secrets beside them.
+	defer func() {
+		for name := range past {
+			w.etcd.Delete("/registry/secrets/past/" + name)
+		}
+	}()
 	scan, code = w.plugin.Scan(append(live, "--open", "all", "--names")...)
 	if code != 1 {
 		t.Errorf("exit code %d, want 1", code)

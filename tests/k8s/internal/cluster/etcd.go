@@ -182,6 +182,16 @@ func (e *Etcd) Snapshot(path string) {
 	}
 }
 
+// Delete removes one key.
+func (e *Etcd) Delete(key string) {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := e.client.Delete(ctx, key); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
 // FilesWith names the files of etcd, its log and its database with all old revisions, that contain text.
 func (e *Etcd) FilesWith(text string) []string {
 	e.t.Helper()

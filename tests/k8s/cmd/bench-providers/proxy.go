@@ -2,6 +2,7 @@ package main
 
 import (
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -65,4 +66,16 @@ func (p *proxy) counted() map[string]int {
 		copied[verb] = calls
 	}
 	return copied
+}
+
+// settled waits until nothing was asked for a second: a node that has just started proves its provider by itself.
+func (p *proxy) settled() map[string]int {
+	for before := p.counted(); ; {
+		time.Sleep(time.Second)
+		now := p.counted()
+		if maps.Equal(before, now) {
+			return now
+		}
+		before = now
+	}
 }

@@ -91,7 +91,7 @@ func (b *bench) ready(seeds int, p *proxy, tracks []plugged) (row Ready, err err
 	seconds := make(map[string][]float64)
 	for round := range min(b.rounds, wakeRounds) {
 		for _, track := range tracks {
-			before := p.counted()
+			before := p.settled()
 			took, err := startOnce(fmt.Sprintf("/round-%d", round), seeds, track)
 			if err != nil {
 				return row, fmt.Errorf("%s with %d seeds: %w", track.name, seeds, err)

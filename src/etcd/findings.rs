@@ -120,7 +120,8 @@ pub fn findings(groups: &[Group], wanted: Option<&Wanted>, current: &Current, as
             found.add(at, group, group.objects, "short-of-copies", text, "if the KEK is active now: wait until `nodeseal status` owes no copy, then migrate; else migrate at once");
         }
     }
-    found.0.sort_by_key(|finding| IDS.iter().position(|id| *id == finding.id));
+    let urgency = |finding: &Finding| IDS.iter().position(|id| *id == finding.id);
+    found.0.sort_by(|a, b| (urgency(a), &a.resource).cmp(&(urgency(b), &b.resource)));
     found.0
 }
 

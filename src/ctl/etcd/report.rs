@@ -75,7 +75,13 @@ impl Row {
     pub(super) fn all(count: &Count, wanted: Option<&Wanted>, current: &Current) -> Vec<Self> {
         let mut rows: Vec<_> =
             count.groups().iter().map(|group| Self::of(group, is_current(group, wanted, current))).collect();
-        rows.sort_by(|a, b| (&a.resource, a.encryption, b.objects).cmp(&(&b.resource, b.encryption, a.objects)));
+        // The same order whatever the order in which the source gave the objects.
+        rows.sort_by(|a, b| {
+            let rest = |row: &Self| (row.provider.clone(), row.key_id_hash.clone(), row.kek.clone());
+            (&a.resource, a.encryption, b.objects)
+                .cmp(&(&b.resource, b.encryption, a.objects))
+                .then_with(|| rest(a).cmp(&rest(b)))
+        });
         rows
     }
 

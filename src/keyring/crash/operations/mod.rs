@@ -84,6 +84,21 @@ pub(super) const OPERATIONS: &[Operation] = &[
         moves: Moves::Must,
     },
     Operation {
+        name: "keep what a scan of etcd has seen",
+        prepare: grow,
+        run: Run::Online(|_, running| keep_scan(running)),
+        moves: Moves::Never,
+    },
+    Operation {
+        name: "start with what a scan of etcd has seen",
+        prepare: |node| {
+            grow(node);
+            node.live(|running| keep_scan(running).unwrap_or_else(|_| panic!("nothing stands in its way")));
+        },
+        run: Run::Start,
+        moves: Moves::Never,
+    },
+    Operation {
         name: "rotate",
         prepare: grow,
         run: Run::Online(|_, running| Ok(running.handle.rotate().map(|_| ())?)),

@@ -11,6 +11,7 @@ use crate::keyring::crash::node::{Node, TO};
 use crate::keyring::crash::provider::Provider;
 use crate::keyring::crash::running::Running;
 use crate::keyring::epoch::Roots;
+use crate::keyring::evidence::{KekUse, Scan};
 use crate::keyring::export::Export;
 use crate::keyring::keeper::{KeeperHandle, KeyTable, Proof, RenewOrder};
 use crate::keyring::member::{self, MemberKeys, STANDING_VALID_SECONDS, Standing};
@@ -344,6 +345,15 @@ pub(in crate::keyring::crash) fn half_destroy(node: &mut Node) {
     node.live(|running| drop(running.handle.retire(target, RetireTo::Destroyed, Proof::Waived).unwrap()));
     files.into_iter().for_each(|(name, bytes)| node.scribble(&name, Some(bytes)));
     node.ledger.is_gone = true;
+}
+
+/// A scan that has counted something under the active KEK, and the date of a rehearsal.
+pub(in crate::keyring::crash) fn keep_scan(running: &Running) -> Result<(), Refused> {
+    let active = running.table().keys[0].id.clone();
+    let keks = vec![KekUse { kek: active, objects: 3 }];
+    let scan = Scan { at: 1, revision: 7, objects: 5, keks, keys: Vec::new() };
+    running.handle.scanned(scan)?;
+    Ok(running.handle.rehearsed().map(|_| ())?)
 }
 
 pub(in crate::keyring::crash) fn retire(node: &Node, running: &Running, to: RetireTo) -> Result<(), Refused> {

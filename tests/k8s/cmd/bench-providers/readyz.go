@@ -115,16 +115,7 @@ func (b *bench) ready(seeds int, p *proxy, tracks []plugged) (row Ready, err err
 // startOnce fills an etcd, starts kube-apiserver on it, and returns the seconds until readyz; then every Secret must be readable.
 func startOnce(prefix string, seeds int, track plugged) (took float64, err error) {
 	t := &once{}
-	defer func() {
-		for i := len(t.cleanups) - 1; i >= 0; i-- {
-			t.cleanups[i]()
-		}
-		if failed, ok := recover().(failure); ok {
-			err = failed
-		} else if t.failed != nil && err == nil {
-			err = t.failed
-		}
-	}()
+	defer func() { err = t.end(recover(), err) }()
 	etcd := cluster.StartEtcd(t)
 	for at := range seeds {
 		key := fmt.Sprintf("%s/secrets/%s/secret-%d", prefix, cluster.Namespace, at)
@@ -206,8 +197,34 @@ func (*once) Helper()                  {}
 func (*once) Logf(string, ...any)      {}
 func (o *once) Failed() bool           { return o.failed != nil }
 func (o *once) Cleanup(cleanup func()) { o.cleanups = append(o.cleanups, cleanup) }
-func (o *once) Fatal(what ...any)      { panic(failure{fmt.Errorf("%s", fmt.Sprint(what...))}) }
+func (o *once) Fatal(what ...any)      { o.Fatalf("%s", fmt.Sprint(what...)) }
 func (o *once) Fatalf(format string, what ...any) {
-	panic(failure{fmt.Errorf(format, what...)})
+	o.failed = fmt.Errorf(format, what...)
+	panic(failure{o.failed})
 }
 func (o *once) Errorf(format string, what ...any) { o.failed = fmt.Errorf(format, what...) }
+
+// end stops what was started, the last first, and says what went wrong. A panic that is no failure of a server goes on.
+func (o *once) end(panicked any, err error) error {
+	for i := len(o.cleanups) - 1; i >= 0; i-- {
+		func() {
+			// The others are stopped all the same.
+			defer func() {
+				if what := recover(); panicked == nil {
+					panicked = what
+				}
+			}()
+			o.cleanups[i]()
+		}()
+	}
+	failed, ok := panicked.(failure)
+	switch {
+	case ok:
+		return failed
+	case panicked != nil:
+		panic(panicked)
+	case err == nil:
+		return o.failed
+	}
+	return err
+}

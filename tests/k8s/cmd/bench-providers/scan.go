@@ -32,14 +32,7 @@ func (b *bench) scans(*vault) (err error) {
 		return nil
 	}
 	t := &once{}
-	defer func() {
-		for i := len(t.cleanups) - 1; i >= 0; i-- {
-			t.cleanups[i]()
-		}
-		if failed, ok := recover().(failure); ok {
-			err = failed
-		}
-	}()
+	defer func() { err = t.end(recover(), err) }()
 	etcd := cluster.StartEtcd(t)
 	filling := make([]byte, valueBytes)
 	if _, err := rand.Read(filling); err != nil {

@@ -29,7 +29,7 @@ use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
 pub use self::error::SnapshotError;
-use self::page::{Bucket, HEADER_BYTES, Meta, PAGE_SIZES, Page, overflow};
+use self::page::{Bucket, HEADER_BYTES, Meta, PAGE_SIZES, Page, is_branch, overflow};
 use super::range::key_value;
 use super::{OBJECT_MAX_BYTES, Stored};
 
@@ -41,6 +41,8 @@ const ALIGNED_BYTES: u64 = 512;
 pub const SEEN_MAX: u64 = 450_000;
 /// A page with its overflow holds two elements at least (`common.MinKeysPerPage`).
 const PAGE_MAX_BYTES: u64 = 4 * OBJECT_MAX_BYTES as u64;
+/// All levels are in memory at once: 65,535 elements of 16 bytes, with revisions of 18.
+const BRANCH_MAX_BYTES: u64 = 4 << 20;
 /// Levels of a tree: 10^9 revisions need six with 64 elements a page.
 const DEPTH_MAX: usize = 32;
 /// Read at once for the hash.
@@ -229,6 +231,10 @@ impl Snapshot {
         let bytes = self.page(page)?;
         let node = Page::read(page, &bytes)?;
         if node.is_leaf {
+            // Each way down ends in a revision that is older than the last one, so that no page is walked twice.
+            if node.count() == 0 && depth + 1 < DEPTH_MAX {
+                return Err(damaged("it is an empty leaf").into());
+            }
             let mut bounded = |page: u64, key: &[u8], value: &[u8]| {
                 if key < low || high.is_some_and(|high| key >= high) {
                     return Err(damaged("a key of it belongs below another branch").into());
@@ -243,7 +249,7 @@ impl Snapshot {
         let mut end: Option<&[u8]> = high;
         for number in (0..node.count()).rev() {
             let element = node.branch(number)?;
-            if end.is_some_and(|end| element.key >= end) {
+            if end.is_some_and(|end| element.key >= end) || (number > 0 && element.key < low) {
                 return Err(damaged("its keys are not in order").into());
             }
             // The first one begins where its parent says: bbolt does not move it when smaller keys come.
@@ -267,7 +273,8 @@ impl Snapshot {
         self.file.read_exact_at(&mut header, at)?;
         let pages = u64::from(overflow(&header)) + 1;
         let len = pages * self.meta.page_size as u64;
-        if id + pages > self.meta.pages || len > PAGE_MAX_BYTES {
+        let most = if is_branch(&header) { BRANCH_MAX_BYTES } else { PAGE_MAX_BYTES };
+        if id + pages > self.meta.pages || len > most {
             return Err(damaged("it is longer than the file, or than any page"));
         }
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| damaged("it is longer than memory"))?];
@@ -321,26 +328,27 @@ fn fits_hash(file: &File, bytes: u64) -> Result<bool, SnapshotError> {
     Ok(hash.finalize()[..] == stored)
 }
 
-/// The newer of the two heads that are whole. The second one's place depends on the page's size, which a damaged first one does not
-/// tell.
+/// The newer of the two heads that are whole. The second one's place is known from the first; only where that is damaged it is looked
+/// for, as bbolt does: what lies elsewhere may be an object that somebody has made to look like a head.
 fn meta(file: &File, bytes: u64) -> Result<Meta, SnapshotError> {
-    let mut sizes: Vec<u64> = std::iter::successors(Some(*PAGE_SIZES.start() as u64), |size| Some(size * 2))
-        .take_while(|size| *size <= *PAGE_SIZES.end() as u64)
-        .collect();
-    sizes.insert(0, 0);
-    let mut newest = None::<Meta>;
-    for at in sizes {
+    let head = |number: u64, at: u64| -> Result<Option<Meta>, SnapshotError> {
         let mut head = [0; 128];
         if at + head.len() as u64 > bytes {
-            continue;
+            return Ok(None);
         }
         file.read_exact_at(&mut head, at)?;
-        if let Some(meta) = Meta::read(&head)
-            && (at == 0 || meta.page_size as u64 == at)
-            && newest.is_none_or(|newest| newest.txid < meta.txid)
-        {
-            newest = Some(meta);
-        }
+        Ok(Meta::read(number, &head))
+    };
+    if let Some(first) = head(0, 0)? {
+        let second = head(1, first.page_size as u64)?.filter(|second| second.page_size == first.page_size);
+        return Ok(second.filter(|second| second.txid > first.txid).unwrap_or(first));
     }
-    newest.ok_or(SnapshotError::Meta)
+    let mut at = *PAGE_SIZES.start() as u64;
+    while at <= *PAGE_SIZES.end() as u64 {
+        if let Some(second) = head(1, at)?.filter(|second| second.page_size as u64 == at) {
+            return Ok(second);
+        }
+        at *= 2;
+    }
+    Err(SnapshotError::Meta)
 }

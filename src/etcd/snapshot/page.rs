@@ -35,13 +35,16 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    /// From the start of a page. `None`: no meta page, or a damaged one.
-    pub(super) fn read(page: &[u8]) -> Option<Self> {
+    /// From the start of page `number`. `None`: no meta page, or a damaged one.
+    pub(super) fn read(number: u64, page: &[u8]) -> Option<Self> {
         let meta = page.get(HEADER_BYTES..)?;
         let (body, checksum) = (meta.get(..META_BYTES)?, u64_at(meta, META_BYTES)?);
         let flags = u16::from_le_bytes(page.get(8..10)?.try_into().ok()?);
-        let is_good =
-            flags & META != 0 && u32_at(body, 0)? == MAGIC && u32_at(body, 4)? == VERSION && fnv_1a(body) == checksum;
+        let is_good = u64_at(page, 0)? == number
+            && flags & META != 0
+            && u32_at(body, 0)? == MAGIC
+            && u32_at(body, 4)? == VERSION
+            && fnv_1a(body) == checksum;
         let page_size = usize::try_from(u32_at(body, 8)?).ok()?;
         let fits = page_size.is_power_of_two() && PAGE_SIZES.contains(&page_size);
         (is_good && fits).then_some(Self {
@@ -85,6 +88,11 @@ pub(super) struct LeafElement<'a> {
     pub(super) key: &'a [u8],
     pub(super) value: &'a [u8],
     pub(super) is_bucket: bool,
+}
+
+/// Whether this header is a branch's.
+pub(super) fn is_branch(header: &[u8; HEADER_BYTES]) -> bool {
+    u16::from_le_bytes([header[8], header[9]]) == BRANCH
 }
 
 /// Further pages that belong to the one whose header this is.

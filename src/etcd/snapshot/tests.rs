@@ -101,6 +101,43 @@ fn one_damaged_head_is_made_up_for_by_the_other() {
 }
 
 #[test]
+fn an_object_that_looks_like_a_head_is_none() {
+    let plain = database(&changes(), 2);
+    // Where the second head would be, were the pages longer; newer than both, of a tree that is not there.
+    for at in [8192_usize, 16_384] {
+        let mut forged = meta_page(1, 2, 3, 99);
+        forged.truncate(128);
+        forged[24..28].copy_from_slice(&u32::try_from(at).unwrap().to_le_bytes());
+        let sum = forged[16..72]
+            .iter()
+            .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3));
+        forged[72..80].copy_from_slice(&sum.to_le_bytes());
+        assert!(Meta::read(1, &forged).is_some_and(|meta| meta.page_size == at));
+        let mut bytes = plain.clone();
+        bytes[at..at + 128].copy_from_slice(&forged);
+        let file = file(&bytes);
+        let read = meta(&File::open(file.path()).unwrap(), bytes.len() as u64).unwrap();
+        assert_eq!((read.page_size, read.txid), (PAGE, 8));
+    }
+}
+
+#[test]
+fn ways_that_meet_in_an_empty_leaf_are_refused_and_not_walked_by_all_of_them() {
+    let key = |number: i64| [&number.to_be_bytes()[..], b"_", &[0; 8]].concat();
+    // Thirty branches, each with two ways to the next one.
+    let mut pages = vec![page(2, 2, &[])];
+    for id in 3..33_u8 {
+        let below = u64::from(id) - 1;
+        let ways = [(key(0), Vec::new(), below), (key(100 - i64::from(id)), Vec::new(), below)];
+        pages.push(page(id.into(), 1, &ways));
+    }
+    let bucket = [&32_u64.to_le_bytes()[..], &[0; 8]].concat();
+    pages.push(page(33, 2, &[(b"key".to_vec(), bucket, 1)]));
+    let bytes = [meta_page(0, 33, 34, 1), meta_page(1, 33, 34, 0), pages.concat()].concat();
+    assert!(matches!(read(&bytes), Err(SnapshotError::Page { .. })));
+}
+
+#[test]
 fn a_cycle_of_pages_ends() {
     let mut bytes = database(&changes(), 2);
     // The branch is the last page but one; its first element points to itself.

@@ -52,7 +52,7 @@ fn wanted(bytes: &[u8]) {
 }
 
 fn place(bytes: &[u8]) {
-    let Some(name) = resource(bytes, DEFAULT_PREFIX) else { return };
+    let name = resource(bytes, DEFAULT_PREFIX);
     assert!(!name.is_empty() && !name.chars().any(char::is_control));
 }
 

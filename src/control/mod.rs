@@ -15,8 +15,6 @@ mod server;
 
 use serde::{Deserialize, Serialize};
 
-use crate::keyring::evidence::Scan;
-
 #[cfg(feature = "etcd")]
 pub use asking::Asking;
 pub use client::{ControlError, ask, ask_status};
@@ -66,8 +64,8 @@ pub enum Request {
     Evidence {},
     /// `etcd scan`, of a running etcd and complete.
     EtcdScanned {
-        /// See [`Scan`].
-        scan: Scan,
+        /// [`Scan`](crate::keyring::evidence::Scan), in hexadecimal.
+        scan: String,
     },
     /// `etcd scan`: what follows is no line ([`crate::etcd::question`]).
     EtcdOpen {},

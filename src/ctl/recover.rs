@@ -126,10 +126,16 @@ fn open(config: &Config, args: &RecoverArgs) -> Result<Opened, RecoverError> {
     if export.cluster != config.cluster {
         return Err(RecoverError::Keeper(KeeperError::OtherCluster(export.cluster.to_string())));
     }
+    check_maker(args, maker)?;
+    Ok(Opened { path, identity, export, maker })
+}
+
+/// `--made-by`, if it was said.
+pub(super) fn check_maker(args: &RecoverArgs, maker: Option<Maker>) -> Result<(), RecoverError> {
     match (&args.made_by, maker) {
         (Some(_), None) => Err(RecoverError::Unsigned),
         (Some(given), Some(maker)) if !maker.is(given) => Err(RecoverError::Maker),
-        (Some(_) | None, _) => Ok(Opened { path, identity, export, maker }),
+        (Some(_) | None, _) => Ok(()),
     }
 }
 

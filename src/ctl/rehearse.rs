@@ -13,7 +13,7 @@ use super::args::{Common, RecoverArgs};
 use super::compared::Compared;
 use super::failed::Failed;
 use super::output::{Done, counted, harden, load, print, time};
-use super::recover::{made_by, read_identity};
+use super::recover::{check_maker, made_by, read_identity};
 use super::recovery_file::{self, Found};
 use super::{PROGRAM, schema};
 use crate::config::{self, Config};
@@ -34,17 +34,20 @@ const NOT_ALL: u8 = 1;
 pub(super) fn run(common: &Common, args: &RecoverArgs) -> Done {
     harden()?;
     // A named file is enough; without one the configuration says where it lies.
-    let config = match (config::load(&common.config), &args.file) {
-        (Ok(config), _) => Some(config),
-        (Err(_), Some(_)) => None,
-        (Err(_), None) => Some(load(common)?),
+    let (config, found) = match &args.file {
+        Some(path) => {
+            let identity = read_identity(args.identity.as_deref())?;
+            (config::load(&common.config).ok(), recovery_file::open(path, &identity)?)
+        }
+        None => {
+            let config = load(common)?;
+            let identity = read_identity(args.identity.as_deref())?;
+            let found = recovery_file::find(&config, args, &identity)?;
+            (Some(config), found)
+        }
     };
-    let identity = read_identity(args.identity.as_deref())?;
-    let Found { path, export, maker } = match (&args.file, &config) {
-        (Some(path), _) => recovery_file::open(path, &identity)?,
-        (None, Some(config)) => recovery_file::find(config, args, &identity)?,
-        (None, None) => return load(common).map(|_| ExitCode::SUCCESS),
-    };
+    let Found { path, export, maker } = found;
+    check_maker(args, maker)?;
     let scanned = args.snapshot.as_deref().map(|snapshot| scan(snapshot, &export)).transpose()?;
     let opens_all = scanned.as_ref().is_none_or(Scanned::opens_all);
     let is_kept = opens_all && config.as_ref().is_some_and(|config| keep(config, &export));
@@ -110,8 +113,8 @@ fn keep(config: &Config, export: &Export) -> bool {
 /// What of a snapshot opens under a recovery file.
 struct Scanned {
     objects: u64,
-    /// Distinct DEKs and seeds of Nodeseal.
-    seeds: u64,
+    /// Distinct DEKs and seeds.
+    seeds: usize,
     opens: Opens,
 }
 
@@ -152,9 +155,8 @@ fn scan(path: &Path, export: &Export) -> Result<Scanned, Failed> {
         taken.map(drop).unwrap_or_else(|never| match never {});
         Ok(())
     })?;
-    let mut scanned = Scanned { objects: count.objects, seeds: 0, opens: Opens::default() };
+    let mut scanned = Scanned { objects: count.objects, seeds: count.seeds(), opens: Opens::default() };
     for group in count.groups() {
-        scanned.seeds += group.seeds.count;
         scanned.opens.add(&group.opens);
     }
     Ok(scanned)

@@ -13,7 +13,7 @@ use crate::control::report::{HARDWARE_ONLY, ProviderRow, Refusal, WithoutKek};
 use crate::control::{Answer, Answering, Request, Status};
 #[cfg(feature = "etcd")]
 use crate::etcd::question::{Question, Verdict};
-use crate::keyring::evidence::Evidence;
+use crate::keyring::evidence::{Evidence, Scan};
 use crate::keyring::keeper::{Activation, KeeperHandle, Proof, ResealOrder, RootsReport};
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
@@ -124,7 +124,10 @@ impl Answering for Operator {
             }
             Request::Evidence {} => self.keeper.evidence().map_or_else(refused, evidence),
             Request::Rehearsed {} => self.keeper.rehearsed().map_or_else(refused, evidence),
-            Request::EtcdScanned { scan } => self.keeper.scanned(scan).map_or_else(refused, evidence),
+            Request::EtcdScanned { scan } => match hex::decode(scan).ok().and_then(|scan| Scan::decode(&scan).ok()) {
+                Some(scan) => self.keeper.scanned(scan).map_or_else(refused, evidence),
+                None => refused(KeeperError::UnfitScan),
+            },
             Request::Reload { abandon } => match self.reloader.reload(abandon, "nodeseal reload") {
                 Ok(()) => Answer::Reloaded { pending: self.reloader.pending(self.keeper.overview().ok().as_ref()) },
                 Err(error) => Answer::Refused(Refusal::new(&error)),

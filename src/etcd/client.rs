@@ -1,7 +1,7 @@
 //! Reads a range of keys of a running etcd, or of kine, in the state of one revision.
 //!
 //! Page by page, since etcd builds an answer in its own memory; each page about [`PAGE_BYTES`] long. A connection that breaks is
-//! made anew, to the next endpoint if there is one, and the range goes on behind the last object. It only ever reads.
+//! replaced, by one to the next endpoint if there is one, and the range goes on behind the last object. It only ever reads.
 
 use std::convert::Infallible;
 use std::io;
@@ -12,7 +12,6 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Version};
-use prost::Message;
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -24,6 +23,7 @@ use super::endpoint::Endpoint;
 use super::range::{Answer, RangeError, RangeRequest, Summary};
 use super::tls::{self, TlsFiles};
 use super::{ReadError, Stored};
+use crate::kms::{self, CallError};
 
 /// Bytes of a page that are aimed at: what etcd holds for us at once.
 const PAGE_BYTES: usize = 2 << 20;
@@ -144,7 +144,7 @@ impl Client {
         }
     }
 
-    /// Tries a page anew for as long as it has given nothing.
+    /// Tries a page again for as long as it has given nothing.
     async fn page_with_tries<E>(
         &mut self,
         request: &RangeRequest,
@@ -213,7 +213,7 @@ impl Client {
             .map_err(|_| answer("the question cannot be built"))?;
         let mut sender = timeout(SILENCE_TIMEOUT, sender.ready()).await.map_err(|_| silent())?.map_err(transport)?;
         let (response, mut body) = sender.send_request(question, false).map_err(transport)?;
-        body.send_data(framed(request), true).map_err(transport)?;
+        body.send_data(kms::frame(request), true).map_err(transport)?;
         let response = timeout(SILENCE_TIMEOUT, response).await.map_err(|_| silent())?.map_err(transport)?;
         let (head, mut body) = response.into_parts();
         let is_grpc = |kind: &http::HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
@@ -286,28 +286,16 @@ async fn begin<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     Ok(Connection { sender, driver })
 }
 
-fn framed(request: &RangeRequest) -> Bytes {
-    let mut frame = vec![0; 5];
-    // There is room for all of it, which is the one way for this to fail.
-    let _ = request.encode(&mut frame);
-    let len = u32::try_from(frame.len() - 5).unwrap_or(u32::MAX);
-    frame[1..5].copy_from_slice(&len.to_be_bytes());
-    frame.into()
-}
-
 /// The status in these headers, unless it is OK or not there.
 fn refusal(headers: &HeaderMap, endpoint: &str) -> Option<ClientError> {
-    let code = headers.get("grpc-status")?.to_str().ok().and_then(|code| code.parse().ok());
     let endpoint = endpoint.to_owned();
-    match code {
-        Some(0) => None,
-        Some(code) => {
-            let message = headers.get("grpc-message").map_or(&b""[..], http::HeaderValue::as_bytes);
-            let message = percent_encoding::percent_decode(message).decode_utf8_lossy().into_owned();
+    match kms::is_success(headers).err()? {
+        CallError::Refused { code, message } => {
             let message = message.chars().filter(|sign| matches!(sign, ' '..='~')).take(300).collect();
             Some(ClientError::Refused { endpoint, code, message })
         }
-        None => Some(ClientError::Answer { endpoint, what: "its gRPC status is no number".into() }),
+        CallError::Answer(what) => Some(ClientError::Answer { endpoint, what: what.to_owned() }),
+        CallError::Transport(source) => Some(ClientError::Transport { endpoint, source }),
     }
 }
 

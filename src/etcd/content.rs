@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::object::SourceKind;
 use crate::envelope::{Api, KekCipher, NONCE_BYTES};
+use crate::types::stack::{self, CIPHER_BYTES};
 use crate::types::{Key, Secret};
 
 /// `infoSizeExtendedNonceGCM`
@@ -48,10 +49,9 @@ fn is_padded_cbc(key: &Key, data: &[u8]) -> bool {
     if !rest.is_empty() {
         return false;
     }
-    let mut block = aes::Block::from(*last);
-    aes::Aes256::new(key.expose().into()).decrypt_block(&mut block);
-    let plain = Zeroizing::new(std::array::from_fn::<u8, BLOCK_BYTES, _>(|at| block[at] ^ before[at]));
-    block.fill(0);
+    let mut plain = Zeroizing::new(*last);
+    stack::wiped::<CIPHER_BYTES, _>(|| aes::Aes256::new(key.expose().into()).decrypt_block((&mut *plain).into()));
+    plain.iter_mut().zip(before).for_each(|(byte, before)| *byte ^= before);
     let padding = plain[BLOCK_BYTES - 1];
     (1..=BLOCK_BYTES).contains(&usize::from(padding))
         && plain[BLOCK_BYTES - usize::from(padding)..].iter().all(|byte| *byte == padding)

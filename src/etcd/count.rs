@@ -5,6 +5,7 @@
 //! ([`Group::is_rest`]) or that a number of seeds is a lower bound ([`Seeds::exact`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 
 use sha2::{Digest, Sha256};
 
@@ -193,9 +194,11 @@ pub struct Count {
     verdicts: HashMap<SeedHash, Verdict>,
     /// Which groups have them: one seed of kube-apiserver is for all resources of its provider.
     seeds: HashSet<(usize, SeedHash)>,
-    /// KEKs whose provider did not answer: the next text of it would wait as long again.
-    away: Vec<KekId>,
-    /// Objects of resources; notes of kube-apiserver for itself are not among them.
+    /// KEKs whose provider did not answer, by what the text brought along: the next one of them would wait as long again. A text that
+    /// brings something else may be one that somebody has changed, and says nothing of the others.
+    away: HashSet<(KekId, u64)>,
+    hasher: RandomState,
+    /// All.
     pub objects: u64,
 }
 
@@ -219,7 +222,8 @@ impl Count {
             scratch: Vec::new(),
             verdicts: HashMap::new(),
             seeds: HashSet::new(),
-            away: Vec::new(),
+            away: HashSet::new(),
+            hasher: RandomState::new(),
             objects: 0,
         }
     }
@@ -236,9 +240,9 @@ impl Count {
         &self.groups
     }
 
-    /// Takes one object. `None`: kube-apiserver's own note.
-    pub fn take<O: Opener>(&mut self, stored: Stored<'_>, opener: &mut O) -> Result<Option<Counted>, O::Error> {
-        let Some(resource) = resource(stored.key, &self.prefix) else { return Ok(None) };
+    /// Takes one object.
+    pub fn take<O: Opener>(&mut self, stored: Stored<'_>, opener: &mut O) -> Result<Counted, O::Error> {
+        let resource = resource(stored.key, &self.prefix);
         let encryption = Encryption::of(stored.value);
         let seen = Seen::of(&encryption);
         let at = self.group(&resource, &seen);
@@ -267,7 +271,7 @@ impl Count {
         group.opens.note(verdict);
         seen.copies(group);
         self.objects += 1;
-        Ok(Some(Counted { group: at, verdict }))
+        Ok(Counted { group: at, verdict })
     }
 
     fn asked<O: Opener>(
@@ -279,7 +283,7 @@ impl Count {
     ) -> Result<Verdict, O::Error> {
         let Some(question) = Question::of(encryption, key, self.ask == Ask::All) else { return Ok(Verdict::NotAsked) };
         let id = match seen.kek {
-            Kek::Local(id) => Some(id),
+            Kek::Local(id) => Some((id, self.beside(encryption))),
             Kek::None | Kek::Once => None,
         };
         if id.is_some_and(|id| self.away.contains(&id)) {
@@ -287,9 +291,26 @@ impl Count {
         }
         let verdict = opener.open(&question)?;
         if let (Verdict::ProviderAway, Some(id)) = (verdict, id) {
-            self.away.push(id);
+            self.away.insert(id);
         }
         Ok(verdict)
+    }
+
+    /// Of what a text brings along.
+    fn beside(&self, encryption: &Encryption<'_>) -> u64 {
+        match encryption {
+            Encryption::KmsV2(v2) => self.hasher.hash_one(&v2.annotations),
+            Encryption::KmsV1(v1) => {
+                let inside = envelope::inside_v1(v1.source);
+                self.hasher.hash_one(inside.map(|(_, wraps)| wraps.iter().collect::<Vec<_>>()))
+            }
+            Encryption::Local { .. } | Encryption::Plain(_) | Encryption::Unknown | Encryption::Damaged(_) => 0,
+        }
+    }
+
+    /// Distinct DEKs and seeds, at least: no more than [`SEEDS_MAX`] are told apart.
+    pub fn seeds(&self) -> usize {
+        self.verdicts.len()
     }
 
     /// The place of the group of such an object.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::count::{Ask, Group, Kek, Means};
 use super::object::Plain;
+use super::resource::is_own;
 use super::wanted::{Wanted, Writer};
 use crate::envelope::Api;
 
@@ -56,7 +57,7 @@ pub const IDS: [&str; 14] = [
 
 /// Whether the objects of a group are under what kube-apiserver would write now. `None`: not known.
 pub fn is_current(group: &Group, wanted: Option<&Wanted>, current: &Current) -> Option<bool> {
-    let writers = wanted.map(|wanted| wanted.of(&group.resource));
+    let writers = wanted.filter(|_| !is_own(&group.resource)).map(|wanted| wanted.of(&group.resource));
     let writer = match &writers {
         Some(writers) => *writers.first()?,
         // Without a configuration only what Nodeseal has made can be judged.
@@ -101,7 +102,7 @@ pub fn findings(groups: &[Group], wanted: Option<&Wanted>, current: &Current, as
             wanted.is_some_and(|wanted| is_of_another_socket(group, &wanted.of(&group.resource), current));
         of_opening(&mut found, at, group, ask, is_elsewhere);
         of_form(&mut found, at, group);
-        if let Some(wanted) = wanted {
+        if let Some(wanted) = wanted.filter(|_| !is_own(&group.resource)) {
             of_configuration(&mut found, at, group, &wanted.of(&group.resource));
         }
         if is_current(group, wanted, current) == Some(false) && found.is_free(at) && group.kek != Kek::None {
@@ -354,7 +355,7 @@ mod tests {
         let now = samples::v2(1, "ns1-now", 1).stored("nodeseal");
         let before = samples::v2(1, "ns1-before", 1).stored("nodeseal");
         let other = samples::v2(1, "ns1-now", 1).stored("other");
-        let cases: [(&str, &[u8], &[&str]); 13] = [
+        let cases: [(&str, &[u8], &[&str]); 15] = [
             ("secrets", &now, &[]),
             ("configmaps", &now, &[]),
             ("secrets", &before, &["older-key"]),
@@ -364,6 +365,8 @@ mod tests {
             ("secrets", b"k8s\0x", &["not-encrypted"]),
             ("configmaps", b"k8s\0x", &["written-past"]),
             ("pods", b"k8s\0x", &[]),
+            ("ranges", b"k8s\0x", &[]),
+            ("ranges", &before, &["older-key"]),
             ("pods", &now, &["unreadable"]),
             ("secrets", b"nonsense", &["damaged"]),
             ("secrets", b"k8s:enc:kms:v2:nodeseal:\xFF", &["damaged"]),

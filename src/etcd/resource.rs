@@ -57,18 +57,22 @@ const PLACES: [(&str, &str); 41] = [
     ("volumeattributesclasses", "volumeattributesclasses.storage.k8s.io"),
 ];
 
-/// Kept by kube-apiserver for itself and never encrypted: no resource that an EncryptionConfiguration can name
-/// (pkg/registry/core/service, pkg/controlplane/reconcilers).
-const INTERNAL: [&str; 3] = ["masterleases", "peerserverleases", "ranges"];
+/// Kept by kube-apiserver for itself. In 1.36 no configuration encrypts them, not even `*.*` (pkg/controlplane/instance.go and
+/// pkg/registry/core/rest/storage_core.go ask a factory without transformers); what an older one has encrypted counts like anything else.
+const OWN: [&str; 3] = ["masterleases", "peerserverleases", "ranges"];
 
-/// What lies at this key, and `None` for kube-apiserver's own notes, which no configuration encrypts.
-pub fn resource<'a>(key: &'a [u8], prefix: &str) -> Option<Cow<'a, str>> {
+/// Whether an EncryptionConfiguration has nothing to say about it.
+pub fn is_own(resource: &str) -> bool {
+    OWN.contains(&resource)
+}
+
+/// What lies at this key.
+pub fn resource<'a>(key: &'a [u8], prefix: &str) -> Cow<'a, str> {
     let rest = key.strip_prefix(prefix.as_bytes()).unwrap_or(key);
     let mut parts = rest.split(|byte| *byte == b'/');
     let first = String::from_utf8_lossy(parts.next().unwrap_or_default());
     let mut second = || String::from_utf8_lossy(parts.next().unwrap_or_default());
     let name = match &*first {
-        internal if INTERNAL.contains(&internal) => return None,
         "services" => Cow::Borrowed(if second() == "endpoints" { "endpoints" } else { "services" }),
         group if group.contains('.') => Cow::Owned(format!("{}.{group}", second())),
         place => match PLACES.binary_search_by(|(known, _)| (*known).cmp(place)) {
@@ -79,7 +83,7 @@ pub fn resource<'a>(key: &'a [u8], prefix: &str) -> Option<Cow<'a, str>> {
     let is_plain = name.len() <= NAME_MAX_BYTES
         && !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
-    Some(if is_plain { name } else { Cow::Borrowed("(not a resource)") })
+    if is_plain { name } else { Cow::Borrowed("(not a resource)") }
 }
 
 #[cfg(test)]
@@ -89,19 +93,19 @@ mod tests {
     #[test]
     fn resources_are_called_as_in_an_encryption_configuration() {
         for (key, expected) in [
-            ("/registry/secrets/default/a", Some("secrets")),
-            ("/registry/services/specs/default/a", Some("services")),
-            ("/registry/services/endpoints/default/a", Some("endpoints")),
-            ("/registry/deployments/default/a", Some("deployments.apps")),
-            ("/registry/minions/node-1", Some("nodes")),
-            ("/registry/example.com/widgets/default/a", Some("widgets.example.com")),
-            ("/registry/apiregistration.k8s.io/apiservices/v1.", Some("apiservices.apiregistration.k8s.io")),
-            ("/registry/masterleases/10.0.0.1", None),
-            ("/registry/ranges/serviceips", None),
-            ("/registry//a", Some("(not a resource)")),
-            ("/registry/\u{1b}[2J/a", Some("(not a resource)")),
+            ("/registry/secrets/default/a", "secrets"),
+            ("/registry/services/specs/default/a", "services"),
+            ("/registry/services/endpoints/default/a", "endpoints"),
+            ("/registry/deployments/default/a", "deployments.apps"),
+            ("/registry/minions/node-1", "nodes"),
+            ("/registry/example.com/widgets/default/a", "widgets.example.com"),
+            ("/registry/apiregistration.k8s.io/apiservices/v1.", "apiservices.apiregistration.k8s.io"),
+            ("/registry/masterleases/10.0.0.1", "masterleases"),
+            ("/registry/ranges/serviceips", "ranges"),
+            ("/registry//a", "(not a resource)"),
+            ("/registry/\u{1b}[2J/a", "(not a resource)"),
         ] {
-            assert_eq!(resource(key.as_bytes(), DEFAULT_PREFIX).as_deref(), expected, "{key}");
+            assert_eq!(resource(key.as_bytes(), DEFAULT_PREFIX), expected, "{key}");
         }
     }
 

@@ -24,6 +24,9 @@ pub const FILE: &str = "evidence";
 
 /// The newest so many are kept.
 pub const SCANS_MAX: usize = 20;
+/// Bytes of all scans together. A cluster with twenty KEKs and their copies has below 40 kB; a file has room for 1 MiB, and so has an answer
+/// about them.
+pub const SCANS_MAX_BYTES: usize = 256 * 1024;
 /// KEKs, and versions of providers' keys, of one scan. Those of a scan beyond it are not kept as evidence.
 pub const ROWS_MAX: usize = 512;
 
@@ -65,6 +68,35 @@ pub struct KeyUse {
 }
 
 impl Scan {
+    /// As it crosses the control socket.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        self.write(&mut w);
+        w.finish()
+    }
+
+    /// The mirror of [`Scan::encode`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(bytes);
+        let scan = read_scan(&mut r)?;
+        r.end()?;
+        Ok(scan)
+    }
+
+    fn write(&self, w: &mut Writer) {
+        w.u64(self.at).u64(self.revision).u64(self.objects);
+        w.u16(u16::try_from(self.keks.len()).unwrap_or(u16::MAX));
+        for row in &self.keks {
+            // Checked when it was taken ([`Scan::is_fit`]).
+            w.raw(row.kek.parse::<KekId>().unwrap_or(KekId::from_bytes([0; 16])).as_bytes()).u64(row.objects);
+        }
+        w.u16(u16::try_from(self.keys.len()).unwrap_or(u16::MAX));
+        for row in &self.keys {
+            w.u8(kind_of(&row.kind).map_or(0, |kind| kind as u8));
+            w.bytes16(row.identity.as_bytes()).bytes16(row.version.as_bytes()).u64(row.objects);
+        }
+    }
+
     /// Objects under this KEK. A KEK that is not named has none.
     pub fn objects_under(&self, kek: &KekId) -> u64 {
         let id = kek.to_string();
@@ -138,8 +170,10 @@ impl Evidence {
         let mut next = self.clone();
         next.scans.retain(|kept| kept.at <= scan.at);
         next.scans.push(scan);
-        let excess = next.scans.len().saturating_sub(SCANS_MAX);
-        next.scans.drain(..excess);
+        let bytes = |scans: &[Scan]| scans.iter().map(|scan| scan.encode().len()).sum::<usize>();
+        while next.scans.len() > 1 && (next.scans.len() > SCANS_MAX || bytes(&next.scans) > SCANS_MAX_BYTES) {
+            next.scans.remove(0);
+        }
         next
     }
 
@@ -182,19 +216,7 @@ impl Evidence {
         let mut w = head(cluster, root);
         w.u64(self.rehearsed.unwrap_or_default());
         w.u8(u8::try_from(self.scans.len()).unwrap_or(u8::MAX));
-        for scan in &self.scans {
-            w.u64(scan.at).u64(scan.revision).u64(scan.objects);
-            w.u16(u16::try_from(scan.keks.len()).unwrap_or(u16::MAX));
-            for row in &scan.keks {
-                // Checked when it was taken ([`Scan::is_fit`]).
-                w.raw(row.kek.parse::<KekId>().unwrap_or(KekId::from_bytes([0; 16])).as_bytes()).u64(row.objects);
-            }
-            w.u16(u16::try_from(scan.keys.len()).unwrap_or(u16::MAX));
-            for row in &scan.keys {
-                w.u8(kind_of(&row.kind).map_or(0, |kind| kind as u8));
-                w.bytes16(row.identity.as_bytes()).bytes16(row.version.as_bytes()).u64(row.objects);
-            }
-        }
+        self.scans.iter().for_each(|scan| scan.write(&mut w));
         let tag = mac(mac_key, &[LABEL, w.as_bytes()]).finalize();
         w.raw(&tag).finish()
     }
@@ -319,6 +341,19 @@ mod tests {
         assert_eq!((evidence.scans.len(), evidence.scans[0].at), (SCANS_MAX, 10));
         let evidence = evidence.with(scan(15, 0));
         assert_eq!((evidence.scans.len(), evidence.scans.last().unwrap().at), (7, 15));
+    }
+
+    #[test]
+    fn however_long_scans_are_the_file_keeps_what_it_has_room_for() {
+        let mut long = scan(1, 1);
+        long.keks = vec![long.keks[0].clone(); ROWS_MAX];
+        long.keys = vec![KeyUse { identity: "i".repeat(512), ..long.keys[0].clone() }; ROWS_MAX];
+        assert!(long.is_fit() && Scan::decode(&long.encode()) == Ok(long.clone()));
+        let mut evidence = Evidence::default();
+        (0..5).for_each(|at| evidence = evidence.with(Scan { at, ..long.clone() }));
+        assert_eq!((evidence.scans.len(), evidence.scans[0].at), (1, 4));
+        let (cluster, root, key) = under();
+        assert!(evidence.encode(&cluster, &root, &key).len() < crate::store::container::PAYLOAD_MAX_BYTES);
     }
 
     #[test]

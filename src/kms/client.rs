@@ -132,7 +132,8 @@ fn timeout_text(within: Duration) -> String {
     format!("{}m", within.as_millis().clamp(1, 99_999_999))
 }
 
-fn frame(message: &impl Message) -> Bytes {
+/// A message as gRPC sends it.
+pub(crate) fn frame(message: &impl Message) -> Bytes {
     let len = message.encoded_len();
     let mut frame = Zeroizing::new(Vec::with_capacity(PREFIX_BYTES + len));
     frame.push(0);
@@ -159,7 +160,7 @@ fn message<A: Message + Default>(bytes: Zeroizing<Vec<u8>>) -> Result<A, CallErr
 }
 
 /// Whether these headers tell a status, which must be OK.
-fn is_success(headers: &HeaderMap) -> Result<bool, CallError> {
+pub(crate) fn is_success(headers: &HeaderMap) -> Result<bool, CallError> {
     let Some(code) = headers.get("grpc-status") else { return Ok(false) };
     let code = code.to_str().ok().and_then(|code| code.parse().ok());
     match code.ok_or(CallError::Answer("the gRPC status is no number"))? {

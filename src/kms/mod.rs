@@ -11,6 +11,8 @@ pub(crate) use prost::Message;
 use zeroize::Zeroizing;
 
 pub(crate) use client::{CallError, Connection};
+#[cfg(feature = "etcd")]
+pub(crate) use client::{frame, is_success};
 
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]
 pub(crate) mod v1beta1 {

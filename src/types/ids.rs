@@ -174,7 +174,7 @@ impl KeyId {
 
     /// `sha256:` and the hash of the text: how kube-apiserver shows a key_id in its metrics and logs.
     pub fn metric_hash(&self) -> String {
-        format!("sha256:{}", hex::encode(Sha256::digest(self.0.as_bytes())))
+        metric_hash(&self.0)
     }
 }
 
@@ -196,6 +196,11 @@ impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The same of a key_id of any plugin.
+pub fn metric_hash(key_id: &str) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(key_id.as_bytes())))
 }
 
 /// The uid that kube-apiserver gives to one v2 operation. Safe to log: visible ASCII only.

@@ -23,7 +23,7 @@ pub use chain::Chain;
 pub use checked::Checked;
 pub use class::Class;
 pub use explained::{Explain, Explained};
-pub use ids::{ClusterId, CredentialName, IdError, KekId, KeyId, MemberName, RequestUid, RootId};
+pub use ids::{ClusterId, CredentialName, IdError, KekId, KeyId, MemberName, RequestUid, RootId, metric_hash};
 pub use owner::{OVERFLOW_UID, Owner};
 pub use policy::{PcrBank, PcrSet, PcrSetError, SealPolicy};
 pub use secret::{Key, Secret};

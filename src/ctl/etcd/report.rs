@@ -6,7 +6,7 @@ use super::names::Names;
 use crate::etcd::count::{Count, Group, Kek, Opens};
 use crate::etcd::findings::{Current, Finding, is_current};
 use crate::etcd::wanted::Wanted;
-use crate::types::hex;
+use crate::types::metric_hash;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -65,12 +65,6 @@ pub(super) struct Found {
     pub(super) names_left_off: u64,
 }
 
-/// `sha256:` and the hash of a key_id, as kube-apiserver's metrics show it.
-pub(super) fn key_id_hash(key_id: &str) -> String {
-    use sha2::{Digest, Sha256};
-    format!("sha256:{}", hex::encode(Sha256::digest(key_id.as_bytes())))
-}
-
 impl Row {
     pub(super) fn all(count: &Count, wanted: Option<&Wanted>, current: &Current) -> Vec<Self> {
         let mut rows: Vec<_> =
@@ -97,7 +91,7 @@ impl Row {
             resource: group.resource.clone(),
             encryption: group.means.label(),
             provider: group.provider.clone(),
-            key_id_hash: group.key_id.as_deref().map(key_id_hash),
+            key_id_hash: group.key_id.as_deref().map(metric_hash),
             kek: match group.kek {
                 Kek::None => None,
                 Kek::Once => Some("once".to_owned()),

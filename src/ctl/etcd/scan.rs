@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use zeroize::Zeroizing;
+
 use super::args::{Open, ScanArgs};
 use super::cluster::Cluster;
 use super::names::Names;
 use super::progress::Progress;
-use super::report::{Found, Report, Row, key_id_hash};
+use super::report::{Found, Report, Row};
 use super::table;
 use crate::config::{self, Config};
 use crate::control::{self, Answer, Asking, ControlError, Request, Status, say};
 use crate::ctl::args::Common;
 use crate::ctl::failed::Failed;
-use crate::ctl::output::{Done, load, print, unfit};
+use crate::ctl::output::{Done, harden, load, print, unfit};
 use crate::ctl::{PROGRAM, schema};
 use crate::etcd::count::{COPIES_MAX, Count, Kek, Opener};
 use crate::etcd::findings::{Current, findings};
@@ -25,11 +27,11 @@ use crate::etcd::wanted::{Wanted, WantedError};
 use crate::etcd::{Client, Endpoint, ReadError, Stored, TlsFiles};
 use crate::keyring::evidence::{KekUse, KeyUse, Scan};
 use crate::types::clock::{self, UnixSeconds};
-use crate::types::{Chain, Class, Explain, Explained};
+use crate::types::{Chain, Class, Explain, Explained, hex, metric_hash};
 
 const FINDINGS: u8 = 1;
 const NOT_COMPLETE: u8 = 2;
-/// A compaction removes the revision that is read: so often all is begun anew.
+/// A compaction removes the revision that is read: so often the scan begins again.
 const TRIES: usize = 3;
 /// Bytes of an EncryptionConfiguration.
 const CONFIG_MAX_BYTES: u64 = 1 << 20;
@@ -39,6 +41,8 @@ pub(super) fn run(common: &Common, args: &ScanArgs) -> Done {
 }
 
 fn scan(common: &Common, args: &ScanArgs) -> Done {
+    // Objects that nobody has encrypted pass through, and the configuration may hold keys: no core dump.
+    harden()?;
     let found = Cluster::find(Path::new("/"));
     let wanted = wanted(args, &found)?;
     let mut asked = Asked::new(common, args.open)?;
@@ -54,7 +58,7 @@ fn scan(common: &Common, args: &ScanArgs) -> Done {
         revision: Some(read.revision),
         complete: true,
         objects: read.count.objects,
-        key_id_hash: asked.current.key_id.as_deref().map(key_id_hash),
+        key_id_hash: asked.current.key_id.as_deref().map(metric_hash),
         encryption_config: wanted_path,
         groups: Row::all(&read.count, wanted.as_ref(), &asked.current),
         findings: Found::all(all, names.as_ref()),
@@ -67,7 +71,7 @@ fn scan(common: &Common, args: &ScanArgs) -> Done {
 fn keep(socket: Option<&Path>, read: &Scanned) {
     let (Some(socket), Some(at)) = (socket, read.whole_at) else { return };
     let Some(scan) = seen(&read.count, at, read.revision) else { return };
-    match control::ask(socket, &Request::EtcdScanned { scan }) {
+    match control::ask(socket, &Request::EtcdScanned { scan: hex::encode(scan.encode()) }) {
         Ok(_) => {}
         // Under `--open none` nobody is needed.
         Err(error) if error.is_unreachable() => {}
@@ -166,7 +170,8 @@ fn wanted(args: &ScanArgs, found: &Cluster) -> Result<Option<(String, Wanted)>, 
         Ok(meta) if meta.len() > CONFIG_MAX_BYTES => {
             return Err(WantedError::Content("the file is longer than 1 MiB").into());
         }
-        Ok(_) => std::fs::read_to_string(path),
+        // Keys of other transformers may stand in it.
+        Ok(_) => std::fs::read_to_string(path).map(Zeroizing::new),
         Err(error) => Err(error),
     };
     match text {
@@ -291,7 +296,7 @@ struct Taking<'a> {
 impl Taking<'_> {
     fn take(&mut self, stored: Stored<'_>, progress: &mut Progress) -> Result<(), ControlError> {
         let counted = self.count.take(stored, &mut self.opener)?;
-        if let (Some(counted), Some(names)) = (counted, self.names.as_deref_mut()) {
+        if let Some(names) = self.names.as_deref_mut() {
             names.take(counted, stored.key);
         }
         progress.step();

@@ -128,7 +128,9 @@ impl Explained for KeeperError {
             Self::ForeignScan => {
                 "check --endpoints and --prefix: they must be those of the kube-apiserver that this node serves"
             }
-            Self::UnfitScan => "use `nodeseal` of the same release",
+            Self::UnfitScan => {
+                "use `nodeseal` of the same release; with more than 512 KEKs in etcd, migrate the storage first"
+            }
             Self::UnderKeyId(_) => {
                 "raise `write.epoch` on all nodes and reload (or rotate the key at the provider); once `nodeseal status` shows the new key_id, follow rotate.md from step 3 on, then retire it"
             }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -8,7 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"nodeseal.internal/tests/k8s/internal/cluster"
 	"nodeseal.internal/tests/k8s/internal/process"
 	"nodeseal.internal/tests/k8s/internal/product"
 )
@@ -110,11 +113,7 @@ func counted(t *testing.T, w *world, scan product.Scan) {
 	t.Helper()
 	objects, byKEK := 0, make(map[string]int)
 	keys := w.plugin.Keys()
-	for name, value := range w.etcd.Values("/registry/") {
-		switch kind, _, _ := strings.Cut(strings.TrimPrefix(name, "/registry/"), "/"); kind {
-		case "masterleases", "peerserverleases", "ranges":
-			continue
-		}
+	for _, value := range w.etcd.Values("/registry/") {
 		objects++
 		for _, key := range keys {
 			if strings.HasPrefix(string(value), w.api.prefix) && names(value, key) == nil {
@@ -141,4 +140,34 @@ func counted(t *testing.T, w *world, scan product.Scan) {
 // secretsOf are the groups of Secrets, which nobody writes meanwhile.
 func secretsOf(scan product.Scan) []product.ScanGroup {
 	return slices.DeleteFunc(slices.Clone(scan.Groups), func(group product.ScanGroup) bool { return group.Resource != "secrets" })
+}
+
+// TestScanOfAWildcardHasNoFindings looks at what kube-apiserver keeps for itself: counted like everything, and wanted by no configuration.
+func TestScanOfAWildcardHasNoFindings(t *testing.T) {
+	w := &world{api: kmsV2, etcd: cluster.StartEtcd(t), plugin: product.Start(t)}
+	encryption := w.plugin.EncryptionConfiguration("--resources", "*.*")
+	w.server = cluster.StartAPIServer(t, w.etcd, encryption)
+	w.server.CreateNamespace()
+	err := process.Until(time.Minute, 100*time.Millisecond, func() error {
+		if w.etcd.Get("/registry/ranges/servicenodeports") == nil {
+			return errors.New("the range of node ports is not written yet")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.server.Stop() // It writes more for some seconds.
+	configuration := filepath.Join(process.Dir(t), "encryption.yaml")
+	if err := os.WriteFile(configuration, encryption, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	scan, code := w.plugin.Scan("--endpoints", w.etcd.URL, "--open", "all", "--encryption-config", configuration)
+	counted(t, w, scan)
+	if code != 0 || len(scan.Findings) != 0 {
+		t.Errorf("exit code %d, findings %+v", code, scan.Findings)
+	}
+	if !slices.ContainsFunc(scan.Groups, func(group product.ScanGroup) bool { return group.Resource == "ranges" }) {
+		t.Errorf("the range of node ports is not counted: %+v", scan.Groups)
+	}
 }

@@ -38,15 +38,7 @@ func (b *bench) readies(bare *vault) error {
 		return nil
 	}
 	b.token = bare.token
-	other, err := b.startNode("other-2", bare.token, "", provider{name: "vault", url: bare.url, mount: "first"})
-	if err != nil {
-		return err
-	}
-	made, err := other.texts(1)
-	if err != nil {
-		return err
-	}
-	like, err := readLike(made[0])
+	like, err := b.likeOthers("other-2", bare)
 	if err != nil {
 		return err
 	}

@@ -46,15 +46,7 @@ type Wake struct {
 // whoever asks more often runs into the limits of a cloud just when everything starts.
 func (b *bench) wakes(bare *vault) error {
 	b.token = bare.token
-	other, err := b.startNode("other", bare.token, "", provider{name: "vault", url: bare.url, mount: "first"})
-	if err != nil {
-		return err
-	}
-	made, err := other.texts(1)
-	if err != nil {
-		return err
-	}
-	like, err := readLike(made[0])
+	like, err := b.likeOthers("other", bare)
 	if err != nil {
 		return err
 	}
@@ -84,6 +76,19 @@ func (b *bench) wakes(bare *vault) error {
 		}
 	}
 	return nil
+}
+
+// likeOthers starts a node and takes from one of its texts what all nodes' have.
+func (b *bench) likeOthers(name string, bare *vault) (like, error) {
+	other, err := b.startNode(name, bare.token, "", provider{name: "vault", url: bare.url, mount: "first"})
+	if err != nil {
+		return like{}, err
+	}
+	made, err := other.texts(1)
+	if err != nil {
+		return like{}, err
+	}
+	return readLike(made[0])
 }
 
 func (b *bench) wake(seeds int, woken kms.Client, p *proxy, plugin kms.Client, own []kms.Text, another func() (kms.Text, error)) error {

@@ -4,162 +4,28 @@
 //! lies in etcd: beyond a bound numbers of objects stay exact, and a group says that it is no longer told apart
 //! ([`Group::is_rest`]) or that a number of seeds is a lower bound ([`Seeds::exact`]).
 
+mod group;
+mod seen;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use sha2::{Digest, Sha256};
 
 use super::Stored;
-use super::object::{Damage, Encryption, KmsV1, KmsV2, LocalKind, Plain};
+use super::object::Encryption;
 use super::question::{Question, Verdict};
 use super::resource::resource;
 use crate::envelope::{self, Api};
-use crate::provider::{Form, KeyIdentity, KeyVersion, ProviderKind, Wrapped};
 use crate::types::KekId;
+use seen::Seen;
+
+pub use group::{COPIES_MAX, CopyOf, Group, Kek, Means, Opens, Seeds};
 
 /// Groups that are told apart. A cluster has some dozen resources, each under a few keys.
 pub const GROUPS_MAX: usize = 4096;
 /// Distinct seeds whose verdict is remembered. kube-apiserver makes one at each start and each new key_id; in v1 one an object.
 pub const SEEDS_MAX: usize = 65_536;
-/// Providers' keys, by version, that a group tells apart.
-pub const COPIES_MAX: usize = 64;
-
-/// How the objects of a group are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Means {
-    /// A KMS plugin, v2.
-    KmsV2,
-    /// A KMS plugin, v1.
-    KmsV1,
-    /// A key in kube-apiserver's configuration.
-    Local(LocalKind),
-    /// Not encrypted.
-    Plain(Plain),
-    /// A transformer that is not known here.
-    Unknown,
-    /// Cannot be read.
-    Damaged(Damage),
-}
-
-impl Means {
-    /// As in the report.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::KmsV2 => "kms:v2",
-            Self::KmsV1 => "kms:v1",
-            Self::Local(kind) => kind.label(),
-            Self::Plain(_) => "identity",
-            Self::Unknown => "unknown",
-            Self::Damaged(_) => "damaged",
-        }
-    }
-}
-
-/// Which key of Nodeseal it is under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kek {
-    /// Not a text of Nodeseal, or not under a KMS plugin.
-    None,
-    /// A local KEK.
-    Local(KekId),
-    /// A key for this text alone, in mode `direct`.
-    Once,
-}
-
-/// Objects that are alike.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// As in an EncryptionConfiguration.
-    pub resource: String,
-    /// How.
-    pub means: Means,
-    /// Name of the provider, or of the key in kube-apiserver's configuration.
-    pub provider: Option<String>,
-    /// Of the plugin.
-    pub key_id: Option<String>,
-    /// Of Nodeseal.
-    pub kek: Kek,
-    /// How many.
-    pub objects: u64,
-    /// DEKs and seeds among them.
-    pub seeds: Seeds,
-    /// Copies of the KEK that the texts bring along, by the provider's key and its version.
-    pub copies: BTreeMap<CopyOf, u64>,
-    /// The fewest copies that one of its texts has.
-    pub fewest_copies: Option<usize>,
-    /// What came of asking.
-    pub opens: Opens,
-    /// Groups beyond [`GROUPS_MAX`] of this resource, together.
-    pub is_rest: bool,
-}
-
-/// Whose copy.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CopyOf {
-    /// Kind of provider.
-    pub kind: ProviderKind,
-    /// Its key.
-    pub identity: KeyIdentity,
-    /// And which version.
-    pub version: KeyVersion,
-}
-
-/// A number of distinct DEKs or seeds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seeds {
-    /// At least so many.
-    pub count: u64,
-    /// And no more.
-    pub exact: bool,
-}
-
-impl Default for Seeds {
-    fn default() -> Self {
-        Self { count: 0, exact: true }
-    }
-}
-
-/// Objects by verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Opens {
-    /// Open.
-    pub opens: u64,
-    /// Nobody has the KEK.
-    pub unknown_kek: u64,
-    /// Damaged or not ours.
-    pub bad_text: u64,
-    /// A provider does not answer.
-    pub provider_away: u64,
-    /// Seed opens, object does not.
-    pub moved: u64,
-    /// Not tried.
-    pub not_asked: u64,
-}
-
-impl Opens {
-    /// Those of another group besides.
-    pub fn add(&mut self, other: &Self) {
-        self.opens += other.opens;
-        self.unknown_kek += other.unknown_kek;
-        self.bad_text += other.bad_text;
-        self.provider_away += other.provider_away;
-        self.moved += other.moved;
-        self.not_asked += other.not_asked;
-    }
-
-    fn note(&mut self, verdict: Verdict) {
-        let count = match verdict {
-            Verdict::Opens => &mut self.opens,
-            Verdict::UnknownKek => &mut self.unknown_kek,
-            Verdict::BadText => &mut self.bad_text,
-            Verdict::ProviderAway => &mut self.provider_away,
-            Verdict::Moved => &mut self.moved,
-            Verdict::NotAsked => &mut self.not_asked,
-        };
-        *count += 1;
-    }
-}
-
 /// What is asked of nodeseald.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -343,90 +209,6 @@ impl Count {
             self.by_key.insert(self.scratch.clone(), at);
         }
         at
-    }
-}
-
-/// What of an object decides its group.
-struct Seen<'a> {
-    means: Means,
-    provider: Option<&'a str>,
-    key_id: Option<&'a str>,
-    kek: Kek,
-    wraps: Vec<Wrapped>,
-}
-
-impl<'a> Seen<'a> {
-    fn of(encryption: &Encryption<'a>) -> Self {
-        let plain = |means| Self { means, provider: None, key_id: None, kek: Kek::None, wraps: Vec::new() };
-        match encryption {
-            Encryption::KmsV2(v2) => Self::of_v2(v2),
-            Encryption::KmsV1(v1) => Self::of_v1(v1),
-            Encryption::Local { kind, key } => Self { provider: Some(key), ..plain(Means::Local(*kind)) },
-            Encryption::Plain(form) => plain(Means::Plain(*form)),
-            Encryption::Unknown => plain(Means::Unknown),
-            Encryption::Damaged(damage) => plain(Means::Damaged(*damage)),
-        }
-    }
-
-    fn of_v2(v2: &KmsV2<'a>) -> Self {
-        let (kek, wraps) = match v2.kek() {
-            Some(id) => brought(id, v2.annotations.iter().map(|(name, value)| (*name, *value))),
-            None => (Kek::None, Vec::new()),
-        };
-        Self { means: Means::KmsV2, provider: Some(v2.provider), key_id: Some(v2.key_id), kek, wraps }
-    }
-
-    fn of_v1(v1: &KmsV1<'a>) -> Self {
-        let inside = envelope::inside_v1(v1.source);
-        let (kek, wraps) = match (v1.kek(), &inside) {
-            (Some(id), Some((_, wraps))) => brought(id, wraps.iter()),
-            (Some(id), None) => (Kek::Local(id), Vec::new()),
-            (None, _) => (Kek::None, Vec::new()),
-        };
-        let key_id = inside.map(|(key_id, _)| key_id);
-        Self { means: Means::KmsV1, provider: Some(v1.provider), key_id, kek, wraps }
-    }
-
-    fn key(&self, resource: &str, into: &mut Vec<u8>) {
-        into.extend_from_slice(resource.as_bytes());
-        into.extend_from_slice(self.means.label().as_bytes());
-        match self.means {
-            Means::Plain(form) => into.push(form as u8),
-            Means::Damaged(damage) => into.push(damage as u8),
-            Means::KmsV2 | Means::KmsV1 | Means::Local(_) | Means::Unknown => {}
-        }
-        for part in [self.provider, self.key_id] {
-            let part = part.unwrap_or_default().as_bytes();
-            into.extend_from_slice(&(part.len() as u64).to_be_bytes());
-            into.extend_from_slice(part);
-        }
-        match self.kek {
-            Kek::None => {}
-            Kek::Once => into.push(1),
-            Kek::Local(id) => into.extend_from_slice(id.as_bytes()),
-        }
-    }
-
-    fn copies(self, group: &mut Group) {
-        if self.kek == Kek::None {
-            return;
-        }
-        let count = self.wraps.len();
-        group.fewest_copies = Some(group.fewest_copies.map_or(count, |fewest| fewest.min(count)));
-        for Wrapped { kind, identity, version, .. } in self.wraps {
-            let copy = CopyOf { kind, identity, version };
-            if group.copies.len() < COPIES_MAX || group.copies.contains_key(&copy) {
-                *group.copies.entry(copy).or_default() += 1;
-            }
-        }
-    }
-}
-
-/// Which KEK it is, and the copies of it.
-fn brought<'a>(id: KekId, pairs: impl Iterator<Item = (&'a str, &'a [u8])>) -> (Kek, Vec<Wrapped>) {
-    match Wrapped::all_in(pairs) {
-        (Form::Once, wraps) => (Kek::Once, wraps),
-        (Form::Local, wraps) => (Kek::Local(id), wraps),
     }
 }
 

@@ -36,6 +36,11 @@ pub enum Event<'a> {
         /// Why.
         reason: &'static str,
     },
+    /// A credential is no longer on this node.
+    CredentialRemoved {
+        /// Which one.
+        name: &'a CredentialName,
+    },
     /// A credential was stored, in place of an older one if there was one.
     CredentialSealed {
         /// Its name.
@@ -217,6 +222,11 @@ pub enum Event<'a> {
         provider: &'a str,
         /// Of its key.
         version: &'a str,
+    },
+    /// No more keys of providers are remembered.
+    ProviderKeysFull {
+        /// What follows.
+        hint: &'static str,
     },
     /// A key that may open something stored, and that no configured provider has.
     ProviderKeyLost {

@@ -19,6 +19,7 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
         Event::ConfigReloaded { reason } => info!(event = "config.reloaded", reason),
         Event::ConfigWarned { key, text } => warn!(event = "config.warned", key, text),
         Event::ConnectionEvicted { open, reason } => warn!(event = "connection.evicted", open, reason, count),
+        Event::CredentialRemoved { name } => info!(event = "credential.removed", %name),
         Event::CredentialSealed { name } => info!(event = "credential.sealed", %name),
         Event::DekServed { op, uid, key_id } => {
             debug!(event = "dek.served", op, uid, key_id = key_id.metric_hash());
@@ -86,6 +87,7 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
             warn!(event = "provider.failed", provider, class = class.label(), error, hint);
         }
         Event::ProviderKeySeen { provider, version } => info!(event = "provider.key_seen", provider, version),
+        Event::ProviderKeysFull { hint } => warn!(event = "provider.keys_full", hint),
         Event::ProviderKeyLost { kind, key, why, hint } => warn!(event = "provider.key_lost", kind, key, why, hint),
         Event::ProviderRecovered { provider } => info!(event = "provider.recovered", provider),
         Event::ProviderWentBack { provider, version } => warn!(

@@ -179,7 +179,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(key: &str, text: impl Into<String>) -> Self {
+    /// Without a line.
+    pub fn new(key: &str, text: impl Into<String>) -> Self {
         Self { key: key.to_owned(), text: text.into(), line: None }
     }
 }

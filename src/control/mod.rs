@@ -53,6 +53,11 @@ pub enum Request {
         /// What this node is called, for people.
         node: String,
     },
+    /// `credentials remove`
+    CredentialRemove {
+        /// Its name.
+        name: String,
+    },
     /// `credentials seal`: only what is sealed already crosses the socket.
     CredentialStore {
         /// Its name.

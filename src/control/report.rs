@@ -18,6 +18,8 @@ pub enum Answer {
     File(String),
     /// To `credentials seal`.
     CredentialStored {},
+    /// To `credentials remove`.
+    CredentialRemoved {},
     /// What scans of etcd have seen, the oldest first, and when a recovery file was last rehearsed.
     Evidence {
         /// In seconds since 1970.
@@ -178,6 +180,12 @@ pub struct Status {
     /// When a recovery file with all keys was last opened to see what it opens, in seconds since 1970.
     #[serde(default)]
     pub recovery_rehearsed: Option<UnixSeconds>,
+    /// A KEK is younger than that.
+    #[serde(default)]
+    pub rehearsal_lacks_kek: bool,
+    /// When etcd was last scanned whole, in seconds since 1970.
+    #[serde(default)]
+    pub etcd_scanned: Option<UnixSeconds>,
     /// The recovery file could not be written as it should be.
     #[serde(default)]
     pub recovery_owed: bool,

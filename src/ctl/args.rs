@@ -141,6 +141,11 @@ pub(super) enum ConfigVerb {
 pub(super) enum CredentialsVerb {
     /// Show names and ages, never content
     List,
+    /// Remove a credential that no provider of the configuration uses
+    Remove {
+        /// As `credentials list` shows it
+        name: String,
+    },
     /// Seal a credential from standard input; replaces an older one with that name
     Seal {
         /// Credential name used in nodeseal.toml

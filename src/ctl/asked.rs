@@ -47,6 +47,14 @@ impl Asked {
         }
     }
 
+    /// The status once more, of one that has told it.
+    pub(super) fn status_after(&self) -> Result<Box<Status>, Failed> {
+        match self.ask_too(&Request::Status {})? {
+            Answer::Status(status) => Ok(status),
+            _ => Err(super::output::unfit()),
+        }
+    }
+
     /// Another answer of one that has told its status.
     pub(super) fn ask_too(&self, request: &Request) -> Result<Answer, Failed> {
         control::ask(&self.control, request).map_err(|error| Failed::control(&error))

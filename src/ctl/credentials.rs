@@ -1,4 +1,4 @@
-//! `nodeseal credentials seal|list`. A credential is sealed here, in the operator's own process, with the device's help; what goes to
+//! `nodeseal credentials seal|list|remove`. A credential is sealed here, in the operator's own process, with the device's help; what goes to
 //! the running daemon, or to disk, is sealed already.
 //!
 //! Read from standard input or from an open descriptor, never from the command line or the environment. One line break at the end
@@ -17,16 +17,24 @@ use super::{next, schema};
 use crate::config::Config;
 use crate::control::{self, Answer, Request, say};
 use crate::keyring::{Home, KeeperError};
+use crate::provider::ProviderError;
 use crate::seal::credential::CONTENT_MAX_BYTES;
-use crate::seal::credentials::{CredentialKey, CredentialsError, list};
+use crate::seal::credentials::{self, CredentialKey, CredentialsError, list};
 use crate::seal::root::{NodeRoot, RootError};
 use crate::store::{OnlyLook, StateDir};
 use crate::types::{Class, CredentialName, Explain, Explained, Secret, clock, hex};
 
+/// What cannot be a login never takes the place of one that works.
 #[derive(Debug, thiserror::Error)]
 enum SealError {
     #[error(transparent)]
     Credentials(CredentialsError),
+    #[error("not sealed: provider {provider} cannot log in with it")]
+    Form {
+        provider: String,
+        #[source]
+        source: ProviderError,
+    },
     #[error("cannot read the credential")]
     Read(#[source] io::Error),
     #[error("the node root cannot be used")]
@@ -37,7 +45,7 @@ impl Explained for SealError {
     fn class(&self) -> Class {
         match self {
             Self::Credentials(error) => error.class(),
-            Self::Read(_) => Class::Misconfigured,
+            Self::Form { .. } | Self::Read(_) => Class::Misconfigured,
             Self::Root(error) => error.class(),
         }
     }
@@ -45,6 +53,9 @@ impl Explained for SealError {
     fn hint(&self) -> &str {
         match self {
             Self::Credentials(error) => error.hint(),
+            Self::Form { .. } => {
+                "docs/providers shows the form that each method of logging in takes; an older credential of this name stays as it was"
+            }
             Self::Read(_) => "give it on standard input, or as an open descriptor: --fd 3 3<FILE",
             Self::Root(error) => error.hint(),
         }
@@ -56,11 +67,43 @@ pub(super) fn run(common: &Common, verb: &CredentialsVerb) -> Done {
     act_as_owner(&config)?;
     match verb {
         CredentialsVerb::List => show(common, &config),
-        CredentialsVerb::Seal { name, fd } => match (harden(), name.parse::<CredentialName>()) {
-            (Err(failed), _) => Err(failed),
-            (_, Err(error)) => Err(Failed::new(&Explain::new(&error, Class::Misconfigured, "choose another name"))),
-            (Ok(()), Ok(name)) => seal(common, &config, &name, *fd),
-        },
+        CredentialsVerb::Remove { name } => remove(common, &config, &named(name)?),
+        CredentialsVerb::Seal { name, fd } => {
+            harden()?;
+            seal(common, &config, &named(name)?, *fd)
+        }
+    }
+}
+
+fn named(name: &str) -> Result<CredentialName, Failed> {
+    name.parse().map_err(|error| Failed::new(&Explain::new(&error, Class::Misconfigured, "choose another name")))
+}
+
+fn remove(common: &Common, config: &Config, name: &CredentialName) -> Done {
+    refuse_used(name, &used_by(config, name))?;
+    let request = Request::CredentialRemove { name: name.to_string() };
+    let removed = once_free(|| match control::ask(&config.control_socket, &request) {
+        Ok(Answer::CredentialRemoved {}) => Ok(Ok(())),
+        Ok(_) => Ok(Err(unfit())),
+        Err(error) if error.is_unreachable() => {
+            let home = StateDir::open(&config.state_dir).and_then(Home::find).map_err(KeeperError::Store)?;
+            Ok(credentials::remove(&home.root, name).map_err(Failed::from))
+        }
+        Err(error) => Ok(Err(control_error(&error))),
+    });
+    removed??;
+    print_done(common, schema::CREDENTIALS_REMOVE, &json!({ "name": name.as_str() }), &[], || {
+        format!("credential {name} is removed from this node; it is still good at the server until it is revoked there")
+    })
+}
+
+fn refuse_used(name: &CredentialName, used_by: &[&str]) -> Result<(), Failed> {
+    match used_by {
+        [] => Ok(()),
+        users => {
+            let error = CredentialsError::Used { name: name.clone(), providers: users.join(", ") };
+            Err(Failed::new(&error))
+        }
     }
 }
 
@@ -91,7 +134,10 @@ fn used_by<'a>(config: &'a Config, name: &CredentialName) -> Vec<&'a str> {
 }
 
 fn seal(common: &Common, config: &Config, name: &CredentialName, fd: Option<u32>) -> Done {
-    let sealed = read(fd).map_err(SealError::Read).and_then(|content| seal_content(config, name, &content));
+    let sealed = read(fd).map_err(SealError::Read).and_then(|content| {
+        check_form(config, name, &content)?;
+        seal_content(config, name, &content)
+    });
     let (key, payload) = sealed?;
     let request = Request::CredentialStore { name: name.to_string(), sealed: hex::encode(&payload) };
     // A nodeseald that starts has the directory before it has its socket: one of both is there in a moment.
@@ -110,6 +156,16 @@ fn seal(common: &Common, config: &Config, name: &CredentialName, fd: Option<u32>
     print_done(common, schema::CREDENTIALS_SEAL, &json!({ "name": name.as_str() }), &next, || {
         format!("credential {name} is sealed to this node")
     })
+}
+
+/// By each provider of the configuration that logs in with it.
+fn check_form(config: &Config, name: &CredentialName, content: &Secret) -> Result<(), SealError> {
+    let providers = config.providers.iter().flat_map(|providers| &providers.list);
+    for provider in providers.filter(|provider| provider.credentials.contains(name)) {
+        let refused = |source| SealError::Form { provider: provider.name.clone(), source };
+        provider.check_credential(name, content).map_err(refused)?;
+    }
+    Ok(())
 }
 
 fn seal_content(

@@ -14,15 +14,19 @@ const BEGINNING_MIN: usize = 4;
 enum BeginningError {
     #[error("there is no KEK whose id begins with {0}")]
     None(String),
+    #[error("{0:?} is neither an id of a KEK nor its beginning")]
+    Unfit(String),
     #[error("the ids of several KEKs begin like that: {0}")]
     Several(String),
 }
 
 const HINT: &str = "list the KEKs: `nodeseal keys list`; write enough of the id to make it unique";
 
-/// The whole id. What is neither a whole one nor a beginning is left to whoever reads ids.
+const FORM: &str = "write its 32 hexadecimal digits, or 4 or more from the beginning: `nodeseal keys list` shows them";
+
+/// The whole id.
 pub(super) fn whole(config: &Config, text: String) -> Result<String, Failed> {
-    if !is_beginning(&text) {
+    if is_whole(&text)? {
         return Ok(text);
     }
     let Answer::Keys(table) = ask(config, &Request::KeysList {})? else { return Err(unfit()) };
@@ -31,10 +35,18 @@ pub(super) fn whole(config: &Config, text: String) -> Result<String, Failed> {
 
 /// The same among these.
 pub(super) fn whole_of(rows: &[KekRow], text: String) -> Result<String, Failed> {
-    if !is_beginning(&text) {
+    if is_whole(&text)? {
         return Ok(text);
     }
     resolve(rows, &text).map_err(|error| Failed::new(&Explain::new(&error, Class::NotFound, HINT)))
+}
+
+fn is_whole(text: &str) -> Result<bool, Failed> {
+    if is_beginning(text) {
+        return Ok(false);
+    }
+    let unfit = |_| Failed::new(&Explain::new(&BeginningError::Unfit(text.to_owned()), Class::NotFound, FORM));
+    text.parse::<KekId>().map(|_| true).map_err(unfit)
 }
 
 fn is_beginning(text: &str) -> bool {

@@ -106,6 +106,16 @@ fn up(status: &Status, is_broken: bool) -> Vec<Family> {
         let help = "Whether the sealing device opened the node root at the last check.";
         all.push(Family::is("nodeseal_seal_would_open", help, would_open));
     }
+    if let Some(at) = status.recovery_rehearsed {
+        let help = "When a recovery file with all KEKs of that time was last opened to see what it opens.";
+        all.push(Family::is("nodeseal_recovery_rehearsed_timestamp_seconds", help, at));
+        let help = "Whether a KEK is younger than the last rehearsal.";
+        all.push(Family::is("nodeseal_recovery_rehearsal_lacks_kek", help, status.rehearsal_lacks_kek));
+    }
+    if let Some(at) = status.etcd_scanned {
+        let help = "When the last complete scan of etcd began.";
+        all.push(Family::is("nodeseal_etcd_scan_timestamp_seconds", help, at));
+    }
     if status.due.is_some() {
         let help = "Whether the active local KEK is due for replacement, by age or by use.";
         all.push(Family::is("nodeseal_active_kek_overdue", help, status.overdue));

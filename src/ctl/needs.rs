@@ -11,6 +11,9 @@ use crate::types::clock::{self, UnixSeconds};
 /// Seconds. Of a KEK that nobody replaces by itself it is said so long before it is due: carrying one to other nodes takes planning.
 const AHEAD_SECONDS: UnixSeconds = 14 * 24 * 3600;
 
+/// Seconds. What is away for less comes back by itself: a reboot, a failover.
+const AWAY_SECONDS: u64 = 15 * 60;
+
 /// One thing that is to be done.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Need {
@@ -132,6 +135,14 @@ pub(super) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
             "see docs/providers; after a change: nodeseal reload",
         );
     }
+    for provider in status.providers.iter().filter(|provider| !is_lasting(provider)) {
+        let silent = provider.answered_seconds_ago.unwrap_or(status.uptime_seconds);
+        if let Some(said) = provider.error.as_deref().filter(|_| silent >= AWAY_SECONDS) {
+            let what =
+                format!("provider {} has done nothing that was asked for {} min: {said}", provider.name, silent / 60);
+            add("providers", &what, "see its server and the way there; nodeseald keeps trying");
+        }
+    }
     if status.stops_writes {
         let what = "the providers have been unreachable for longer than write.on_outage allows, and kube-apiserver is told not to write";
         add("providers", what, "see what the providers say");
@@ -221,6 +232,32 @@ mod tests {
             assert_eq!(told.len(), 1);
             assert!(told[0].1.contains("E-HSM-PIN") && told[0].1.contains(when), "{told:?}");
             assert!(told[0].1.ends_with(": put the right PIN there"), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_provider_that_is_away_needs_somebody_after_a_quarter_of_an_hour() {
+        let provider = |answered: Option<u64>, class: Option<&str>| ProviderRow {
+            name: "far".to_owned(),
+            kind: "vault".to_owned(),
+            role: "optional".to_owned(),
+            key: None,
+            version: None,
+            answered_seconds_ago: answered,
+            class: class.map(str::to_owned),
+            error: class.map(|_| "no answer in time".to_owned()),
+            held_back: false,
+        };
+        let told = |uptime_seconds, provider| told(&Status { uptime_seconds, providers: vec![provider], ..status() });
+        let away = Some(Class::Unavailable.label());
+        for (uptime, provider) in
+            [(90_000, provider(Some(899), away)), (899, provider(None, away)), (90_000, provider(Some(9_000), None))]
+        {
+            assert!(told(uptime, provider).is_empty());
+        }
+        for (uptime, provider) in [(90_000, provider(Some(1_200), away)), (1_200, provider(None, away))] {
+            let told = told(uptime, provider);
+            assert!(told[0].0 == "providers" && told[0].1.contains("far") && told[0].1.contains("20 min"), "{told:?}");
         }
     }
 

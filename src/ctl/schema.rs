@@ -10,6 +10,7 @@ pub(super) const BUNDLE_REQUEST: Schema = "nodeseal.bundle-request/1";
 pub(super) const BUNDLE_SHOW: Schema = "nodeseal.bundle-show/1";
 pub(super) const CONFIG_CHECK: Schema = "nodeseal.config-check/1";
 pub(super) const CREDENTIALS_LIST: Schema = "nodeseal.credentials-list/1";
+pub(super) const CREDENTIALS_REMOVE: Schema = "nodeseal.credentials-remove/1";
 pub(super) const CREDENTIALS_SEAL: Schema = "nodeseal.credentials-seal/1";
 pub(super) const DEV: Schema = "nodeseal.dev/1";
 pub(super) const ERROR: Schema = "nodeseal.error/1";

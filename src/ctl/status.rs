@@ -65,7 +65,7 @@ fn waits_for_a_reader(pause: Duration) -> bool {
 /// One look.
 fn look(common: &Common, args: &StatusArgs) -> Result<Report, Failed> {
     let asked = Asked::load(common)?;
-    let status = match asked.status() {
+    let mut status = match asked.status() {
         Ok(status) => status,
         Err(why) => return Err(why.failed(asked)),
     };
@@ -77,7 +77,11 @@ fn look(common: &Common, args: &StatusArgs) -> Result<Report, Failed> {
     let is_broken = asked.config.is_err();
     let deep = match args.deep.then(|| asked.ask_too(&Request::StatusDeep {})).transpose()? {
         None => None,
-        Some(Answer::Checked(deep)) => Some(deep),
+        Some(Answer::Checked(deep)) => {
+            // What the check has found stands in what the daemon says from then on.
+            status = asked.status_after()?;
+            Some(deep)
+        }
         Some(_) => return Err(unfit()),
     };
     // The device belongs to the service's user, who may open it by a group.
@@ -165,6 +169,7 @@ impl Report {
         })));
         value["recovery_written"] = json!(self.status.recovery_written.map(time));
         value["recovery_rehearsed"] = json!(self.status.recovery_rehearsed.map(time));
+        value["etcd_scanned"] = json!(self.status.etcd_scanned.map(time));
         value["pending_kek"] = json!(self.status.pending_kek.as_ref().map(Kek::new));
         value["seal_code"] = json!(self.status.seal_error.as_deref().and_then(code_in));
         value["needs"] = json!(needs(&self.status, self.is_broken));
@@ -201,6 +206,9 @@ fn recovery(status: &Status) -> String {
                 .recovery_written
                 .map_or_else(String::new, |written| format!(", written {}: older copies differ", time(written)));
             let rehearsed = match status.recovery_rehearsed {
+                Some(at) if status.rehearsal_lacks_kek => {
+                    format!("; last rehearsed {}, before the newest KEK was made", time(at))
+                }
                 Some(at) => format!("; last rehearsed {}", time(at)),
                 None => "; never rehearsed: `nodeseal recover --rehearse`".to_owned(),
             };

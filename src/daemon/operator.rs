@@ -19,8 +19,9 @@ use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::{KeeperError, Keyring, Unknown};
 use crate::provider::set::{Member, Role};
+use crate::seal::credentials::CredentialsError;
 use crate::seal::root::{Parent, SealedRoot};
-use crate::types::{Class, Explain, Explained, IdError, KekId, MemberName, hex};
+use crate::types::{Class, CredentialName, Explain, Explained, IdError, KekId, MemberName, hex};
 
 pub(super) struct Operator {
     #[cfg(feature = "etcd")]
@@ -93,6 +94,7 @@ impl Answering for Operator {
             Request::BundleRequest { node } => {
                 self.keeper.bundle_request(node).map_or_else(refused, |file| as_file(&file))
             }
+            Request::CredentialRemove { name } => self.remove_credential(&name),
             Request::CredentialStore { name, sealed } => self.store_credential(&name, &sealed),
             Request::RotateRoot { dry_run, without_recovery_file } => self.rotate_root(dry_run, without_recovery_file),
             #[cfg(feature = "etcd")]
@@ -176,6 +178,28 @@ impl Operator {
         }
     }
 
+    /// What runs may log in with it, whatever the file says by now.
+    fn remove_credential(&self, name: &str) -> Answer {
+        let name: CredentialName = match name.parse() {
+            Ok(name) => name,
+            Err(error) => {
+                return Answer::Refused(Refusal::new(&Explain::new(
+                    &error,
+                    Class::Misconfigured,
+                    "choose another name",
+                )));
+            }
+        };
+        let config = self.reloader.config();
+        let providers = config.providers.iter().flat_map(|providers| &providers.list);
+        let users = providers.filter(|provider| provider.credentials.contains(&name));
+        let users: Vec<_> = users.map(|provider| provider.name.as_str()).collect();
+        if !users.is_empty() {
+            return Answer::Refused(Refusal::new(&CredentialsError::Used { name, providers: users.join(", ") }));
+        }
+        self.keeper.remove_credential(name).map_or_else(refused, |()| Answer::CredentialRemoved {})
+    }
+
     fn store_credential(&self, name: &str, sealed: &str) -> Answer {
         match (name.parse(), hex::decode(sealed)) {
             (Ok(name), Ok(sealed)) => {
@@ -215,7 +239,8 @@ impl Operator {
     fn status(&self) -> Status {
         let config = self.reloader.config();
         let overview = self.keeper.overview();
-        let hung = overview.as_ref().err().filter(|error| matches!(error, KeeperError::Hung(_)));
+        let hung =
+            overview.as_ref().err().filter(|error| matches!(error, KeeperError::Hung(_) | KeeperError::NotBegun(_)));
         let hung = hung.map(|error| format!("{error}: {}", error.hint()));
         let overview = overview.ok();
         // After the keeper's answer: what it calls done is what is reported.
@@ -241,6 +266,8 @@ impl Operator {
             rotates_by_itself: overview.as_ref().map(|overview| overview.rotates_by_itself),
             pending_kek: overview.as_ref().and_then(|overview| overview.pending.clone()),
             clock_doubted: overview.as_ref().is_some_and(|overview| overview.is_clock_doubted),
+            rehearsal_lacks_kek: overview.as_ref().is_some_and(|overview| overview.rehearsal_lacks_kek),
+            etcd_scanned: overview.as_ref().and_then(|overview| overview.scanned),
             recovery_rehearsed: overview.as_ref().and_then(|overview| overview.rehearsed),
             recovery_written: overview
                 .as_ref()

@@ -6,6 +6,7 @@
 //! ```
 //!
 //! Of [`KEYS_MAX`] keys at most, the first ones: a server that tells another key at each look must not make the state one that no start reads.
+//! Whoever is full says so ([`Marks::is_full`]): a key that has no mark there may have done anything.
 //!
 //! A mark stays for good. What an operator has given up counts again as soon as a provider has it: whoever puts it back needs it.
 
@@ -79,6 +80,16 @@ impl Marks {
         self.0.iter().filter(|(_, mark)| **mark & DIRECT != 0).map(|(key, _)| key)
     }
 
+    /// Nothing is remembered of further keys.
+    pub fn is_full(&self) -> bool {
+        self.0.len() >= KEYS_MAX
+    }
+
+    /// Whether anything is remembered of it.
+    pub fn knows(&self, key: &ProviderKey) -> bool {
+        self.0.contains_key(key)
+    }
+
     fn put(&mut self, key: ProviderKey, mark: u8) {
         if self.0.len() < KEYS_MAX || self.0.contains_key(&key) {
             *self.0.entry(key).or_default() |= mark;
@@ -124,6 +135,17 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Result<Marks, WireError> {
         Marks::read(&mut Reader::new(bytes))
+    }
+
+    #[test]
+    fn beyond_the_bound_nothing_is_remembered_and_that_is_known() {
+        let mut marks = Marks::default();
+        for number in 0..KEYS_MAX {
+            assert!(!marks.is_full());
+            marks.put_direct(key(&number.to_string()));
+        }
+        marks.put_direct(key("one-too-many"));
+        assert!(marks.is_full() && marks.knows(&key("0")) && !marks.knows(&key("one-too-many")));
     }
 
     #[test]

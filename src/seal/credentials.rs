@@ -3,7 +3,7 @@
 use super::credential::{self, CredentialError, DIR, Label, SUFFIX};
 use super::root::NodeRoot;
 use crate::envelope::NONCE_BYTES;
-use crate::store::{Disk, Kind, LoadError, StateDir, StoreError};
+use crate::store::{Disk, Kind, LoadError, PREVIOUS, StateDir, StoreError};
 use crate::types::clock::UnixSeconds;
 use crate::types::random::{self, RandomError};
 use crate::types::{Class, ClusterId, CredentialName, Explained, Key, RootId, Secret};
@@ -23,6 +23,14 @@ pub enum CredentialsError {
     /// There is none of that name.
     #[error("there is no credential `{0}`")]
     Missing(CredentialName),
+    /// Removed, it would stop a login.
+    #[error("credential `{name}` is the login of {providers}")]
+    Used {
+        /// Which one.
+        name: CredentialName,
+        /// Whose.
+        providers: String,
+    },
     /// No randomness.
     #[error("no nonce can be made")]
     Random(#[source] RandomError),
@@ -36,6 +44,7 @@ impl Explained for CredentialsError {
         match self {
             Self::Credential { source, .. } => source.class(),
             Self::Missing(_) => Class::NotFound,
+            Self::Used { .. } => Class::Misconfigured,
             Self::Random(_) => Class::Unavailable,
             Self::Store(error) => error.class(),
         }
@@ -44,7 +53,12 @@ impl Explained for CredentialsError {
     fn hint(&self) -> &str {
         match self {
             Self::Credential { source, .. } => source.hint(),
-            Self::Missing(_) => "seal it on this node: `nodeseal credentials seal NAME`",
+            Self::Missing(_) => {
+                "seal it on this node: `nodeseal credentials seal NAME`; `nodeseal credentials list` shows those that are here"
+            }
+            Self::Used { .. } => {
+                "first give these providers another credential, or take them out, and `nodeseal reload`; to replace it, seal another under the same name"
+            }
             Self::Random(_) => "the kernel's random generator failed: reboot, and distrust the machine",
             Self::Store(error) => error.hint(),
         }
@@ -132,6 +146,22 @@ impl CredentialKey {
     ) -> Result<Secret, CredentialsError> {
         credential::open(payload, name, cluster, &self.root, &self.key).map_err(fail(name))
     }
+}
+
+/// Takes both generations away. Who uses it is the caller's to know.
+pub fn remove<D: Disk>(dir: &StateDir<D>, name: &CredentialName) -> Result<(), CredentialsError> {
+    // One of which only the older generation is left is there too.
+    for generation in [SUFFIX.to_owned(), format!("{SUFFIX}{PREVIOUS}")] {
+        match dir.list(DIR, &generation) {
+            Ok(names) if names.iter().any(|found| found == name.as_str()) => {
+                return dir.destroy(&credential::file_name(name)).map_err(CredentialsError::Store);
+            }
+            Ok(_) => {}
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(CredentialsError::Store(error)),
+        }
+    }
+    Err(CredentialsError::Missing(name.clone()))
 }
 
 /// Names and ages, without a key: what each file says in clear. Files that cannot be read are left out.

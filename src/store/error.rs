@@ -135,7 +135,7 @@ impl StoreError {
     fn io_hint(&self) -> &'static str {
         match self.errno() {
             Some(Errno::ENOENT) => {
-                "is the file system of state_dir mounted? if it is: `nodeseal init` on a node that was never set up, and on any other restore the file from a backup"
+                "on a node that was never set up: `nodeseal init`; on any other: mount the file system of state_dir, or restore what is missing from a backup"
             }
             Some(Errno::ENOSPC | Errno::EDQUOT) => {
                 "free space on the file system of the state directory; nothing was lost"

@@ -342,9 +342,11 @@ fn failure<D: Disk>(disk: &D, top: &Path, what: &'static str, path: &Path, sourc
 /// Endings of names that are there only while a file is replaced.
 const NEW: &str = ".new";
 const OLD: &str = ".old";
+/// Ending of the older generation of a file.
+pub const PREVIOUS: &str = ".prev";
 
 fn previous(path: &Path) -> PathBuf {
-    with_suffix(path, ".prev")
+    with_suffix(path, PREVIOUS)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

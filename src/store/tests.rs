@@ -237,7 +237,7 @@ fn each_error_of_the_kernel_has_its_own_remedy() {
     for (errno, word, is_lost) in [
         (Errno::EIO, "replace the disk", true),
         (Errno::EUCLEAN, "replace the disk", true),
-        (Errno::ENOENT, "is the file system of state_dir mounted?", true),
+        (Errno::ENOENT, "mount the file system of state_dir", true),
         (Errno::ENOSPC, "free space", false),
         (Errno::EDQUOT, "free space", false),
         (Errno::EROFS, "read-only", false),

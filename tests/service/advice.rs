@@ -11,6 +11,7 @@ use test_support::process::until;
 use test_support::swtpm::Swtpm;
 
 use crate::alone::Alone;
+use nodeseal::types::clock;
 
 /// A file of this node's folder with a recovery code that it has printed.
 fn code_of(alone: &Alone, name: &str, printed: &Output) -> String {
@@ -109,12 +110,21 @@ fn a_rehearsal_opens_the_file_in_memory_and_leaves_nothing_but_its_date() {
     assert!(at.is_string(), "{at}");
     assert_eq!(alone.stop(), 0);
     alone.start();
-    assert_eq!(alone.tool(&["status", "--json"]).json()["recovery_rehearsed"], at, "it outlives a restart");
-    // A copy that lacks a key proves nothing of the next bad day.
+    let status = alone.tool(&["status", "--json"]).json();
+    assert_eq!(status["recovery_rehearsed"], at, "it outlives a restart");
+    assert_eq!(status["rehearsal_lacks_kek"], false);
+    let metrics = alone.tool(&["metrics"]).out;
+    assert!(metrics.contains("nodeseal_recovery_rehearsed_timestamp_seconds 1"), "{metrics}");
+    assert!(metrics.contains("nodeseal_recovery_rehearsal_lacks_kek 0"), "{metrics}");
+    // A copy that lacks a key proves nothing of the next bad day. Times are whole seconds.
+    let second = clock::now();
+    until(Duration::from_secs(5), "the next second", || (clock::now() > second).then_some(()));
     assert_eq!(alone.tool(&["keys", "rotate"]).code, 0);
     let old = alone.tool(&rehearse);
     assert!(old.code == 0 && old.json()["recorded"] == false && old.err.contains("not the newest one"), "{old:?}");
-    assert_eq!(alone.tool(&["status", "--json"]).json()["recovery_rehearsed"], at);
+    let status = alone.tool(&["status", "--json"]).json();
+    assert_eq!((&status["recovery_rehearsed"], &status["rehearsal_lacks_kek"]), (&at, &true.into()));
+    assert!(alone.tool(&["status"]).out.contains("before the newest KEK was made"));
     // Where the file is kept there is neither a node nor a configuration.
     let elsewhere = alone.tool(&[&rehearse[..], &["--config", "/nowhere/nodeseal.toml"]].concat());
     assert!(elsewhere.code == 0 && elsewhere.json()["recorded"] == false, "{elsewhere:?}");

@@ -91,3 +91,51 @@ fn a_credential_of_another_node_is_not_taken_in() {
     assert!(answer.contains("belongs to node root"), "{answer}");
     assert!(names(&second).is_empty());
 }
+
+#[test]
+fn what_cannot_be_a_login_takes_the_place_of_none_and_what_is_used_is_not_removed() {
+    let tpm = Swtpm::start();
+    let mut alone = Alone::set_up(&tpm);
+    let before = fs::read_to_string(alone.config()).unwrap();
+    let provider = |name: &str, auth: &str| {
+        format!(
+            "[[provider]]\nname = \"{name}\"\nkind = \"vault\"\naddress = \"https://127.0.0.1:1\"\nmount = \"transit\"\nkey = \"k\"\nauth = {{ {auth} }}\n"
+        )
+    };
+    let role = provider("by-role", "method = \"approle\", credential = \"role\"");
+    let token = provider("by-token", "method = \"token\", credential = \"token\"");
+    fs::write(alone.config(), format!("{before}{role}{token}")).unwrap();
+    let good = format!("{{\"role_id\": \"r\", \"secret_id\": \"{CANARY}\"}}");
+    assert_eq!(seal(&alone, "role", &good).code, 0);
+    let file = alone.root().join("credentials/role.cred");
+    let sealed = fs::read(&file).unwrap();
+    for (name, content, provider) in [
+        ("role", CANARY, "by-role"),
+        ("role", "{\"role_id\": \"hvs.CAESIcanary-of-a-vault-token-4711\"", "by-role"),
+        ("token", "hvs.CAESIcanary of a line", "by-token"),
+    ] {
+        let refused = seal(&alone, name, content);
+        refused.assert_refused(78);
+        let said = refused.err.clone() + &refused.out;
+        assert!(said.contains(provider) && !said.contains("canary"), "{said}");
+    }
+    assert_eq!((fs::read(&file).unwrap(), names(&alone)), (sealed, vec!["role".to_owned()]));
+    // By the file, and by what runs when the file says something else.
+    let refused = |alone: &Alone| {
+        let refused = alone.tool(&["credentials", "remove", "role", "--json"]);
+        refused.assert_refused(78);
+        assert!((refused.err + &refused.out).contains("by-role"));
+    };
+    refused(&alone);
+    alone.start_locked();
+    fs::write(alone.config(), &before).unwrap();
+    refused(&alone);
+    assert_eq!(seal(&alone, "loose", CANARY).code, 0);
+    assert_eq!(alone.tool(&["credentials", "remove", "loose"]).code, 0);
+    alone.await_event("credential.removed", "loose");
+    assert_eq!(names(&alone), ["role"]);
+    assert_eq!(alone.stop(), 0);
+    assert_eq!(alone.tool(&["credentials", "remove", "role"]).code, 0);
+    assert!(names(&alone).is_empty() && fs::read_dir(alone.root().join("credentials")).unwrap().next().is_none());
+    alone.tool(&["credentials", "remove", "role"]).assert_refused(66);
+}

@@ -180,6 +180,7 @@ fn every_answer_of_a_node_by_itself_has_the_documented_fields_and_no_other() {
     let mut shell = std::process::Command::new("sh");
     seen.done("credentials-seal", &test_support::node::run(shell.args(["-c", &from]).arg(alone.nodeseal())));
     seen.done("credentials-list", &json(&alone, &["credentials", "list"]));
+    seen.done("credentials-remove", &json(&alone, &["credentials", "remove", "x"]));
     // A copy that is too old is an answer, and no success.
     let copy = alone.home().join("copy.age");
     fs::copy(alone.state().join("recovery.age"), &copy).unwrap();

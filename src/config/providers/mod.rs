@@ -22,17 +22,17 @@ use self::table::Table;
 use super::Seal;
 use super::check::Problems;
 use crate::keyring::rooted::{OnOutage, Rules};
-use crate::provider::ProviderKind;
 #[cfg(any(feature = "azure", feature = "vault"))]
 use crate::provider::Roots;
 #[cfg(feature = "http-client")]
 use crate::provider::SYSTEM_ROOTS;
 use crate::provider::set::{Role, Strategy};
+use crate::provider::{ProviderError, ProviderKind};
 #[cfg(feature = "http-client")]
 use crate::sandbox::Access;
 use crate::sandbox::Needs;
 use crate::seal::credential;
-use crate::types::CredentialName;
+use crate::types::{CredentialName, Secret};
 
 /// All annotations of a text have 32 KiB, a wrap up to 5 (`envelope::WRAPS_MAX_BYTES`, `provider::wrapped`).
 const PROVIDERS_MAX: usize = 6;
@@ -79,6 +79,25 @@ pub struct Provider {
 }
 
 impl Provider {
+    /// Whether this could be the credential that it logs in with, as far as can be said without asking it.
+    pub fn check_credential(&self, name: &CredentialName, content: &Secret) -> Result<(), ProviderError> {
+        match &self.settings {
+            #[cfg(feature = "vault")]
+            Settings::Vault(settings) => settings.auth.check_form(name, content),
+            #[cfg(feature = "aws")]
+            Settings::Aws(settings) => settings.auth.check_form(name, content),
+            #[cfg(feature = "azure")]
+            Settings::Azure(settings) => settings.auth.check_form(name, content),
+            #[cfg(feature = "pkcs11")]
+            Settings::Pkcs11(_) => Ok(()),
+            Settings::KmsPlugin(_) => {
+                // These kinds seal nothing.
+                let _ = (name, content);
+                Ok(())
+            }
+        }
+    }
+
     /// Of the machine, for as long as it is used.
     pub fn needs(&self) -> Needs {
         let own = match &self.settings {
@@ -350,7 +369,10 @@ fn check_rules(
     let Write { min_wraps, epoch, on_outage, activation_delay, probe_every } = write;
     let writers = list.iter().filter(|provider| provider.role != Role::DecryptOnly).count();
     if writers == 0 && !list.is_empty() {
-        problems.add("provider", "no provider has write = true: nothing would wrap new KEKs");
+        problems.add(
+            "provider",
+            "every [[provider]] has write = false, so nothing would wrap new KEKs: leave `write` out of one of them",
+        );
     }
     let min_wraps = usize::try_from(min_wraps.unwrap_or(1)).ok().filter(|min| (1..=writers.max(1)).contains(min));
     if min_wraps.is_none() {

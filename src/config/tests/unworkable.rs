@@ -61,7 +61,7 @@ fn a_provider_has_time_to_answer_and_counts_once_for_its_key() {
     refused(&twice, "write.min_wraps: ", "1 key");
     let none = format!("{PLUGIN}write = false\n");
     let found = problems(&format!("version = 1\ncluster = \"c1\"\n{none}"));
-    assert!(found.len() == 1 && found[0].contains("write = true"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("write = false"), "{found:?}");
     refused("[[provider]]\nname = \"a\"\nkind = \"hashicorp\"\n", "provider[0].kind: ", "\"vault\"");
 }
 

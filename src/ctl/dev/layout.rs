@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::types::{Class, Explained};
+use crate::types::{Class, Explained, hex};
 use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
 /// sun_path of unix(7) without its final zero; the longest name of ours and its temporary suffix are counted in.
@@ -115,8 +116,9 @@ impl Layout {
         self.logs().join(format!("{program}.log"))
     }
 
-    /// Writes `nodeseal.toml`: what this folder needs, with the fragment laid over it.
-    pub(super) fn write_config(&self, seal: Table, fragment: Option<&Path>) -> Result<(), LayoutError> {
+    /// Writes `nodeseal.toml`: what this folder needs, with the fragment laid over it. One that somebody has changed since it was written
+    /// is kept beside it; the answer names it then.
+    pub(super) fn write_config(&self, seal: Table, fragment: Option<&Path>) -> Result<Option<PathBuf>, LayoutError> {
         let mut table = self.generated(seal);
         if let Some(path) = fragment {
             let fail = |source| LayoutError::Io { what: "read", path: path.to_owned(), source };
@@ -125,12 +127,29 @@ impl Layout {
             lay_over(&mut table, over);
         }
         let path = self.config();
+        let kept = self.keep_edited(&path)?;
         let temporary = path.with_extension("toml.new");
         let fail = |source| LayoutError::Io { what: "write", path: path.clone(), source };
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(fail)?;
-        file.write_all(table.to_string().as_bytes()).map_err(fail)?;
-        fs::rename(&temporary, &path).map_err(fail)
+        file.write_all(signed(&table.to_string()).as_bytes()).map_err(fail)?;
+        fs::rename(&temporary, &path).map_err(fail)?;
+        Ok(kept)
+    }
+
+    fn keep_edited(&self, path: &Path) -> Result<Option<PathBuf>, LayoutError> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(LayoutError::Io { what: "read", path: path.to_owned(), source }),
+        };
+        let body = text.splitn(HEAD_LINES + 1, '\n').nth(HEAD_LINES).unwrap_or_default();
+        if text == signed(body) {
+            return Ok(None);
+        }
+        let kept = path.with_extension("toml.edited");
+        fs::rename(path, &kept).map_err(|source| LayoutError::Io { what: "keep", path: path.to_owned(), source })?;
+        Ok(Some(kept))
     }
 
     fn generated(&self, mut seal: Table) -> Table {
@@ -150,6 +169,18 @@ impl Layout {
         file.insert("seal".into(), Value::Table(seal));
         file
     }
+}
+
+/// Of [`signed`].
+const HEAD_LINES: usize = 2;
+
+/// A generated text, with what tells that nobody has changed it.
+fn signed(body: &str) -> String {
+    let hash = hex::encode(Sha256::digest(body.as_bytes()));
+    format!(
+        "# Written by `nodeseal dev` at each start. Settings of your own belong into another file: --config FILE.\n\
+         # sha256 of what follows: {hash}\n{body}"
+    )
 }
 
 /// A log, appended to.
@@ -204,6 +235,20 @@ mod tests {
         assert_eq!(fs::metadata(temp.path()).unwrap().mode() & 0o777, 0o700);
         open(temp.path());
         assert!(matches!(Layout::open(temp.path()), Err(LayoutError::NotPrivate { .. })));
+    }
+
+    #[test]
+    fn a_configuration_that_somebody_has_changed_is_kept_and_one_as_it_was_written_is_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path().join("dev");
+        let layout = Layout::open(&folder).unwrap();
+        let write = || layout.write_config(Table::new(), None).unwrap();
+        assert_eq!((write(), write()), (None, None));
+        let edited = fs::read_to_string(layout.config()).unwrap() + "[listen]\nmode = 384\n";
+        fs::write(layout.config(), &edited).unwrap();
+        let kept = write().unwrap();
+        assert_eq!(fs::read_to_string(&kept).unwrap(), edited);
+        assert!(kept.ends_with("nodeseal.toml.edited") && write().is_none());
     }
 
     #[test]

@@ -101,9 +101,11 @@ fn up(common: &Common, args: &DevArgs) -> Result<(), DevError> {
     let layout = Layout::open(&args.dir).map_err(DevError::Layout)?;
     leftovers::end(layout.root());
     let (swtpm, token) = devices(&layout, args.backend)?;
-    layout
-        .write_config(seal_table(args.backend, swtpm.as_ref(), token.as_ref()), fragment)
-        .map_err(DevError::Layout)?;
+    let seal = seal_table(args.backend, swtpm.as_ref(), token.as_ref());
+    if let Some(kept) = layout.write_config(seal, fragment).map_err(DevError::Layout)? {
+        let text = "nodeseal.toml was changed since nodeseal dev wrote it. It is written again, and yours is kept as";
+        say::warning(super::PROGRAM, &format!("{text} {}; give your settings with --config FILE", kept.display()));
+    }
     let config = config::load(&layout.config()).map_err(DevError::Config)?;
     let sealer_socket = listen::bind(&layout.sealer_socket(), 0o600).map_err(DevError::Listen)?;
     let kms_socket = listen::bind(&config.listen.socket, config.listen.mode).map_err(DevError::Listen)?;

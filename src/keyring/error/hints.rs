@@ -53,9 +53,13 @@ impl Explained for KeeperError {
             Self::KekFile { .. } | Self::MemberFile { .. } | Self::NotOpened(_) | Self::State(_) => Class::Corrupt,
             Self::KekMissing { source, .. } | Self::Store(source) => source.class(),
             Self::NothingPending { .. } | Self::UnknownMember(_) => Class::NotFound,
-            Self::Busy | Self::Hung(_) | Self::Locked | Self::Memory(_) | Self::Random(_) | Self::Unwrapped { .. } => {
-                Class::Unavailable
-            }
+            Self::Busy
+            | Self::Hung(_)
+            | Self::NotBegun(_)
+            | Self::Locked
+            | Self::Memory(_)
+            | Self::Random(_)
+            | Self::Unwrapped { .. } => Class::Unavailable,
             Self::NotGone { source, .. } => source.class(),
             Self::Root(error) => error.class(),
         }
@@ -150,6 +154,9 @@ impl Explained for KeeperError {
             Self::Bundle(error) => error.hint(),
             Self::Hung(_) => {
                 "a disk or a device hangs: see the kernel log. The keys in memory keep working, and nothing is written. It is unknown whether this was done: check with `nodeseal keys list` as soon as it answers"
+            }
+            Self::NotBegun(_) => {
+                "a disk or a device hangs: see the kernel log. The keys in memory keep working, and nothing is written. Try again as soon as `nodeseal keys list` answers"
             }
             Self::Busy => "wait for the first operation to end; a device that never answers is given up after a minute",
             Self::Confirmation => "repeat the full id of the KEK behind --confirm",

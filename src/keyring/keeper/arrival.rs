@@ -2,6 +2,7 @@
 //! waits, but through the reply that it carries.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::errands::Errand;
 use super::request::{Reply, Request};
@@ -21,8 +22,38 @@ use crate::types::{KekId, Key, MemberName};
 /// Everything that the keeper's thread is sent.
 pub(super) enum Message {
     Arrival(Arrival),
-    Request(Request),
+    Request(Asked),
     Stop,
+}
+
+/// A request that nobody has begun yet. Either the keeper begins it or whoever asked gives it up, never both: what was given up is
+/// not carried out later.
+pub(super) struct Asked {
+    request: Request,
+    is_settled: Arc<AtomicBool>,
+}
+
+impl Asked {
+    /// With what gives it up.
+    pub(super) fn new(request: Request) -> (Self, GiveUp) {
+        let is_settled = Arc::new(AtomicBool::new(false));
+        (Self { request, is_settled: Arc::clone(&is_settled) }, GiveUp(is_settled))
+    }
+
+    /// `None`: it was given up.
+    pub(super) fn begin(self) -> Option<Request> {
+        (!self.is_settled.swap(true, Ordering::AcqRel)).then_some(self.request)
+    }
+}
+
+/// See [`Asked`].
+pub(super) struct GiveUp(Arc<AtomicBool>);
+
+impl GiveUp {
+    /// Whether it will not be done: the keeper had not begun it.
+    pub(super) fn is_in_time(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
 }
 
 /// See the module.

@@ -5,7 +5,7 @@ use super::Keeper;
 use crate::audit::{Event, emit};
 use crate::keyring::error::KeeperError;
 use crate::provider::Mark;
-use crate::seal::credentials::CredentialKey;
+use crate::seal::credentials::{self, CredentialKey};
 use crate::store::Disk;
 use crate::types::{CredentialName, Secret};
 
@@ -15,6 +15,13 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let key = self.key_of_credentials()?;
         key.store(self.books.folder()?, payload, name, &self.settings.cluster).map_err(KeeperError::Credentials)?;
         emit(&Event::CredentialSealed { name });
+        Ok(())
+    }
+
+    /// The caller knows that no provider logs in with it.
+    pub(super) fn remove_credential(&mut self, name: &CredentialName) -> Result<(), KeeperError> {
+        credentials::remove(self.books.folder()?, name).map_err(KeeperError::Credentials)?;
+        emit(&Event::CredentialRemoved { name });
         Ok(())
     }
 

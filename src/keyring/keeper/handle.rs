@@ -1,10 +1,10 @@
 //! How the rest of the program asks the keeper: questions over a channel, each with its own way back.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use super::arrival::Message;
+use super::arrival::{Asked, Message};
 use super::request::{
     Activation, CheckReport, KekRow, KeyTable, MemberRow, Overview, Proof, RenewOrder, Renewed, Reply, Request,
     ResealOrder,
@@ -117,9 +117,7 @@ impl KeeperHandle {
 
     /// Counts, and the policy of the seal. Does not wait for a device that is asked to open the keys.
     pub fn overview(&self) -> Result<Overview, KeeperError> {
-        let (reply, answer) = channel();
-        self.0.send(Message::Request(Request::Overview(reply))).map_err(|_| KeeperError::Locked)?;
-        within(&answer, OVERVIEW_TIMEOUT)
+        self.ask_within(OVERVIEW_TIMEOUT, Request::Overview)
     }
 
     /// A request for the keys of another node; `node` is this one's name, for people.
@@ -140,6 +138,11 @@ impl KeeperHandle {
     /// Stores a credential that was sealed under this node's root.
     pub fn store_credential(&self, name: CredentialName, payload: Vec<u8>) -> Result<(), KeeperError> {
         self.ask(|reply| Request::CredentialStore(name, payload, reply))
+    }
+
+    /// Removes a credential that no provider uses.
+    pub fn remove_credential(&self, name: CredentialName) -> Result<(), KeeperError> {
+        self.ask(|reply| Request::CredentialRemove(name, reply))
     }
 
     /// The bytes that were sealed under this name, and what tells this sealing from others.
@@ -173,18 +176,20 @@ impl KeeperHandle {
     }
 
     fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, KeeperError> {
-        let (reply, answer) = channel();
-        self.0.send(Message::Request(request(reply))).map_err(|_| KeeperError::Locked)?;
-        within(&answer, ANSWER_TIMEOUT)
+        self.ask_within(ANSWER_TIMEOUT, request)
     }
-}
 
-/// An answer that does not come leaves open whether it was done: the disk or the device may still go on.
-fn within<T>(answer: &Receiver<Result<T, KeeperError>>, limit: Duration) -> Result<T, KeeperError> {
-    match answer.recv_timeout(limit) {
-        Ok(answer) => answer,
-        Err(RecvTimeoutError::Disconnected) => Err(KeeperError::Locked),
-        Err(RecvTimeoutError::Timeout) => Err(KeeperError::Hung(limit)),
+    /// An answer that does not come leaves open whether what was begun is done: the disk or the device may still go on.
+    fn ask_within<T>(&self, limit: Duration, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, KeeperError> {
+        let (reply, answer) = channel();
+        let (asked, give_up) = Asked::new(request(reply));
+        self.0.send(Message::Request(asked)).map_err(|_| KeeperError::Locked)?;
+        match answer.recv_timeout(limit) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Disconnected) => Err(KeeperError::Locked),
+            Err(RecvTimeoutError::Timeout) if give_up.is_in_time() => Err(KeeperError::NotBegun(limit)),
+            Err(RecvTimeoutError::Timeout) => Err(KeeperError::Hung(limit)),
+        }
     }
 }
 
@@ -193,11 +198,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_that_does_not_come_is_not_waited_for_without_end_and_is_not_called_closed() {
-        let (reply, answer) = channel::<Result<(), KeeperError>>();
+    fn what_is_not_answered_in_time_is_given_up_and_not_done_later() {
         let limit = Duration::from_millis(20);
-        assert!(matches!(within(&answer, limit), Err(KeeperError::Hung(waited)) if waited == limit));
-        drop(reply);
-        assert!(matches!(within(&answer, limit), Err(KeeperError::Locked)));
+        let (sender, keeper) = channel();
+        let handle = KeeperHandle(sender);
+        let answer = handle.ask_within(limit, Request::List).map(drop);
+        assert!(matches!(answer, Err(KeeperError::NotBegun(waited)) if waited == limit));
+        let Ok(Message::Request(asked)) = keeper.try_recv() else { panic!("it was sent") };
+        assert!(asked.begin().is_none(), "nobody waits for it any more");
+    }
+
+    #[test]
+    fn what_was_begun_and_is_not_answered_in_time_may_be_done() {
+        let (sender, keeper) = channel();
+        let begun = std::thread::spawn(move || {
+            let Ok(Message::Request(asked)) = keeper.recv() else { panic!("it was sent") };
+            // Held, and with it the way back.
+            (asked.begin(), keeper)
+        });
+        let answer = KeeperHandle(sender).ask_within(Duration::from_secs(1), Request::List).map(drop);
+        assert!(begun.join().unwrap().0.is_some());
+        assert!(matches!(answer, Err(KeeperError::Hung(_) | KeeperError::NotBegun(_))), "{answer:?}");
     }
 }

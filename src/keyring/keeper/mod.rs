@@ -169,6 +169,7 @@ struct Keeper<'a, D: Disk> {
     evidence: Evidence,
     /// Keys that nobody has any more: told once.
     openers_told: HashSet<ProviderKey>,
+    marks_full_told: bool,
     /// Keys of the node root that outlive a question to the device.
     derived: Derived,
     /// What times of probes are counted from.
@@ -188,7 +189,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     fn take(&mut self, message: Message) {
         match message {
             Message::Arrival(arrival) => self.arrived(arrival),
-            Message::Request(request) => self.requested(request),
+            Message::Request(asked) => asked.begin().into_iter().for_each(|request| self.requested(request)),
             Message::Stop => {}
         }
     }
@@ -262,6 +263,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             Request::CredentialReplace(name, content, reply) => {
                 reply.send(self.replace_credential(&name, &content)).is_ok()
             }
+            Request::CredentialRemove(name, reply) => reply.send(self.remove_credential(&name)).is_ok(),
             Request::CredentialStore(name, payload, reply) => {
                 reply.send(self.store_credential(&name, &payload)).is_ok()
             }

@@ -58,6 +58,8 @@ impl Why {
 
 const REMEDY: &str = "restore its table with write = false; or, when the storage was migrated on all nodes and no backup that may be restored needs it, give it up: `nodeseal reload --abandon`";
 
+const FULL: &str = "as many keys of providers were seen here as nodeseald remembers, which is a server that names another key again and again: see what its key is. Until then each key that a provider has counts as needed";
+
 /// Keys of which one must have a way, and why.
 struct Needed {
     any_of: Vec<ProviderKey>,
@@ -175,6 +177,9 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         }
         self.save_marks(marks);
         self.expect_texts_of(running.as_deref());
+        if self.state().marks.is_full() && !std::mem::replace(&mut self.marks_full_told, true) {
+            emit(&Event::ProviderKeysFull { hint: FULL });
+        }
         let lost = self.lost();
         self.openers_told.retain(|key| lost.contains_key(key));
         for (key, why) in &lost {
@@ -264,6 +269,12 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         }
         let alone = |key: &ProviderKey, why| Needed { any_of: vec![key.clone()], why };
         all.extend(marks.direct().filter(|key| counts(key)).map(|key| alone(key, Why::Direct)));
+        if marks.is_full() {
+            let running = self.keyring.rooted();
+            let ways = self.ways(running.as_deref()).into_iter();
+            let keys = ways.filter_map(|way| way.key.map(|key| (way.member.kind(), key)));
+            all.extend(keys.filter(|key| !marks.knows(key)).map(|key| alone(&key, Why::Direct)));
+        }
         if let Reported::Epoch(epoch) = &roots.reported {
             let keys = epoch.parts.iter().map(|Part { kind, identity, .. }| (*kind, identity.clone()));
             all.push(Needed { any_of: keys.filter(counts).collect(), why: Why::KeyId });

@@ -42,6 +42,11 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             is_clock_doubted: self.is_clock_doubted(),
             is_recovery_owed: self.books.is_recovery_owed,
             rehearsed: self.evidence.rehearsed,
+            rehearsal_lacks_kek: self.evidence.rehearsed.is_some_and(|at| {
+                let mut living = self.ring().entries().filter(|(_, state)| *state != KekState::Destroyed);
+                living.any(|(entry, _)| entry.created > at)
+            }),
+            scanned: self.evidence.scans.last().map(|scan| scan.at),
             recovery_written: written(&self.books.home.top.path().join(recovery::FILE)),
             recipients: self.state().recipients.iter().map(ToString::to_string).collect(),
             recovery_maker: self.books.maker()?.maker().fingerprint(),

@@ -139,6 +139,10 @@ pub struct Overview {
     pub is_recovery_owed: bool,
     /// When a recovery file was last rehearsed.
     pub rehearsed: Option<UnixSeconds>,
+    /// A KEK is younger than that.
+    pub rehearsal_lacks_kek: bool,
+    /// When etcd was last scanned whole.
+    pub scanned: Option<UnixSeconds>,
     /// When the recovery file was written last.
     pub recovery_written: Option<UnixSeconds>,
     /// Whom the recovery file is encrypted to; empty if there is none.
@@ -247,6 +251,7 @@ pub(super) enum Request {
     Configure(Option<Arc<Rooted>>, bool, Reply<()>),
     CredentialOpen(CredentialName, Reply<(Secret, Mark)>),
     CredentialReplace(CredentialName, Secret, Reply<()>),
+    CredentialRemove(CredentialName, Reply<()>),
     CredentialStore(CredentialName, Vec<u8>, Reply<()>),
     Identity(MemberName, Reply<Vec<u8>>),
     List(Reply<KeyTable>),
@@ -303,6 +308,7 @@ impl Request {
             Self::Check(reply) => locked(&reply),
             Self::Configure(_, _, reply)
             | Self::CredentialReplace(_, _, reply)
+            | Self::CredentialRemove(_, reply)
             | Self::CredentialStore(_, _, reply) => locked(&reply),
             Self::CredentialOpen(_, reply) => locked(&reply),
             Self::Overview(reply) => locked(&reply),

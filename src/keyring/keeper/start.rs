@@ -95,7 +95,8 @@ pub(super) fn unlock<'a, D: Disk + Clone>(
         loop {
             match messages.recv_timeout(retry_at.saturating_duration_since(Instant::now())) {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
-                Ok(Message::Request(request)) => {
+                Ok(Message::Request(asked)) => {
+                    let Some(request) = asked.begin() else { continue };
                     // The operator has changed something, or says so.
                     let is_reload = matches!(request, Request::Configure(..));
                     request.refuse();
@@ -162,6 +163,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             check: check::Check::default(),
             evidence: Evidence::default(),
             openers_told: HashSet::new(),
+            marks_full_told: false,
             derived,
             started: Instant::now(),
         };
@@ -304,7 +306,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
                     self.counted(counted);
                     self.pay_guard(Instant::now());
                 }
-                Ok(Message::Request(request)) => request.refuse(),
+                Ok(Message::Request(asked)) => asked.begin().into_iter().for_each(Request::refuse),
                 Ok(_) => {}
                 Err(_) => return,
             }

@@ -21,7 +21,7 @@ use super::fault::from_login;
 use super::settings::{AwsAuth, AwsBase, RoleArn};
 use super::wire::{Wire, unlogged};
 use crate::provider::{Credentials, ErrorKind, ProviderError};
-use crate::types::CredentialName;
+use crate::types::{CredentialName, Secret};
 
 /// A login with an end is not used closer to it than this: clocks differ.
 const END_MARGIN: Duration = Duration::from_secs(10);
@@ -113,8 +113,7 @@ impl Logins {
 
     async fn sealed(&self, name: &CredentialName) -> Result<Keys, ProviderError> {
         let (secret, _) = credentials::opened(&*self.source, name).await?;
-        let refused = |what| ProviderError::new(ErrorKind::Login, format!("credential {name}: {what}"));
-        static_keys(secret.expose()).map_err(refused)
+        static_keys_of(name, &secret)
     }
 
     async fn chained(&self) -> Result<Keys, ProviderError> {
@@ -133,6 +132,25 @@ impl Logins {
             ProviderError::new(kind, format!("the default chain: {what}"))
         })
     }
+}
+
+impl AwsAuth {
+    /// Whether this could be the credential of the method, without asking the server. The reason shows nothing of it.
+    pub fn check_form(&self, name: &CredentialName, content: &Secret) -> Result<(), ProviderError> {
+        match self {
+            Self::Static { .. } | Self::AssumeRole { base: AwsBase::Static { .. }, .. } => {
+                static_keys_of(name, content).map(drop)
+            }
+            Self::DefaultChain | Self::AssumeRole { base: AwsBase::DefaultChain, .. } | Self::WebIdentity { .. } => {
+                Ok(())
+            }
+        }
+    }
+}
+
+fn static_keys_of(name: &CredentialName, content: &Secret) -> Result<Keys, ProviderError> {
+    let refused = |what| ProviderError::new(ErrorKind::Login, format!("credential {name}: {what}"));
+    static_keys(content.expose()).map_err(refused)
 }
 
 fn temporary(asked: &str, of: Option<aws_sdk_sts::types::Credentials>) -> Result<Keys, ProviderError> {

@@ -200,6 +200,17 @@ fn granted(token: &str, seconds: u64) -> Result<(Secret, Grant), ProviderError> 
     Ok((Secret::copy_of(token.as_bytes()), Grant { lifetime, renewable: false }))
 }
 
+impl AzureAuth {
+    /// Whether this could be the credential of the method, without asking the server. The reason shows nothing of it.
+    pub fn check_form(&self, name: &CredentialName, content: &Secret) -> Result<(), ProviderError> {
+        match self {
+            Self::ClientSecret { .. } => text(content, name).map(drop),
+            Self::ClientCertificate { .. } => Identity::from_pem(content).map(drop),
+            Self::ManagedIdentity { .. } | Self::WorkloadIdentity { .. } => Ok(()),
+        }
+    }
+}
+
 fn text<'a>(secret: &'a Secret, name: &CredentialName) -> Result<&'a str, ProviderError> {
     let text = std::str::from_utf8(secret.expose().trim_ascii()).ok().filter(|text| !text.is_empty());
     text.ok_or_else(|| ProviderError::new(ErrorKind::Login, format!("credential {name} is empty or not text")))

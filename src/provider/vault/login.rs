@@ -236,6 +236,18 @@ impl session::Logins for Logins {
     }
 }
 
+impl VaultAuth {
+    /// Whether this could be the credential of the method, without asking the server. The reason shows nothing of it.
+    pub fn check_form(&self, name: &CredentialName, content: &Secret) -> Result<(), ProviderError> {
+        match self {
+            Self::Token { .. } => Token::new(content.expose().trim_ascii()).map(drop),
+            Self::AppRole { .. } => parse(content, name).map(drop),
+            Self::Certificate { .. } => Identity::from_pem(content).map(drop),
+            Self::Jwt { .. } => Ok(()),
+        }
+    }
+}
+
 fn text(secret: &Secret) -> Result<&str, ProviderError> {
     std::str::from_utf8(secret.expose()).map_err(|_| ProviderError::new(ErrorKind::Login, "a credential is not text"))
 }

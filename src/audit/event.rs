@@ -228,6 +228,13 @@ pub enum Event<'a> {
         /// What follows.
         hint: &'static str,
     },
+    /// A key at a provider was given up without a scan of etcd that speaks for it.
+    ProviderKeyGivenUpWithoutScan {
+        /// Of the provider.
+        kind: &'static str,
+        /// Its identity.
+        key: &'a str,
+    },
     /// A key that may open something stored, and that no configured provider has.
     ProviderKeyLost {
         /// Of the provider.

@@ -87,6 +87,12 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
             warn!(event = "provider.failed", provider, class = class.label(), error, hint);
         }
         Event::ProviderKeySeen { provider, version } => info!(event = "provider.key_seen", provider, version),
+        Event::ProviderKeyGivenUpWithoutScan { kind, key } => warn!(
+            event = "provider.key_given_up_without_scan",
+            kind,
+            key,
+            hint = "check that it was you: nothing was seen of etcd that says that no object needs this key"
+        ),
         Event::ProviderKeysFull { hint } => warn!(event = "provider.keys_full", hint),
         Event::ProviderKeyLost { kind, key, why, hint } => warn!(event = "provider.key_lost", kind, key, why, hint),
         Event::ProviderRecovered { provider } => info!(event = "provider.recovered", provider),

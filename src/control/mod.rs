@@ -144,6 +144,12 @@ pub enum Request {
     Reload {
         /// Also if a KEK is left that no provider opens.
         abandon: bool,
+        /// Without a scan of etcd that speaks for it. Left out when false.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        without_scan: bool,
+        /// There are no backups of etcd from before this time, in seconds since 1970.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        backups_before: Option<u64>,
     },
     /// `reseal`
     Reseal {

@@ -307,9 +307,15 @@ pub(super) struct RecoverArgs {
 
 #[derive(Args)]
 pub(super) struct ReloadArgs {
-    /// Even if no provider of the new configuration can open something stored
+    /// Give up keys that no provider of the new configuration has, if a scan of etcd shows that nothing stored needs them
     #[arg(long)]
     pub(super) abandon: bool,
+    /// With --abandon: there is no backup of etcd from before this day or time (2026-11-26, or with a time in UTC)
+    #[arg(long, value_name = "DATE", value_parser = moment, requires = "abandon")]
+    pub(super) backups_before: Option<u64>,
+    /// With --abandon: even though no scan of etcd shows that nothing stored needs them
+    #[arg(long, requires = "abandon", conflicts_with = "backups_before")]
+    pub(super) without_scan: bool,
 }
 
 #[derive(Args)]

@@ -20,7 +20,7 @@ use super::{members, schema};
 use crate::config::Config;
 use crate::control::{Answer, Request, say};
 use crate::keyring::KeeperError;
-use crate::keyring::evidence::Evidence;
+use crate::keyring::evidence::{Evidence, Subject};
 use crate::keyring::keeper::{KekRow, KeyTable, MemberRow};
 use crate::keyring::member::Receipt;
 use crate::keyring::ring::{KekState, MoveError, RetireTo};
@@ -243,7 +243,7 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo, proof: Said
                 let Answer::Evidence { rehearsed, scans } = ask(config, &Request::Evidence {})? else {
                     return Err(unfit());
                 };
-                let proved = Evidence { rehearsed, scans }.proves(&id, activated, backups, clock::now());
+                let proved = Evidence { rehearsed, scans }.proves(Subject::Kek(&id), activated, backups, clock::now());
                 proved.err().map(|why| KeeperError::NoProof { kek: id, why })
             }
             _ => None,

@@ -10,7 +10,8 @@ use crate::control::{Answer, Request};
 pub(super) fn run(common: &Common, args: &ReloadArgs) -> Done {
     // Its mistakes are shown before the daemon is asked.
     let config = load(common)?;
-    let Answer::Reloaded { pending } = ask(&config, &Request::Reload { abandon: args.abandon })? else {
+    let ReloadArgs { abandon, without_scan, backups_before } = *args;
+    let Answer::Reloaded { pending } = ask(&config, &Request::Reload { abandon, without_scan, backups_before })? else {
         return Err(unfit());
     };
     let value = json!({ "reloaded": true, "pending": pending });

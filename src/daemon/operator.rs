@@ -115,11 +115,9 @@ impl Answering for Operator {
                     Ok(_) if confirm != id => refused(KeeperError::Confirmation),
                     Ok(id) => {
                         let to = RetireTo::said(compromised, give_up, not_shared);
-                        let proof = match without_scan {
-                            true => Proof::Waived,
-                            false => Proof::Scan { backups_since: backups_before },
-                        };
-                        self.keeper.retire(id, to, proof).map_or_else(refused, Answer::Keys)
+                        self.keeper
+                            .retire(id, to, Proof::said(without_scan, backups_before))
+                            .map_or_else(refused, Answer::Keys)
                     }
                     Err(error) => bad_id(&error),
                 }
@@ -130,10 +128,13 @@ impl Answering for Operator {
                 Some(scan) => self.keeper.scanned(scan).map_or_else(refused, evidence),
                 None => refused(KeeperError::UnfitScan),
             },
-            Request::Reload { abandon } => match self.reloader.reload(abandon, "nodeseal reload") {
-                Ok(()) => Answer::Reloaded { pending: self.reloader.pending(self.keeper.overview().ok().as_ref()) },
-                Err(error) => Answer::Refused(Refusal::new(&error)),
-            },
+            Request::Reload { abandon, without_scan, backups_before } => {
+                let proof = abandon.then(|| Proof::said(without_scan, backups_before));
+                match self.reloader.reload(proof, "nodeseal reload") {
+                    Ok(()) => Answer::Reloaded { pending: self.reloader.pending(self.keeper.overview().ok().as_ref()) },
+                    Err(error) => Answer::Refused(Refusal::new(&error)),
+                }
+            }
             Request::Reseal { recipients: Some(whom), .. } if !self.is_consented(Act::Recovery(&whom)) => {
                 self.no_consent()
             }

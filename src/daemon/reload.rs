@@ -17,7 +17,7 @@ use super::remote::{Fresh, Opened, Remote};
 use crate::audit::{Event, emit};
 use crate::config::{self, Config, ConfigError};
 use crate::control::report::Pending;
-use crate::keyring::keeper::{KeeperHandle, Overview};
+use crate::keyring::keeper::{KeeperHandle, Overview, Proof};
 use crate::keyring::rooted::Rooted;
 use crate::keyring::{Home, KeeperError};
 use crate::provider::ProviderError;
@@ -188,11 +188,11 @@ impl Reloader {
     /// Because of a signal or a changed file.
     pub(super) fn reload_and_tell(&self, reason: &'static str) {
         // Whoever does not answer an operator waits for its turn.
-        let _ = told(reason, self.turn(Duration::MAX).and_then(|_turn| self.try_reload(false)));
+        let _ = told(reason, self.turn(Duration::MAX).and_then(|_turn| self.try_reload(None)));
     }
 
     /// Reads the file anew, and with it the files of all providers.
-    pub(super) fn reload(&self, abandon: bool, reason: &'static str) -> Result<(), ReloadError> {
+    pub(super) fn reload(&self, abandon: Option<Proof>, reason: &'static str) -> Result<(), ReloadError> {
         told(reason, self.turn(TURN_TIMEOUT).and_then(|_turn| self.try_reload(abandon)))
     }
 
@@ -203,7 +203,7 @@ impl Reloader {
         if std::mem::replace(&mut *busy, true) { Err(ReloadError::Busy) } else { Ok(Turn(self)) }
     }
 
-    fn try_reload(&self, abandon: bool) -> Result<(), ReloadError> {
+    fn try_reload(&self, abandon: Option<Proof>) -> Result<(), ReloadError> {
         // Before it is read: what is written meanwhile is another file.
         let looks = self.look_at_config(&Looks::default());
         let done = self.try_file(abandon);
@@ -213,7 +213,7 @@ impl Reloader {
         done
     }
 
-    fn try_file(&self, abandon: bool) -> Result<(), ReloadError> {
+    fn try_file(&self, abandon: Option<Proof>) -> Result<(), ReloadError> {
         let running = self.config();
         let config = config::load(&running.path).map_err(ReloadError::Config)?;
         for warning in &config.warnings {
@@ -248,12 +248,12 @@ impl Reloader {
     /// Opens one provider of the running configuration anew. What may stand in its file by now is not looked at.
     fn refresh(&self, name: &str) -> Result<(), ReloadError> {
         let _turn = self.turn(Duration::MAX)?;
-        self.take_up(&self.config(), Fresh::One(name), false)
+        self.take_up(&self.config(), Fresh::One(name), None)
     }
 
     /// A provider whose table is as it was and whose new files are refused goes on with those that it had, which is told in the end: what it
     /// runs with is better than nothing, and the rest does not wait for it.
-    fn take_up(&self, next: &Config, fresh: Fresh<'_>, abandon: bool) -> Result<(), ReloadError> {
+    fn take_up(&self, next: &Config, fresh: Fresh<'_>, abandon: Option<Proof>) -> Result<(), ReloadError> {
         let before = self.runs().opened.clone();
         let folder = folder(next);
         let (mut kept, mut refused) = (HashSet::new(), None);

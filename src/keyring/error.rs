@@ -12,6 +12,7 @@ use super::ring::{AdoptError, MoveError};
 use super::rooted::ProvidersError;
 use super::state_file::StateError;
 use crate::envelope::EnvelopeError;
+use crate::provider::ProviderKind;
 use crate::sandbox::memory::MemoryError;
 use crate::seal::client::SealerError;
 use crate::seal::credentials::CredentialsError;
@@ -192,6 +193,16 @@ pub enum KeeperError {
     NoProof {
         /// It.
         kek: KekId,
+        /// What is missing.
+        why: NoProof,
+    },
+    /// The same of a key at a provider.
+    #[error("the way to the {kind} key {key} stays: {why}", kind = kind.label())]
+    NoProofOfKey {
+        /// Of the provider.
+        kind: ProviderKind,
+        /// Its identity.
+        key: String,
         /// What is missing.
         why: NoProof,
     },

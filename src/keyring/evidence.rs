@@ -103,6 +103,19 @@ impl Scan {
         self.keks.iter().filter(|row| row.kek == id).map(|row| row.objects).sum()
     }
 
+    /// Objects that bring a copy by this key, whatever its version.
+    pub fn objects_by(&self, kind: ProviderKind, identity: &KeyIdentity) -> u64 {
+        let is_of = |row: &&KeyUse| row.kind == kind.label() && row.identity == identity.as_str();
+        self.keys.iter().filter(is_of).map(|row| row.objects).sum()
+    }
+
+    fn objects_of(&self, subject: Subject<'_>) -> u64 {
+        match subject {
+            Subject::Kek(kek) => self.objects_under(kek),
+            Subject::Key(kind, identity) => self.objects_by(kind, identity),
+        }
+    }
+
     /// Whether it can be kept: bounded, and of names that are ones.
     pub fn is_fit(&self) -> bool {
         let keks = self.keks.iter().all(|row| row.kek.parse::<KekId>().is_ok());
@@ -128,6 +141,15 @@ pub struct Evidence {
     pub scans: Vec<Scan>,
 }
 
+/// What is to go.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject<'a> {
+    /// A local KEK, for good.
+    Kek(&'a KekId),
+    /// The last way to a key at a provider.
+    Key(ProviderKind, &'a KeyIdentity),
+}
+
 /// How long ago a scan may be, when a KEK is destroyed because of it.
 pub const FRESH_SECONDS: u64 = 24 * 3600;
 
@@ -139,7 +161,7 @@ pub const SETTLED_SECONDS: u64 = 8 * 60;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoProof {
     /// None was made here.
-    #[error("no complete scan of etcd is on record, so it is not known whether something stored needs this KEK")]
+    #[error("no complete scan of etcd is on record, so it is not known whether something stored needs this key")]
     Never,
     /// Too old.
     #[error("the last complete scan of etcd was {} h ago", seconds / 3600)]
@@ -148,19 +170,19 @@ pub enum NoProof {
         seconds: u64,
     },
     /// From before kube-apiserver has surely turned.
-    #[error("the last scan of etcd was less than {} minutes after another KEK was activated, and kube-apiserver may have written under this one since", SETTLED_SECONDS / 60)]
+    #[error("the last scan of etcd was less than {} minutes after kube-apiserver was told to use another key, and it may have written under this one since", SETTLED_SECONDS / 60)]
     Early,
     /// It has seen some.
-    #[error("the last scan of etcd counted {objects} objects under this KEK")]
+    #[error("the last scan of etcd counted {objects} objects under this key")]
     Needed {
         /// How many.
         objects: u64,
     },
     /// Nothing was said of backups.
-    #[error("backups of etcd may still need this KEK")]
+    #[error("backups of etcd may still need this key")]
     Backups,
     /// What was said leaves some.
-    #[error("backups of etcd that were taken after that date may still need this KEK")]
+    #[error("backups of etcd that were taken after that date may still need this key")]
     BackupsLeft,
 }
 
@@ -183,30 +205,30 @@ impl Evidence {
         without.last().map(|scan| scan.at)
     }
 
-    /// Whether this KEK may go: a scan of the last day has seen nothing under it, long enough after the active KEK was `activated`, and
+    /// Whether it may go: a scan of the last day has seen nothing under it, long enough after kube-apiserver was `turned` to another key, and
     /// there are no backups of etcd from before `backups_since`, which must not be before the first such scan that saw nothing under it.
     pub fn proves(
         &self,
-        kek: &KekId,
-        activated: UnixSeconds,
+        subject: Subject<'_>,
+        turned: UnixSeconds,
         backups_since: Option<UnixSeconds>,
         now: UnixSeconds,
     ) -> Result<(), NoProof> {
         let last = self.scans.last().ok_or(NoProof::Never)?;
         let seconds = now.saturating_sub(last.at);
-        let objects = last.objects_under(kek);
+        let objects = last.objects_of(subject);
         if objects > 0 {
             return Err(NoProof::Needed { objects });
         }
         if seconds > FRESH_SECONDS || last.at > now {
             return Err(NoProof::Old { seconds });
         }
-        let settled = activated.saturating_add(SETTLED_SECONDS);
+        let settled = turned.saturating_add(SETTLED_SECONDS);
         if last.at < settled {
             return Err(NoProof::Early);
         }
         let since = backups_since.ok_or(NoProof::Backups)?;
-        let without = self.scans.iter().rev().take_while(|scan| scan.at >= settled && scan.objects_under(kek) == 0);
+        let without = self.scans.iter().rev().take_while(|scan| scan.at >= settled && scan.objects_of(subject) == 0);
         let first = without.last().map(|scan| scan.at).ok_or(NoProof::Never)?;
         if since < first || since > now { Err(NoProof::BackupsLeft) } else { Ok(()) }
     }
@@ -312,7 +334,7 @@ mod tests {
     fn only_a_scan_of_the_last_day_without_such_objects_and_a_word_on_backups_let_a_kek_go() {
         let now = 1_000_000;
         let proves_after = |scans: &[Scan], activated, backups| {
-            Evidence { rehearsed: None, scans: scans.to_vec() }.proves(&KEK, activated, backups, now)
+            Evidence { rehearsed: None, scans: scans.to_vec() }.proves(Subject::Kek(&KEK), activated, backups, now)
         };
         let proves = |scans: &[Scan], backups| proves_after(scans, now - 5000, backups);
         assert_eq!(proves(&[], Some(now)), Err(NoProof::Never));
@@ -332,6 +354,17 @@ mod tests {
             "the scan before does not count"
         );
         assert_eq!(proves_after(&good, now - 490, Some(now - 10)), Ok(()));
+    }
+
+    #[test]
+    fn a_key_at_a_provider_is_needed_by_whatever_brings_a_copy_by_any_of_its_versions() {
+        let now = 1_000_000;
+        let identity = |text| KeyIdentity::new(text).unwrap();
+        let evidence = Evidence { rehearsed: None, scans: vec![scan(now - 10, 0)] };
+        let proves = |kind, text| evidence.proves(Subject::Key(kind, &identity(text)), 0, Some(now), now);
+        assert_eq!(proves(ProviderKind::Vault, "transit/k@1"), Err(NoProof::Needed { objects: 9 }));
+        assert_eq!(proves(ProviderKind::Vault, "transit/k@2"), Ok(()));
+        assert_eq!(proves(ProviderKind::Aws, "transit/k@1"), Ok(()));
     }
 
     #[test]

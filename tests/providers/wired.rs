@@ -84,7 +84,7 @@ fn a_reload_does_not_let_go_of_the_key_of_mode_direct_unless_told() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(77) && said.contains("--abandon"), "{refused:?}");
     assert_eq!(node.ask(&["status"])["providers"][0]["key"], "one");
-    node.ask(&["reload", "--abandon"]);
+    node.ask(&["reload", "--abandon", "--without-scan"]);
     until(&node, "the other key is named", |status| status["providers"][0]["key"] == "two");
 }
 

@@ -94,7 +94,9 @@ fn reloads_that_wait_leave_places_for_other_questions() {
     let askers: Vec<_> = (0..SLOW_MAX)
         .map(|_| {
             let socket = socket.clone();
-            thread::spawn(move || ask(&socket, &Request::Reload { abandon: false }))
+            thread::spawn(move || {
+                ask(&socket, &Request::Reload { abandon: false, without_scan: false, backups_before: None })
+            })
         })
         .collect();
     // Those that wait are under way, and the others have their answer.

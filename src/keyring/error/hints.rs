@@ -27,6 +27,7 @@ impl Explained for KeeperError {
             | Self::PendingElsewhere(_)
             | Self::ForeignScan
             | Self::NoProof { .. }
+            | Self::NoProofOfKey { .. }
             | Self::UnfitScan
             | Self::UnderKeyId(_)
             | Self::SeveralNodes(_)
@@ -119,16 +120,18 @@ impl Explained for KeeperError {
             Self::NotAllWereGiven { .. } => {
                 "give it to them first: `nodeseal bundle request` there, `nodeseal bundle make` here; if a node is permanently gone: `nodeseal members remove NAME`; for a node without a name, use the words that stand for it"
             }
-            Self::NoProof { why: NoProof::Never | NoProof::Old { .. }, .. } => {
-                "scan etcd first: `nodeseal etcd scan`; to go ahead without knowing: add --without-scan"
-            }
-            Self::NoProof { why: NoProof::Early, .. } => "scan etcd again in a few minutes: `nodeseal etcd scan`",
-            Self::NoProof { why: NoProof::Needed { .. }, .. } => {
-                "migrate the storage first (rotate.md, from step 3), then scan again: `nodeseal etcd scan`"
-            }
-            Self::NoProof { why: NoProof::Backups | NoProof::BackupsLeft, .. } => {
-                "destroy the backups of etcd that were taken before the first scan without such objects (`nodeseal keys show ID` has its time), then say so: --backups-before DATE, at or after that time; or keep the KEK for as long as you keep them"
-            }
+            Self::NoProof { why, .. } | Self::NoProofOfKey { why, .. } => match why {
+                NoProof::Never | NoProof::Old { .. } => {
+                    "scan etcd first: `nodeseal etcd scan`; to go ahead without knowing: add --without-scan"
+                }
+                NoProof::Early => "scan etcd again in a few minutes: `nodeseal etcd scan`",
+                NoProof::Needed { .. } => {
+                    "migrate the storage first (rotate.md, from step 3), then scan again: `nodeseal etcd scan`"
+                }
+                NoProof::Backups | NoProof::BackupsLeft => {
+                    "destroy the backups of etcd that were taken before the first scan without such objects (`nodeseal keys show` has the times of scans), then say so: --backups-before DATE, at or after that time; or keep the key for as long as you keep them"
+                }
+            },
             Self::ForeignScan => {
                 "check --endpoints and --prefix: they must be those of the kube-apiserver that this node serves"
             }

@@ -25,7 +25,11 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             return Err(KeeperError::UnfitScan);
         }
         // Whoever looks into an empty prefix, or into another cluster's etcd, would prove that nothing needs anything.
-        if !self.ring().entries().any(|(entry, _)| scan.objects_under(&entry.id) > 0) {
+        let roots = &self.state().roots;
+        let mut keys = roots.records.iter().map(|record| (record.kind, record.identity()));
+        let has_own = self.ring().entries().any(|(entry, _)| scan.objects_under(&entry.id) > 0)
+            || keys.any(|(kind, identity)| scan.objects_by(kind, identity) > 0);
+        if !has_own {
             return Err(KeeperError::ForeignScan);
         }
         self.keep_evidence(self.evidence.with(scan))

@@ -155,8 +155,8 @@ impl KeeperHandle {
         self.ask(|reply| Request::CredentialReplace(name, content, reply))
     }
 
-    /// Other providers from now on, or none. With `abandon`, also if something may be left that none of them opens.
-    pub fn configure(&self, rooted: Option<Arc<Rooted>>, abandon: bool) -> Result<(), KeeperError> {
+    /// Other providers from now on, or none. With `abandon`, keys that none of them has are given up, if nothing stored needs them.
+    pub fn configure(&self, rooted: Option<Arc<Rooted>>, abandon: Option<Proof>) -> Result<(), KeeperError> {
         self.ask(|reply| Request::Configure(rooted, abandon, reply))
     }
 

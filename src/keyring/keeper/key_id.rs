@@ -274,15 +274,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         Some(Arc::new(if must_have_copies { made.until_copied() } else { made }))
     }
 
-    /// Other providers, or other rules, from now on. What would leave a KEK without any provider that opens it is refused, unless
-    /// the operator has named the provider that is given up.
-    pub(super) fn configure(&mut self, rooted: Option<Arc<Rooted>>, abandon: bool) -> Result<(), KeeperError> {
-        if !abandon {
-            self.check_openers(rooted.as_deref())?;
-        }
+    /// Other providers, or other rules, from now on. The caller has seen to it that something opens what is stored.
+    pub(super) fn configure(&mut self, rooted: Option<Arc<Rooted>>) {
         self.keyring.set_rooted(rooted);
         self.meet_providers();
         self.publish();
-        Ok(())
     }
 }

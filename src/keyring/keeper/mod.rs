@@ -170,6 +170,8 @@ struct Keeper<'a, D: Disk> {
     /// Keys that nobody has any more: told once.
     openers_told: HashSet<ProviderKey>,
     marks_full_told: bool,
+    /// Since when the key_id of now was reported, as far as this run knows.
+    turned: UnixSeconds,
     /// Keys of the node root that outlive a question to the device.
     derived: Derived,
     /// What times of probes are counted from.
@@ -256,8 +258,11 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             Request::AskForBundle(node, reply) => self.bundle_request(node, reply),
             Request::Check(reply) => self.check_now(reply),
             Request::Configure(rooted, abandon, reply) => {
-                let given_up = if abandon { self.give_up_openers(rooted.as_deref()) } else { Ok(()) };
-                reply.send(given_up.and_then(|()| self.configure(rooted, abandon))).is_ok()
+                let given_up = match abandon {
+                    Some(proof) => self.give_up_openers(rooted.as_deref(), proof),
+                    None => self.check_openers(rooted.as_deref()),
+                };
+                reply.send(given_up.map(|()| self.configure(rooted))).is_ok()
             }
             Request::CredentialOpen(name, reply) => reply.send(self.open_credential(&name)).is_ok(),
             Request::CredentialReplace(name, content, reply) => {
@@ -335,7 +340,11 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     /// Commits a change, and takes nothing into memory before it is safe.
     fn change(&mut self, change: Change<'_>) -> Result<(), KeeperError> {
         let exporter = Exporter { settings: self.settings, keys: &self.keys };
+        let reported = self.state().roots.reported.clone();
         self.books.change(change, |state| exporter.export(state))?;
+        if reported != self.state().roots.reported {
+            self.turned = (self.settings.now)();
+        }
         self.errands.want_if(errands::Errand::Count, self.books.is_count_owed);
         self.errands.hurry(errands::Errand::Count);
         self.pay_guard(Instant::now());

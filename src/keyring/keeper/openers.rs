@@ -20,16 +20,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::books::Change;
-use super::{Keeper, trouble};
+use super::{Keeper, Proof, trouble};
 use crate::audit::{Event, emit};
 use crate::keyring::epoch::{Part, Reported};
 use crate::keyring::error::KeeperError;
+use crate::keyring::evidence::Subject;
 use crate::keyring::marks::{Marks, ProviderKey};
 use crate::keyring::ring::KekState;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::state_file::State;
 use crate::provider::set::Member;
-use crate::provider::{KeyIdentity, KeyState, Wrapped};
+use crate::provider::{KeyIdentity, KeyState, ProviderKind, Wrapped};
 use crate::store::Disk;
 use crate::types::KekId;
 
@@ -148,20 +149,38 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     }
 
     /// The operator does without every key that `next` can have no way to.
-    pub(super) fn give_up_openers(&mut self, next: Option<&Rooted>) -> Result<(), KeeperError> {
+    pub(super) fn give_up_openers(&mut self, next: Option<&Rooted>, proof: Proof) -> Result<(), KeeperError> {
         let ways = self.ways(next);
+        // Who has only not answered yet may have it.
+        let shut: Vec<Needed> = self.needed().into_iter().filter(|needed| needed.is_shut(&ways)).collect();
+        let keys: BTreeSet<&ProviderKey> = shut.iter().flat_map(|needed| &needed.any_of).collect();
+        for (kind, identity) in keys {
+            self.check_proof_of_key(*kind, identity, proof)?;
+        }
         let mut marks = self.state().marks.clone();
-        for needed in self.needed() {
-            // Who has only not answered yet may have it.
-            if needed.is_shut(&ways) && !matches!(needed.why, Why::Copies(_)) {
-                needed.any_of.into_iter().for_each(|key| marks.give_up(key));
-            }
+        for needed in shut.into_iter().filter(|needed| !matches!(needed.why, Why::Copies(_))) {
+            needed.any_of.into_iter().for_each(|key| marks.give_up(key));
         }
         if marks != self.state().marks {
             self.change(Change::of_memory(State { marks, ..self.state().clone() }))?;
         }
         self.expect_texts_of(next);
         Ok(())
+    }
+
+    /// Nothing stored brings a copy by it, as far as was seen.
+    fn check_proof_of_key(&self, kind: ProviderKind, identity: &KeyIdentity, proof: Proof) -> Result<(), KeeperError> {
+        let key = || identity.as_str().to_owned();
+        match proof {
+            Proof::Waived => {
+                emit(&Event::ProviderKeyGivenUpWithoutScan { kind: kind.label(), key: identity.as_str() });
+                Ok(())
+            }
+            Proof::Scan { backups_since } => self
+                .evidence
+                .proves(Subject::Key(kind, identity), self.turned, backups_since, (self.settings.now)())
+                .map_err(|why| KeeperError::NoProofOfKey { kind, key: key(), why }),
+        }
     }
 
     /// Takes note of what keys have done since the last look, and tells of those that nobody has any more.

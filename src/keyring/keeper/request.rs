@@ -96,7 +96,7 @@ pub struct Activation {
     pub receipts: Vec<Vec<u8>>,
 }
 
-/// What must be known before a KEK is destroyed.
+/// What must be known before a KEK is destroyed, or the last way to a provider's key is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// A scan of etcd, and that there are no backups from before this time, in seconds since 1970.
@@ -106,6 +106,13 @@ pub enum Proof {
     },
     /// The operator insists without one.
     Waived,
+}
+
+impl Proof {
+    /// As `--without-scan` and `--backups-before` say it.
+    pub const fn said(without_scan: bool, backups_since: Option<UnixSeconds>) -> Self {
+        if without_scan { Self::Waived } else { Self::Scan { backups_since } }
+    }
 }
 
 /// What `status` shows of the keys.
@@ -247,8 +254,8 @@ pub(super) enum Request {
     BundleMake(Vec<u8>, String, Reply<Vec<u8>>),
     AskForBundle(String, Reply<Vec<u8>>),
     Check(Reply<CheckReport>),
-    /// Providers, and whether copies that none of them opens are given up.
-    Configure(Option<Arc<Rooted>>, bool, Reply<()>),
+    /// Providers, and if keys that none of them has are given up, on which proof.
+    Configure(Option<Arc<Rooted>>, Option<Proof>, Reply<()>),
     CredentialOpen(CredentialName, Reply<(Secret, Mark)>),
     CredentialReplace(CredentialName, Secret, Reply<()>),
     CredentialRemove(CredentialName, Reply<()>),

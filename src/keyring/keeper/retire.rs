@@ -7,6 +7,7 @@ use super::{Exporter, Keeper, KeyTable, Proof};
 use crate::audit::{Event, emit};
 use crate::keyring::epoch::Reported;
 use crate::keyring::error::KeeperError;
+use crate::keyring::evidence::Subject;
 use crate::keyring::ring::{Entry, KekState, MoveError, RetireTo};
 use crate::keyring::{kek_file, wraps_file};
 use crate::store::Disk;
@@ -70,7 +71,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             }
             Proof::Scan { backups_since } => self
                 .evidence
-                .proves(id, self.ring().activated(), backups_since, (self.settings.now)())
+                .proves(Subject::Kek(id), self.ring().activated(), backups_since, (self.settings.now)())
                 .map_err(|why| KeeperError::NoProof { kek: *id, why }),
         }
     }

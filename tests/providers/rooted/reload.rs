@@ -97,7 +97,10 @@ fn the_last_provider_that_opens_a_kek_is_given_up_only_when_told_so() {
     // And with the order.
     rewrite(&node, |file| drop((file.remove("provider"), file.remove("write"))));
     node.tool(&["reload"]).assert_refused(77);
-    node.ask(&["reload", "--abandon"]);
+    // Nothing was seen of etcd, so nothing is known of what needs it.
+    let unproved = node.tool(&["reload", "--abandon"]);
+    assert!(unproved.assert_refused(77).err.contains("nodeseal etcd scan"), "{unproved:?}");
+    node.ask(&["reload", "--abandon", "--without-scan"]);
     until_status(&node, "the node stands alone", |status| {
         status["mode"] == "hardware only" && status["waits"].is_null()
     });

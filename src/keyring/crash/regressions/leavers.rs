@@ -35,10 +35,10 @@ fn what_was_stored_in_mode_direct_keeps_its_opener_also_after_the_mode_was_left(
     let (_node, running) = start(&[("a", Required, &k)], false);
     let text = running.encrypt().unwrap();
     // The way from "direct" to "rooted" with another key.
-    running.handle.configure(Some(proved(by(&[("a", Required, &k), ("b", Required, &l)], true))), false).unwrap();
+    running.handle.configure(Some(proved(by(&[("a", Required, &k), ("b", Required, &l)], true))), None).unwrap();
     running.wait_for("it settles", || running.handle.overview().unwrap().roots.waits.is_none());
     assert!(running.encrypt().is_ok() && running.decrypt(&text).unwrap());
-    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), false);
+    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), None);
     assert!(left.is_err() && running.decrypt(&text).unwrap(), "the text of mode direct has no opener any more");
 }
 
@@ -52,7 +52,7 @@ fn a_provider_that_was_renamed_in_a_restart_while_it_was_away_does_not_leave_unn
         k.plan(Some((0, Silence::Away)));
         let running = node.start_with(by(&[("renamed", Required, &k)], local_kek));
         let _ = running.first_attempt();
-        let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], local_kek))), false);
+        let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], local_kek))), None);
         assert!(left.is_err(), "local_kek {local_kek}: what is stored has no opener any more");
     }
 }
@@ -71,7 +71,7 @@ fn a_kek_that_was_destroyed_here_says_nothing_of_what_other_nodes_have_stored() 
     for row in former {
         running.handle.retire(row.id.parse().unwrap(), RetireTo::Destroyed, Proof::Waived).unwrap();
     }
-    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), false);
+    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), None);
     assert!(left.is_err() && running.decrypt(&text).unwrap(), "the texts of the other node have no opener any more");
 }
 
@@ -88,7 +88,7 @@ fn a_key_of_mode_direct_is_remembered_over_restarts_in_another_mode() {
     drop(running);
     let running = node.start_with(proved(by(&[("a", DecryptOnly, &k), ("b", Required, &l)], true)));
     running.first_attempt().unwrap();
-    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), false);
+    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), None);
     assert!(left.is_err() && running.decrypt(&text).unwrap(), "the text of mode direct has no opener any more");
 }
 
@@ -107,17 +107,17 @@ fn a_start_without_a_key_tells_of_it_until_a_provider_has_it_or_it_is_given_up()
     running.wait_for("it is told", || lost(&running).iter().any(|said| said.contains("vault key k,")));
     assert!(running.decrypt(&text).is_err());
     // It is no reason against other changes, and they are none to forget it.
-    running.handle.configure(alone(), false).unwrap();
+    running.handle.configure(alone(), None).unwrap();
     assert_eq!(lost(&running).len(), 1);
-    running.handle.configure(both(), false).unwrap();
+    running.handle.configure(both(), None).unwrap();
     assert!(lost(&running).is_empty() && running.decrypt(&text).unwrap());
-    assert!(running.handle.configure(alone(), false).is_err());
-    running.handle.configure(alone(), true).unwrap();
+    assert!(running.handle.configure(alone(), None).is_err());
+    running.handle.configure(alone(), Some(Proof::Waived)).unwrap();
     assert_eq!(lost(&running), [""; 0]);
     // Put back after all: then something needs it.
-    running.handle.configure(both(), false).unwrap();
+    running.handle.configure(both(), None).unwrap();
     assert!(running.decrypt(&text).unwrap());
-    assert!(running.handle.configure(alone(), false).is_err());
+    assert!(running.handle.configure(alone(), None).is_err());
 }
 
 #[test]
@@ -138,8 +138,8 @@ fn a_provider_of_which_nothing_is_known_hides_no_key_that_leaves() {
         let all = fresh.providers.members().iter().chain([stays]).cloned().collect();
         Some(Arc::new(Rooted::new(fresh.runtime.clone(), Providers::new(all, Strategy::Ordered), fresh.rules.clone())))
     };
-    assert!(running.handle.configure(next(&[("b", Required, &l)]), false).is_err());
-    running.handle.configure(next(&[("a", Required, &k), ("b", Required, &l)]), false).unwrap();
+    assert!(running.handle.configure(next(&[("b", Required, &l)]), None).is_err());
+    running.handle.configure(next(&[("a", Required, &k), ("b", Required, &l)]), None).unwrap();
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_text_with_a_kek_of_its_own_keeps_its_opener_in_mode_rooted_too() {
     running.keyring.publish(Snapshot { active, awaits_bundle: false, by_id, destroyed });
     let text = running.encrypt().unwrap();
     l.plan(None);
-    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), false);
+    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), None);
     assert!(left.is_err() && running.decrypt(&text).unwrap(), "the text has no opener any more");
 }
 
@@ -166,7 +166,7 @@ fn a_recovered_node_lets_no_key_go_of_which_it_does_not_know_what_it_has_done() 
     let running = node.start_with(proved(by(&[("a", Required, &k)], false)));
     running.first_attempt().unwrap();
     let text = running.encrypt().unwrap();
-    running.handle.configure(Some(proved(by(&[("a", Required, &k), ("b", Required, &l)], true))), false).unwrap();
+    running.handle.configure(Some(proved(by(&[("a", Required, &k), ("b", Required, &l)], true))), None).unwrap();
     running.wait_for("it settles", || running.handle.overview().unwrap().roots.waits.is_none());
     drop(running);
     node.keep_recovery_file();
@@ -175,7 +175,7 @@ fn a_recovered_node_lets_no_key_go_of_which_it_does_not_know_what_it_has_done() 
     let running = recovered.start_with(proved(by(&[("a", Required, &k), ("b", Required, &l)], true)));
     running.first_attempt().unwrap();
     running.wait_for("it settles", || running.handle.overview().unwrap().roots.waits.is_none());
-    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), false);
+    let left = running.handle.configure(Some(proved(by(&[("b", Required, &l)], true))), None);
     assert!(left.is_err() && running.decrypt(&text).unwrap(), "the text of mode direct has no opener any more");
 }
 
@@ -192,7 +192,7 @@ fn of_several_providers_that_nobody_has_heard_none_leaves() {
     let [k, l, m] = [Provider::of("k"), Provider::of("l"), Provider::of("m")];
     let (node, running) = start(&[("a", Required, &k)], false);
     running.encrypt().unwrap();
-    running.handle.configure(Some(proved(by(&[("a", Required, &k), ("b", Required, &l)], true))), false).unwrap();
+    running.handle.configure(Some(proved(by(&[("a", Required, &k), ("b", Required, &l)], true))), None).unwrap();
     running.wait_for("it settles", || running.handle.overview().unwrap().roots.waits.is_none());
     drop(running);
     [&k, &l].iter().for_each(|provider| provider.plan(Some((0, Silence::Away))));
@@ -201,9 +201,9 @@ fn of_several_providers_that_nobody_has_heard_none_leaves() {
         let swapped = by(&[(names[0], Required, &k), (names[1], Required, &l)], true);
         let running = node.start_with(Arc::clone(&swapped));
         let _ = running.first_attempt();
-        let left = running.handle.configure(staying(&swapped, &names[1..], &[("c", DecryptOnly, &m)]), false);
+        let left = running.handle.configure(staying(&swapped, &names[1..], &[("c", DecryptOnly, &m)]), None);
         assert!(left.is_err(), "{names:?}: the texts of mode direct have no opener any more");
-        running.handle.configure(staying(&swapped, &names, &[("c", DecryptOnly, &m)]), false).unwrap();
+        running.handle.configure(staying(&swapped, &names, &[("c", DecryptOnly, &m)]), None).unwrap();
     }
 }
 
@@ -212,7 +212,7 @@ fn an_order_to_do_without_one_key_gives_up_no_other_one_whose_provider_has_only_
     let [k, l, m] = [Provider::of("k"), Provider::of("l"), Provider::of("m")];
     let (node, running) = start(&[("a", Required, &k)], false);
     let text = running.encrypt().unwrap();
-    running.handle.configure(Some(proved(by(&[("a", Required, &k), ("b", Required, &l)], false))), false).unwrap();
+    running.handle.configure(Some(proved(by(&[("a", Required, &k), ("b", Required, &l)], false))), None).unwrap();
     running.encrypt().unwrap();
     drop(running);
     // Under another name since the restart, and away: nobody knows which key it has.
@@ -222,8 +222,8 @@ fn an_order_to_do_without_one_key_gives_up_no_other_one_whose_provider_has_only_
     let _ = running.first_attempt();
     // The operator does without `b`, and says so.
     let without_b = staying(&rooted, &["x"], &[("c", Required, &m)]);
-    running.handle.configure(without_b.clone(), true).unwrap();
-    let left = running.handle.configure(staying(&without_b.unwrap(), &["c"], &[]), false);
+    running.handle.configure(without_b.clone(), Some(Proof::Waived)).unwrap();
+    let left = running.handle.configure(staying(&without_b.unwrap(), &["c"], &[]), None);
     k.plan(None);
     assert!(left.is_err(), "the last way to another key has left without an order: {:?}", running.decrypt(&text).err());
 }

@@ -24,7 +24,7 @@ fn start(members: &[(&str, Role, &Provider)], local_kek: bool) -> (Node, Running
 }
 
 fn assert_refused(running: &Running, next: Option<Arc<Rooted>>) {
-    match running.handle.configure(next, false) {
+    match running.handle.configure(next, None) {
         Ok(()) => panic!("what is stored has no opener any more"),
         Err(error) => {
             assert!(error.hint().contains("--abandon") && error.hint().contains("write = false"), "{error}");
@@ -43,11 +43,11 @@ fn what_was_stored_in_mode_direct_keeps_its_opener() {
         assert!(running.decrypt(&text).unwrap());
     }
     // It leaves by decrypting alone, under whatever name, and is remembered.
-    running.handle.configure(set(&[("c", DecryptOnly, &k), ("a", Required, &l)], false), false).unwrap();
+    running.handle.configure(set(&[("c", DecryptOnly, &k), ("a", Required, &l)], false), None).unwrap();
     assert!(running.decrypt(&text).unwrap());
     let alone = || set(&[("a", Required, &l)], false);
     assert_refused(&running, alone());
-    running.handle.configure(alone(), true).unwrap();
+    running.handle.configure(alone(), Some(Proof::Waived)).unwrap();
     assert!(running.decrypt(&text).is_err());
     assert!(running.decrypt(&running.encrypt().unwrap()).unwrap());
 }
@@ -57,15 +57,15 @@ fn each_key_of_mode_direct_may_be_the_only_one_of_a_text() {
     let [k, l] = [Provider::of("k"), Provider::of("l")];
     let (_node, running) = start(&[("a", Required, &k)], false);
     let both = || set(&[("a", Required, &k), ("b", Required, &l)], false);
-    running.handle.configure(both(), false).unwrap();
+    running.handle.configure(both(), None).unwrap();
     for left in ["a", "b"] {
         let rest = [("a", Required, &k), ("b", Required, &l)].into_iter().filter(|(name, ..)| *name != left);
         assert_refused(&running, set(&rest.collect::<Vec<_>>(), false));
     }
     // Ways are no keys, and names are none.
     let ways = [("a", Required, &l), ("b", Required, &k), ("c", Required, &k)];
-    running.handle.configure(set(&ways, false), false).unwrap();
-    running.handle.configure(both(), false).unwrap();
+    running.handle.configure(set(&ways, false), None).unwrap();
+    running.handle.configure(both(), None).unwrap();
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn what_opens_the_texts_of_other_nodes_alone_does_not_leave_unnoticed() {
     let (_node, running) = start(&[("a", DecryptOnly, &k), ("b", Required, &l)], true);
     assert_refused(&running, set(&[("b", Required, &l)], true));
     assert!(running.decrypt(&text).unwrap());
-    running.handle.configure(set(&[("b", Required, &l)], true), true).unwrap();
+    running.handle.configure(set(&[("b", Required, &l)], true), Some(Proof::Waived)).unwrap();
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_name_that_stands_for_another_key_now_opens_what_that_one_does() {
     let [k, l] = [Provider::of("k"), Provider::of("l")];
     let (_node, running) = start(&[("a", Required, &k)], true);
     running.encrypt().unwrap();
-    let refused = running.handle.configure(set(&[("a", Required, &l)], true), false);
+    let refused = running.handle.configure(set(&[("a", Required, &l)], true), None);
     assert!(matches!(refused, Err(KeeperError::LastOpener { .. })), "{refused:?}");
 }
 
@@ -93,14 +93,14 @@ fn a_provider_whose_copies_another_one_has_as_well_leaves_without_a_word() {
     let [k, l] = [Provider::of("k"), Provider::of("l")];
     let (_node, running) = start(&[("a", Required, &k), ("b", Required, &l)], true);
     running.encrypt().unwrap();
-    running.handle.configure(set(&[("b", Required, &l)], true), false).unwrap();
+    running.handle.configure(set(&[("b", Required, &l)], true), None).unwrap();
     // And one whose KEKs are all destroyed.
     running.wait_for("the key_id stays", || running.handle.overview().unwrap().roots.waits.is_none());
-    running.handle.configure(set(&[("b", DecryptOnly, &l), ("a", Required, &k)], true), false).unwrap();
+    running.handle.configure(set(&[("b", DecryptOnly, &l), ("a", Required, &k)], true), None).unwrap();
     running.wait_for("the key_id stays", || running.handle.overview().unwrap().roots.waits.is_none());
     let former = running.table().keys.into_iter().filter(|row| row.state == "deactivated");
     for row in former {
         running.handle.retire(row.id.parse().unwrap(), RetireTo::Destroyed, Proof::Waived).unwrap();
     }
-    running.handle.configure(set(&[("a", Required, &k)], true), false).unwrap();
+    running.handle.configure(set(&[("a", Required, &k)], true), None).unwrap();
 }

@@ -25,7 +25,7 @@ fn a_version_that_was_told_once_does_not_count_for_three_because_the_configurati
     k.plan(Some((0, Silence::Away)));
     // As each token that is replaced in a file brings about.
     for _ in 0..5 {
-        running.handle.configure(Some(rooted.clone()), false).unwrap();
+        running.handle.configure(Some(rooted.clone()), None).unwrap();
     }
     drop(running.handle.list());
     assert_eq!(k.asked(), 0, "nobody has told anything since");
@@ -46,7 +46,7 @@ fn what_another_node_has_stored_under_one_key_alone_keeps_its_opener_where_two_k
     let running = node.start_with(proved(together(&[("a", Required, &k), ("b", Required, &l)], |_| {})));
     running.first_attempt().unwrap();
     running.wait_for("both make copies", || running.row("active").is_some_and(|row| row.wraps == 2));
-    let left = running.handle.configure(Some(proved(together(&[("b", Required, &l)], |_| {}))), false);
+    let left = running.handle.configure(Some(proved(together(&[("b", Required, &l)], |_| {}))), None);
     let is_told = running.handle.overview().unwrap().roots.lost.iter().any(|lost| lost.contains(" k,"));
     assert!(left.is_err() || is_told || running.decrypt(&text).is_ok(), "the other node's text is lost without a word");
 }

@@ -72,7 +72,7 @@ fn an_old_and_a_new_name_side_by_side_are_a_way_to_rename_a_provider() {
     let sets: [&[&str]; 3] = [&["old", "new"], &["new", "old"], &["new"]];
     for names in sets {
         let members: Vec<_> = names.iter().map(|name| (*name, Required, &provider)).collect();
-        running.handle.configure(Some(proved(together(&members, none))), false).unwrap();
+        running.handle.configure(Some(proved(together(&members, none))), None).unwrap();
         let_it_probe(&running, &[&provider]);
         assert_settled(&running);
         assert_eq!((key_id(&running), running.table().keys.len(), provider.wraps()), (first.clone(), keks, 1));
@@ -123,7 +123,7 @@ fn names_that_are_swapped_by_a_reload_change_nothing() {
     running.first_attempt().unwrap();
     let (first, keks) = (key_id(&running), running.table().keys.len());
     for swapped in [true, false, true] {
-        running.handle.configure(Some(proved(set(&providers, swapped))), false).unwrap();
+        running.handle.configure(Some(proved(set(&providers, swapped))), None).unwrap();
         assert_eq!(key_id(&running), first);
         let_it_probe(&running, &providers.each_ref());
         assert_settled(&running);

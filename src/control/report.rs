@@ -26,6 +26,9 @@ pub enum Answer {
         rehearsed: Option<UnixSeconds>,
         /// See [`Scan`].
         scans: Vec<Scan>,
+        /// Since when kube-apiserver is told what it is told now, in seconds since 1970.
+        #[serde(default)]
+        turned: UnixSeconds,
     },
     /// To `etcd scan`: questions may follow.
     EtcdOpening {},

@@ -221,7 +221,7 @@ pub(super) enum KeysVerb {
         /// Only give up a KEK in pre-activation: it still decrypts, and this node never activates it on its own
         #[arg(long, conflicts_with = "compromised")]
         give_up: bool,
-        /// Even if it was never active on this node and other nodes had it: none of them can activate it any more
+        /// Even if other nodes have it: none of them encrypts under it, and none can activate it any more
         #[arg(long, conflicts_with_all = ["compromised", "give_up"])]
         not_shared: bool,
         /// There is no backup of etcd from before this day or time (2026-11-26, or with a time in UTC)

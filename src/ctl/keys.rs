@@ -230,6 +230,9 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo, proof: Said
     let refusal = match refusal {
         Some(refusal) => Some(KeeperError::Move(refusal)),
         None if is_elsewhere => Some(KeeperError::PendingElsewhere(id)),
+        None if to.destroys() && !to.passes_over_others(is_pending) && row.is_some_and(|row| row.shared) => {
+            Some(KeeperError::InUseElsewhere(id))
+        }
         None if to.destroys() && row.is_some_and(|row| row.under_key_id) => Some(KeeperError::UnderKeyId(id)),
         None => match (row, proof) {
             // One that has encrypted nothing, here or elsewhere, needs no proof.
@@ -238,12 +241,10 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo, proof: Said
                     Said::BackupsBefore(at) => Some(at),
                     Said::Nothing | Said::WithoutScan => None,
                 };
-                let active = table.keys.iter().find(|row| row.state == KekState::Active.label());
-                let activated = active.map(|row| row.since).unwrap_or_default();
-                let Answer::Evidence { rehearsed, scans } = ask(config, &Request::Evidence {})? else {
+                let Answer::Evidence { rehearsed, scans, turned } = ask(config, &Request::Evidence {})? else {
                     return Err(unfit());
                 };
-                let proved = Evidence { rehearsed, scans }.proves(Subject::Kek(&id), activated, backups, clock::now());
+                let proved = Evidence { rehearsed, scans }.proves(Subject::Kek(&id), turned, backups, clock::now());
                 proved.err().map(|why| KeeperError::NoProof { kek: id, why })
             }
             _ => None,

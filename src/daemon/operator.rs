@@ -14,7 +14,7 @@ use crate::control::{Answer, Answering, Request, Status};
 #[cfg(feature = "etcd")]
 use crate::etcd::question::{Question, Verdict};
 use crate::keyring::evidence::{Evidence, Scan};
-use crate::keyring::keeper::{Activation, KeeperHandle, Proof, ResealOrder, RootsReport};
+use crate::keyring::keeper::{Activation, KeeperHandle, Proof, ResealOrder, RootsReport, Seen};
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::{KeeperError, Keyring, Unknown};
@@ -352,8 +352,8 @@ fn rows(rooted: &Rooted, roots: &RootsReport) -> Vec<ProviderRow> {
     rooted.providers.members().iter().map(row).collect()
 }
 
-fn evidence(Evidence { rehearsed, scans }: Evidence) -> Answer {
-    Answer::Evidence { rehearsed, scans }
+fn evidence(Seen { evidence: Evidence { rehearsed, scans }, turned }: Seen) -> Answer {
+    Answer::Evidence { rehearsed, scans, turned }
 }
 
 fn refused(error: KeeperError) -> Answer {

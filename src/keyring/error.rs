@@ -188,6 +188,9 @@ pub enum KeeperError {
         "other nodes have local KEK {0} and can still activate it: without it this node could not read what they write then"
     )]
     PendingElsewhere(KekId),
+    /// This node sees its own activation alone.
+    #[error("other nodes have local KEK {0} too, and may still write under it: this node cannot see what they use")]
+    InUseElsewhere(KekId),
     /// Nothing that was seen of etcd speaks for it.
     #[error("local KEK {kek} stays: {why}")]
     NoProof {

@@ -187,11 +187,13 @@ pub enum NoProof {
 }
 
 impl Evidence {
-    /// With one scan more.
-    pub fn with(&self, scan: Scan) -> Self {
+    /// With one scan more, in the order in which they began: one that took long does not hide what another has seen since. What is
+    /// of the future was told by a clock that was set back.
+    pub fn with(&self, scan: Scan, now: UnixSeconds) -> Self {
         let mut next = self.clone();
-        next.scans.retain(|kept| kept.at <= scan.at);
-        next.scans.push(scan);
+        next.scans.retain(|kept| kept.at <= now.max(scan.at));
+        let place = next.scans.partition_point(|kept| kept.at <= scan.at);
+        next.scans.insert(place, scan);
         let bytes = |scans: &[Scan]| scans.iter().map(|scan| scan.encode().len()).sum::<usize>();
         while next.scans.len() > 1 && (next.scans.len() > SCANS_MAX || bytes(&next.scans) > SCANS_MAX_BYTES) {
             next.scans.remove(0);
@@ -199,10 +201,16 @@ impl Evidence {
         next
     }
 
-    /// Since when every scan has seen nothing under this KEK.
-    pub fn unneeded_since(&self, kek: &KekId) -> Option<UnixSeconds> {
-        let without = self.scans.iter().rev().take_while(|scan| scan.objects_under(kek) == 0);
-        without.last().map(|scan| scan.at)
+    /// Since when every scan has seen nothing under this KEK, of those that were made long enough after kube-apiserver was `turned` to
+    /// another key.
+    pub fn unneeded_since(&self, kek: &KekId, turned: UnixSeconds) -> Option<UnixSeconds> {
+        self.first_without(Subject::Kek(kek), turned)
+    }
+
+    fn first_without(&self, subject: Subject<'_>, turned: UnixSeconds) -> Option<UnixSeconds> {
+        let settled = turned.saturating_add(SETTLED_SECONDS);
+        let is_without = |scan: &&Scan| scan.at >= settled && scan.objects_of(subject) == 0;
+        self.scans.iter().rev().take_while(is_without).last().map(|scan| scan.at)
     }
 
     /// Whether it may go: a scan of the last day has seen nothing under it, long enough after kube-apiserver was `turned` to another key, and
@@ -228,8 +236,7 @@ impl Evidence {
             return Err(NoProof::Early);
         }
         let since = backups_since.ok_or(NoProof::Backups)?;
-        let without = self.scans.iter().rev().take_while(|scan| scan.at >= settled && scan.objects_of(subject) == 0);
-        let first = without.last().map(|scan| scan.at).ok_or(NoProof::Never)?;
+        let first = self.first_without(subject, turned).ok_or(NoProof::Never)?;
         if since < first || since > now { Err(NoProof::BackupsLeft) } else { Ok(()) }
     }
 
@@ -370,10 +377,31 @@ mod tests {
     #[test]
     fn the_newest_scans_are_kept_and_a_clock_that_was_set_back_forgets_what_is_of_the_future() {
         let mut evidence = Evidence::default();
-        (0..30).for_each(|at| evidence = evidence.with(scan(at, 1)));
+        (0..30).for_each(|at| evidence = evidence.with(scan(at, 1), at));
         assert_eq!((evidence.scans.len(), evidence.scans[0].at), (SCANS_MAX, 10));
-        let evidence = evidence.with(scan(15, 0));
+        let evidence = evidence.with(scan(15, 0), 15);
         assert_eq!((evidence.scans.len(), evidence.scans.last().unwrap().at), (7, 15));
+    }
+
+    #[test]
+    fn a_scan_that_ends_after_a_newer_one_does_not_hide_what_that_one_has_seen() {
+        // A long scan with `--open all` has begun first; one with `--open none` has begun later, and is done before.
+        let (older, newer) = (Scan { revision: 10, ..scan(1000, 0) }, Scan { revision: 20, ..scan(2000, 5) });
+        let evidence = Evidence::default().with(newer, 2400).with(older, 2500);
+        let proved = evidence.proves(Subject::Kek(&KEK), 1, Some(2500), 2500);
+        assert!(matches!(proved, Err(NoProof::Needed { objects: 5 })), "{proved:?}");
+    }
+
+    #[test]
+    fn the_time_that_is_shown_is_one_that_a_word_on_backups_may_name() {
+        let now = 1_000_000;
+        // The KEK was activated a moment before the first of them.
+        let scans = vec![scan(now - 5000, 0), scan(now - 10, 0)];
+        let evidence = Evidence { rehearsed: None, scans };
+        let proves = |since| evidence.proves(Subject::Kek(&KEK), now - 5100, Some(since), now);
+        assert_eq!(proves(now), Ok(()));
+        // `keys show` has it, and the hint of the refusal says to take it from there.
+        assert_eq!(proves(evidence.unneeded_since(&KEK, now - 5100).unwrap()), Ok(()));
     }
 
     #[test]
@@ -383,7 +411,7 @@ mod tests {
         long.keys = vec![KeyUse { identity: "i".repeat(512), ..long.keys[0].clone() }; ROWS_MAX];
         assert!(long.is_fit() && Scan::decode(&long.encode()) == Ok(long.clone()));
         let mut evidence = Evidence::default();
-        (0..5).for_each(|at| evidence = evidence.with(Scan { at, ..long.clone() }));
+        (0..5).for_each(|at| evidence = evidence.with(Scan { at, ..long.clone() }, at));
         assert_eq!((evidence.scans.len(), evidence.scans[0].at), (1, 4));
         let (cluster, root, key) = under();
         assert!(evidence.encode(&cluster, &root, &key).len() < crate::store::container::PAYLOAD_MAX_BYTES);

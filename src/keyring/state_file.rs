@@ -92,10 +92,51 @@ pub struct State {
     pub roots: Roots,
     /// What keys at providers have done here.
     pub marks: Marks,
-    /// The KEK that was active when the key_id of providers' keys that is reported began. `None`: not known.
-    pub first_under_key_id: Option<KekId>,
+    /// When the key_id of providers' keys that is reported began.
+    pub key_id_began: KeyIdBegan,
     /// All local KEKs.
     pub ring: Ring,
+}
+
+/// Where the key_id that is reported began. What served or came here after that may have served under it, here or on another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyIdBegan {
+    /// When; 0 is not known.
+    pub at: UnixSeconds,
+    /// Which KEKs had ceased to be active by then.
+    pub after: FormerThen,
+}
+
+/// See [`KeyIdBegan`]. KEKs are in the order in which they ceased to be active or came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormerThen {
+    /// Not known.
+    Unknown,
+    /// None.
+    None,
+    /// Those up to this one.
+    UpTo(KekId),
+}
+
+impl KeyIdBegan {
+    /// Of a state that does not tell.
+    pub const UNKNOWN: Self = Self { at: 0, after: FormerThen::Unknown };
+
+    /// Now, with this ring.
+    pub fn now(ring: &Ring, now: UnixSeconds) -> Self {
+        let after = ring.former().last().map_or(FormerThen::None, |last| FormerThen::UpTo(last.entry.id));
+        Self { at: now, after }
+    }
+
+    /// Whether this KEK, which is not active any more, had ceased to be so before. What is not known is not so.
+    pub fn is_after(&self, id: &KekId, ring: &Ring) -> bool {
+        let place = |id: &KekId| ring.former().iter().position(|former| former.entry.id == *id);
+        match self.after {
+            FormerThen::Unknown | FormerThen::None => false,
+            // One that has become active since is in no place.
+            FormerThen::UpTo(last) => place(&last).zip(place(id)).is_some_and(|(last, at)| at <= last),
+        }
+    }
 }
 
 /// The TPM's counter that this file must agree with.
@@ -182,7 +223,7 @@ impl State {
             recipients: Vec::new(),
             roots: Roots::default(),
             marks: Marks::default(),
-            first_under_key_id: None,
+            key_id_began: KeyIdBegan::UNKNOWN,
             ring,
         }
     }
@@ -225,10 +266,12 @@ impl State {
             };
         }
         self.marks.write(&mut w);
-        match self.first_under_key_id {
-            None => w.u8(0),
-            Some(kek) => w.u8(1).raw(kek.as_bytes()),
+        match self.key_id_began.after {
+            FormerThen::Unknown => w.u8(0),
+            FormerThen::UpTo(kek) => w.u8(1).raw(kek.as_bytes()),
+            FormerThen::None => w.u8(2),
         };
+        w.u64(self.key_id_began.at);
         write_ring(&mut w, &self.ring);
         let tag = mac(mac_key, &[LABEL, &[VERSION_4], w.as_bytes()]).finalize();
         w.raw(&tag).finish()
@@ -321,8 +364,13 @@ fn read_body(version: u8, mut r: Reader<'_>) -> Result<State, WireError> {
         state.given = Nodes::read(&mut r, "given")?;
         state.left_counters = read_left_counters(&mut r)?;
         state.marks = Marks::read(&mut r)?;
-        let is_known = flag(&mut r, "first KEK under the key_id")?;
-        state.first_under_key_id = if is_known { Some(KekId::from_bytes(r.array("KEK")?)) } else { None };
+        let after = match r.u8("former KEKs")? {
+            0 => FormerThen::Unknown,
+            1 => FormerThen::UpTo(KekId::from_bytes(r.array("KEK")?)),
+            2 => FormerThen::None,
+            _ => return Err(WireError::BadValue("former KEKs")),
+        };
+        state.key_id_began = KeyIdBegan { at: r.time("key_id")?, after };
     } else {
         // It does not tell what keys have done.
         state.marks = Marks::of_unknown(&state.roots);

@@ -148,6 +148,13 @@ impl Running {
         block_on(self.keyring.encrypt(Api::V2, DEK))
     }
 
+    /// As the scan of etcd asks.
+    #[cfg(feature = "etcd")]
+    pub(super) fn tried(&self, old: &Encrypted) -> Result<bool, KeyringError> {
+        let opened = block_on(self.keyring.try_v2(old.key_id.as_str(), old.attached.wraps().unwrap(), &old.text))?;
+        Ok(opened.same_as(DEK))
+    }
+
     pub(super) fn decrypt(&self, old: &Encrypted) -> Result<bool, KeyringError> {
         let opened = block_on(self.keyring.decrypt_v2(old.key_id.as_str(), old.attached.wraps().unwrap(), &old.text))?;
         Ok(opened.plaintext.same_as(DEK))

@@ -25,6 +25,7 @@ impl Explained for KeeperError {
             | Self::NothingInterrupted
             | Self::NotAllWereGiven { .. }
             | Self::PendingElsewhere(_)
+            | Self::InUseElsewhere(_)
             | Self::ForeignScan
             | Self::NoProof { .. }
             | Self::NoProofOfKey { .. }
@@ -140,6 +141,9 @@ impl Explained for KeeperError {
             }
             Self::UnderKeyId(_) => {
                 "raise `write.epoch` on all nodes and reload (or rotate the key at the provider); once `nodeseal status` shows the new key_id, follow rotate.md from step 3 on, then retire it"
+            }
+            Self::InUseElsewhere(_) => {
+                "`nodeseal keys list` on each node must show it neither as active nor in pre-activation, for 8 minutes at least; then scan etcd (`nodeseal etcd scan`), and add --not-shared"
             }
             Self::PendingElsewhere(_) => {
                 "activate it too: `nodeseal keys activate`; or give it up on every node, where it still decrypts: `nodeseal keys retire ID --give-up --confirm ID`. When no other node can activate it any more, destroy it with --not-shared"

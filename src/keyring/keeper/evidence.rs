@@ -1,6 +1,6 @@
 //! What was seen of etcd, on disk and in memory. A file that cannot be read is as good as none: a scan makes it again.
 
-use super::{Keeper, trouble};
+use super::{Keeper, Seen, trouble};
 use crate::keyring::error::KeeperError;
 use crate::keyring::evidence::{Evidence, FILE, Scan};
 use crate::store::{Disk, Kind, LoadError, StateDir};
@@ -20,7 +20,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     }
 
     /// A scan that is complete.
-    pub(super) fn scanned(&mut self, scan: Scan) -> Result<Evidence, KeeperError> {
+    pub(super) fn scanned(&mut self, scan: Scan) -> Result<Seen, KeeperError> {
         if !scan.is_fit() {
             return Err(KeeperError::UnfitScan);
         }
@@ -32,21 +32,25 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         if !has_own {
             return Err(KeeperError::ForeignScan);
         }
-        self.keep_evidence(self.evidence.with(scan))
+        self.keep_evidence(self.evidence.with(scan, (self.settings.now)()))
     }
 
     /// A recovery file was opened, to see whether it opens what etcd holds.
-    pub(super) fn rehearsed(&mut self) -> Result<Evidence, KeeperError> {
+    pub(super) fn rehearsed(&mut self) -> Result<Seen, KeeperError> {
         let rehearsed = Some((self.settings.now)());
         self.keep_evidence(Evidence { rehearsed, ..self.evidence.clone() })
     }
 
-    fn keep_evidence(&mut self, next: Evidence) -> Result<Evidence, KeeperError> {
+    fn keep_evidence(&mut self, next: Evidence) -> Result<Seen, KeeperError> {
         let mac_key = self.books.mac_key().copy();
         let root_id = self.books.root_id();
         save(self.books.folder()?, &next, &self.settings.cluster, &root_id, &mac_key)?;
         self.evidence = next;
-        Ok(self.evidence.clone())
+        Ok(self.seen())
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        Seen { evidence: self.evidence.clone(), turned: self.turned() }
     }
 }
 

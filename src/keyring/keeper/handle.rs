@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::arrival::{Asked, Message};
 use super::request::{
     Activation, CheckReport, KekRow, KeyTable, MemberRow, Overview, Proof, RenewOrder, Renewed, Reply, Request,
-    ResealOrder,
+    ResealOrder, Seen,
 };
 use crate::keyring::KeeperError;
-use crate::keyring::evidence::{Evidence, Scan};
+use crate::keyring::evidence::Scan;
 use crate::keyring::export::Export;
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
@@ -101,17 +101,17 @@ impl KeeperHandle {
     }
 
     /// What was seen of etcd.
-    pub fn evidence(&self) -> Result<Evidence, KeeperError> {
+    pub fn evidence(&self) -> Result<Seen, KeeperError> {
         self.ask(Request::Evidence)
     }
 
     /// A complete scan of a running etcd.
-    pub fn scanned(&self, scan: Scan) -> Result<Evidence, KeeperError> {
+    pub fn scanned(&self, scan: Scan) -> Result<Seen, KeeperError> {
         self.ask(|reply| Request::Scanned(scan, reply))
     }
 
     /// A recovery file was opened to see what it opens.
-    pub fn rehearsed(&self) -> Result<Evidence, KeeperError> {
+    pub fn rehearsed(&self) -> Result<Seen, KeeperError> {
         self.ask(Request::Rehearsed)
     }
 

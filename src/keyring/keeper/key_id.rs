@@ -16,7 +16,7 @@ use crate::keyring::epoch::{Epoch, Part, Reported};
 use crate::keyring::error::KeeperError;
 use crate::keyring::live::Active;
 use crate::keyring::rooted::Rooted;
-use crate::keyring::state_file::State;
+use crate::keyring::state_file::{KeyIdBegan, State};
 use crate::provider::set::Member;
 use crate::provider::{KeyIdentity, KeyState, ProviderKind, Wrapped};
 use crate::seal::root::NodeRoot;
@@ -222,7 +222,6 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         };
         let used = ring.active().uses_reserved;
         let is_direct = self.keyring.rooted().is_some_and(|rooted| !rooted.rules.local_kek);
-        let first_under_key_id = (wanted != Reported::LocalKek).then_some(kek);
         let roots = self.state().roots.report(wanted, &self.settings.cluster);
         // In mode "direct" the local KEK encrypts nothing.
         let ring = if is_direct { ring } else { ring.with_reservation(used.saturating_add(self.blocks.first())) };
@@ -230,7 +229,8 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             true => State { ring, ..self.state().clone() },
             false => self.state().turned(ring),
         };
-        self.change(Change::of_keys(State { roots, first_under_key_id, ..next }))?;
+        let key_id_began = KeyIdBegan::now(&next.ring, now);
+        self.change(Change::of_keys(State { roots, key_id_began, ..next }))?;
         self.errands.done(Errand::KeyId);
         self.publish();
         emit(&Event::KeyActivated { kek: &kek, key_id: &self.key_id() });

@@ -58,7 +58,7 @@ use self::probes::Probes;
 use self::request::Request;
 pub use self::request::{
     Activation, CheckReport, KekRow, KeyTable, MemberRow, Overview, Proof, RenewOrder, Renewed, ResealOrder,
-    RootsReport,
+    RootsReport, Seen,
 };
 #[cfg(test)]
 pub(in crate::keyring) use self::start::PIN_LOOK_EVERY;
@@ -170,8 +170,8 @@ struct Keeper<'a, D: Disk> {
     /// Keys that nobody has any more: told once.
     openers_told: HashSet<ProviderKey>,
     marks_full_told: bool,
-    /// Since when the key_id of now was reported, as far as this run knows.
-    turned: UnixSeconds,
+    /// When kube-apiserver was last told another key_id or given another active KEK, if that was in this run.
+    turned: Option<Instant>,
     /// Keys of the node root that outlive a question to the device.
     derived: Derived,
     /// What times of probes are counted from.
@@ -277,7 +277,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             Request::RenewRoot(order, reply) => self.renew_root(order, reply),
             Request::Reseal(order, reply) => self.reseal(order, reply),
             Request::Restore(export, reply) => self.restore(*export, reply),
-            Request::Evidence(reply) => reply.send(Ok(self.evidence.clone())).is_ok(),
+            Request::Evidence(reply) => reply.send(Ok(self.seen())).is_ok(),
             Request::Rehearsed(reply) => reply.send(self.rehearsed()).is_ok(),
             Request::Scanned(scan, reply) => reply.send(self.scanned(scan)).is_ok(),
             Request::Retire(id, to, proof, reply) => reply.send(self.retire(&id, to, proof)).is_ok(),
@@ -340,10 +340,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     /// Commits a change, and takes nothing into memory before it is safe.
     fn change(&mut self, change: Change<'_>) -> Result<(), KeeperError> {
         let exporter = Exporter { settings: self.settings, keys: &self.keys };
-        let reported = self.state().roots.reported.clone();
+        let (reported, active) = (self.state().roots.reported.clone(), self.ring().active().id);
         self.books.change(change, |state| exporter.export(state))?;
-        if reported != self.state().roots.reported {
-            self.turned = (self.settings.now)();
+        if reported != self.state().roots.reported || active != self.ring().active().id {
+            self.turned = Some(Instant::now());
         }
         self.errands.want_if(errands::Errand::Count, self.books.is_count_owed);
         self.errands.hurry(errands::Errand::Count);

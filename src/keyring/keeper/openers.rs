@@ -178,7 +178,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             }
             Proof::Scan { backups_since } => self
                 .evidence
-                .proves(Subject::Key(kind, identity), self.turned, backups_since, (self.settings.now)())
+                .proves(Subject::Key(kind, identity), self.turned(), backups_since, (self.settings.now)())
                 .map_err(|why| KeeperError::NoProofOfKey { kind, key: key(), why }),
         }
     }

@@ -107,7 +107,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             under_key_id: self.is_under_key_id(&entry.id),
             objects: self.evidence.scans.last().map(|scan| scan.objects_under(&entry.id)),
             scanned: self.evidence.scans.last().map(|scan| scan.at),
-            unneeded_since: self.evidence.unneeded_since(&entry.id),
+            unneeded_since: self.evidence.unneeded_since(&entry.id, self.turned()),
             wraps: self.keys.wraps(&entry.id).map_or(0, |set| set.wraps.len()),
         }
     }

@@ -96,6 +96,15 @@ pub struct Activation {
     pub receipts: Vec<Vec<u8>>,
 }
 
+/// What was seen of etcd, and what it is measured by.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// It.
+    pub evidence: Evidence,
+    /// Since when kube-apiserver is told what it is told now, in seconds since 1970.
+    pub turned: UnixSeconds,
+}
+
 /// What must be known before a KEK is destroyed, or the last way to a provider's key is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
@@ -269,11 +278,11 @@ pub(super) enum Request {
     RenewRoot(RenewOrder, Reply<Renewed>),
     Reseal(ResealOrder, Reply<SealedRoot>),
     Restore(Box<Export>, Reply<Vec<KekId>>),
-    Evidence(Reply<Evidence>),
-    Rehearsed(Reply<Evidence>),
+    Evidence(Reply<Seen>),
+    Rehearsed(Reply<Seen>),
     Retire(KekId, RetireTo, Proof, Reply<KeyTable>),
     Rotate(Reply<KekRow>),
-    Scanned(Scan, Reply<Evidence>),
+    Scanned(Scan, Reply<Seen>),
     /// Of each key, something that it has made.
     Specimens(Reply<Vec<Specimen>>),
 }

@@ -14,6 +14,7 @@ use crate::keyring::export::Export;
 use crate::keyring::kek_file::KekLabel;
 use crate::keyring::ring::{Entry, KekState, RetireTo};
 use crate::keyring::state_file::State;
+use crate::keyring::uses::RESERVED_BLOCK_USES;
 use crate::seal::root::{NodeRoot, RootError};
 use crate::store::Disk;
 use crate::types::{KekId, Key};
@@ -50,7 +51,9 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 continue;
             }
             if !ring.entries().any(|(known, _)| known.id == id) {
-                ring = ring.with_found(entry.clone(), now);
+                // Another copy of this node may have encrypted with it after the file was written, as one in pre-activation then.
+                let uses_reserved = entry.uses_reserved.max(RESERVED_BLOCK_USES);
+                ring = ring.with_found(Entry { uses_reserved, ..entry.clone() }, now);
                 if *state == KekState::Compromised {
                     ring = ring.retire(&id, RetireTo::Compromised, now).map_err(KeeperError::Move)?;
                 }

@@ -1,6 +1,8 @@
 //! Marking, giving up and destroying KEKs by the operator's order. A pending KEK that other nodes have is never destroyed: they may
 //! turn to it at any time.
 
+use std::time::Instant;
+
 use super::books::Change;
 use super::errands::Slot;
 use super::{Exporter, Keeper, KeyTable, Proof};
@@ -8,10 +10,11 @@ use crate::audit::{Event, emit};
 use crate::keyring::epoch::Reported;
 use crate::keyring::error::KeeperError;
 use crate::keyring::evidence::Subject;
-use crate::keyring::ring::{Entry, KekState, MoveError, RetireTo};
+use crate::keyring::ring::{Entry, Former, KekState, MoveError, RetireTo};
 use crate::keyring::{kek_file, wraps_file};
 use crate::store::Disk;
 use crate::types::KekId;
+use crate::types::clock::UnixSeconds;
 
 impl<D: Disk + Clone> Keeper<'_, D> {
     pub(super) fn retire(&mut self, id: &KekId, to: RetireTo, proof: Proof) -> Result<KeyTable, KeeperError> {
@@ -23,6 +26,9 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 if self.ring().may_return(id) && !to.passes_over_others(is_pending) {
                     return Err(KeeperError::PendingElsewhere(*id));
                 }
+                if destroys && !to.passes_over_others(is_pending) && self.is_shared(id) {
+                    return Err(KeeperError::InUseElsewhere(*id));
+                }
                 if destroys && self.is_under_key_id(id) {
                     return Err(KeeperError::UnderKeyId(*id));
                 }
@@ -30,7 +36,11 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                     self.check_nothing_is_kept()?;
                     self.check_proof(id, proof)?;
                 }
+                let is_waived = destroys && proof == Proof::Waived && !self.is_without_use(id);
                 self.change(Change::of_keys(self.state().with_ring(ring)))?;
+                if is_waived {
+                    emit(&Event::KeyRetiredWithoutScan { kek: id });
+                }
             }
             // The record is there, and the disk has not let go of the file.
             Err(MoveError::Destroyed) if destroys && self.is_undestroyed(id)? => {}
@@ -58,39 +68,52 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         Ok(self.table())
     }
 
+    fn is_without_use(&self, id: &KekId) -> bool {
+        let unused = |entry: &Entry| entry.id == *id && entry.uses_reserved == 0 && !entry.shared;
+        self.ring().entries().any(|(entry, _)| unused(entry))
+    }
+
+    fn is_shared(&self, id: &KekId) -> bool {
+        self.ring().entries().any(|(entry, _)| entry.id == *id && entry.shared)
+    }
+
     /// Nothing stored needs it, as far as was seen. One that has encrypted nothing, here or elsewhere, needs no proof.
     fn check_proof(&self, id: &KekId, proof: Proof) -> Result<(), KeeperError> {
-        let unused = |entry: &Entry| entry.id == *id && entry.uses_reserved == 0 && !entry.shared;
-        if self.ring().entries().any(|(entry, _)| unused(entry)) {
+        if self.is_without_use(id) {
             return Ok(());
         }
         match proof {
-            Proof::Waived => {
-                emit(&Event::KeyRetiredWithoutScan { kek: id });
-                Ok(())
-            }
+            Proof::Waived => Ok(()),
             Proof::Scan { backups_since } => self
                 .evidence
-                .proves(Subject::Kek(id), self.ring().activated(), backups_since, (self.settings.now)())
+                .proves(Subject::Kek(id), self.turned(), backups_since, (self.settings.now)())
                 .map_err(|why| KeeperError::NoProof { kek: *id, why }),
         }
     }
 
-    /// It was active under the key_id of providers' keys that is reported now. kube-apiserver keeps its seed for as long as the key_id is the
-    /// same, and writes with it, and a migration leaves what is under the same key_id as it is.
+    /// It was active under the key_id of providers' keys that is reported now, or may have been on another node, which reports the same.
+    /// kube-apiserver keeps its seed for as long as the key_id is the same, and writes with it, and a migration leaves what is under the
+    /// same key_id as it is.
     pub(super) fn is_under_key_id(&self, id: &KekId) -> bool {
-        if self.state().roots.reported == Reported::LocalKek {
-            return false;
-        }
-        let former = self.ring().former();
-        let place = |id: &KekId| former.iter().position(|former| former.entry.id == *id);
-        let Some(at) = place(id).filter(|at| former[*at].entry.uses_reserved > 0) else { return false };
-        match &self.state().first_under_key_id {
-            // Each that served may be.
-            None => true,
-            // The order is that in which they ceased to be active.
-            Some(first) => place(first).is_some_and(|first| at >= first),
-        }
+        let ring = self.ring();
+        let served =
+            |former: &Former| former.entry.id == *id && (former.entry.uses_reserved > 0 || former.entry.shared);
+        self.state().roots.reported != Reported::LocalKek
+            && ring.former().iter().any(served)
+            && !self.state().key_id_began.is_after(id, ring)
+    }
+
+    /// Since when, at the latest, kube-apiserver is told what it is told now: the key_id, and with it the active KEK.
+    pub(super) fn turned(&self) -> UnixSeconds {
+        let ago = |at: Instant| (self.settings.now)().saturating_sub(at.elapsed().as_secs());
+        let began = match self.state().key_id_began.at {
+            // Of an earlier release, or of a node that never had providers.
+            0 if self.state().roots.reported != Reported::LocalKek => ago(self.started),
+            began => began,
+        };
+        // The clock may have been behind when it happened. How long ago that was is known without it.
+        let known = self.ring().activated().max(began);
+        self.turned.map_or(known, |at| known.max(ago(at)))
     }
 
     /// A folder of an earlier root has its KEKs, and its recovery file.

@@ -164,7 +164,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             evidence: Evidence::default(),
             openers_told: HashSet::new(),
             marks_full_told: false,
-            turned: (settings.now)(),
+            turned: None,
             derived,
             started: Instant::now(),
         };

@@ -102,13 +102,15 @@ impl Keyring {
     ) -> Result<Option<Arc<LiveKek>>, KeyringError> {
         let Some(rooted) = self.rooted() else { return Err(KeyringError::UnknownKek(id)) };
         let keep = caller == Caller::Api && rooted.rules.local_kek && brought.form == Form::Local;
-        let opened = self.foreign.get(&rooted, &self.cluster, id, brought, keep, &self.places).await?;
-        if !opens(&opened.kek) {
+        let check = brought.check;
+        let kek = self.foreign.get(&rooted, &self.cluster, id, brought, keep, &self.places).await?;
+        if !opens(&kek) {
             return Ok(None);
         }
-        if opened.is_new && keep {
-            (self.ask)(Ask::Keep(Arc::clone(&opened.kek)));
+        // Whoever asked first may not wait any more, or was a scan.
+        if keep && self.foreign.is_first_told(id, check) {
+            (self.ask)(Ask::Keep(Arc::clone(&kek)));
         }
-        Ok(Some(opened.kek))
+        Ok(Some(kek))
     }
 }

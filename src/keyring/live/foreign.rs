@@ -1,6 +1,8 @@
 //! KEKs of other nodes, opened by providers when a text needs one. All that ask for the same one with the same copies at the same
 //! time are one question: a text that brings another copy has another way, and does not share the fate of one that has fewer. The answers stay in memory up to a bound, the least recently used going first.
 //!
+//! A text that kube-apiserver asks for is kept by whoever waits for the same question: a scan of etcd, which keeps nothing, may have asked first.
+//!
 //! An answer is known to be right by the check value that the text brings along. It is kept under id and check value together, so
 //! that a text with wraps of somebody else's making spoils nothing for the others. What the operator has destroyed is forgotten, and an
 //! answer that comes after that is not kept.
@@ -31,23 +33,37 @@ type Question = (KekId, Check, [u8; 32]);
 
 #[derive(Default)]
 struct Slots {
-    /// With the moment of its last use.
-    kept: HashMap<(KekId, Check), (Arc<LiveKek>, u64)>,
-    /// Questions that are under way.
-    asked: HashMap<Question, watch::Receiver<Option<Found>>>,
+    kept: HashMap<(KekId, Check), Kept>,
+    /// Questions that are under way, and whether anybody who waits keeps the answer.
+    asked: HashMap<Question, (watch::Receiver<Option<Found>>, bool)>,
     /// Nothing of these is kept.
     destroyed: HashSet<KekId>,
     moment: u64,
 }
 
+struct Kept {
+    live: Arc<LiveKek>,
+    /// The moment of its last use.
+    used: u64,
+    /// A sealed copy was asked for.
+    is_told: bool,
+}
+
+impl Slots {
+    fn keep(&mut self, kek: (KekId, Check), live: Arc<LiveKek>) {
+        if self.destroyed.contains(&kek.0) {
+            return;
+        }
+        self.kept.insert(kek, Kept { live, used: self.moment, is_told: false });
+        if self.kept.len() > KEPT_MAX {
+            let oldest = self.kept.iter().map(|(kek, kept)| (kept.used, *kek)).min_by_key(|(used, _)| *used);
+            oldest.map(|(_, kek)| self.kept.remove(&kek));
+        }
+    }
+}
+
 #[derive(Clone, Default)]
 pub(super) struct Foreign(Arc<Mutex<Slots>>);
-
-/// A KEK of another node, and whether this question was the one that brought it.
-pub(super) struct Opened {
-    pub(super) kek: Arc<LiveKek>,
-    pub(super) is_new: bool,
-}
 
 impl Foreign {
     /// The KEK of a text, from memory or from a provider. `keep` is false where each text is to be asked for.
@@ -59,19 +75,22 @@ impl Foreign {
         brought: Brought,
         keep: bool,
         places: &Places,
-    ) -> Result<Opened, KeyringError> {
-        let (mut answer, is_new, _place) = {
+    ) -> Result<Arc<LiveKek>, KeyringError> {
+        let (mut answer, _place) = {
             let slots = &mut *self.slots();
             slots.moment += 1;
-            if let Some((kek, used)) = slots.kept.get_mut(&(id, brought.check)) {
-                *used = slots.moment;
-                return Ok(Opened { kek: Arc::clone(kek), is_new: false });
+            if let Some(kept) = slots.kept.get_mut(&(id, brought.check)) {
+                kept.used = slots.moment;
+                return Ok(Arc::clone(&kept.live));
             }
             // From here on it waits, also for a question of somebody else.
             let place = places.take()?;
-            match slots.asked.get(&question(id, &brought)) {
-                Some(answer) => (answer.clone(), false, place),
-                None => (self.ask(slots, rooted, cluster, id, brought, keep), true, place),
+            match slots.asked.get_mut(&question(id, &brought)) {
+                Some((answer, is_kept)) => {
+                    *is_kept |= keep;
+                    (answer.clone(), place)
+                }
+                None => (self.ask(slots, rooted, cluster, id, brought, keep), place),
             }
         };
         let lost = || KeyringError::Providers(ProvidersError::lost());
@@ -79,7 +98,12 @@ impl Foreign {
             Ok(found) => found.clone().ok_or_else(lost)?,
             Err(_) => return Err(lost()),
         };
-        found.map(|kek| Opened { kek, is_new }).map_err(KeyringError::Providers)
+        found.map_err(KeyringError::Providers)
+    }
+
+    /// Whether a sealed copy is to be asked for, which is said once of each that is kept.
+    pub(super) fn is_first_told(&self, id: KekId, check: Check) -> bool {
+        self.slots().kept.get_mut(&(id, check)).is_some_and(|kept| !std::mem::replace(&mut kept.is_told, true))
     }
 
     /// In a task of its own, so that a caller that gives up takes nobody's answer along.
@@ -94,11 +118,11 @@ impl Foreign {
     ) -> watch::Receiver<Option<Found>> {
         let (tell, answer) = watch::channel(None);
         let question = question(id, &brought);
-        slots.asked.insert(question, answer.clone());
+        slots.asked.insert(question, (answer.clone(), keep));
         let (providers, cluster, this) = (rooted.providers.clone(), cluster.clone(), self.clone());
         rooted.spawn(async move {
             // Also when this task is dropped in the middle: those who wait learn it by the closed channel, and the next one asks anew.
-            let slot = Asked { this: &this, question };
+            let slot = Asked { this: &this, question, has_ended: false };
             let of = Owned { cluster, kek: id };
             let is_right = |key: &Key| Check::of(&id, key.expose()) == brought.check;
             let found = match providers.unwrap(&brought.wraps, &of, is_right).await {
@@ -107,11 +131,8 @@ impl Foreign {
                     .map_err(|_| ProvidersError::memory()),
                 Err(error) => Err(ProvidersError::of(&error)),
             };
-            if let (Ok(kek), true) = (&found, keep) {
-                this.keep((id, brought.check), Arc::clone(kek));
-            }
             // First, or whoever comes after the answer would still have it: where nothing is kept, each one asks.
-            drop(slot);
+            slot.end(found.as_ref().ok());
             // Nobody may wait any more.
             let _ = tell.send(Some(found));
         });
@@ -123,18 +144,6 @@ impl Foreign {
         let slots = &mut *self.slots();
         slots.kept.retain(|(id, _), _| !destroyed.contains(id));
         slots.destroyed.clone_from(destroyed);
-    }
-
-    fn keep(&self, kek: (KekId, Check), live: Arc<LiveKek>) {
-        let slots = &mut *self.slots();
-        if slots.destroyed.contains(&kek.0) {
-            return;
-        }
-        slots.kept.insert(kek, (live, slots.moment));
-        if slots.kept.len() > KEPT_MAX {
-            let oldest = slots.kept.iter().map(|(kek, (_, used))| (*used, *kek)).min_by_key(|(used, _)| *used);
-            oldest.map(|(_, kek)| slots.kept.remove(&kek));
-        }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -159,11 +168,27 @@ fn question(id: KekId, brought: &Brought) -> Question {
 struct Asked<'a> {
     this: &'a Foreign,
     question: Question,
+    has_ended: bool,
+}
+
+impl Asked<'_> {
+    /// Who waits by now decides whether it is kept, and nobody can join any more.
+    fn end(mut self, found: Option<&Arc<LiveKek>>) {
+        let slots = &mut *self.this.slots();
+        let is_kept = slots.asked.remove(&self.question).is_some_and(|(_, is_kept)| is_kept);
+        if let (Some(kek), true) = (found, is_kept) {
+            slots.keep((self.question.0, self.question.1), Arc::clone(kek));
+        }
+        // What asks the same from now on has a slot of its own.
+        self.has_ended = true;
+    }
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        self.this.slots().asked.remove(&self.question);
+        if !self.has_ended {
+            self.this.slots().asked.remove(&self.question);
+        }
     }
 }
 

@@ -4,7 +4,10 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::keyring::MaxAge;
-use crate::keyring::bundle;
+use crate::keyring::evidence::{KekUse, NoProof, Scan};
+use crate::keyring::keeper::Proof;
+use crate::keyring::ring::RetireTo;
+use crate::keyring::{KeeperError, bundle};
 
 /// Seconds since 1970.
 const YEAR_2026: u64 = 1_767_225_600;
@@ -124,4 +127,22 @@ fn what_a_wrong_clock_can_do_is_this() {
         assert_eq!(operations::accept_file(&file, &running).is_ok(), takes_bundle, "{what}");
         node.ledger.encrypt(&running);
     }
+}
+
+#[test]
+fn a_clock_that_was_behind_at_the_activation_does_not_make_a_scan_of_the_next_second_a_proof() {
+    let mut node = Node::new();
+    node.clock = YEAR_2026;
+    operations::grow(&mut node);
+    let running = boot(&mut node);
+    let old = running.kek("active");
+    running.renew().unwrap();
+    // The clock is set right at once. kube-apiserver asks for the key_id once a minute, and may write under the old KEK until then.
+    let now = YEAR_2026 + DAY;
+    running.clock.store(now, Ordering::SeqCst);
+    drop((running.table(), running.table()));
+    let keks = vec![KekUse { kek: running.kek("active").to_string(), objects: 3 }];
+    running.handle.scanned(Scan { at: now, revision: 7, objects: 3, keks, keys: Vec::new() }).unwrap();
+    let retired = running.handle.retire(old, RetireTo::Destroyed, Proof::Scan { backups_since: Some(now) });
+    assert!(matches!(retired, Err(KeeperError::NoProof { why: NoProof::Early, .. })), "{:?}", retired.map(drop));
 }

@@ -1,10 +1,15 @@
 //! Mode "rooted": no text goes out that only this node can read, while the provider answers.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use super::*;
+use crate::keyring::KeeperError;
 use crate::keyring::crash::provider::Silence;
+use crate::keyring::evidence::{KekUse, Scan};
+use crate::keyring::keeper::Proof;
+use crate::keyring::ring::RetireTo;
 
 fn rooted() -> (Node, KekId) {
     let mut node = Node::new();
@@ -105,4 +110,50 @@ fn a_copy_of_a_neighbours_kek_that_a_full_disk_prevented_is_made_later() {
         node.provider.as_ref().unwrap().plan(Some((0, Silence::Away)));
         drop(boot_and_read(&mut node));
     }
+}
+
+/// The neighbour refuses it for itself: its kube-apiserver keeps its seed under that KEK for as long as the key_id is the same.
+#[test]
+fn a_neighbours_kek_is_not_destroyed_while_the_neighbours_kube_apiserver_may_write_under_it() {
+    let (node, _) = rooted();
+    let other = node.neighbour().start();
+    other.first_attempt().unwrap();
+    let (seed, foreign) = (other.encrypt().unwrap(), other.kek("active"));
+    let running = node.start();
+    running.first_attempt().unwrap();
+    assert!(running.decrypt(&seed).unwrap());
+    running.wait_for("it is kept", || is_kept(&running, foreign));
+    // It is active nowhere any more, and in pre-activation nowhere either.
+    other.renew().unwrap();
+    assert!(other.handle.retire(foreign, RetireTo::Destroyed, Proof::Waived).is_err());
+    let now = running.clock.load(Ordering::SeqCst) + 3600;
+    running.clock.store(now, Ordering::SeqCst);
+    let keks = vec![KekUse { kek: running.kek("active").to_string(), objects: 3 }];
+    running.handle.scanned(Scan { at: now, revision: 7, objects: 3, keks, keys: Vec::new() }).unwrap();
+    let retired = running.handle.retire(foreign, RetireTo::GoneEverywhere, Proof::Scan { backups_since: Some(now) });
+    assert!(matches!(retired, Err(KeeperError::UnderKeyId(_))), "{:?}", retired.map(drop));
+    assert!(running.decrypt(&seed).unwrap(), "an object that the neighbour writes a moment later");
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn a_call_of_kube_apiserver_that_waits_with_a_scan_for_the_same_kek_keeps_it_all_the_same() {
+    let (node, _) = rooted();
+    let other = node.neighbour().start();
+    other.first_attempt().unwrap();
+    let (text, foreign) = (other.encrypt().unwrap(), other.kek("active"));
+    let running = node.start();
+    running.first_attempt().unwrap();
+    let provider = node.provider.as_ref().unwrap();
+    provider.plan(Some((0, Silence::Hangs)));
+    let pause = std::time::Duration::from_millis(100);
+    thread::scope(|scope| {
+        let scan = scope.spawn(|| running.tried(&text));
+        thread::sleep(pause);
+        let call = scope.spawn(|| running.decrypt(&text));
+        thread::sleep(pause);
+        provider.plan(None);
+        assert!(scan.join().unwrap().unwrap() && call.join().unwrap().unwrap());
+    });
+    running.wait_for("the next start has to ask the provider again", || is_kept(&running, foreign));
 }

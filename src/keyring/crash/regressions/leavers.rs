@@ -3,10 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::keyring::KeeperError;
 use crate::keyring::crash::provider::{Provider, Silence, proved, together};
+use crate::keyring::evidence::{KekUse, NoProof, Scan};
 use crate::keyring::keeper::Proof;
 use crate::keyring::live::{Active, Snapshot};
 use crate::keyring::recovery::Identity;
@@ -253,4 +255,46 @@ fn a_kek_that_served_under_the_key_id_that_is_reported_is_not_destroyed_before_t
     running.wait_for("the key_id has moved", || running.table().keys.iter().all(|row| !row.under_key_id));
     running.handle.retire(served, RetireTo::Destroyed, Proof::Waived).unwrap();
     running.handle.retire(second, RetireTo::Destroyed, Proof::Waived).unwrap();
+}
+
+/// The key_id moves without another local KEK when the mode is "direct" by then, and kube-apiserver leaves its seed only after that.
+#[test]
+fn a_scan_of_before_the_key_id_has_moved_does_not_speak_for_a_kek_that_served_under_the_one_before() {
+    let k = Provider::of("k");
+    let (_node, running) = start(&[("a", Required, &k)], true);
+    // The seed of kube-apiserver, which it keeps for as long as the key_id is the same.
+    let seed = running.encrypt().unwrap();
+    let served = running.kek("active");
+    running.renew().unwrap();
+    running.encrypt().unwrap();
+    let hour_later = running.clock.load(Ordering::SeqCst) + 3600;
+    running.clock.store(hour_later, Ordering::SeqCst);
+    let keks = vec![KekUse { kek: running.kek("active").to_string(), objects: 3 }];
+    running.handle.scanned(Scan { at: hour_later, revision: 7, objects: 3, keks, keys: Vec::new() }).unwrap();
+    running.handle.configure(Some(proved(by(&[("a", Required, &k)], false))), None).unwrap();
+    k.rotate_to(2);
+    running.wait_for("the key_id has moved", || running.table().keys.iter().all(|row| !row.under_key_id));
+    // kube-apiserver asks for the key_id once a minute, and writes under its seed until then.
+    let now = hour_later + 5;
+    running.clock.store(now, Ordering::SeqCst);
+    let retired = running.handle.retire(served, RetireTo::Destroyed, Proof::Scan { backups_since: Some(now) });
+    assert!(matches!(retired, Err(KeeperError::NoProof { why: NoProof::Early, .. })), "{:?}", retired.map(drop));
+    assert!(running.decrypt(&seed).unwrap());
+}
+
+/// The other node reports the same key_id, and its kube-apiserver may still have its seed under a KEK that it has left.
+#[test]
+fn a_kek_that_came_with_a_bundle_and_may_have_served_under_the_key_id_there_is_not_destroyed_here_before_that_has_moved()
+ {
+    let k = Provider::of("k");
+    let mut node = Node::new();
+    operations::be_given(&mut node);
+    let running = node.start_with(proved(by(&[("a", Required, &k)], true)));
+    running.first_attempt().unwrap();
+    running.wait_for("it settles", || running.handle.overview().unwrap().roots.waits.is_none());
+    operations::accept(&node, &running).unwrap();
+    running.wait_for("it settles", || running.handle.overview().unwrap().roots.waits.is_none());
+    let left_there = crate::types::KekId::from_bytes([3; 16]);
+    let refused = running.handle.retire(left_there, RetireTo::Destroyed, Proof::Waived);
+    assert!(refused.is_err(), "what the other node writes from now on does not open here");
 }

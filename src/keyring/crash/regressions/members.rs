@@ -1,11 +1,14 @@
 //! Nodes that know each other.
 
+use std::sync::atomic::Ordering;
+
 use super::operations::{MEMBER, member_keys};
 use super::others::{receipt, with};
 use super::*;
 use crate::keyring::KeeperError;
 use crate::keyring::attached::Check;
 use crate::keyring::bundle::BundleError;
+use crate::keyring::evidence::{KekUse, Scan};
 use crate::keyring::keeper::Proof;
 use crate::keyring::member::Receipt;
 use crate::keyring::ring::{AdoptError, RetireTo};
@@ -108,7 +111,9 @@ fn an_old_bundle_of_a_member_takes_nothing_back() {
     let stale = accept(&running);
     assert!(matches!(stale, Err(KeeperError::Stale(AdoptError::Stale(id))) if id == theirs));
     let former = KekId::from_bytes([3; 16]);
-    running.ask(|keeper| keeper.retire(former, RetireTo::Destroyed, Proof::Waived)).unwrap();
+    let refused = running.ask(|keeper| keeper.retire(former, RetireTo::Destroyed, Proof::Waived));
+    assert!(matches!(refused, Err(KeeperError::InUseElsewhere(id)) if id == former));
+    running.ask(|keeper| keeper.retire(former, RetireTo::GoneEverywhere, Proof::Waived)).unwrap();
     assert!(accept(&running).is_err());
     assert_eq!(running.kek("active"), next);
     let row = running.table().keys.into_iter().find(|row| row.id == former.to_string()).unwrap();
@@ -157,4 +162,25 @@ fn one_node_is_one_member_and_never_itself() {
     }
     let more = member_keys(200).identity(&"c1".parse().unwrap(), "cp-200".parse().unwrap(), parent).unwrap();
     assert!(matches!(add(&more), Err(KeeperError::Bundle(BundleError::Sharers))));
+}
+
+/// Its command was the last of three, and has not reached that node. What it writes then, this one could never read again.
+#[test]
+fn a_kek_is_not_destroyed_while_a_member_has_not_shown_that_it_writes_under_another_one() {
+    let mut node = Node::new();
+    operations::know_a_member(&mut node);
+    let running = boot(&mut node);
+    let (old, next) = (running.kek("active"), running.kek("pre-activation"));
+    running.encrypt().unwrap();
+    running.ask(|keeper| keeper.bundle_for(MEMBER.parse().unwrap())).unwrap();
+    // The member has the next KEK, and says nothing of having turned to it.
+    let shown = receipt(&running, &next, 77);
+    running.ask(|keeper| keeper.activate(with(std::slice::from_ref(&shown)))).unwrap();
+    let now = running.clock.load(Ordering::SeqCst) + 3600;
+    running.clock.store(now, Ordering::SeqCst);
+    let keks = vec![KekUse { kek: next.to_string(), objects: 3 }];
+    running.handle.scanned(Scan { at: now, revision: 7, objects: 3, keks, keys: Vec::new() }).unwrap();
+    let proof = || Proof::Scan { backups_since: Some(now) };
+    let retired = running.ask(|keeper| keeper.retire(old, RetireTo::Destroyed, proof()));
+    assert!(retired.is_err(), "{:?}", retired.map(drop));
 }

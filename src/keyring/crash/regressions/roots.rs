@@ -1,9 +1,12 @@
 //! Another node root, and what a recovery file brings to a node that opens.
 
 use super::*;
+use crate::keyring::KeeperError;
 use crate::keyring::export::Export;
+use crate::keyring::keeper::Proof;
 use crate::keyring::maker::Maker;
 use crate::keyring::recovery;
+use crate::keyring::ring::RetireTo;
 
 fn maker_of_file(node: &Node) -> Maker {
     recovery::decrypt(node.identity.as_ref().unwrap(), &node.files()[recovery::FILE]).unwrap().1.unwrap()
@@ -113,4 +116,27 @@ fn a_recovery_file_that_lies_alone_is_overwritten_by_nobody() {
     let kept =
         node.files().into_iter().filter(|(name, _)| name.starts_with("roots/") && name.ends_with("recovery.age"));
     assert!(kept.map(|(_, content)| Some(content)).any(|content| content == file), "it is kept beside the new one");
+}
+
+#[test]
+fn a_kek_that_came_back_from_a_recovery_file_of_before_its_activation_is_not_destroyed_without_proof() {
+    let mut node = Node::new();
+    operations::insure(&mut node);
+    operations::grow(&mut node);
+    let running = boot(&mut node);
+    let next: KekId = running.ask(KeeperHandle::rotate).unwrap().id.parse().unwrap();
+    // As rotate.md says: between `keys rotate` and `keys activate`.
+    node.keep_recovery_file();
+    running.activate(next, false).unwrap();
+    let text = running.encrypt().unwrap();
+    drop(running);
+    node.disk = crate::store::sim::SimDisk::default();
+    node.guard = None;
+    node.init().unwrap();
+    let running = boot(&mut node);
+    assert!(running.handle.restore(export(&node)).unwrap().contains(&next));
+    assert!(running.decrypt(&text).unwrap());
+    let retired = running.handle.retire(next, RetireTo::Destroyed, Proof::Scan { backups_since: None });
+    assert!(matches!(retired, Err(KeeperError::NoProof { .. })), "{:?}", retired.map(drop));
+    assert!(running.decrypt(&text).unwrap());
 }

@@ -208,6 +208,12 @@ pub(super) enum KeysVerb {
         /// Id of the KEK, or its beginning, as in `keys list`
         id: String,
     },
+    /// Show for how long objects in etcd have needed each KEK and each version of a provider's key, by the scans on record
+    Windows {
+        /// Draw them into this file too
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
     /// Destroy a KEK that is not active, mark it as compromised, or give it up
     Retire {
         /// Id of the KEK, or its beginning, as in `keys list`

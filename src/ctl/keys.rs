@@ -16,7 +16,7 @@ use super::kek_ids::{whole, whole_of};
 use super::next::{self, Said};
 use super::output::{Done, ask, counted, has_recovery_file, load, print, print_done, time, unfit};
 use super::rows::{Kek, Keks};
-use super::{members, schema};
+use super::{members, schema, windows};
 use crate::config::Config;
 use crate::control::{Answer, Request, say};
 use crate::keyring::KeeperError;
@@ -33,6 +33,7 @@ pub(super) fn run(common: &Common, verb: KeysVerb) -> Done {
             print(common, schema::KEYS_LIST, &Keks::new(&table), || render(&table))
         }
         KeysVerb::Show { id } => show(common, id),
+        KeysVerb::Windows { svg } => windows::run(common, svg.as_deref()),
         other => change(common, other),
     }
 }
@@ -48,7 +49,7 @@ fn listed(common: &Common) -> Result<KeyTable, Failed> {
 fn change(common: &Common, verb: KeysVerb) -> Done {
     let config = load(common)?;
     match verb {
-        KeysVerb::List | KeysVerb::Show { .. } => Err(unfit()),
+        KeysVerb::List | KeysVerb::Show { .. } | KeysVerb::Windows { .. } => Err(unfit()),
         KeysVerb::Activate { id, not_shared, when_all_have } => {
             let id = id.map(|id| whole(&config, id)).transpose()?;
             let is_asked = when_all_have.is_some();

@@ -38,6 +38,7 @@ mod schema;
 mod status;
 mod terminal;
 mod version;
+mod windows;
 
 use std::process::ExitCode;
 

@@ -22,6 +22,7 @@ pub(super) const KEYS_LIST: Schema = "nodeseal.keys-list/1";
 pub(super) const KEYS_RETIRE: Schema = "nodeseal.keys-retire/1";
 pub(super) const KEYS_ROTATE: Schema = "nodeseal.keys-rotate/1";
 pub(super) const KEYS_SHOW: Schema = "nodeseal.keys-show/1";
+pub(super) const KEYS_WINDOWS: Schema = "nodeseal.keys-windows/1";
 pub(super) const MEMBERS_ADD: Schema = "nodeseal.members-add/1";
 pub(super) const MEMBERS_IDENTITY: Schema = "nodeseal.members-identity/1";
 pub(super) const MEMBERS_LIST: Schema = "nodeseal.members-list/1";

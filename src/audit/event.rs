@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::types::clock::UnixSeconds;
 use crate::types::{Class, CredentialName, KekId, KeyId, RootId};
 
 /// Something that happened, and that an operator or auditor may ask for.
@@ -150,6 +151,17 @@ pub enum Event<'a> {
     KeyRetiredWithoutScan {
         /// The local KEK.
         kek: &'a KekId,
+    },
+    /// The active KEK is due for replacement before long.
+    KeyDueSoon {
+        /// The local KEK.
+        kek: &'a KekId,
+        /// At most so many are left.
+        days: u64,
+        /// In seconds since 1970.
+        due: UnixSeconds,
+        /// It is replaced without an operator.
+        is_automatic: bool,
     },
     /// The active KEK is due for replacement, and other nodes have it: the operator must rotate on one and give it to the others.
     KeyOverdue {

@@ -55,6 +55,9 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
             %kek,
             hint = "check that it was you: nothing was seen of etcd that says that no object needs this KEK"
         ),
+        Event::KeyDueSoon { kek, days, due, is_automatic } => {
+            info!(event = "key.due_soon", %kek, days, due_unix_seconds = due, automatic = is_automatic);
+        }
         Event::KeyOverdue { kek } => warn!(
             event = "key.overdue",
             %kek,

@@ -28,6 +28,13 @@ impl MaxAge {
         ring.activated().saturating_add(self.0.as_secs())
     }
 
+    /// How near it is, if that is to be told: at most so many days. Not of what is made anew more often than that.
+    pub fn is_near(self, ring: &Ring, now: UnixSeconds) -> Option<u64> {
+        let left = self.due(ring).saturating_sub(now);
+        let mut marks = NEAR_DAYS.into_iter().filter(|days| days * DAY_SECONDS < self.0.as_secs());
+        marks.find(|days| left <= days * DAY_SECONDS)
+    }
+
     /// Whether the active KEK must be replaced. A clock that went back makes it young, never old.
     pub fn is_due(self, ring: &Ring, now: UnixSeconds) -> bool {
         now >= self.due(ring) || ring.active().uses_reserved >= rotate_at(ring.active().shared)
@@ -35,6 +42,8 @@ impl MaxAge {
 }
 
 const DAY_SECONDS: u64 = 24 * 3600;
+/// Days before it is due at which that is told, the nearest first.
+const NEAR_DAYS: [u64; 3] = [1, 7, 30];
 
 #[cfg(test)]
 mod tests {
@@ -52,5 +61,16 @@ mod tests {
         assert!(!age.is_due(&ring, due_at - 1) && age.is_due(&ring, due_at) && !age.is_due(&ring, 0));
         assert!(!age.is_due(&ring.with_reservation(ROTATE_AT_USES - 1), 1_000_000));
         assert!(age.is_due(&ring.with_reservation(ROTATE_AT_USES), 1_000_000));
+    }
+
+    #[test]
+    fn that_a_kek_is_due_is_told_thirty_seven_and_one_day_before_unless_it_never_lives_for_so_long() {
+        let entry = Entry { id: KekId::from_bytes([1; 16]), created: 0, uses_reserved: 0, shared: false };
+        let ring = Ring::new(entry, 0);
+        let near =
+            |age: u64, now: u64| MaxAge(Duration::from_secs(age * DAY_SECONDS)).is_near(&ring, now * DAY_SECONDS);
+        let told = [59, 60, 82, 83, 88, 89, 90, 200].map(|now| near(90, now));
+        assert_eq!(told, [None, Some(30), Some(30), Some(7), Some(7), Some(1), Some(1), Some(1)]);
+        assert_eq!((near(7, 1), near(7, 6), near(1, 1)), (None, Some(1), None));
     }
 }

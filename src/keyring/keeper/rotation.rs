@@ -28,6 +28,8 @@ const FUTURE_SECONDS: UnixSeconds = 24 * 3600;
 pub(super) struct Rotation {
     /// When the operator was last told that a shared KEK is due.
     overdue_told: Option<Instant>,
+    /// The active KEK, and how near it was told to be due.
+    near_told: Option<(KekId, u64)>,
 }
 
 impl<D: Disk + Clone> Keeper<'_, D> {
@@ -159,6 +161,21 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         }
     }
 
+    /// Thirty, seven and one day before, and once after each start within those.
+    fn tell_near(&mut self) {
+        let kek = self.ring().active().id;
+        let near = self.settings.max_age.is_near(self.ring(), (self.settings.now)());
+        let told = near.map(|days| (kek, days)).filter(|_| !self.is_overdue());
+        if self.rotation.near_told == told || self.state().awaits_bundle || self.is_clock_doubted() {
+            return;
+        }
+        if let Some((kek, days)) = told {
+            let (due, is_automatic) = (self.settings.max_age.due(self.ring()), !self.needs_sharing());
+            emit(&Event::KeyDueSoon { kek: &kek, days, due, is_automatic });
+        }
+        self.rotation.near_told = told;
+    }
+
     /// A clock that ran ahead must not make the active KEK young for as long as it was ahead. A clock that is behind the first
     /// release of this format is known to be wrong, and corrects nothing.
     fn correct_activation(&mut self) {
@@ -177,6 +194,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     pub(super) fn rotate_if_due(&mut self, now: Instant) {
         self.correct_activation();
         self.tell_overdue();
+        self.tell_near();
         self.errands.want_if(Errand::Rotate, self.is_rotation_due());
         let is_free = self.errands.is_free(Slot::Device) && self.errands.is_free(Slot::Providers);
         if !self.errands.is_due(Errand::Rotate, now) || !is_free {

@@ -12,6 +12,7 @@ mod pkcs11;
 pub mod providers;
 mod raw;
 mod sandbox;
+mod schema;
 mod sockets;
 mod systemd;
 
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 
 pub use check::FILE_VERSION;
 pub use load::{ConfigError, load, parse, sockets_despite};
+pub use schema::schema;
 
 use crate::api;
 use crate::audit::log;

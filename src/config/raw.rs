@@ -2,9 +2,10 @@
 //!
 //! Keys that this build does not serve stay here, so that `check` can say so instead of "unknown field".
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) version: Option<i64>,
@@ -23,23 +24,25 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) sandbox: Sandbox,
     pub(super) watch: Option<bool>,
-    /// Read by kind, in `providers`.
+    // Read by kind, in `providers`.
+    #[schemars(with = "Option<Vec<super::schema::Provider>>")]
     pub(super) provider: Option<Vec<toml::Table>>,
     pub(super) write: Option<super::providers::raw::Write>,
     pub(super) decrypt: Option<super::providers::raw::Decrypt>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listen {
     pub(super) socket: Option<String>,
     pub(super) mode: Option<String>,
+    #[schemars(with = "Option<Vec<super::schema::User>>")]
     pub(super) allow_users: Option<Vec<toml::Value>>,
     pub(super) apis: Option<Vec<String>>,
     pub(super) v2_version: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Control {
     pub(super) socket: Option<String>,
@@ -47,7 +50,7 @@ pub(super) struct Control {
     pub(super) status_group: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Seal {
     pub(super) backend: Option<String>,
@@ -58,7 +61,7 @@ pub(super) struct Seal {
     pub(super) pkcs11: Pkcs11,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tpm2 {
     pub(super) device: Option<String>,
@@ -71,7 +74,7 @@ pub(super) struct Tpm2 {
     pub(super) counter_index: Option<i64>,
 }
 
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pkcs11 {
     pub(super) module: Option<String>,
@@ -87,21 +90,21 @@ pub(super) struct Pkcs11 {
     pub(super) allow_ports: Option<Vec<i64>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LocalKek {
     pub(super) enabled: Option<bool>,
     pub(super) max_age: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Log {
     pub(super) format: Option<crate::audit::log::Format>,
     pub(super) level: Option<crate::audit::log::Level>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Sandbox {
     pub(super) mode: Option<String>,

@@ -135,6 +135,8 @@ pub(super) enum BundleVerb {
 pub(super) enum ConfigVerb {
     /// Report every mistake in the configuration
     Check,
+    /// Print the JSON Schema of the configuration file, for editors
+    Schema,
 }
 
 #[derive(Subcommand)]

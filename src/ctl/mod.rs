@@ -71,6 +71,10 @@ fn run(common: &Common, verb: Verb) -> Done {
         Verb::Bundle(verb) => bundle::run(common, &verb),
         Verb::Completions { shell } => completions::run(shell),
         Verb::Config(args::ConfigVerb::Check) => config_check::run(common),
+        Verb::Config(args::ConfigVerb::Schema) => {
+            crate::control::say::result(&format!("{:#}", crate::config::schema()));
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Credentials(verb) => credentials::run(common, &verb),
         Verb::Dev(args) => dev::run(common, &args),
         Verb::EncryptionConfig(args) => encryption_config::run(common, &args),

@@ -138,6 +138,9 @@ fn provider_keys() -> BTreeMap<String, Vec<String>> {
     let mut current = String::new();
     for line in read("src/config/providers/raw.rs").lines().map(str::trim) {
         let line = line.replace("pub(in crate::config) ", "pub(super) ");
+        if line.starts_with('#') {
+            continue;
+        }
         if let Some(name) = line.strip_prefix("pub(super) struct ").and_then(|rest| rest.strip_suffix(" {")) {
             name.clone_into(&mut current);
         } else if let Some((name, _)) = line.strip_prefix("pub(super) ").and_then(|rest| rest.split_once(": ")) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -53,6 +53,17 @@ fn a_good_configuration_is_fine_and_its_warnings_are_said() {
     assert_eq!(warned.tool(&["config", "check", "--json"]).json()["warnings"].as_array().unwrap().len(), 3);
     // The upgrade after which this seal does not open any more, before it comes.
     assert!(output.err.contains("systemd 261") && output.err.contains("nodeseal reseal"), "{output:?}");
+}
+
+#[test]
+fn the_schema_of_the_configuration_is_printed_without_one_and_has_the_tables_of_providers() {
+    let output = tool(Path::new("/nowhere/nodeseal.toml"), &["config", "schema"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    let schema = output.json();
+    assert_eq!(schema["properties"]["version"]["type"], serde_json::json!(["integer", "null"]));
+    let kinds = schema["$defs"]["Provider"]["oneOf"].as_array().unwrap();
+    let vault = kinds.iter().find(|kind| kind["properties"]["kind"]["const"] == "vault").unwrap();
+    assert!(vault["properties"]["mount"].is_object() && schema["$defs"]["VaultAuth"].is_object(), "{vault}");
 }
 
 #[test]

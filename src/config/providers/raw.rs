@@ -1,9 +1,10 @@
 //! The tables of providers as they are written, one struct a kind. What all kinds have in common is read before and taken out.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// `[write]`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Write {
     pub(super) min_wraps: Option<i64>,
@@ -14,16 +15,16 @@ pub(in crate::config) struct Write {
 }
 
 /// `[decrypt]`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Decrypt {
     pub(super) strategy: Option<String>,
 }
 
 #[cfg(feature = "vault")]
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Vault {
+pub(in crate::config) struct Vault {
     pub(super) address: String,
     pub(super) ca_file: Option<String>,
     pub(super) namespace: Option<String>,
@@ -35,7 +36,7 @@ pub(super) struct Vault {
 }
 
 #[cfg(feature = "vault")]
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct VaultAuth {
     pub(super) method: String,
@@ -46,9 +47,9 @@ pub(super) struct VaultAuth {
 }
 
 #[cfg(feature = "aws")]
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Aws {
+pub(in crate::config) struct Aws {
     pub(super) key_arn: String,
     pub(super) region: String,
     pub(super) endpoint: Option<String>,
@@ -59,7 +60,7 @@ pub(super) struct Aws {
 }
 
 #[cfg(feature = "aws")]
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AwsAuth {
     pub(super) method: String,
@@ -70,9 +71,9 @@ pub(super) struct AwsAuth {
 }
 
 #[cfg(feature = "azure")]
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Azure {
+pub(in crate::config) struct Azure {
     pub(super) vault_url: String,
     pub(super) key: String,
     pub(super) algorithm: String,
@@ -84,7 +85,7 @@ pub(super) struct Azure {
 }
 
 #[cfg(feature = "azure")]
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AzureAuth {
     pub(super) method: String,
@@ -96,21 +97,22 @@ pub(super) struct AzureAuth {
 }
 
 #[cfg(feature = "pkcs11")]
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Pkcs11 {
+pub(in crate::config) struct Pkcs11 {
     pub(super) key_label: String,
     pub(super) key_id: Option<String>,
     pub(super) make_key: Option<bool>,
     pub(super) timeout: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct KmsPlugin {
+pub(in crate::config) struct KmsPlugin {
     pub(super) socket: String,
     pub(super) api: Option<String>,
     pub(super) key: String,
+    #[schemars(with = "Option<Vec<crate::config::schema::User>>")]
     pub(super) allow_users: Option<Vec<toml::Value>>,
     pub(super) timeout: Option<String>,
 }

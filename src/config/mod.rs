@@ -13,6 +13,7 @@ pub mod providers;
 mod raw;
 mod sandbox;
 mod schema;
+mod shown;
 mod sockets;
 mod systemd;
 
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 pub use check::FILE_VERSION;
 pub use load::{ConfigError, load, parse, sockets_despite};
 pub use schema::schema;
+pub use shown::{Shown, in_force};
 
 use crate::api;
 use crate::audit::log;

@@ -135,6 +135,8 @@ pub(super) enum BundleVerb {
 pub(super) enum ConfigVerb {
     /// Report every mistake in the configuration
     Check,
+    /// Show the values in force, and where each comes from
+    Show,
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
 }

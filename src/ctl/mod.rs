@@ -9,6 +9,7 @@ mod bundle;
 mod compared;
 mod completions;
 mod config_check;
+mod config_show;
 mod credentials;
 mod dev;
 mod encryption_config;
@@ -71,6 +72,7 @@ fn run(common: &Common, verb: Verb) -> Done {
         Verb::Bundle(verb) => bundle::run(common, &verb),
         Verb::Completions { shell } => completions::run(shell),
         Verb::Config(args::ConfigVerb::Check) => config_check::run(common),
+        Verb::Config(args::ConfigVerb::Show) => config_show::run(common),
         Verb::Config(args::ConfigVerb::Schema) => {
             crate::control::say::result(&format!("{:#}", crate::config::schema()));
             Ok(ExitCode::SUCCESS)

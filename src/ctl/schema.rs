@@ -9,6 +9,7 @@ pub(super) const BUNDLE_MAKE: Schema = "nodeseal.bundle-make/1";
 pub(super) const BUNDLE_REQUEST: Schema = "nodeseal.bundle-request/1";
 pub(super) const BUNDLE_SHOW: Schema = "nodeseal.bundle-show/1";
 pub(super) const CONFIG_CHECK: Schema = "nodeseal.config-check/1";
+pub(super) const CONFIG_SHOW: Schema = "nodeseal.config-show/1";
 pub(super) const CREDENTIALS_LIST: Schema = "nodeseal.credentials-list/1";
 pub(super) const CREDENTIALS_REMOVE: Schema = "nodeseal.credentials-remove/1";
 pub(super) const CREDENTIALS_SEAL: Schema = "nodeseal.credentials-seal/1";

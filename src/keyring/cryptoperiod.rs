@@ -23,6 +23,11 @@ impl MaxAge {
         (Self::MIN..=Self::MAX).contains(&age).then_some(Self(age))
     }
 
+    /// As a time.
+    pub const fn get(self) -> Duration {
+        self.0
+    }
+
     /// When the active KEK is due by its age.
     pub fn due(self, ring: &Ring) -> UnixSeconds {
         ring.activated().saturating_add(self.0.as_secs())

@@ -1,8 +1,8 @@
 //! What an answer of AWS means to us: one table.
 //!
 //! Keeps neither the SDK's error nor the answer: both would show bodies in their `Debug`, and a body may hold a key. Of AWS's own sentence only words
-//! that are known are shown where a key or a login was sent, and the whole where a key was only looked at, if it names a right, a state or a
-//! limit: that of a refused signature can hold the session token.
+//! that are known are shown, whatever was asked for: each request has a session token or a signature in its headers, and whatever stands
+//! before AWS may repeat them.
 
 use std::error::Error;
 
@@ -68,7 +68,9 @@ const CLOCK_WORDS: [&str; 2] = ["Signature expired", "Signature not yet current"
 const CLOCK_CODES: [&str; 2] = ["RequestExpired", "RequestTimeTooSkewed"];
 
 /// What the sentences of AWS have in common that helps whoever reads them.
-const KNOWN_WORDS: [&str; 27] = [
+const KNOWN_WORDS: [&str; 31] = [
+    "is not authorized to perform: kms:DescribeKey",
+    "is not authorized to perform: kms:ListKeyRotations",
     "is not authorized to perform: kms:Encrypt",
     "is not authorized to perform: kms:Decrypt",
     "is not authorized to perform: sts:AssumeRole",
@@ -81,6 +83,8 @@ const KNOWN_WORDS: [&str; 27] = [
     "is pending deletion",
     "is pending import",
     "does not exist",
+    "Invalid keyId",
+    "Invalid arn",
     "Rate exceeded",
     "The security token included in the request is invalid",
     "The security token included in the request is expired",
@@ -117,21 +121,12 @@ pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -
 
 /// A failed request as one of ours. `asked` is what it was, such as `kms:DescribeKey`.
 pub(super) fn from_sdk<E: ProvideErrorMetadata>(asked: &str, error: SdkError<E, HttpResponse>) -> ProviderError {
-    let is_told =
-        |kind| matches!(kind, ErrorKind::Forbidden | ErrorKind::NoKey | ErrorKind::Unfit | ErrorKind::Throttled);
-    convert(asked, error, |kind| kind, |kind, sentence| if is_told(kind) { sentence.to_owned() } else { String::new() })
+    convert(asked, error, |kind| kind)
 }
 
-/// The same for a request with a key or its text in it: shows only words that are known.
-pub(super) fn from_use<E: ProvideErrorMetadata>(asked: &str, error: SdkError<E, HttpResponse>) -> ProviderError {
-    convert(asked, error, |kind| kind, |_, sentence| known_words(sentence, &KNOWN_WORDS))
-}
-
-/// The same for a request that would give a login, with a token or a signature in it: one that may not be made is a refused login, whatever
-/// the reason is called.
+/// The same for a request that would give a login: one that may not be made is a refused login, whatever the reason is called.
 pub(super) fn from_login<E: ProvideErrorMetadata>(asked: &str, error: SdkError<E, HttpResponse>) -> ProviderError {
-    let meant = |kind| if kind == ErrorKind::Forbidden { ErrorKind::Login } else { kind };
-    convert(asked, error, meant, |_, sentence| known_words(sentence, &KNOWN_WORDS))
+    convert(asked, error, |kind| if kind == ErrorKind::Forbidden { ErrorKind::Login } else { kind })
 }
 
 /// RFC 9562 §4. What else stands there may be something that was sent.
@@ -144,7 +139,6 @@ fn convert<E: ProvideErrorMetadata>(
     asked: &str,
     error: SdkError<E, HttpResponse>,
     meant: fn(ErrorKind) -> ErrorKind,
-    shown: impl Fn(ErrorKind, &str) -> String,
 ) -> ProviderError {
     match error {
         SdkError::ServiceError(refusal) => {
@@ -153,16 +147,15 @@ fn convert<E: ProvideErrorMetadata>(
             let pause = refusal.raw().headers().get("retry-after").and_then(retry_after);
             let answer = refusal.into_err();
             let kind = kind_of(answer.code(), status);
-            let sentence = answer.message().map(|text| shown(kind, text)).filter(|text| !text.is_empty());
-            let sentence = sentence.map(|text| format!(": {text}")).unwrap_or_default();
+            let words = known_words(answer.message().unwrap_or_default(), &KNOWN_WORDS);
+            let words = if words.is_empty() { words } else { format!(": {words}") };
             let code =
                 answer.code().map_or("no code", |code| if is_name(code) { code } else { "a code that is no name" });
             let is_of_clock = kind == ErrorKind::Login
                 && (CLOCK_CODES.contains(&code)
                     || answer.message().is_some_and(|text| CLOCK_WORDS.iter().any(|words| text.starts_with(words))));
             let why = if is_of_clock { ", the clocks differ" } else { "" };
-            let error =
-                ProviderError::new(meant(kind), format!("{asked}: {status} {code}{why}, request {id}{sentence}"));
+            let error = ProviderError::new(meant(kind), format!("{asked}: {status} {code}{why}, request {id}{words}"));
             let error = error.after(pause);
             if is_of_clock { error.with_hint(OF_CLOCK) } else { error }
         }
@@ -291,11 +284,12 @@ mod tests {
 
     #[test]
     fn a_missing_right_is_told_in_the_words_of_aws() {
-        let sentence = "User: arn:aws:iam::1:user/x is not authorized to perform: kms:Decrypt";
-        let error = from_sdk("kms:DescribeKey", refusal("AccessDeniedException", 400, sentence));
-        assert!(error.to_string().contains(sentence), "{error}");
-        let error = from_use("kms:Decrypt", refusal("AccessDeniedException", 400, sentence));
-        assert!(error.to_string().ends_with("request -: is not authorized to perform: kms:Decrypt)"), "{error}");
+        for right in ["kms:DescribeKey", "kms:ListKeyRotations", "kms:Decrypt"] {
+            let sentence =
+                format!("User: arn:aws:iam::1:user/x is not authorized to perform: {right} on resource: CANARY");
+            let error = from_sdk(right, refusal("AccessDeniedException", 400, &sentence)).to_string();
+            assert!(error.ends_with(&format!("request -: is not authorized to perform: {right})")), "{error}");
+        }
     }
 
     #[test]
@@ -304,7 +298,7 @@ mod tests {
             for code in
                 ["ValidationException", "DisabledException", "AccessDeniedException", "ThrottlingException", part]
             {
-                let error = from_use("kms:Encrypt", refusal(code, 400, &format!("{part} at plaintext is disabled")));
+                let error = from_sdk("kms:Encrypt", refusal(code, 400, &format!("{part} at plaintext is disabled")));
                 let shown = format!("{error} {error:?}");
                 assert!(!shown.contains(part), "{shown}");
             }
@@ -343,7 +337,17 @@ mod tests {
         let mut raw = HttpResponse::new(StatusCode::try_from(400).unwrap(), "".into());
         // As something on the way might write it that repeats what it was sent.
         raw.headers_mut().insert("x-amzn-requestid", "Q0FOQVJZQ0FOQVJZQ0FOQVJZQ0FOQVJZQ0FOQVJZQ0E=");
-        let error = from_use("kms:Encrypt", SdkError::service_error(DecryptError::generic(meta), raw));
+        let error = from_sdk("kms:Encrypt", SdkError::service_error(DecryptError::generic(meta), raw));
         assert!(!error.to_string().contains("Q0FOQVJZ"), "{error}");
+    }
+
+    #[test]
+    fn words_in_answer_to_a_look_at_a_key_show_no_session_token_that_was_sent_with_it() {
+        // Something before AWS repeats the headers that it has refused.
+        let said = "blocked by a rule: x-amz-security-token: IQoJb3JpZ2luX2VjCANARY";
+        for code in ["AccessDeniedException", "NotFoundException", "ThrottlingException"] {
+            let shown = from_sdk("kms:DescribeKey", refusal(code, 400, said)).to_string();
+            assert!(!shown.contains("CANARY"), "{shown}");
+        }
     }
 }

@@ -35,7 +35,7 @@ use aws_sdk_kms::types::EncryptionAlgorithmSpec::SymmetricDefault;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use self::fault::from_use;
+use self::fault::from_sdk;
 use self::key::Seen;
 use self::login::{Logins, Signer};
 pub(crate) use self::settings::default_chain;
@@ -149,7 +149,7 @@ impl AwsKek {
         };
         let asked = signer.kms.encrypt().key_id(&seen.arn).encryption_algorithm(SymmetricDefault);
         let asked = asked.set_encryption_context(Some(bound_to(context))).plaintext(Blob::new(key.expose().as_slice()));
-        let answer = asked.send().await.map_err(|error| from_use(ENCRYPT, error))?;
+        let answer = asked.send().await.map_err(|error| from_sdk(ENCRYPT, error))?;
         of_key(ENCRYPT, &seen, answer.key_id.as_deref())?;
         let text = answer.ciphertext_blob.map(Blob::into_inner).unwrap_or_default();
         if text.is_empty() {
@@ -239,7 +239,7 @@ async fn open(
     const ASKED: &str = "kms:Decrypt";
     let asked = signer.kms.decrypt().key_id(&seen.arn).encryption_algorithm(SymmetricDefault);
     let asked = asked.set_encryption_context(Some(bound_to(context))).ciphertext_blob(Blob::new(text));
-    let answer = asked.send().await.map_err(|error| from_use(ASKED, error))?;
+    let answer = asked.send().await.map_err(|error| from_sdk(ASKED, error))?;
     let plain = Zeroizing::new(answer.plaintext.map(Blob::into_inner).unwrap_or_default());
     of_key(ASKED, seen, answer.key_id.as_deref())?;
     let key = Key::copy_of(&plain).ok_or_else(|| lied(ASKED, "not 32 bytes"))?;

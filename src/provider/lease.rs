@@ -2,8 +2,15 @@
 //!
 //! A token is renewed, or replaced where it cannot be renewed, before half of its lifetime has passed, so that a provider that
 //! is away for the other half costs nothing. When a renewal gives less than it used to (the maximum lifetime is near) or is
-//! refused, the next step is a login. What fails is tried again with growing pauses, a refused login with longer ones: some
-//! methods lock a user after a few.
+//! refused, a login is wanted, and so it is when the token may not do something. What fails is tried again with growing pauses,
+//! a refused login with longer ones: some methods lock a user after a few.
+//!
+//! Renewals and logins have a time of their own each. A login that is wanted may never be granted (a secret id that has served its
+//! only use) or for long not be answered (whoever tells who we are is away), and meanwhile the token is kept alive for as long as it
+//! can be.
+
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -65,14 +72,34 @@ struct Held {
     full: Duration,
 }
 
+/// Something that is due once, and is tried until it goes well.
+#[derive(Clone, Copy, Debug, Default)]
+struct Task {
+    at: Duration,
+    failures: u32,
+}
+
+impl Task {
+    const fn at(at: Duration) -> Self {
+        Self { at, failures: 0 }
+    }
+
+    fn failed(&mut self, now: Duration, denied: bool, asked_for: Option<Duration>, chance: Chance) {
+        let most = if denied { DENIED_PAUSE_MAX } else { AWAY_PAUSE_MAX };
+        let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(most);
+        self.failures += 1;
+        self.at = now + chance.of(pause, 500, 1000).max(asked_for.unwrap_or_default().min(ASKED_FOR_MAX));
+    }
+}
+
 /// The state of one login.
 #[derive(Debug, Default)]
 pub(super) struct Lease {
     held: Option<Held>,
-    /// When the next step is due, and which.
-    due: Duration,
-    login_next: bool,
-    failures: u32,
+    /// Another login, if one is wanted before the token has ended.
+    login: Option<Task>,
+    /// `None` for what cannot be renewed.
+    renewal: Option<Task>,
     denied: Option<Denied>,
     /// Logins that were called none before they served.
     unheard: Option<Denied>,
@@ -82,24 +109,30 @@ pub(super) struct Lease {
 #[derive(Clone, Copy, Debug)]
 struct Denied {
     last: Duration,
-    /// From a login to the next on account of them.
+    /// When they have last asked for a login.
+    asked: Duration,
+    /// From one login to the next on account of them.
     gap: Duration,
 }
 
 impl Lease {
     /// Due at once.
     pub(super) fn new() -> Self {
-        Self { login_next: true, ..Self::default() }
+        Self::default()
     }
 
     /// What to do now.
     pub(super) fn step(&self, now: Duration) -> Step {
-        if now < self.due {
-            Step::Rest(self.due)
-        } else if self.login_next || !self.usable(now) {
+        // At its end at the latest, which is now for a token that is not there.
+        let ends = self.held.map_or(Some(Duration::ZERO), |held| held.ends);
+        let login = self.login.map(|task| task.at).or(ends);
+        let renewal = self.renewal.filter(|_| self.usable(now)).map(|task| task.at);
+        if login.is_some_and(|at| at <= now) {
             Step::Login
-        } else {
+        } else if renewal.is_some_and(|at| at <= now) {
             Step::Renew
+        } else {
+            Step::Rest(login.into_iter().chain(renewal).min().unwrap_or(now + FOREVER))
         }
     }
 
@@ -110,55 +143,48 @@ impl Lease {
 
     /// A login was granted.
     pub(super) fn logged_in(&mut self, now: Duration, grant: Grant, chance: Chance) {
-        self.held = Some(Held {
-            since: now,
-            ends: grant.lifetime.map(|lifetime| now + lifetime),
-            full: grant.lifetime.unwrap_or(FOREVER),
-        });
-        self.plan(now, grant, chance);
+        let full = grant.lifetime.unwrap_or(FOREVER);
+        self.held = Some(Held { since: now, ends: grant.lifetime.map(|lifetime| now + lifetime), full });
+        let due = Task::at(due(now, grant, chance));
+        (self.login, self.renewal) = if grant.renewable { (None, Some(due)) } else { (Some(due), None) };
     }
 
-    /// A renewal was granted.
-    pub(super) fn renewed(&mut self, now: Duration, grant: Grant, chance: Chance) {
-        if let Some(held) = &mut self.held {
-            held.ends = grant.lifetime.map(|lifetime| now + lifetime);
-        }
-        self.plan(now, grant, chance);
+    /// A renewal was granted. Whether it gave all that the login had given: then no other one is wanted.
+    pub(super) fn renewed(&mut self, now: Duration, grant: Grant, chance: Chance) -> bool {
+        let Some(held) = &mut self.held else { return false };
+        held.ends = grant.lifetime.map(|lifetime| now + lifetime);
+        let is_full = grant.renewable && grant.lifetime.unwrap_or(FOREVER) >= held.full.mul_f64(0.9);
+        let due = Task::at(due(now, grant, chance));
+        self.renewal = grant.renewable.then_some(due);
+        // One that is wanted already and fails has a pause of its own.
+        self.login = if is_full { None } else { self.login.or(Some(due)) };
+        is_full
     }
 
-    fn plan(&mut self, now: Duration, grant: Grant, chance: Chance) {
-        self.failures = 0;
-        let full = self.held.map_or(FOREVER, |held| held.full);
-        let lifetime = grant.lifetime.unwrap_or(FOREVER);
-        self.login_next = !grant.renewable || lifetime < full.mul_f64(0.9);
-        self.due = now + chance.of(lifetime, 350, 490).max(GAP_MIN);
-    }
-
-    /// A login or a renewal failed. `denied`: there was an answer, and it was no. `asked_for`: how long the provider wants to be left alone.
+    /// A login failed. `denied`: there was an answer, and it was no. `asked_for`: how long the provider wants to be left alone.
     pub(super) fn failed(&mut self, now: Duration, denied: bool, asked_for: Option<Duration>, chance: Chance) {
-        // A renewal that is refused will be refused again: the login is next, and at once.
-        if denied && !self.login_next && self.usable(now) {
-            self.login_next = true;
-            self.due = now;
-            return;
-        }
-        let most = if denied { DENIED_PAUSE_MAX } else { AWAY_PAUSE_MAX };
-        let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(most);
-        self.failures += 1;
-        self.due = now + chance.of(pause, 500, 1000).max(asked_for.unwrap_or_default().min(ASKED_FOR_MAX));
+        self.login.get_or_insert_default().failed(now, denied, asked_for, chance);
     }
 
-    /// The token was refused in use. Whether a login may follow now.
+    /// The same of a renewal. One that is refused may be refused again: a login is wanted, and at once.
+    pub(super) fn not_renewed(&mut self, now: Duration, denied: bool, asked_for: Option<Duration>, chance: Chance) {
+        self.renewal.get_or_insert_default().failed(now, denied, asked_for, chance);
+        if denied {
+            self.login.get_or_insert(Task::at(now));
+        }
+    }
+
+    /// The token was refused in use. Whether a login may follow now. One that fails is tried again in its own time, however often the
+    /// token is refused meanwhile.
     pub(super) fn refused(&mut self, now: Duration) -> bool {
         let row = self.denied.filter(|denied| now.saturating_sub(denied.last) <= SECOND_LOGIN_GAP_MAX);
-        let gap = row.map_or(SECOND_LOGIN_GAP, |denied| denied.gap);
-        let again = self.held.is_some_and(|held| now >= held.since + gap);
-        if again {
-            self.login_next = true;
-            self.due = now;
+        let (gap, asked) = row.map_or((SECOND_LOGIN_GAP, Duration::ZERO), |denied| (denied.gap, denied.asked));
+        let again = self.held.is_some_and(|held| now >= held.since.max(asked) + gap);
+        if again && self.login.is_none_or(|login| login.failures == 0) {
+            self.login = Some(Task::at(now));
         }
-        let gap = if again { (gap * 2).min(SECOND_LOGIN_GAP_MAX) } else { gap };
-        self.denied = Some(Denied { last: now, gap });
+        let (gap, asked) = if again { ((gap * 2).min(SECOND_LOGIN_GAP_MAX), now) } else { (gap, asked) };
+        self.denied = Some(Denied { last: now, asked, gap });
         again
     }
 
@@ -169,229 +195,16 @@ impl Lease {
         let gap = row.map_or(Duration::ZERO, |row| row.gap);
         let again = self.held.is_none_or(|held| now >= held.since + gap);
         if again {
-            self.held = None;
-            self.login_next = true;
-            self.due = now;
+            (self.held, self.renewal) = (None, None);
+            self.login = Some(Task::at(now));
         }
         let gap = if again { (gap * 2).clamp(GAP_MIN, SECOND_LOGIN_GAP_MAX) } else { gap };
-        self.unheard = (!has_served).then_some(Denied { last: now, gap });
+        self.unheard = (!has_served).then_some(Denied { last: now, asked: now, gap });
         again
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-    const HOUR: Duration = Duration::from_secs(3600);
-    const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
-
-    fn grant(lifetime: Duration) -> Grant {
-        Grant { lifetime: Some(lifetime), renewable: true }
-    }
-
-    /// Numbers that look like chance (Knuth's MMIX generator).
-    struct Dice(u64);
-
-    impl Dice {
-        fn chance(&mut self) -> Chance {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let [a, b, ..] = self.0.to_be_bytes();
-            Chance::new([a, b])
-        }
-    }
-
-    /// What Vault does with a token: lifetime, maximum lifetime, and whether it answers.
-    struct Provider {
-        ttl: Duration,
-        max_ttl: Duration,
-        renewable: bool,
-        born: Duration,
-        ends: Duration,
-    }
-
-    impl Provider {
-        fn new(ttl: Duration, max_ttl: Duration, renewable: bool) -> Self {
-            Self { ttl, max_ttl, renewable, born: Duration::ZERO, ends: Duration::ZERO }
-        }
-
-        /// For how much of this time there is no token.
-        fn without(&self, from: Duration, to: Duration) -> Duration {
-            to - from.max(self.ends).min(to)
-        }
-
-        fn login(&mut self, now: Duration) -> Grant {
-            (self.born, self.ends) = (now, now + self.ttl);
-            Grant { lifetime: Some(self.ttl), renewable: self.renewable }
-        }
-
-        fn renew(&mut self, now: Duration) -> Option<Grant> {
-            if !self.renewable || now >= self.ends {
-                return None;
-            }
-            self.ends = (now + self.ttl).min(self.born + self.max_ttl);
-            Some(grant(self.ends.saturating_sub(now)))
-        }
-    }
-
-    struct Weeks {
-        logins: u32,
-        renewals: u32,
-        without_token: Duration,
-        /// Thousandths of the lifetime that were left at the worst step.
-        least_left: u128,
-    }
-
-    /// Runs a lease for some weeks, second by second where something is due. `away` says when the provider does not answer.
-    fn simulate(mut provider: Provider, seed: u64, weeks: u32, away: impl Fn(Duration) -> bool) -> Weeks {
-        let (mut lease, mut dice, mut now) = (Lease::new(), Dice(seed), Duration::ZERO);
-        let mut seen = Weeks { logins: 0, renewals: 0, without_token: Duration::ZERO, least_left: 1000 };
-        while now < WEEK * weeks {
-            match lease.step(now) {
-                Step::Rest(until) => {
-                    assert!(until > now, "a rest that ends in the past");
-                    seen.without_token += provider.without(now, until);
-                    now = until;
-                }
-                Step::Login | Step::Renew if away(now) => {
-                    lease.failed(now, false, None, dice.chance());
-                    let until = now + Duration::from_millis(800);
-                    seen.without_token += provider.without(now, until);
-                    now = until;
-                }
-                Step::Login => {
-                    if seen.logins > 0 && provider.ends > now {
-                        seen.least_left =
-                            seen.least_left.min((provider.ends - now).as_millis() * 1000 / provider.ttl.as_millis());
-                    }
-                    seen.logins += 1;
-                    let granted = provider.login(now);
-                    lease.logged_in(now, granted, dice.chance());
-                }
-                Step::Renew => {
-                    seen.renewals += 1;
-                    let left = provider.ends.saturating_sub(now).as_millis() * 1000 / provider.ttl.as_millis();
-                    seen.least_left = seen.least_left.min(left);
-                    match provider.renew(now) {
-                        Some(granted) => lease.renewed(now, granted, dice.chance()),
-                        None => lease.failed(now, true, None, dice.chance()),
-                    }
-                }
-            }
-        }
-        seen
-    }
-
-    #[test]
-    fn over_four_weeks_a_token_is_renewed_before_half_and_replaced_before_its_end() {
-        for seed in 0..20 {
-            let seen = simulate(Provider::new(HOUR, 24 * HOUR, true), seed, 4, |_| false);
-            assert_eq!(seen.without_token, Duration::ZERO);
-            // 28 days: one login a day, and a renewal for each 0.35 to 0.49 hours.
-            assert!((28..=32).contains(&seen.logins), "{}", seen.logins);
-            assert!((1300..=2000).contains(&seen.renewals), "{}", seen.renewals);
-        }
-        let unlimited = simulate(Provider::new(HOUR, WEEK * 52, true), 7, 4, |_| false);
-        assert_eq!((unlimited.logins, unlimited.without_token), (1, Duration::ZERO));
-        assert!(unlimited.least_left > 500, "renewed with {} of 1000 left", unlimited.least_left);
-    }
-
-    #[test]
-    fn what_cannot_be_renewed_is_replaced_before_half() {
-        let seen = simulate(Provider::new(20 * 60 * SECOND, 20 * 60 * SECOND, false), 3, 2, |_| false);
-        assert_eq!((seen.renewals, seen.without_token), (0, Duration::ZERO));
-        assert!(seen.least_left > 500 && seen.logins > 2000, "{} {}", seen.least_left, seen.logins);
-    }
-
-    #[test]
-    fn a_provider_that_is_away_for_less_than_half_of_the_lifetime_costs_nothing() {
-        // Away for 25 minutes of every 2 hours.
-        let away = |now: Duration| now.as_secs() % 7200 > 7200 - 25 * 60;
-        for seed in 0..20 {
-            let seen = simulate(Provider::new(HOUR, WEEK * 52, true), seed, 3, away);
-            assert_eq!((seen.logins, seen.without_token), (1, Duration::ZERO), "seed {seed}");
-        }
-    }
-
-    #[test]
-    fn after_a_long_outage_there_is_a_login_within_seconds() {
-        // Two days away in the second week.
-        let back = WEEK + 48 * HOUR;
-        let seen = simulate(Provider::new(HOUR, 24 * HOUR, true), 11, 3, |now| now > WEEK && now < back);
-        let without = seen.without_token;
-        assert!(without < 48 * HOUR + 6 * SECOND && without > 46 * HOUR, "{without:?}");
-    }
-
-    #[test]
-    fn refused_logins_are_tried_ever_more_slowly_and_never_in_step() {
-        let (mut lease, mut dice, mut now) = (Lease::new(), Dice(1), Duration::ZERO);
-        let mut times = Vec::new();
-        while now < HOUR {
-            match lease.step(now) {
-                Step::Login => {
-                    times.push(now);
-                    lease.failed(now, true, None, dice.chance());
-                }
-                Step::Renew => panic!("renewal without a token"),
-                Step::Rest(until) => now = until,
-            }
-        }
-        assert!((60..=130).contains(&times.len()), "{} logins in an hour", times.len());
-        let pauses: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert!(pauses[0] < SECOND && pauses[20..].iter().all(|pause| *pause >= 29 * SECOND && *pause <= 60 * SECOND));
-        assert!(pauses[20..].windows(2).all(|pair| pair[0] != pair[1]));
-    }
-
-    #[test]
-    fn a_refused_use_makes_one_login_and_not_a_storm() {
-        let mut lease = Lease::new();
-        lease.logged_in(Duration::ZERO, grant(HOUR), Chance::new([0, 0]));
-        assert!(!lease.refused(29 * SECOND), "the login is young: it lacks the right");
-        assert!(lease.refused(31 * SECOND));
-        assert_eq!(lease.step(31 * SECOND), Step::Login);
-        lease.logged_in(31 * SECOND, grant(HOUR), Chance::new([0, 0]));
-        assert!(!lease.refused(32 * SECOND));
-        lease.ended(33 * SECOND, true);
-        assert!(!lease.usable(33 * SECOND) && lease.step(33 * SECOND) == Step::Login);
-    }
-
-    #[test]
-    fn uses_that_stay_refused_make_a_login_ever_more_seldom() {
-        let mut lease = Lease::new();
-        lease.logged_in(Duration::ZERO, grant(WEEK), Chance::new([0, 0]));
-        let mut logins = Vec::new();
-        for second in 1..2 * 3600 {
-            if lease.refused(SECOND * second) {
-                lease.logged_in(SECOND * second, grant(WEEK), Chance::new([0, 0]));
-                logins.push(second);
-            }
-        }
-        let gaps: Vec<_> = logins.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert_eq!((logins[0], &gaps[..6]), (30, &[60, 120, 240, 480, 600, 600][..]));
-        // The right was there for a while, and is gone again.
-        let later = 4 * HOUR;
-        assert!(lease.refused(later));
-    }
-
-    #[test]
-    fn a_token_without_end_is_looked_at_once_a_day() {
-        let mut lease = Lease::new();
-        lease.logged_in(Duration::ZERO, Grant { lifetime: None, renewable: false }, Chance::new([255, 255]));
-        assert!(lease.usable(WEEK * 500));
-        assert!(matches!(lease.step(SECOND), Step::Rest(until) if until > 8 * HOUR && until < 12 * HOUR));
-        assert_eq!(lease.step(12 * HOUR), Step::Login);
-    }
-
-    #[test]
-    fn a_refused_renewal_makes_a_login_while_the_token_still_serves() {
-        let mut lease = Lease::new();
-        lease.logged_in(Duration::ZERO, grant(HOUR), Chance::new([0, 0]));
-        let due = HOUR.mul_f64(0.35);
-        assert_eq!(lease.step(due), Step::Renew);
-        lease.failed(due, true, None, Chance::new([0, 0]));
-        assert_eq!(lease.step(due), Step::Login);
-        lease.failed(due, true, None, Chance::new([0, 0]));
-        assert!(lease.usable(due) && matches!(lease.step(due), Step::Rest(_)));
-    }
+/// Before half of the lifetime has passed.
+fn due(now: Duration, grant: Grant, chance: Chance) -> Duration {
+    now + chance.of(grant.lifetime.unwrap_or(FOREVER), 350, 490).max(GAP_MIN)
 }

@@ -219,10 +219,16 @@ impl<L: Logins> Session<L> {
             (Step::Renew, Some(held)) => {
                 let renewed = self.logins.renew(&held.login).await;
                 let (now, chance) = (self.now(), chance());
-                let lease = &mut self.state().lease;
+                let mut state = self.state();
                 match renewed {
-                    Ok(grant) => lease.renewed(now, grant, chance),
-                    Err(error) => lease.failed(now, error.kind() == ErrorKind::Login, error.pause(), chance),
+                    Ok(grant) => {
+                        let is_full = state.lease.renewed(now, grant, chance);
+                        // Of a login that nobody wants any more.
+                        state.refusal.take_if(|_| is_full);
+                    }
+                    Err(error) => {
+                        state.lease.not_renewed(now, error.kind() == ErrorKind::Login, error.pause(), chance);
+                    }
                 }
             }
             (Step::Login | Step::Renew, _) => {

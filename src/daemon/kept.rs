@@ -89,10 +89,10 @@ impl Credentials for Kept {
         &self.tries
     }
 
-    fn replace<'a>(&'a self, name: &'a CredentialName, secret: &'a Secret) -> CredentialAnswer<'a, ()> {
+    fn replace<'a>(&'a self, name: &'a CredentialName, from: Mark, secret: &'a Secret) -> CredentialAnswer<'a, ()> {
         let (content, own) = (Secret::new(secret.expose().to_vec()), Arc::clone(&self.own));
         self.ask(name, move |keeper, name| {
-            keeper.replace_credential(name.clone(), content)?;
+            keeper.replace_credential(name.clone(), from, content)?;
             own.note(&name);
             Ok(())
         })

@@ -23,12 +23,16 @@ pub struct Mark([u8; Self::BYTES]);
 impl Mark {
     /// Of the nonce that a credential is sealed with.
     pub const BYTES: usize = 12;
-    /// Of what is held in memory until it can be sealed.
-    pub const UNSEALED: Self = Self([0; Self::BYTES]);
 
     /// From its bytes.
     pub const fn new(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
+    }
+
+    /// Of what was fetched with what this sealing holds, for as long as it is not sealed itself. No sealing has it by any chance.
+    #[cfg(feature = "vault")]
+    pub(super) fn of_fetched(self) -> Self {
+        Self(self.0.map(|byte| !byte))
     }
 
     /// Its bytes.
@@ -46,8 +50,9 @@ pub trait Credentials: Send + Sync {
     #[cfg(feature = "vault")]
     fn tries(&self) -> &LoginTries;
 
-    /// Seals other bytes under this name, for logins whose credential is good for one use only.
-    fn replace<'a>(&'a self, name: &'a CredentialName, secret: &'a Secret) -> CredentialAnswer<'a, ()>;
+    /// Seals other bytes under this name in place of this sealing, for logins whose credential is good for one use only. Refused where another
+    /// one lies there by now, or none.
+    fn replace<'a>(&'a self, name: &'a CredentialName, from: Mark, secret: &'a Secret) -> CredentialAnswer<'a, ()>;
 }
 
 /// What is sealed under this name, for a login.

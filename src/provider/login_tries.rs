@@ -156,6 +156,17 @@ impl LoginTries {
         is_spent
     }
 
+    /// The same secret lies under another mark from now on.
+    pub(super) fn moved(&self, from: Mark, to: Mark) {
+        let mut records = self.records();
+        if let Some(at) = records.iter().position(|record| record.mark == from) {
+            let moved = Record { mark: to, ..records.remove(at) };
+            records.retain(|record| record.mark != to);
+            records.push(moved);
+            self.save(&records);
+        }
+    }
+
     /// Whether it has logged in before.
     pub(super) fn has_served(&self, mark: Mark) -> bool {
         self.of(mark).is_some_and(|record| record.has_served())
@@ -180,10 +191,14 @@ impl LoginTries {
             records.remove(0);
         }
         records.push(record);
-        if let Some(file) = &self.file {
-            file.write(&encode(&records));
-        }
+        self.save(&records);
         before
+    }
+
+    fn save(&self, records: &[Record]) {
+        if let Some(file) = &self.file {
+            file.write(&encode(records));
+        }
     }
 }
 

@@ -23,6 +23,9 @@ pub enum CredentialsError {
     /// There is none of that name.
     #[error("there is no credential `{0}`")]
     Missing(CredentialName),
+    /// Another one lies there than the one that was to be replaced.
+    #[error("credential `{0}` has been sealed again meanwhile")]
+    Replaced(CredentialName),
     /// Removed, it would stop a login.
     #[error("credential `{name}` is the login of {providers}")]
     Used {
@@ -44,7 +47,7 @@ impl Explained for CredentialsError {
         match self {
             Self::Credential { source, .. } => source.class(),
             Self::Missing(_) => Class::NotFound,
-            Self::Used { .. } => Class::Misconfigured,
+            Self::Replaced(_) | Self::Used { .. } => Class::Misconfigured,
             Self::Random(_) => Class::Unavailable,
             Self::Store(error) => error.class(),
         }
@@ -56,6 +59,7 @@ impl Explained for CredentialsError {
             Self::Missing(_) => {
                 "seal it on this node: `nodeseal credentials seal NAME`; `nodeseal credentials list` shows those that are here"
             }
+            Self::Replaced(_) => "nothing to do: the one that was sealed last is used",
             Self::Used { .. } => {
                 "first give these providers another credential, or take them out, and `nodeseal reload`; to replace it, seal another under the same name"
             }

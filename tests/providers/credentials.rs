@@ -59,8 +59,11 @@ impl Credentials for Memory {
         &self.tries
     }
 
-    fn replace<'a>(&'a self, name: &'a CredentialName, secret: &'a Secret) -> CredentialAnswer<'a, ()> {
+    fn replace<'a>(&'a self, name: &'a CredentialName, from: Mark, secret: &'a Secret) -> CredentialAnswer<'a, ()> {
         Box::pin(async move {
+            if self.all.lock().unwrap().get(name.as_str()).is_none_or(|(_, mark)| *mark != from) {
+                return Err("it was sealed again".into());
+            }
             if self.full.load(Ordering::SeqCst) {
                 return Err("the disk is full".into());
             }

@@ -5,7 +5,7 @@ use super::Keeper;
 use crate::audit::{Event, emit};
 use crate::keyring::error::KeeperError;
 use crate::provider::Mark;
-use crate::seal::credentials::{self, CredentialKey};
+use crate::seal::credentials::{self, CredentialKey, CredentialsError};
 use crate::store::Disk;
 use crate::types::{CredentialName, Secret};
 
@@ -33,8 +33,16 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         opened.map(|(content, nonce)| (content, Mark::new(nonce)))
     }
 
-    /// After a login that uses its credential up.
-    pub(super) fn replace_credential(&mut self, name: &CredentialName, content: &Secret) -> Result<(), KeeperError> {
+    /// After a login that uses its credential up. What the operator has sealed or removed meanwhile stays so.
+    pub(super) fn replace_credential(
+        &mut self,
+        name: &CredentialName,
+        from: Mark,
+        content: &Secret,
+    ) -> Result<(), KeeperError> {
+        if self.open_credential(name)?.1 != from {
+            return Err(KeeperError::Credentials(CredentialsError::Replaced(name.clone())));
+        }
         let key = self.key_of_credentials()?;
         let payload = key.seal(content, name, &self.settings.cluster, (self.settings.now)());
         self.store_credential(name, &payload.map_err(KeeperError::Credentials)?)

@@ -150,9 +150,9 @@ impl KeeperHandle {
         self.ask(|reply| Request::CredentialOpen(name, reply))
     }
 
-    /// Seals other bytes under this name.
-    pub fn replace_credential(&self, name: CredentialName, content: Secret) -> Result<(), KeeperError> {
-        self.ask(|reply| Request::CredentialReplace(name, content, reply))
+    /// Seals other bytes under this name, in place of this sealing and of no other one.
+    pub fn replace_credential(&self, name: CredentialName, from: Mark, content: Secret) -> Result<(), KeeperError> {
+        self.ask(|reply| Request::CredentialReplace(name, from, content, reply))
     }
 
     /// Other providers from now on, or none. With `abandon`, keys that none of them has are given up, if nothing stored needs them.

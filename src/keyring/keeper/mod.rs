@@ -265,8 +265,8 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 reply.send(given_up.map(|()| self.configure(rooted))).is_ok()
             }
             Request::CredentialOpen(name, reply) => reply.send(self.open_credential(&name)).is_ok(),
-            Request::CredentialReplace(name, content, reply) => {
-                reply.send(self.replace_credential(&name, &content)).is_ok()
+            Request::CredentialReplace(name, from, content, reply) => {
+                reply.send(self.replace_credential(&name, from, &content)).is_ok()
             }
             Request::CredentialRemove(name, reply) => reply.send(self.remove_credential(&name)).is_ok(),
             Request::CredentialStore(name, payload, reply) => {

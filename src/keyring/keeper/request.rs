@@ -266,7 +266,7 @@ pub(super) enum Request {
     /// Providers, and if keys that none of them has are given up, on which proof.
     Configure(Option<Arc<Rooted>>, Option<Proof>, Reply<()>),
     CredentialOpen(CredentialName, Reply<(Secret, Mark)>),
-    CredentialReplace(CredentialName, Secret, Reply<()>),
+    CredentialReplace(CredentialName, Mark, Secret, Reply<()>),
     CredentialRemove(CredentialName, Reply<()>),
     CredentialStore(CredentialName, Vec<u8>, Reply<()>),
     Identity(MemberName, Reply<Vec<u8>>),
@@ -323,7 +323,7 @@ impl Request {
             | Self::Receipt(reply) => locked(&reply),
             Self::Check(reply) => locked(&reply),
             Self::Configure(_, _, reply)
-            | Self::CredentialReplace(_, _, reply)
+            | Self::CredentialReplace(_, _, _, reply)
             | Self::CredentialRemove(_, reply)
             | Self::CredentialStore(_, _, reply) => locked(&reply),
             Self::CredentialOpen(_, reply) => locked(&reply),

@@ -18,6 +18,7 @@ use super::super::session::{self, LOGIN_TIMEOUT, OF_TOKEN_FILE};
 use super::super::{Credentials, ErrorKind, Mark, ProviderError};
 use super::VaultSettings;
 use super::answer::{self, Api, Failed, Token};
+use super::fetched::{self, Fetched};
 use super::names::{MountPath, Name};
 use crate::types::{CredentialName, Secret};
 
@@ -77,7 +78,7 @@ pub(super) struct Logins {
     credentials: Arc<dyn Credentials>,
     reads: Reads,
     /// Fetched with a wrapping token that is used up, and not yet sealed.
-    unsealed: tokio::sync::Mutex<Option<Secret>>,
+    unsealed: tokio::sync::Mutex<Option<Fetched>>,
 }
 
 /// The credential of an AppRole. Borrowed, so that the only copy is the one that is wiped.
@@ -175,36 +176,22 @@ impl Logins {
         sent: &Sent,
     ) -> Result<(Token, Grant), ProviderError> {
         let mut unsealed = self.unsealed.lock().await;
-        let (sealed, mark) = match unsealed.take() {
-            // A seal that failed is tried again; meanwhile the login must not depend on it.
-            Some(secret) => {
-                if self.credentials.replace(name, &secret).await.is_err() {
-                    *unsealed = Some(Secret::copy_of(secret.expose()));
-                }
-                (secret, Mark::UNSEALED)
-            }
-            None => self.open(name).await?,
-        };
-        let credential = parse(&sealed, name)?;
-        if credential.secret_id.is_none() && credential.wrapping_token.is_none() {
-            return app_role_login(api, mount, &credential, name, sent).await;
+        loop {
+            let (secret, mark) = match fetched::sealed(&mut unsealed, &*self.credentials, name).await {
+                Some(fetched) => fetched,
+                None => self.open(name).await?,
+            };
+            let credential = parse(&secret, name)?;
+            let once = Once { tries: self.credentials.tries(), mark, name, sent };
+            let Some(wrapping) = credential.wrapping_token else {
+                let login = app_role_login(api, mount, &credential, name, sent);
+                return if credential.secret_id.is_some() { once.ask(login).await } else { login.await };
+            };
+            let secret_id = once.ask(unwrap(api, mount, role, wrapping, sent)).await?;
+            // The wrapping token is used up from here on: what it gave must not be lost, whatever the seal says.
+            let fields = [("role_id", credential.role_id), ("secret_id", text(&secret_id)?)];
+            *unsealed = Some(Fetched::new(Secret::copy_of(Body::json(&fields).expose()), mark));
         }
-        let once = |mark| Once { tries: self.credentials.tries(), mark, name, sent };
-        let Some(wrapping) = credential.wrapping_token else {
-            return once(mark).ask(app_role_login(api, mount, &credential, name, sent)).await;
-        };
-        let secret_id = once(mark).ask(unwrap(api, mount, role, wrapping, sent)).await?;
-        let fields = [("role_id", credential.role_id), ("secret_id", text(&secret_id)?)];
-        let fetched = Secret::copy_of(Body::json(&fields).expose());
-        // The wrapping token is used up from here on: what it gave must not be lost, whatever the seal says.
-        let mark = match self.credentials.replace(name, &fetched).await {
-            Ok(()) => self.open(name).await?.1,
-            Err(_) => {
-                *unsealed = Some(Secret::copy_of(fetched.expose()));
-                Mark::UNSEALED
-            }
-        };
-        once(mark).ask(app_role_login(api, mount, &parse(&fetched, name)?, name, sent)).await
     }
 }
 

@@ -7,6 +7,7 @@
 //! which key made it, so the key is read again after each wrap: the same identity before and after is that of the text.
 
 mod answer;
+mod fetched;
 mod key;
 mod login;
 mod names;

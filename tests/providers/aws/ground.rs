@@ -38,7 +38,8 @@ impl Sealed {
 
 impl Credentials for Sealed {
     fn open<'a>(&'a self, name: &'a CredentialName) -> CredentialAnswer<'a, (Secret, Mark)> {
-        let found = self.0.lock().unwrap().get(name.as_str()).map(|text| (Secret::copy_of(text), Mark::UNSEALED));
+        let found =
+            self.0.lock().unwrap().get(name.as_str()).map(|text| (Secret::copy_of(text), Mark::new([0; Mark::BYTES])));
         Box::pin(async move { found.ok_or_else(|| "there is none of this name".into()) })
     }
 
@@ -47,7 +48,7 @@ impl Credentials for Sealed {
         panic!("AWS has no login that serves once")
     }
 
-    fn replace<'a>(&'a self, _: &'a CredentialName, _: &'a Secret) -> CredentialAnswer<'a, ()> {
+    fn replace<'a>(&'a self, _: &'a CredentialName, _: Mark, _: &'a Secret) -> CredentialAnswer<'a, ()> {
         Box::pin(async { Err("AWS replaces nothing".into()) })
     }
 }

@@ -151,6 +151,24 @@ async fn a_fetched_secret_id_that_cannot_be_sealed_still_logs_in_and_is_sealed_l
     assert!(!memory.get("vault-approle").contains("wrapping_token"));
 }
 
+#[tokio::test]
+async fn a_fetched_secret_id_that_could_not_be_sealed_gives_way_to_one_that_was_sealed_meanwhile() {
+    let mine = Mine::new();
+    let wrapped = shared().post_wrapped(&format!("auth/approle/role/{}/secret-id", mine.name), json!({}));
+    let memory = wrapping(&mine, &wrapped);
+    memory.full.store(true, Ordering::SeqCst);
+    let vault = mine.vault(mine.approle(), &memory);
+    vault.probe().await.unwrap();
+    memory.full.store(false, Ordering::SeqCst);
+    let fresh = mine.credential(&mine.secret_id_that_serves(0)).get("vault-approle");
+    memory.set("vault-approle", &fresh);
+    let seen = mine.proxy().seen();
+    let used = seen.iter().rev().find_map(|seen| seen.header("x-vault-token")).unwrap();
+    shared().post("auth/token/revoke", json!({ "token": used }));
+    vault.probe().await.unwrap();
+    assert_eq!(memory.get("vault-approle"), fresh);
+}
+
 /// A secret id that serves so often, sealed.
 fn counted(mine: &Mine, uses: u32) -> Arc<Memory> {
     mine.credential(&mine.secret_id_that_serves(uses))

@@ -2,9 +2,11 @@
 //! time comes in, monotonic, from any fixed moment, and chance as a parameter.
 //!
 //! Only failures of the provider count ([`Class::Unavailable`], [`Class::Internal`]). A refusal of one login, key or text says that
-//! it works. What it says of one text counts once, however often that text is asked for: some providers answer a text that does
-//! not open as if they were broken. Throttling has a pause of its own, since a provider that limits us must be asked less and not
-//! be given up.
+//! it works. Some providers answer a text that does not open as if they were broken: so failures of texts open no circuit, however many
+//! they are. They raise a doubt ([`Breaker::is_doubted`]), and what settles it is asked for apart from any text in doubt.
+//!
+//! Throttling has a pause of its own, since a provider that limits us must be asked less and not be given up. It is kept whatever
+//! else the provider answers meanwhile, until it has done again what it was limited for ([`Breaker::served`]).
 //!
 //! ```
 //! use std::time::Duration;
@@ -29,6 +31,10 @@ use crate::types::Class;
 
 /// Failures in a row that open the circuit.
 const FAILURES: usize = 5;
+/// Texts that fail in a row, before it is doubted that each of them is at fault itself.
+const TEXTS: usize = 2;
+/// For so long whoever settles a doubt may take.
+const DOUBT: Duration = Duration::from_secs(2);
 /// First and last time that it stays open.
 const OPEN_MIN: Duration = Duration::from_secs(2);
 const OPEN_MAX: Duration = Duration::from_secs(30);
@@ -65,11 +71,20 @@ pub struct Failure {
 /// The circuit of one provider.
 #[derive(Clone, Debug, Default)]
 pub struct Breaker {
-    failures: usize,
-    /// Texts among these failures.
-    texts: Vec<u64>,
-    open: Option<Open>,
+    circuit: Circuit,
     throttled: Option<Throttled>,
+}
+
+/// What failures do.
+#[derive(Clone, Debug, Default)]
+struct Circuit {
+    /// In a row, and of no text.
+    failures: usize,
+    /// Texts that have failed since something went well.
+    texts: Vec<u64>,
+    /// One of them has failed since the last doubt, which somebody may be about to settle until this moment.
+    doubt: Option<Duration>,
+    open: Option<Open>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +108,7 @@ impl Breaker {
         if let Some(throttled) = self.throttled.filter(|throttled| now < throttled.until) {
             return Pass::Wait(throttled.until);
         }
-        let Some(open) = &mut self.open else { return Pass::Go };
+        let Some(open) = &mut self.circuit.open else { return Pass::Go };
         if now < open.until {
             return Pass::Wait(open.until);
         }
@@ -106,51 +121,59 @@ impl Breaker {
         }
     }
 
-    /// A call was answered.
+    /// A call was answered. That ends no pause that the provider has asked for.
     pub fn succeeded(&mut self) {
-        *self = Self::default();
+        self.circuit = Circuit::default();
+    }
+
+    /// It has wrapped or opened something, which was begun then: where that was after the pause, it limits us no more.
+    pub fn served(&mut self, begun: Duration) {
+        self.succeeded();
+        self.throttled.take_if(|throttled| begun >= throttled.until);
     }
 
     /// A call was refused or not answered.
     pub fn failed(&mut self, failure: Failure, now: Duration) {
-        match failure.class {
-            Class::Unavailable | Class::Internal => self.count(failure.text, now),
-            Class::Throttled => self.throttle(failure, now),
+        match (failure.class, failure.text) {
+            (Class::Unavailable | Class::Internal, None) => self.count(now),
+            (Class::Unavailable | Class::Internal, Some(text)) => self.circuit.note(text),
+            (Class::Throttled, _) => self.throttle(failure, now),
             // It works, and says no.
-            Class::Corrupt | Class::Denied | Class::Misconfigured | Class::NotFound => self.succeeded(),
+            (Class::Corrupt | Class::Denied | Class::Misconfigured | Class::NotFound, _) => self.succeeded(),
         }
     }
 
     /// Whether calls are held back by failures.
     pub const fn is_open(&self) -> bool {
-        self.open.is_some()
+        self.circuit.open.is_some()
     }
 
-    /// Failures in a row that say something of the provider.
+    /// Failures in a row, of which those of one text are one.
     pub const fn failures(&self) -> usize {
-        self.failures
+        self.circuit.failures + self.circuit.texts.len()
     }
 
-    fn count(&mut self, text: Option<u64>, now: Duration) {
-        if let Some(text) = text {
-            if self.texts.contains(&text) {
-                // A trial has ended all the same.
-                if let Some(open) = &mut self.open {
-                    open.trial_until = None;
-                }
-                return;
-            }
-            if self.texts.len() < FAILURES {
-                self.texts.push(text);
-            }
+    /// Whether to find out now if it is the texts or the provider: by something that does not hang on a text in doubt, and counts as a
+    /// failure of no text. Said to one asker at a time.
+    pub fn is_doubted(&mut self, now: Duration) -> bool {
+        let Circuit { texts, doubt, open, .. } = &mut self.circuit;
+        let is_time = doubt.is_some_and(|until| now >= until) && (open.is_some() || texts.len() >= TEXTS);
+        if is_time {
+            *doubt = Some(now + DOUBT);
         }
-        self.failures = self.failures.saturating_add(1);
-        let span = match self.open {
+        is_time
+    }
+
+    fn count(&mut self, now: Duration) {
+        let Circuit { failures, doubt, open, .. } = &mut self.circuit;
+        *failures = failures.saturating_add(1);
+        *doubt = None;
+        let span = match open {
             Some(open) => (open.span * 2).min(OPEN_MAX),
-            None if self.failures >= FAILURES => OPEN_MIN,
+            None if *failures >= FAILURES => OPEN_MIN,
             None => return,
         };
-        self.open = Some(Open { until: now + span, span, trial_until: None });
+        *open = Some(Open { until: now + span, span, trial_until: None });
     }
 
     /// A provider that limits us is there: its circuit is closed.
@@ -165,7 +188,20 @@ impl Breaker {
             None => pause.mul_f64(0.5 + failure.chance / 2.0),
         };
         let until = self.throttled.map_or(Duration::ZERO, |throttled| throttled.until).max(now + rest);
-        *self = Self { throttled: Some(Throttled { until, pause }), ..Self::default() };
+        *self = Self { circuit: Circuit::default(), throttled: Some(Throttled { until, pause }) };
+    }
+}
+
+impl Circuit {
+    fn note(&mut self, text: u64) {
+        if !self.texts.contains(&text) && self.texts.len() < FAILURES {
+            self.texts.push(text);
+        }
+        self.doubt.get_or_insert(Duration::ZERO);
+        // A trial has ended, and has said nothing.
+        if let Some(open) = &mut self.open {
+            open.trial_until = None;
+        }
     }
 }
 
@@ -226,19 +262,49 @@ mod tests {
     }
 
     #[test]
-    fn one_text_alone_never_opens_the_circuit_and_several_do() {
+    fn texts_never_open_the_circuit_and_raise_a_doubt_that_one_asker_settles_at_a_time() {
         let mut breaker = Breaker::default();
         let of = |text| Failure { text: Some(text), ..failure(Class::Unavailable) };
         for _ in 0..100 {
             breaker.failed(of(1), at(0));
+            assert!(!breaker.is_doubted(at(0)), "it is one text");
         }
         assert_eq!((breaker.is_open(), breaker.failures()), (false, 1));
-        (2..=FAILURES as u64).for_each(|text| breaker.failed(of(text), at(0)));
+        (2..=100).for_each(|text| breaker.failed(of(text), at(0)));
+        assert!(breaker.is_doubted(at(0)) && !breaker.is_doubted(at(1)));
+        assert!(breaker.is_doubted(at(2)), "whoever was to settle it was dropped");
+        // It was the texts.
+        breaker.succeeded();
+        assert_eq!((breaker.is_doubted(at(9)), breaker.failures()), (false, 0));
+        // It is the provider.
+        for text in 1..=FAILURES as u64 {
+            assert!(!breaker.is_open());
+            breaker.failed(of(0), at(9));
+            breaker.failed(of(text), at(9));
+            assert!(breaker.is_doubted(at(9)));
+            breaker.failed(failure(Class::Unavailable), at(9));
+        }
         assert!(breaker.is_open());
-        // The same text as a trial says nothing new, and keeps nobody else from trying.
-        assert_eq!(breaker.ask(at(2)), Pass::Trial);
-        breaker.failed(of(1), at(2));
-        assert_eq!(breaker.ask(at(2)), Pass::Trial);
+        // A text as a trial says nothing, and keeps nobody else from trying.
+        assert_eq!(breaker.ask(at(11)), Pass::Trial);
+        breaker.failed(of(1), at(11));
+        assert_eq!(breaker.ask(at(11)), Pass::Trial);
+        assert!(breaker.is_doubted(at(11)));
+    }
+
+    #[test]
+    fn a_pause_that_was_asked_for_is_kept_until_something_that_was_begun_after_it_goes_well() {
+        let mut breaker = Breaker::default();
+        breaker.failed(Failure { pause: Some(at(60)), chance: 0.0, ..failure(Class::Throttled) }, at(0));
+        breaker.succeeded();
+        breaker.failed(failure(Class::Denied), at(1));
+        breaker.served(at(0));
+        assert_eq!(breaker.ask(at(2)), Pass::Wait(at(60)));
+        let told = |breaker: &Breaker| breaker.throttled.map(|throttled| throttled.pause);
+        breaker.succeeded();
+        assert_eq!(told(&breaker), Some(THROTTLED_MIN), "it is only known to be there");
+        breaker.served(at(60));
+        assert_eq!((told(&breaker), breaker.ask(at(60))), (None, Pass::Go));
     }
 
     #[test]

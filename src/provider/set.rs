@@ -7,12 +7,14 @@
 //! A wrap goes to the provider whose last probe or wrap showed the same key, and where none did to all of its kind. The order in
 //! the configuration decides [`Strategy::Ordered`] and who is asked first; names decide nothing.
 
+mod again;
 mod beside;
 mod health;
 mod known;
 mod member;
 mod pace;
 mod question;
+mod specimen;
 #[cfg(test)]
 mod tests;
 mod watched;
@@ -28,7 +30,7 @@ use self::beside::Beside;
 pub use self::health::{Health, Operation};
 pub use self::member::{Member, Owned, Role};
 use self::question::Limits;
-pub use self::ways::Specimen;
+pub use self::specimen::{Fingerprint, Specimen};
 use super::{ErrorKind, KeyIdentity, ProviderError, ProviderKind, Wrapped};
 use crate::types::Key;
 
@@ -163,11 +165,11 @@ impl Providers {
                     Ok((member.name().to_owned(), wrapped))
                 }
             };
-            let is_twin = ways.iter().any(|way| way.is_twin());
+            let twin = ways.iter().find_map(|way| way.as_twin());
             asked.push(async move {
-                let answer = match is_twin {
-                    true => Err(vec![(0, ways::twin())]),
-                    false => question::ask(ways, limits, start, |_, wrapped| Ok(wrapped)).await,
+                let answer = match twin {
+                    Some(twin) => Err(vec![(0, twin)]),
+                    None => question::ask(ways, limits, start, |_, wrapped| Ok(wrapped)).await,
                 };
                 (index, answer)
             });
@@ -193,19 +195,26 @@ impl Providers {
                 }
             }
         }
-        self.prove_ways(&mut outcome, of, &keys, call.min(ATTEMPT)).await;
+        self.prove_ways(&mut outcome, key, of, &keys, call.min(ATTEMPT)).await;
         outcome
     }
 
     /// Whoever tells a key of which somebody else has made a wrap opens that one, or counts for nothing.
-    async fn prove_ways(&self, outcome: &mut WrapOutcome, of: &Owned, keys: &[Vec<&Member>], call: Duration) {
+    async fn prove_ways(
+        &self,
+        outcome: &mut WrapOutcome,
+        key: &Key,
+        of: &Owned,
+        keys: &[Vec<&Member>],
+        call: Duration,
+    ) {
         let mut proofs = Beside::new();
         for way in keys.iter().flatten().copied() {
             let own = way.own_identity();
             let made =
                 outcome.wraps.iter().find(|(_, wrap)| own.as_ref().is_some_and(|own| wrap.is_by(way.kind(), own)));
             let Some((_, wrap)) = made.filter(|(maker, _)| maker != way.name()) else { continue };
-            let specimen = Specimen { wrap: wrap.clone(), of: of.clone() };
+            let specimen = Specimen::opened(wrap.clone(), of.clone(), Fingerprint::of(key));
             if way.health().failure.is_some() {
                 // Who fails is asked by its probes.
                 way.show(specimen);
@@ -224,9 +233,9 @@ impl Providers {
 
     /// The KEK of any of these wraps that `is_right`: whoever asks has a text of it to try. Gives up early only when nobody is left who
     /// could answer in time.
-    pub async fn unwrap(
+    pub async fn unwrap<'w>(
         &self,
-        wraps: &[Wrapped],
+        wraps: &'w [Wrapped],
         of: &Owned,
         is_right: impl Fn(&Key) -> bool,
     ) -> Result<Key, NotOpened> {
@@ -240,15 +249,16 @@ impl Providers {
             member.unwrap_its_own(wraps, of, end)
         };
         let mut suspects = Vec::new();
-        let accepted = |place, key| {
+        let accepted = |place: usize, (wrap, key): (&'w Wrapped, Key)| {
             if is_right(&key) {
-                return Ok(key);
+                members[place].has_opened(wrap, of, &key);
+                return Ok((wrap, key));
             }
             suspects.push(place);
             Err(ProviderError::new(ErrorKind::Text, NOT_OF_THE_TEXT))
         };
         match question::ask(&members, limits, start, accepted).await {
-            Ok(key) => {
+            Ok((_, key)) => {
                 // Now it is known that the wraps were in order, and whose fault the other keys are.
                 suspects.iter().for_each(|place| drop(members[*place].lied(ANOTHER_KEY)));
                 Ok(key)
@@ -262,8 +272,8 @@ impl Providers {
     }
 
     /// Who is asked for what, in which order.
-    fn plan<'a>(&'a self, wraps: &'a [Wrapped]) -> Vec<(&'a Member, Vec<&'a Wrapped>)> {
-        let mut plan: Vec<(&Member, Vec<&Wrapped>)> = Vec::new();
+    fn plan<'a, 'w>(&'a self, wraps: &'w [Wrapped]) -> Vec<(&'a Member, Vec<&'w Wrapped>)> {
+        let mut plan: Vec<(&'a Member, Vec<&'w Wrapped>)> = Vec::new();
         for member in &*self.members {
             let wraps: Vec<_> = wraps.iter().filter(|wrap| member.may_open(wrap)).collect();
             if !wraps.is_empty() {

@@ -19,7 +19,7 @@ use crate::keyring::error::KeeperError;
 use crate::keyring::ring::KekState;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::wraps_file::{self, WrapSet};
-use crate::provider::set::{Member, Owned, Specimen, WrapOutcome};
+use crate::provider::set::{Fingerprint, Member, Owned, Specimen, WrapOutcome};
 use crate::provider::{KeyIdentity, Wrapped};
 use crate::store::{Disk, Kind, LoadError};
 use crate::types::{KekId, Key};
@@ -89,10 +89,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let mut ids = vec![active];
         ids.extend(self.keys.ids().into_iter().filter(|id| *id != active));
         let cluster = &self.settings.cluster;
-        let of_copies = ids.iter().flat_map(|id| {
-            let of = Owned { cluster: cluster.clone(), kek: *id };
-            let wraps = self.keys.wraps(id).into_iter().flat_map(|set| set.wraps.iter().cloned());
-            wraps.map(move |wrap| Specimen { wrap, of: of.clone() })
+        let of_copies = ids.iter().filter_map(|id| self.keys.get(id)).flat_map(|kek| {
+            let (of, key) = (Owned { cluster: cluster.clone(), kek: kek.id }, Fingerprint::of(&kek.copy_key()));
+            let wraps = self.keys.wraps(&kek.id).into_iter().flat_map(|set| set.wraps.iter().cloned());
+            wraps.map(move |wrap| Specimen::kept(wrap, of.clone(), key))
         });
         let running = self.keyring.rooted();
         let opened = running.iter().flat_map(|rooted| rooted.providers.members()).filter_map(Member::specimen);

@@ -7,15 +7,27 @@ use tokio::time::Instant;
 use super::Owned;
 use super::health::Troubles;
 use super::pace::Pace;
+use super::specimen::Fingerprint;
 use super::ways::Way;
 use crate::provider::breaker::Breaker;
 use crate::provider::{ErrorKind, KeyIdentity, KeyState, Wrapped};
+use crate::types::{Class, Key};
 
 /// For so long a wrap that opened stands for those that open after it.
 const OPENED_KEPT: Duration = Duration::from_secs(60);
 
 /// Probes that are left out at most while other calls succeed.
 const PROBES_LEFT_OUT: u32 = 5;
+
+/// The right to open is known before it is needed.
+#[derive(Clone)]
+pub(super) struct Opened {
+    pub(super) wrap: Wrapped,
+    pub(super) of: Owned,
+    /// To which it has opened.
+    pub(super) key: Fingerprint,
+    pub(super) at: Instant,
+}
 
 #[derive(Default)]
 pub(super) struct Known {
@@ -32,8 +44,8 @@ pub(super) struct Known {
     pub(super) troubles: Troubles,
     /// What did not go well last, to be tried again.
     pub(super) unwrapped: Option<(Wrapped, Owned)>,
-    /// The last wrap that opened, and when: the right to open is known before it is needed.
-    pub(super) opened: Option<(Wrapped, Owned, Instant)>,
+    /// The last wrap that opened, and to what was wrapped.
+    pub(super) opened: Option<Opened>,
     pub(super) wrapped: Option<(Owned, Duration)>,
     /// Whether it is a way to the key that it tells.
     pub(super) way: Way,
@@ -64,12 +76,27 @@ impl Known {
         }
     }
 
-    /// This wrap opened. The one before it proves as much for a while.
-    pub(super) fn open(&mut self, wrapped: &Wrapped, of: &Owned) {
-        let now = Instant::now();
-        if self.opened.as_ref().is_none_or(|(.., at)| now - *at >= OPENED_KEPT) {
-            self.opened = Some((wrapped.clone(), of.clone(), now));
+    /// This wrap opened to the key that it holds. The one before it proves as much for a while.
+    pub(super) fn open(&mut self, wrapped: &Wrapped, of: &Owned, key: &Key) {
+        let at = Instant::now();
+        if self.opened.as_ref().is_none_or(|opened| at - opened.at >= OPENED_KEPT) {
+            let key = Fingerprint::of(key);
+            self.opened = Some(Opened { wrap: wrapped.clone(), of: of.clone(), key, at });
         }
+    }
+
+    /// The one that is kept has opened once more, if it is this one and this is its key.
+    pub(super) fn opens_again(&mut self, wrapped: &Wrapped, key: &Key) {
+        if let Some(opened) = self.opened.as_mut().filter(|opened| opened.wrap == *wrapped && opened.key.is_of(key)) {
+            opened.at = Instant::now();
+        }
+    }
+
+    /// This one is to be tried again; and is not kept, if it never will open again: that is no loss of a right.
+    pub(super) fn does_not_open(&mut self, wrapped: &Wrapped, of: &Owned, class: Class) {
+        let is_gone = matches!(class, Class::NotFound | Class::Corrupt);
+        self.opened.take_if(|opened| is_gone && opened.wrap == *wrapped);
+        self.unwrapped = Some((wrapped.clone(), of.clone()));
     }
 
     /// See [`super::Member::is_probe_due`].

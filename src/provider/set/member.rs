@@ -9,11 +9,11 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::ATTEMPT;
 use super::health::{Health, Operation};
 use super::known::Known;
 use super::question::chance;
 use super::watched::{Watched, late};
-use super::{ATTEMPT, BUDGET, COPY_BUDGET};
 use crate::audit::{Event, emit};
 use crate::provider::breaker::{Failure, Pass};
 use crate::provider::{Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
@@ -21,8 +21,6 @@ use crate::types::{Class, ClusterId, Explained, KekId, Key};
 
 /// Calls to one provider at once. A cold start of ten thousand objects has as many KEKs as nodes and epochs, not as objects.
 const CALLS_MAX: usize = 16;
-/// After this a wrap that opened is opened again, so that a right that was lost is known before it is needed.
-const OPENED_AGAIN: Duration = Duration::from_secs(24 * 3600);
 /// Texts that the provider has to fail on, in a row, before that is about the provider and not about a text.
 const FAILING_TEXTS: usize = 2;
 
@@ -140,37 +138,13 @@ impl Member {
         Ok(state)
     }
 
-    async fn look(&self, end: Instant) -> Result<KeyState, ProviderError> {
+    pub(super) async fn look(&self, end: Instant) -> Result<KeyState, ProviderError> {
         let state = self.attempt(Operation::Probe, None, end, self.own.kek.probe()).await;
         match &state {
             Ok(told) => self.went_well(Operation::Probe, |known| known.told_to_be(told.clone())),
             Err(error) => self.note_failure(Operation::Probe, None, error),
         }
         state
-    }
-
-    /// Within the time that it had when it failed: what is too slow for a text stays so. A failure is noted where it happens.
-    async fn try_again(&self) {
-        if !self.writes() {
-            // It wraps nothing any more, and what it refused when it did is nobody's trouble.
-            self.tell_if_well(|known| known.troubles.forget(Operation::Wrap));
-        }
-        let (wrapped, unwrapped) = {
-            let known = self.known();
-            let wrapped = known.wrapped.clone().filter(|_| known.troubles.is_of(Operation::Wrap) && self.writes());
-            let is_old = |opened: &&(Wrapped, Owned, Instant)| opened.2.elapsed() >= OPENED_AGAIN;
-            let old = known.opened.as_ref().filter(is_old).map(|(wrap, of, _)| (wrap.clone(), of.clone()));
-            (wrapped, known.unwrapped.clone().filter(|_| known.troubles.is_of(Operation::Unwrap)).or(old))
-        };
-        if let Some((of, call)) = wrapped
-            && let Ok(key) = Key::random()
-        {
-            let budget = if call > BUDGET { COPY_BUDGET } else { BUDGET };
-            let _ = self.wrap_and_prove(&key, &of, call, Instant::now() + budget).await;
-        }
-        if let Some((wrap, of)) = unwrapped {
-            let _ = self.unwrap(&wrap, &of, Instant::now() + BUDGET).await;
-        }
     }
 
     /// Its key as it told it last, if it has told it since it was opened.
@@ -201,7 +175,7 @@ impl Member {
         match &proved {
             Ok(wrapped) => self.went_well(Operation::Wrap, |known| {
                 known.tell(wrapped);
-                known.open(wrapped, of);
+                known.open(wrapped, of, key);
             }),
             Err(error) => {
                 self.known().wrapped = Some((of.clone(), call));
@@ -239,20 +213,20 @@ impl Member {
 
     /// Opens that one of these wraps that its key has made. Which key it has it is asked first, where that is not known and where it would
     /// not be that of any of them by what an earlier run knew; and afterwards, where that was believed and the wrap did not open. Each wrap is
-    /// tried once.
-    pub(super) async fn unwrap_its_own(
+    /// tried once. Whether what came is right is for the asker to see.
+    pub(super) async fn unwrap_its_own<'w>(
         &self,
-        wraps: &[&Wrapped],
+        wraps: &[&'w Wrapped],
         of: &Owned,
         end: Instant,
-    ) -> Result<Key, ProviderError> {
+    ) -> Result<(&'w Wrapped, Key), ProviderError> {
         let has_another = || ProviderError::new(ErrorKind::NoKey, "none of the wraps is of its key");
         let look = || self.look(end.min(Instant::now() + ATTEMPT));
         let is_guessed = self.own_identity().is_none() && wraps.len() > 1 && self.identity().is_none();
         if is_guessed {
             look().await?;
         }
-        let mut left: Vec<&Wrapped> = wraps.to_vec();
+        let mut left: Vec<&'w Wrapped> = wraps.to_vec();
         let mut refused = None;
         loop {
             let is_sure = self.own_identity().is_some();
@@ -278,33 +252,44 @@ impl Member {
                 Err(error) if error.kind() == ErrorKind::Text && left.iter().any(|wrap| self.may_open(wrap)) => {
                     refused = Some(error);
                 }
-                other => return other,
+                other => return other.map(|key| (wrap, key)),
             }
         }
     }
 
-    /// The call alone, of which the caller takes note.
-    pub(super) async fn opened(&self, wrapped: &Wrapped, of: &Owned, end: Instant) -> Result<Key, ProviderError> {
-        let text = Some(digest(wrapped));
-        self.call(Operation::Unwrap, text, end, self.own.kek.unwrap_key(wrapped, context(of))).await
+    /// The call alone, of which the caller takes note. `text`: tells it from others, and `None` for one that is known to be in order, which
+    /// is asked past an open circuit.
+    pub(super) async fn opens(
+        &self,
+        wrapped: &Wrapped,
+        of: &Owned,
+        text: Option<u64>,
+        end: Instant,
+    ) -> Result<Key, ProviderError> {
+        let opening = self.own.kek.unwrap_key(wrapped, context(of));
+        match text {
+            Some(_) => self.call(Operation::Unwrap, text, end, opening).await,
+            None => self.attempt(Operation::Unwrap, None, end, opening).await,
+        }
     }
 
     pub(super) async fn unwrap(&self, wrapped: &Wrapped, of: &Owned, end: Instant) -> Result<Key, ProviderError> {
         let text = Some(digest(wrapped));
-        let unwrapped = self.opened(wrapped, of, end).await;
+        let unwrapped = self.opens(wrapped, of, text, end).await;
         match &unwrapped {
-            Ok(_) => self.went_well(Operation::Unwrap, |known| known.open(wrapped, of)),
+            Ok(key) => self.went_well(Operation::Unwrap, |known| known.opens_again(wrapped, key)),
             Err(error) => {
-                let mut known = self.known();
-                known.unwrapped = Some((wrapped.clone(), of.clone()));
-                // It never will again, which is no loss of a right.
-                let is_gone = matches!(error.class(), Class::NotFound | Class::Corrupt);
-                known.opened.take_if(|(opened, ..)| is_gone && opened == wrapped);
-                drop(known);
+                self.known().does_not_open(wrapped, of, error.class());
+                self.settle_doubt(end.min(Instant::now() + ATTEMPT)).await;
                 self.note_failure(Operation::Unwrap, text, error);
             }
         }
         unwrapped
+    }
+
+    /// What it has opened was what was wrapped.
+    pub(super) fn has_opened(&self, wrapped: &Wrapped, of: &Owned, key: &Key) {
+        self.known().open(wrapped, of, key);
     }
 
     /// The 95th percentile of its last answers.
@@ -327,7 +312,7 @@ impl Member {
     ) -> Result<T, ProviderError> {
         let held_back = {
             let mut known = self.known();
-            match known.breaker.ask(self.own.since.elapsed()) {
+            match known.breaker.ask(self.age()) {
                 Pass::Wait(until) => Some((known.held_back_by.unwrap_or(ErrorKind::Away), self.own.since + until)),
                 Pass::Go | Pass::Trial => None,
             }
@@ -354,7 +339,7 @@ impl Member {
             let detail = "too many calls to it are running";
             return Err(ProviderError::held_back(ErrorKind::Away, detail, Instant::now()));
         };
-        let started = Instant::now();
+        let (started, begun) = (Instant::now(), self.age());
         let mut watched = Watched::new(self, operation, text);
         let answer = match timeout_at(limit, attempt).await {
             Ok(answer) => answer,
@@ -364,7 +349,10 @@ impl Member {
         match &answer {
             Ok(_) => {
                 let mut known = self.known();
-                known.breaker.succeeded();
+                match operation {
+                    Operation::Wrap | Operation::Unwrap => known.breaker.served(begun),
+                    Operation::Login | Operation::Probe => known.breaker.succeeded(),
+                }
                 known.pace.remember(started.elapsed());
                 known.answered = Some(Instant::now());
             }
@@ -390,17 +378,17 @@ impl Member {
         // What is not answered says nothing of the text.
         let text = text.filter(|_| error.kind() != ErrorKind::Away);
         let failure = Failure { class: error.class(), text, pause: error.pause(), chance: chance() };
-        known.breaker.failed(failure, self.own.since.elapsed());
+        known.breaker.failed(failure, self.age());
     }
 
-    fn went_well(&self, operation: Operation, and: impl FnOnce(&mut Known)) {
+    pub(super) fn went_well(&self, operation: Operation, and: impl FnOnce(&mut Known)) {
         self.tell_if_well(|known| {
             and(known);
             known.troubles.went_well(operation)
         });
     }
 
-    fn tell_if_well(&self, change: impl FnOnce(&mut Known) -> bool) {
+    pub(super) fn tell_if_well(&self, change: impl FnOnce(&mut Known) -> bool) {
         let is_news = change(&mut self.known());
         if is_news {
             emit(&Event::ProviderRecovered { provider: &self.name });
@@ -432,13 +420,18 @@ impl Member {
         }
     }
 
+    /// The breaker's time.
+    pub(super) fn age(&self) -> Duration {
+        self.own.since.elapsed()
+    }
+
     pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         self.own.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Tells wraps apart, for as long as the process runs.
-fn digest(wrapped: &Wrapped) -> u64 {
+pub(super) fn digest(wrapped: &Wrapped) -> u64 {
     let mut hasher = DefaultHasher::new();
     (wrapped.identity.as_str(), wrapped.version.as_str(), wrapped.text()).hash(&mut hasher);
     hasher.finish()

@@ -2,28 +2,25 @@
 //!
 //! What a server tells of its key can be true of two: Vault tells the birth of a key to the second, and one tool makes the keys of two
 //! clusters within one. So a provider counts as another way to a key once it has opened something that this key has made through
-//! somebody else: a specimen. One that refuses it twice is a *twin*: a standby that is behind may refuse a version that is new once. It is told, has no key for anybody who counts keys, and makes no wrap in the
-//! other one's name. While it cannot be asked, what it tells is believed.
+//! somebody else, to what was wrapped: a [`Specimen`]. One that refuses it twice is a *twin*: a standby that is behind may refuse a version
+//! that is new once. It is told, has no key for anybody who counts keys, and makes no wrap in the other one's name. While it cannot be
+//! asked, what it tells is believed.
+//!
+//! A refusal counts in whichever words it comes, since plugins have no common ones for a text that is not theirs. But what is said of the
+//! text itself apart, it counts only while somebody else has opened the same specimen, which may have become useless to all ways; and
+//! what may be said of anything (that it cannot serve now) only of one that has told its key a moment before.
 
 use tokio::time::Instant;
 
 use super::health::{Health, Operation};
-use super::{ATTEMPT, Member, Owned};
+use super::member::digest;
+use super::{ANOTHER_KEY, ATTEMPT, Member, Specimen};
 use crate::audit::{Event, emit};
-use crate::provider::{ErrorKind, KeyIdentity, ProviderError, Wrapped};
+use crate::provider::{ErrorKind, KeyIdentity, ProviderError};
 use crate::types::Explained;
 
 const TWIN: &str = "it reports the key of another provider, but does not open what that one has wrapped";
 const REMEDY: &str = "two keys of one name may have been made within one second: make a key of another name for one of the two providers, and name it in its table; keep what was there until nothing stored needs it";
-
-/// Something that a key has made, and what it belongs to.
-#[derive(Clone, Debug)]
-pub struct Specimen {
-    /// By the key.
-    pub wrap: Wrapped,
-    /// What it is bound to.
-    pub of: Owned,
-}
 
 /// What is known of this.
 #[derive(Default)]
@@ -31,25 +28,45 @@ pub(super) struct Way {
     opened: Option<KeyIdentity>,
     /// It has refused its specimen once.
     has_refused: bool,
-    twin_since: Option<Instant>,
+    twin: Option<Twin>,
     /// To be opened by the next probe.
     specimen: Option<Specimen>,
 }
 
-impl Way {
-    pub(super) const fn is_twin(&self) -> bool {
-        self.twin_since.is_some()
-    }
+#[derive(Clone, Copy)]
+struct Twin {
+    since: Instant,
+    /// How it refuses.
+    refusal: ErrorKind,
+}
 
+impl Twin {
+    /// Why it does not count.
+    fn error(refusal: ErrorKind) -> ProviderError {
+        match refusal {
+            // A right that is missing has its own remedy, which is tried before another key is made.
+            ErrorKind::Forbidden => {
+                ProviderError::new(ErrorKind::Unfit, format!("{TWIN}: {}", refusal.message())).with_hint(refusal.hint())
+            }
+            _ => ProviderError::new(ErrorKind::Unfit, TWIN).with_hint(REMEDY),
+        }
+    }
+}
+
+impl Way {
     /// What was refused once is looked at again soon.
     pub(super) const fn is_doubted(&self) -> bool {
         self.has_refused
     }
 
+    fn is_to(&self, specimen: &Specimen) -> bool {
+        self.opened.as_ref() == Some(&specimen.wrap.identity)
+    }
+
     /// With what a twin cannot do.
     pub(super) fn health(&self, mut health: Health) -> Health {
-        if let Some(since) = self.twin_since {
-            let error = twin();
+        if let Some(Twin { since, refusal }) = self.twin {
+            let error = Twin::error(refusal);
             health.failure.get_or_insert((error.class(), error.to_string()));
             health.failing_for = health.failing_for.max(Some(since.elapsed()));
             health.wraps_fail_for = health.wraps_fail_for.max(Some(since.elapsed()));
@@ -61,15 +78,15 @@ impl Way {
     }
 }
 
-/// Why it does not count.
-pub(super) fn twin() -> ProviderError {
-    ProviderError::new(ErrorKind::Unfit, TWIN).with_hint(REMEDY)
-}
-
 impl Member {
     /// It tells a key that it does not have.
     pub fn is_twin(&self) -> bool {
-        self.known().way.is_twin()
+        self.known().way.twin.is_some()
+    }
+
+    /// Why it does not count, if it does not.
+    pub(super) fn as_twin(&self) -> Option<ProviderError> {
+        self.known().way.twin.map(|twin| Twin::error(twin.refusal))
     }
 
     /// Whether it has told its key since this was last asked: one sight counts once.
@@ -79,13 +96,15 @@ impl Member {
 
     /// The last wrap that it has opened.
     pub fn specimen(&self) -> Option<Specimen> {
-        self.known().opened.as_ref().map(|(wrap, of, _)| Specimen { wrap: wrap.clone(), of: of.clone() })
+        let opened = self.known().opened.clone();
+        opened.map(|opened| Specimen::opened(opened.wrap, opened.of, opened.key))
     }
 
-    /// To be opened by the next probe.
+    /// To be opened by the next probe, unless it has opened something of this key and this is known to be in order: if not, it tells that
+    /// for the other ways.
     pub fn show(&self, specimen: Specimen) {
         let mut known = self.known();
-        if known.way.opened.as_ref() != Some(&specimen.wrap.identity) {
+        if !known.way.is_to(&specimen) || !specimen.has_opened() {
             known.way.specimen = Some(specimen);
         }
     }
@@ -93,55 +112,91 @@ impl Member {
     /// Opens it, if it is of the key that this provider tells and nothing of that was opened for this before. What is not answered decides
     /// nothing, and is tried again by the next probe.
     pub async fn open_specimen(&self, specimen: &Specimen, end: Instant) -> Result<(), ProviderError> {
-        let Specimen { wrap, of } = specimen;
-        let is_its_key = self.own_identity().as_ref() == Some(&wrap.identity) && self.kind() == wrap.kind;
-        if !is_its_key || self.known().way.opened.as_ref() == Some(&wrap.identity) {
+        if self.known().way.is_to(specimen) { Ok(()) } else { self.try_to_open(specimen, end, false).await }
+    }
+
+    /// What it was shown and has not opened, just after it has told its key.
+    pub(super) async fn try_specimen(&self) {
+        let specimen = self.known().way.specimen.clone();
+        if let Some(specimen) = specimen {
+            // What came of it is noted there.
+            let _ = self.try_to_open(&specimen, Instant::now() + ATTEMPT, true).await;
+        }
+    }
+
+    async fn try_to_open(&self, specimen: &Specimen, end: Instant, has_just_told: bool) -> Result<(), ProviderError> {
+        let Specimen { wrap, of, .. } = specimen;
+        if self.own_identity().as_ref() != Some(&wrap.identity) || self.kind() != wrap.kind {
             return Ok(());
         }
-        match self.opened(wrap, of, end).await {
-            Ok(_) => {
-                let was_twin = {
-                    let mut known = self.known();
-                    known.way.opened = Some(wrap.identity.clone());
-                    (known.way.specimen, known.way.has_refused) = (None, false);
-                    known.way.twin_since.take().is_some()
-                };
-                if was_twin {
-                    emit(&Event::ProviderRecovered { provider: self.name() });
-                }
-                Ok(())
+        let (error, counts) = match self.opens(wrap, of, Some(digest(wrap)), end).await {
+            Ok(key) if specimen.is_of(&key) => {
+                specimen.opens();
+                self.is_a_way(specimen);
+                return Ok(());
             }
-            Err(error) if error.kind() == ErrorKind::Text => {
-                let is_news = {
-                    let mut known = self.known();
-                    known.way.specimen = Some(specimen.clone());
-                    let is_again = std::mem::replace(&mut known.way.has_refused, true);
-                    let is_news = is_again && known.way.twin_since.is_none();
-                    if is_news {
-                        known.way.twin_since = Some(Instant::now());
-                    }
-                    is_news
-                };
-                let error = twin().because(error);
-                if is_news {
-                    let (provider, class) = (self.name(), error.class());
-                    emit(&Event::ProviderFailed { provider, class, error: TWIN, hint: error.hint() });
-                }
-                Err(error)
-            }
+            Ok(_) => (ProviderError::new(ErrorKind::Lied, ANOTHER_KEY), Some(ErrorKind::Lied)),
             Err(error) => {
-                self.show(specimen.clone());
+                let counts = is_refusal(&error, specimen, has_just_told).then_some(error.kind());
+                (error, counts)
+            }
+        };
+        match counts {
+            Some(refusal) => Err(self.has_refused(specimen, refusal).because(error)),
+            None => {
+                self.known().way.specimen = Some(specimen.clone());
                 Err(error)
             }
         }
     }
 
-    /// What it was shown and has not opened.
-    pub(super) async fn try_specimen(&self) {
-        let specimen = self.known().way.specimen.clone();
-        if let Some(specimen) = specimen {
-            // What came of it is noted there.
-            let _ = self.open_specimen(&specimen, Instant::now() + ATTEMPT).await;
+    /// What it is by now, as an error.
+    fn has_refused(&self, specimen: &Specimen, refusal: ErrorKind) -> ProviderError {
+        let error = Twin::error(refusal);
+        let is_news = {
+            let mut known = self.known();
+            if known.way.is_to(specimen) && refusal != ErrorKind::Lied {
+                // Of a way that has proved itself this says that the specimen is of no use.
+                known.way.specimen = None;
+                return error;
+            }
+            (known.way.opened, known.way.specimen) = (None, Some(specimen.clone()));
+            let is_again = std::mem::replace(&mut known.way.has_refused, true);
+            let is_news = is_again && known.way.twin.is_none();
+            if is_news {
+                known.way.twin = Some(Twin { since: Instant::now(), refusal });
+            }
+            is_news
+        };
+        if is_news {
+            let (provider, class) = (self.name(), error.class());
+            emit(&Event::ProviderFailed { provider, class, error: TWIN, hint: error.hint() });
         }
+        error
+    }
+
+    fn is_a_way(&self, specimen: &Specimen) {
+        let was_twin = {
+            let mut known = self.known();
+            known.way.opened = Some(specimen.wrap.identity.clone());
+            (known.way.specimen, known.way.has_refused) = (None, false);
+            known.way.twin.take().is_some()
+        };
+        if was_twin {
+            emit(&Event::ProviderRecovered { provider: self.name() });
+        }
+    }
+}
+
+/// Whether this says that it does not have the key. See the module.
+fn is_refusal(error: &ProviderError, specimen: &Specimen, has_just_told: bool) -> bool {
+    if error.not_before().is_some() || error.is_of_login() {
+        return false;
+    }
+    match error.kind() {
+        ErrorKind::Text => true,
+        ErrorKind::NoKey | ErrorKind::Forbidden | ErrorKind::Unfit => specimen.has_opened(),
+        ErrorKind::Down | ErrorKind::Lied | ErrorKind::Protocol => specimen.has_opened() && has_just_told,
+        ErrorKind::Away | ErrorKind::Throttled | ErrorKind::Login | ErrorKind::Credential | ErrorKind::Peer => false,
     }
 }

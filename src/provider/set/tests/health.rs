@@ -315,3 +315,102 @@ async fn a_text_that_may_not_be_opened_stays_a_trouble_when_what_is_wrapped_now_
     assert!(set.wrap(&key(), &of()).await.owed.is_empty());
     assert_eq!(set.members()[0].health().failing, [Operation::Unwrap], "nothing has opened that text");
 }
+
+/// Tells its key, and limits wraps for as long as it says.
+struct Limiting(AtomicU32);
+
+impl Kek for Limiting {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Vault
+    }
+
+    fn probe(&self) -> Answer<'_, KeyState> {
+        Box::pin(async { Ok(KeyState { identity: identity("a"), version: KeyVersion::new("1").unwrap() }) })
+    }
+
+    fn wrap_key<'a>(&'a self, _: &'a Key, _: Context<'a>) -> Answer<'a, Wrapped> {
+        Box::pin(async {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Err(ProviderError::new(ErrorKind::Throttled, "429").after(Some(SECOND * 60)))
+        })
+    }
+
+    fn unwrap_key<'a>(&'a self, _: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
+        Box::pin(async { Err(ProviderError::new(ErrorKind::Text, "")) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_a_provider_wants_to_be_left_alone_is_kept_whatever_else_it_answers_meanwhile() {
+    let kek = Arc::new(Limiting(AtomicU32::new(0)));
+    let set = Providers::new(vec![Member::new("a", Role::Required, Arc::clone(&kek) as _)], Strategy::Ordered);
+    for _ in 0..50 {
+        assert_eq!(set.wrap(&key(), &of()).await.owed[0].error.class(), Class::Throttled);
+        assert!(probe(&set).await);
+        sleep(SECOND).await;
+    }
+    assert_eq!(kek.0.load(Ordering::SeqCst), 1, "wraps that it was asked for in the minute for which it said no");
+}
+
+/// Opens texts of sevens alone. Of others it says what a plugin in Go says that gives its error no code: UNKNOWN, which is `Down`.
+struct WithoutCodes;
+
+impl Kek for WithoutCodes {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Vault
+    }
+
+    fn probe(&self) -> Answer<'_, KeyState> {
+        Box::pin(async { Ok(KeyState { identity: identity("a"), version: KeyVersion::new("1").unwrap() }) })
+    }
+
+    fn wrap_key<'a>(&'a self, key: &'a Key, _: Context<'a>) -> Answer<'a, Wrapped> {
+        let text = key.expose().to_vec();
+        Box::pin(async {
+            Ok(Wrapped::new(ProviderKind::Vault, identity("a"), KeyVersion::new("1").unwrap(), text).unwrap())
+        })
+    }
+
+    fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
+        Box::pin(async {
+            match wrapped.text() {
+                [7, ..] => Ok(Key::copy_of(wrapped.text()).unwrap()),
+                _ => Err(ProviderError::new(ErrorKind::Down, "gRPC code 2")),
+            }
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn texts_that_do_not_open_hold_nothing_else_back_however_many_they_are_and_whatever_is_said_of_them() {
+    let set = Providers::new(vec![Member::new("a", Role::Required, Arc::new(WithoutCodes))], Strategy::Ordered);
+    assert!(probe(&set).await);
+    assert!(set.unwrap(&[wrap_of("a")], &of(), is_right).await.is_ok());
+    for bad in 100..110 {
+        let version = KeyVersion::new("1").unwrap();
+        let wrap = Wrapped::new(ProviderKind::Vault, identity("a"), version, vec![bad; 32]).unwrap();
+        assert!(set.unwrap(&[wrap], &of(), is_right).await.is_err());
+    }
+    assert!(!set.members()[0].health().is_open, "its circuit is open for texts that are not its own");
+    assert!(set.unwrap(&[wrap_of("a")], &of(), is_right).await.is_ok());
+    assert_eq!(set.wrap(&key(), &of()).await.wraps.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_fails_on_every_text_is_told_and_held_back_when_it_fails_on_one_that_is_in_order_too() {
+    let kek = Each::fine();
+    let set = kek.set(Strategy::Ordered);
+    assert_eq!(set.wrap(&key(), &of()).await.wraps.len(), 1);
+    *kek.unwrap.lock().unwrap() = Mood::Refuses(ErrorKind::Down);
+    for bad in 100..110 {
+        let version = KeyVersion::new("1").unwrap();
+        let wrap = Wrapped::new(ProviderKind::Vault, identity("a"), version, vec![bad; 32]).unwrap();
+        assert!(opens(&set, wrap).await.is_err());
+    }
+    let health = set.members()[0].health();
+    assert!(health.is_open && health.failing == [Operation::Unwrap], "{health:?}");
+    *kek.unwrap.lock().unwrap() = Mood::Fine;
+    assert!(probe(&set).await);
+    let health = set.members()[0].health();
+    assert!(!health.is_open && health.failing.is_empty(), "{health:?}");
+}

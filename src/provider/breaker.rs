@@ -148,6 +148,11 @@ impl Breaker {
         self.circuit.open.is_some()
     }
 
+    /// Whether calls are held back because the provider limits us, whatever fails meanwhile.
+    pub fn is_limited(&self, now: Duration) -> bool {
+        self.throttled.is_some_and(|throttled| now < throttled.until)
+    }
+
     /// Failures in a row, of which those of one text are one.
     pub const fn failures(&self) -> usize {
         self.circuit.failures + self.circuit.texts.len()

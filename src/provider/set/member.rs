@@ -374,7 +374,9 @@ impl Member {
 
     pub(super) fn failed(&self, text: Option<u64>, error: &ProviderError) {
         let mut known = self.known();
-        known.held_back_by = Some(error.kind());
+        if !known.breaker.is_limited(self.age()) {
+            known.held_back_by = Some(error.kind());
+        }
         // What is not answered says nothing of the text.
         let text = text.filter(|_| error.kind() != ErrorKind::Away);
         let failure = Failure { class: error.class(), text, pause: error.pause(), chance: chance() };

@@ -350,6 +350,12 @@ async fn how_long_a_provider_wants_to_be_left_alone_is_kept_whatever_else_it_ans
         sleep(SECOND).await;
     }
     assert_eq!(kek.0.load(Ordering::SeqCst), 1, "wraps that it was asked for in the minute for which it said no");
+    set.members()[0].failed(None, &ProviderError::new(ErrorKind::Away, "a probe that was not answered"));
+    assert_eq!(
+        set.wrap(&key(), &of()).await.owed[0].error.class(),
+        Class::Throttled,
+        "it is held back because it limits"
+    );
 }
 
 /// Opens texts of sevens alone. Of others it says what a plugin in Go says that gives its error no code: UNKNOWN, which is `Down`.

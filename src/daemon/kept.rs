@@ -3,8 +3,9 @@
 //! A login that serves once may seal what it was given in exchange. That is no change by the operator: nothing has to prove itself because of
 //! it, and a proof would spend what was sealed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::look::Looks;
 use crate::keyring::keeper::KeeperHandle;
@@ -15,12 +16,28 @@ use crate::seal::credential;
 use crate::store::RunFile;
 use crate::types::{CredentialName, Secret};
 
-/// How the files look that a login has sealed.
+/// How the files of a provider looked when it was made of them, and which of the own seals were there by then.
+#[derive(Clone, Default)]
+pub(super) struct Seen {
+    pub(super) looks: Looks,
+    /// Number of the last own seal that it takes account of.
+    after: u64,
+}
+
+/// How the files look that a login has sealed. Seals are numbered: one from before a provider was made is no news for it, and its file may
+/// have been sealed by the operator since.
 #[derive(Default)]
 pub(super) struct OwnSeals {
     /// Of the node root.
     folder: Mutex<Option<PathBuf>>,
-    looks: Mutex<Looks>,
+    seals: Mutex<Seals>,
+}
+
+#[derive(Default)]
+struct Seals {
+    number: u64,
+    /// The last one of each credential.
+    last: BTreeMap<CredentialName, (u64, Looks)>,
 }
 
 impl OwnSeals {
@@ -29,9 +46,22 @@ impl OwnSeals {
         *self.folder.lock().unwrap_or_else(PoisonError::into_inner) = folder.map(Path::to_owned);
     }
 
-    /// What a provider was made of looks as its own logins have left it.
-    pub(super) fn teach(&self, looks: &mut Looks) {
-        looks.adopt(&self.looks.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Before files are looked at. A seal that comes meanwhile is looked at twice, and none goes unseen.
+    pub(super) fn now(&self) -> u64 {
+        self.seals().number
+    }
+
+    /// These looks were taken after the seal of this number.
+    pub(super) const fn seen(looks: Looks, after: u64) -> Seen {
+        Seen { looks, after }
+    }
+
+    /// What a provider was made of looks as its own logins have left it since.
+    pub(super) fn teach(&self, seen: &mut Seen) {
+        let seals = self.seals();
+        let news = seals.last.values().filter(|(number, _)| *number > seen.after);
+        news.for_each(|(_, look)| seen.looks.adopt(look));
+        seen.after = seals.number;
     }
 
     /// Just sealed.
@@ -39,7 +69,14 @@ impl OwnSeals {
         let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let path = folder.map(|folder| folder.join(credential::file_name(name)));
         let look = Looks::at(path, &Looks::default());
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner).add(look);
+        let mut seals = self.seals();
+        seals.number += 1;
+        let number = seals.number;
+        seals.last.insert(name.clone(), (number, look));
+    }
+
+    fn seals(&self) -> MutexGuard<'_, Seals> {
+        self.seals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,5 +133,35 @@ impl Credentials for Kept {
             own.note(&name);
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn an_own_seal_is_adopted_by_what_was_made_before_it_and_not_by_what_was_made_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let name: CredentialName = "login".parse().unwrap();
+        let file = folder.path().join(credential::file_name(&name));
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let own = OwnSeals::default();
+        own.lie_in(Some(folder.path()));
+        let look = || Looks::at([file.clone()], &Looks::default());
+        fs::write(&file, "wrapping token").unwrap();
+        let mut made = OwnSeals::seen(look(), own.now());
+        fs::write(&file, "fetched").unwrap();
+        own.note(&name);
+        own.teach(&mut made);
+        assert!(!look().differ_from(&made.looks), "what the login has sealed is no change");
+        fs::write(&file, "of the operator").unwrap();
+        own.teach(&mut made);
+        assert!(look().differ_from(&made.looks));
+        let mut next = OwnSeals::seen(look(), own.now());
+        own.teach(&mut next);
+        assert!(!look().differ_from(&next.looks), "the login that was sealed last is taken up once");
     }
 }

@@ -54,11 +54,6 @@ impl Looks {
         }
     }
 
-    /// These as well.
-    pub(super) fn add(&mut self, more: Self) {
-        self.0.extend(more.0);
-    }
-
     /// Whether one of the same files is another now. What was not looked at before has not changed.
     pub(super) fn differ_from(&self, before: &Self) -> bool {
         self.0.iter().any(|(path, look)| before.0.get(path).is_some_and(|before| before != look))

@@ -3,6 +3,7 @@
 //! The start of `nodeseald` in one read: configuration, log, the process itself, sockets, keeper, control, API. The KMS socket
 //! answers before the keys are open, so that kube-apiserver learns what is missing instead of waiting for a connection.
 
+mod kek;
 mod kept;
 mod look;
 mod notify;

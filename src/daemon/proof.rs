@@ -1,67 +1,117 @@
 //! What a provider has to show before a reload lets it count: a key of no use there and back, and something that its key has made before.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::reload::ReloadError;
 use super::remote::Opened;
 use crate::keyring::rooted::Rooted;
 use crate::provider::set::{Member, Owned, Role, Specimen};
-use crate::provider::{ErrorKind, ProviderError};
-use crate::types::{ClusterId, KekId, Key, random};
+use crate::provider::{ProviderError, ProviderKind};
+use crate::types::{Chain, Class, ClusterId, Explained, KekId, Key, random};
 
-/// What the proof of one provider may take, login included.
+/// What the proof of one provider may take, login included. All are asked at once.
 pub(super) const PROOF_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// By each that is new. A login that may wrap may not open, and a server that tells a key may have another one of that name: so whoever tells a
-/// key that has made something opens that too. Those that stay and share the key of one that leaves are looked at, as far as they answer.
+/// What came of it.
+pub(super) struct Proofs {
+    /// Names of those that were new and have proved themselves.
+    pub(super) proved: HashSet<String>,
+    /// Names of those that may count as what is left to open something: they have opened what their key has made.
+    pub(super) openers: HashSet<String>,
+    /// Of those that were new.
+    pub(super) refused: Vec<ReloadError>,
+    /// Why those that stay do not count, for people.
+    pub(super) silent: Vec<String>,
+}
+
+/// By each that is new; all are heard, since a login that serves once is spent by those that prove themselves as well. A login that may
+/// wrap may not open, and a server that tells a key may have another one of that name: so whoever tells a key that has made something opens
+/// that too. Where somebody leaves, those that stay are shown it as well: what they have not opened themselves keeps nobody from
+/// being missed.
 pub(super) fn prove(
     opened: &Opened,
     before: Option<&Rooted>,
-    specimens: &[Specimen],
+    specimens: Vec<Specimen>,
     cluster: &ClusterId,
-) -> Result<(), ReloadError> {
-    let id = KekId::from_bytes(random::array().map_err(ReloadError::Random)?);
+) -> Result<Proofs, ReloadError> {
+    let of = Owned { cluster: cluster.clone(), kek: KekId::from_bytes(random::array().map_err(ReloadError::Random)?) };
     let key = Arc::new(Key::random().map_err(ReloadError::Random)?);
     let members = opened.rooted.providers.members();
+    let olds = before.map_or(&[][..], |before| before.providers.members());
+    let leavers: Vec<&Member> = olds.iter().filter(|old| !members.iter().any(|next| next.is(old))).collect();
+    let mut all = specimens;
+    for specimen in olds.iter().filter_map(Member::specimen) {
+        if !all.iter().any(|known| known.wrap == specimen.wrap) {
+            all.push(specimen);
+        }
+    }
+    let end = Instant::now() + PROOF_TIMEOUT;
+    let mut proofs =
+        Proofs { proved: HashSet::new(), openers: HashSet::new(), refused: Vec::new(), silent: Vec::new() };
+    let mut asked = Vec::new();
     for member in members {
         let is_new = opened.new.contains(member.name());
-        if !is_new && !before.is_some_and(|before| takes_over(member, before, members)) {
+        if !is_new && leavers.is_empty() {
+            proofs.openers.insert(member.name().to_owned());
             continue;
         }
-        let provider = member.name().to_owned();
-        let (member, specimens) = (member.clone(), specimens.to_vec());
-        let (of, key) = (Owned { cluster: cluster.clone(), kek: id }, Arc::clone(&key));
+        // Of two plugins under one name each opens what it has made itself, whether the name stands for one key or for two.
+        let is_named_as = |leaver: &&Member| {
+            member.kind() == ProviderKind::KmsPlugin
+                && leaver.kind() == ProviderKind::KmsPlugin
+                && leaver.own_identity() == member.own_identity()
+        };
+        let is_doubted = leavers.iter().any(is_named_as);
+        let own = member.specimen();
+        let is_of_others = |specimen: &&Specimen| {
+            let is_it = |other: Option<Specimen>| other.is_some_and(|other| other.wrap == specimen.wrap);
+            !is_doubted || !is_it(own.clone()) || olds.iter().any(|other| !other.is(member) && is_it(other.specimen()))
+        };
+        let shown: Vec<Specimen> = all.iter().filter(is_of_others).cloned().collect();
+        let is_known = opened.refreshed.contains(member.name());
+        let (member_asked, of, key) = (member.clone(), of.clone(), Arc::clone(&key));
         let proof = async move {
-            let proved = if is_new { there_and_back(&member, &key, &of).await } else { Ok(()) };
-            let opened = if proved.is_ok() { open_all(&member, &specimens).await } else { Ok(()) };
-            // Of one that runs already, all but a refusal is left to its probes.
-            proved.and(opened.or_else(|error| {
-                if is_new || member.is_twin() || error.kind() == ErrorKind::Unfit { Err(error) } else { Ok(()) }
-            }))
+            let end = end.into();
+            if is_new {
+                there_and_back(&member_asked, &key, &of, end).await?;
+                new_opens(&member_asked, &shown, is_known, end).await
+            } else {
+                staying_opens(&member_asked, &shown, is_doubted, end).await
+            }
         };
         let (tell, answer) = channel();
         opened.rooted.runtime.spawn(async move { tell.send(proof.await) });
-        match answer.recv_timeout(PROOF_TIMEOUT) {
-            Ok(Ok(())) => {}
-            Ok(Err(source)) => return Err(ReloadError::Proof { provider, source }),
-            Err(_) => return Err(ReloadError::Late { provider }),
+        asked.push((member, is_new, answer));
+    }
+    for (member, is_new, answer) in asked {
+        let provider = member.name().to_owned();
+        match answer.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(Ok(opens)) => {
+                proofs.openers.extend(opens.then(|| provider.clone()));
+                proofs.proved.extend(is_new.then_some(provider));
+            }
+            Ok(Err(source)) if is_new => proofs.refused.push(ReloadError::Proof { provider, source }),
+            Ok(Err(error)) => {
+                proofs.silent.push(format!("`{provider}` does not open what its key has made: {}", Chain(&error)))
+            }
+            Err(_) if is_new => proofs.refused.push(ReloadError::Late { provider }),
+            Err(_) => {
+                proofs.silent.push(format!("`{provider}` has opened nothing within {} s", PROOF_TIMEOUT.as_secs()))
+            }
         }
     }
-    Ok(())
+    Ok(proofs)
 }
 
-/// Whether this one stays and another way to its key leaves.
-fn takes_over(member: &Member, before: &Rooted, next: &[Member]) -> bool {
-    let own = member.own_identity();
-    let leaves = |old: &&Member| !next.iter().any(|next| next.is(old));
-    let is_way = |old: &Member| old.kind() == member.kind() && own.is_some() && old.own_identity() == own;
-    before.providers.members().iter().filter(leaves).any(is_way)
-}
-
-async fn there_and_back(member: &Member, key: &Key, of: &Owned) -> Result<(), ProviderError> {
-    let end = tokio::time::Instant::now() + PROOF_TIMEOUT;
+async fn there_and_back(
+    member: &Member,
+    key: &Key,
+    of: &Owned,
+    end: tokio::time::Instant,
+) -> Result<(), ProviderError> {
     // The first call logs in as well, and may take longer than an attempt for a text.
     member.probe(end).await?;
     match member.role() {
@@ -70,10 +120,41 @@ async fn there_and_back(member: &Member, key: &Key, of: &Owned) -> Result<(), Pr
     }
 }
 
-async fn open_all(member: &Member, specimens: &[Specimen]) -> Result<(), ProviderError> {
-    let end = tokio::time::Instant::now() + PROOF_TIMEOUT;
-    for specimen in specimens {
+/// Whether it counts as an opener of its key. Where nothing is known that this key has made, a key that its server tells is believed of
+/// whoever opens what it wraps; one that the table names alone is not; and of a table that runs already nothing else is asked.
+async fn new_opens(
+    member: &Member,
+    shown: &[Specimen],
+    is_known: bool,
+    end: tokio::time::Instant,
+) -> Result<bool, ProviderError> {
+    let opened = open_all(member, shown, end).await?;
+    Ok(opened || is_known || (member.writes() && member.kind() != ProviderKind::KmsPlugin))
+}
+
+/// The same of one that runs already. What it does not open is no reason to refuse it, and who is away has opened what it opened before.
+async fn staying_opens(
+    member: &Member,
+    shown: &[Specimen],
+    is_doubted: bool,
+    end: tokio::time::Instant,
+) -> Result<bool, ProviderError> {
+    open_all(member, shown, end).await.or_else(|error| {
+        let own = member.own_identity();
+        let has_opened = |specimen: Specimen| own.is_some_and(|own| specimen.wrap.is_by(member.kind(), &own));
+        let is_away = matches!(error.class(), Class::Unavailable | Class::Throttled);
+        if is_away && !is_doubted && member.specimen().is_some_and(has_opened) { Ok(true) } else { Err(error) }
+    })
+}
+
+/// All that are of its key. Whether there are any.
+async fn open_all(member: &Member, shown: &[Specimen], end: tokio::time::Instant) -> Result<bool, ProviderError> {
+    let own = member.own_identity();
+    let is_of_its_key = |specimen: &&Specimen| own.as_ref().is_some_and(|own| specimen.wrap.is_by(member.kind(), own));
+    let mut has_opened = false;
+    for specimen in shown.iter().filter(is_of_its_key) {
         member.open_specimen(specimen, end).await?;
+        has_opened = true;
     }
-    Ok(())
+    Ok(has_opened)
 }

@@ -4,6 +4,9 @@
 //! Providers and their rules change so. What the process has built itself on (sockets, state directory, sealing device, cluster)
 //! needs a restart, and is told. A start itself proves nothing: it must come up with every provider away.
 
+mod error;
+mod waiting;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
@@ -11,21 +14,22 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(super) use self::error::ReloadError;
+use self::waiting::{needs_reseal, needs_restart};
 use super::look::Looks;
-use super::proof::{PROOF_TIMEOUT, prove};
-use super::remote::{Fresh, Opened, Remote};
+use super::proof::prove;
+use super::remote::{Fresh, Made, Opened, Remote};
 use crate::audit::{Event, emit};
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config};
 use crate::control::report::Pending;
-use crate::keyring::keeper::{KeeperHandle, Overview, Proof};
+use crate::keyring::keeper::{KeeperHandle, Next, Overview, Proof};
 use crate::keyring::rooted::Rooted;
 use crate::keyring::{Home, KeeperError};
-use crate::provider::ProviderError;
-use crate::sandbox::{Confined, Lack};
+use crate::provider::set::Specimen;
+use crate::sandbox::Confined;
 use crate::seal::client::SealerClient;
 use crate::store::{OnlyLook, RunFile, StateDir};
-use crate::types::random::RandomError;
-use crate::types::{Backend, Chain, Class, ClusterId, Explained, SealTo};
+use crate::types::{Chain, Explained, SealTo};
 
 /// Between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -34,86 +38,6 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pauses between two attempts to take up files that were refused.
 const AGAIN_MIN: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
-
-/// Why the running configuration is kept.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ReloadError {
-    #[error("another reload has been running for {} s", TURN_TIMEOUT.as_secs())]
-    Busy,
-    #[error("the configuration cannot be used{}", .0.few())]
-    Config(#[source] ConfigError),
-    #[error("this node was set up with the cluster `{was}`, which can never be changed")]
-    Cluster { was: ClusterId },
-    #[error("it needs rights that this process has given up permanently")]
-    Confined {
-        #[source]
-        lack: Lack,
-        /// `providers = "any"` runs.
-        has_any: bool,
-    },
-    #[error("the keys do not allow it")]
-    Keeper(#[source] KeeperError),
-    #[error("provider `{provider}` did not prove itself")]
-    Proof {
-        provider: String,
-        #[source]
-        source: ProviderError,
-    },
-    #[error("provider `{provider}` did not prove itself within {} s", PROOF_TIMEOUT.as_secs())]
-    Late { provider: String },
-    #[error("no key can be made for the test")]
-    Random(#[source] RandomError),
-    #[error("the providers' thread cannot be started")]
-    Runtime(#[source] io::Error),
-    #[error("the configuration is in force, except the changed files of a provider, which are retried")]
-    Files(#[source] Box<Self>),
-}
-
-impl Explained for ReloadError {
-    fn class(&self) -> Class {
-        match self {
-            Self::Busy => Class::Throttled,
-            Self::Config(error) => error.class(),
-            Self::Cluster { .. } | Self::Confined { .. } => Class::Misconfigured,
-            Self::Keeper(error) => error.class(),
-            Self::Proof { source, .. } => source.class(),
-            Self::Files(why) => why.class(),
-            Self::Late { .. } | Self::Random(_) | Self::Runtime(_) => Class::Unavailable,
-        }
-    }
-
-    fn hint(&self) -> &str {
-        match self {
-            Self::Busy => "wait until the log has its result, then reload again",
-            Self::Config(error) => error.hint(),
-            Self::Cluster { .. } => {
-                "put the name of the cluster back: with another one nodeseald would not start again"
-            }
-            Self::Confined { has_any: true, .. } => {
-                "restart nodeseald (`systemctl restart nodeseal.service`: with its socket unit no request is lost), which grants what is configured by then; so that later files there need none, name their folders in `allow_paths` under [sandbox] before that restart"
-            }
-            Self::Confined { has_any: false, .. } => {
-                "restart nodeseald (`systemctl restart nodeseal.service`: with its socket unit no request is lost), which grants what is configured by then; for providers that come later without one, write `providers = \"any\"` under [sandbox] before that restart"
-            }
-            Self::Keeper(error) => error.hint(),
-            Self::Proof { source, .. } => source.hint(),
-            Self::Files(why) => why.hint(),
-            Self::Late { .. } => "check network and login of the provider, then reload again",
-            Self::Random(_) => "the kernel's random generator failed: reboot, and distrust the machine",
-            Self::Runtime(_) => "see the limits of processes, memory and descriptors",
-        }
-    }
-}
-
-impl ReloadError {
-    /// Who has not proved itself.
-    fn provider(&self) -> Option<&str> {
-        match self {
-            Self::Proof { provider, .. } | Self::Late { provider } => Some(provider),
-            _ => None,
-        }
-    }
-}
 
 /// What runs, and how it is changed.
 pub(super) struct Reloader {
@@ -129,6 +53,8 @@ pub(super) struct Reloader {
 struct Runs {
     config: Config,
     opened: Option<Arc<Opened>>,
+    /// What has proved itself for something that was refused, with its login: another proof might have to make one that cannot be made twice.
+    spare: Vec<Made>,
     /// Of the file as it was read last: keys whose new value nothing takes up, and how a node root is sealed from then on.
     waiting: Vec<&'static str>,
     seal_to: SealTo,
@@ -137,6 +63,8 @@ struct Runs {
     refused: Option<Refused>,
     /// Providers whose changed credential or files were refused: they go on with what they have.
     refused_files: Vec<String>,
+    /// Providers with what the sandbox keeps them from, for people.
+    lost: Vec<String>,
 }
 
 impl Reloader {
@@ -151,7 +79,7 @@ impl Reloader {
         let remote = Remote::new(keeper.clone(), &config, sealer, login_tries);
         let wanted = config.providers.as_ref();
         let opened = wanted
-            .map(|wanted| remote.open(wanted, None, Fresh::All, folder(&config).as_deref()))
+            .map(|wanted| remote.open(wanted, None, &[], Fresh::But(&HashSet::new()), folder(&config).as_deref()))
             .transpose()?
             .map(Arc::new);
         let (seal_to, guard) = (config.seal.to(), config.seal.guard);
@@ -164,11 +92,13 @@ impl Reloader {
             runs: Mutex::new(Runs {
                 config,
                 opened,
+                spare: Vec::new(),
                 waiting: Vec::new(),
                 seal_to,
                 guard,
                 refused: None,
                 refused_files: Vec::new(),
+                lost: Vec::new(),
             }),
         })
     }
@@ -233,7 +163,7 @@ impl Reloader {
         if let Some(lack) = self.confined.lacks(&next.daemon_needs()) {
             return Err(ReloadError::Confined { lack, has_any: next.sandbox.any_provider });
         }
-        let taken = self.take_up(&next, Fresh::All, abandon);
+        let taken = self.take_up(&next, None, abandon);
         if taken.as_ref().is_err_and(|error| !matches!(error, ReloadError::Files(_))) {
             return taken;
         }
@@ -248,35 +178,92 @@ impl Reloader {
     /// Opens one provider of the running configuration anew. What may stand in its file by now is not looked at.
     fn refresh(&self, name: &str) -> Result<(), ReloadError> {
         let _turn = self.turn(Duration::MAX)?;
-        self.take_up(&self.config(), Fresh::One(name), None)
+        self.take_up(&self.config(), Some(name), None)
     }
 
-    /// A provider whose table is as it was and whose new files are refused goes on with those that it had, which is told in the end: what it
+    /// All of them, or `only` one of those that run.
+    fn take_up(&self, next: &Config, only: Option<&str>, abandon: Option<Proof>) -> Result<(), ReloadError> {
+        let mut spare = std::mem::take(&mut self.runs().spare);
+        let done = self.try_to_take_up(next, only, abandon, &mut spare);
+        let is_in_force = matches!(done, Ok(()) | Err(ReloadError::Files(_)));
+        match only {
+            None if is_in_force => spare.clear(),
+            Some(name) if is_in_force => spare.retain(|made| made.name() != name),
+            None => {
+                spare.retain(|made| next.providers.iter().any(|wanted| wanted.list.iter().any(|one| made.is_of(one))))
+            }
+            Some(_) => {}
+        }
+        self.runs().spare = spare;
+        done
+    }
+
+    /// A provider whose table is as it was and whose new files are refused stays with those that it had, which is told in the end: what it
     /// runs with is better than nothing, and the rest does not wait for it.
-    fn take_up(&self, next: &Config, fresh: Fresh<'_>, abandon: Option<Proof>) -> Result<(), ReloadError> {
+    fn try_to_take_up(
+        &self,
+        next: &Config,
+        only: Option<&str>,
+        abandon: Option<Proof>,
+        spare: &mut Vec<Made>,
+    ) -> Result<(), ReloadError> {
         let before = self.runs().opened.clone();
         let folder = folder(next);
         let (mut kept, mut refused) = (HashSet::new(), None);
-        let opened = loop {
-            let Some(wanted) = &next.providers else { break None };
-            let is_of_all = !matches!(fresh, Fresh::One(_));
-            let fresh = if is_of_all { Fresh::But(&kept) } else { fresh };
-            let opened = self.remote.open(wanted, before.as_deref(), fresh, folder.as_deref());
+        let (opened, openers, silent) = loop {
+            let Some(wanted) = &next.providers else { break (None, HashSet::new(), Vec::new()) };
+            let specimens = self.specimens(only.is_none())?;
+            let fresh = only.map_or(Fresh::But(&kept), Fresh::One);
+            let opened = self.remote.open(wanted, before.as_deref(), spare, fresh, folder.as_deref());
             let opened = opened.map_err(ReloadError::Runtime)?;
-            let specimens = self.keeper.specimens().unwrap_or_default();
-            let before = before.as_deref().map(|before| &*before.rooted);
-            let proof = prove(&opened, before, &specimens, &next.cluster);
-            let Err(error) = proof else { break Some(Arc::new(opened)) };
-            match error.provider() {
-                Some(name) if is_of_all && opened.refreshed.contains(name) => drop(kept.insert(name.to_owned())),
-                _ => return Err(error),
+            let rooted = before.as_deref().map(|before| &*before.rooted);
+            let proofs = prove(&opened, rooted, specimens, &next.cluster)?;
+            for made in opened.made_anew(&proofs.proved) {
+                spare.retain(|spare| !made.replaces(spare));
+                spare.push(made.clone());
             }
-            refused.get_or_insert(error);
+            if proofs.refused.is_empty() {
+                break (Some(opened), proofs.openers, proofs.silent);
+            }
+            let stays = |name: &str| only.is_none() && opened.refreshed.contains(name);
+            for error in proofs.refused {
+                let name = error.provider().map(str::to_owned);
+                let error = self.explained(next, error);
+                match name.filter(|name| stays(name)) {
+                    Some(name) => drop(kept.insert(name)),
+                    None => return Err(error),
+                }
+                refused.get_or_insert(error);
+            }
         };
         let rooted = opened.as_ref().map(|opened| Arc::clone(&opened.rooted));
-        self.keeper.configure(rooted, abandon).map_err(ReloadError::Keeper)?;
-        self.runs().opened = opened;
+        let done = self.keeper.configure(Next { rooted, openers }, abandon);
+        done.map_err(|source| ReloadError::Keeper { silent, source })?;
+        self.runs().opened = opened.map(|mut opened| {
+            opened.take_effect();
+            Arc::new(opened)
+        });
         refused.map_or(Ok(()), |error| Err(ReloadError::Files(Box::new(error))))
+    }
+
+    /// Without them nobody could show what it opens.
+    fn specimens(&self, is_of_all: bool) -> Result<Vec<Specimen>, ReloadError> {
+        let specimens = self.keeper.specimens();
+        if is_of_all && matches!(specimens, Err(KeeperError::Locked)) {
+            // While the keys are closed, a new configuration is what makes the keeper try at once to open them.
+            let _ = self.keeper.configure(Next { rooted: self.rooted(), openers: HashSet::new() }, None);
+        }
+        Ok(specimens?)
+    }
+
+    /// What keeps a provider from its files may be this process's own confinement.
+    fn explained(&self, next: &Config, error: ReloadError) -> ReloadError {
+        let wanted = next.providers.iter().flat_map(|wanted| &wanted.list);
+        let provider = wanted.into_iter().find(|provider| error.provider() == Some(&provider.name));
+        match provider.and_then(|provider| Some((provider.name.clone(), self.confined.lost(&provider.own_needs())?))) {
+            Some((provider, lost)) => ReloadError::Lost { provider, lost },
+            None => error,
+        }
     }
 
     fn note(&self, waiting: Vec<&'static str>, seal_to: SealTo, guard: Option<u32>) {
@@ -290,7 +277,8 @@ impl Reloader {
         let refused = runs.refused.iter().map(|_| Pending::reload("provider"));
         let files = runs.refused_files.iter();
         let files = files.map(|name| Pending::reload(&format!("a changed credential or file of provider {name}")));
-        let restarts = runs.waiting.iter().map(|key| Pending::restart(key));
+        let lost = runs.lost.iter().map(|lost| Pending::restart(lost));
+        let restarts = runs.waiting.iter().map(|key| Pending::restart(key)).chain(lost);
         let reseals = sealed.map(|sealed| needs_reseal(sealed, runs.seal_to, runs.guard)).unwrap_or_default();
         refused.chain(files).chain(restarts).chain(reseals.into_iter().map(Pending::reseal)).collect()
     }
@@ -325,8 +313,21 @@ impl Reloader {
                     refused.insert(name, next);
                 }
             }
-            self.runs().refused_files = refused.keys().cloned().collect();
+            let lost = self.lost(&config);
+            let mut runs = self.runs();
+            runs.refused_files = refused.keys().cloned().collect();
+            runs.lost = lost;
         }
+    }
+
+    /// Folders that were made anew, which no reload gives back. Looked at here: a file system that hangs keeps no `status` waiting.
+    fn lost(&self, config: &Config) -> Vec<String> {
+        let providers = config.providers.iter().flat_map(|providers| &providers.list);
+        let lost = providers.filter_map(|provider| {
+            let lost = self.confined.lost(&provider.own_needs())?;
+            Some(format!("provider {}: {lost}", provider.name))
+        });
+        lost.collect()
     }
 
     /// What refused the file may have passed, such as a provider that was away.
@@ -386,42 +387,4 @@ fn told(reason: &'static str, done: Result<(), ReloadError>) -> Result<(), Reloa
         }
     }
     done
-}
-
-/// Keys whose new value is that of the node root's next seal.
-fn needs_reseal(sealed: &Overview, to: SealTo, guard: Option<u32>) -> Vec<&'static str> {
-    let is_other_device = sealed.backend.is_some_and(|backend| backend != to.backend());
-    // The counter is the TPM's.
-    let is_guarded = guard.is_some() && to.backend() == Backend::Tpm2;
-    [
-        ("seal.backend", is_other_device),
-        ("seal.tpm2.policy", !is_other_device && sealed.policy != to.policy()),
-        ("seal.tpm2.rollback", sealed.guarded != is_guarded),
-    ]
-    .into_iter()
-    .filter_map(|(key, differs)| differs.then_some(key))
-    .collect()
-}
-
-fn control_of(config: &Config) -> impl std::fmt::Debug {
-    (config.control_socket.clone(), config.status_socket.clone(), config.status_group)
-}
-
-/// Keys whose new value nothing takes up. The sealer reads its own anew.
-fn needs_restart(runs: &Config, next: &Config) -> Vec<&'static str> {
-    let differ = |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| format!("{a:?}") != format!("{b:?}");
-    [
-        ("state_dir", runs.state_dir != next.state_dir),
-        ("listen", differ(&runs.listen, &next.listen)),
-        ("control", differ(&control_of(runs), &control_of(next))),
-        ("seal.socket", runs.seal.socket != next.seal.socket),
-        ("seal.tpm2.rollback", runs.seal.guard != next.seal.guard),
-        ("seal.pkcs11.pin_file", runs.seal.own_pin_file() != next.seal.own_pin_file()),
-        ("local_kek.max_age", runs.max_age != next.max_age),
-        ("sandbox", runs.sandbox != next.sandbox),
-        ("log", differ(&(runs.log_format, runs.log_level), &(next.log_format, next.log_level))),
-    ]
-    .into_iter()
-    .filter_map(|(key, differs)| differs.then_some(key))
-    .collect()
 }

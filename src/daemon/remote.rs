@@ -1,7 +1,5 @@
 //! The providers of a configuration, opened: their runtime, their logins from the keeper's sealed credentials, and which of them a
 //! changed configuration can leave as they are.
-//!
-//! A provider that cannot be opened is there all the same and fails each call with its reason: a start must not end over one.
 
 use std::collections::HashSet;
 use std::io;
@@ -11,21 +9,21 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
-#[cfg(feature = "vault")]
-use tokio::task::AbortHandle;
 
-use super::kept::{Kept, OwnSeals};
+use super::kek::{Slot, Source};
+use super::kept::{Kept, OwnSeals, Seen};
 use super::look::Looks;
 use crate::config::Config;
 use crate::config::providers::{Provider, Providers as Wanted, Settings};
 use crate::keyring::keeper::KeeperHandle;
 use crate::keyring::rooted::Rooted;
+#[cfg(any(feature = "aws", feature = "azure", feature = "pkcs11"))]
+use crate::provider::ProviderKind;
 use crate::provider::kms_plugin::{KmsPlugin, KmsPluginSettings};
 use crate::provider::set::{Member, Providers};
-use crate::provider::{Answer, Context, Credentials, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
+use crate::provider::{Credentials, Kek};
 use crate::seal::client::SealerClient;
 use crate::store::RunFile;
-use crate::types::Key;
 use crate::types::stack::{self, IDLE_BYTES};
 
 /// Threads for what blocks: the system's look-ups of names, which may hang with their server, and questions to the keeper.
@@ -57,19 +55,21 @@ pub(super) struct Opened {
     own_seals: Arc<OwnSeals>,
     /// Names of those that have something to prove: who was not there before, or has another key, address, login or file.
     pub(super) new: HashSet<String>,
-    /// Those of them that are new for their files alone.
+    /// Those of them whose table is that of one that runs: they are new for their files alone.
     pub(super) refreshed: HashSet<String>,
+    /// What comes in the place of what such as stay are asked by, once this is in force.
+    eased: Vec<(Arc<Slot>, Source)>,
 }
 
-/// One provider that runs.
-struct Made {
+/// One provider that runs, or has proved itself.
+#[derive(Clone)]
+pub(super) struct Made {
     member: Member,
+    slot: Arc<Slot>,
     written: String,
     proved: String,
     /// Of its files, taken before they were read.
-    looks: Arc<Mutex<Looks>>,
-    /// It could be opened.
-    is_open: bool,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Opened {
@@ -78,31 +78,59 @@ impl Opened {
         let wanted = config.providers.iter().flat_map(|providers| &providers.list);
         let now = wanted.filter_map(|provider| {
             let made = self.made.iter().find(|made| made.member.name() == provider.name)?;
-            let mut looks = made.looks();
-            self.own_seals.teach(&mut looks);
-            let now = Looks::at(provider.made_of(folder), &looks);
-            if made.is_open && !now.differ_from(&looks) {
+            let mut seen = made.seen();
+            self.own_seals.teach(&mut seen);
+            let now = Looks::at(provider.made_of(folder), &seen.looks);
+            if made.slot.is_open() && !now.differ_from(&seen.looks) {
                 // A node root that was not there before has a folder of its own.
-                *looks = now;
+                seen.looks = now;
                 return None;
             }
             Some((provider.name.clone(), now))
         });
         now.collect()
     }
+
+    /// Those of these names that were opened for this.
+    pub(super) fn made_anew(&self, names: &HashSet<String>) -> impl Iterator<Item = &Made> {
+        self.made.iter().filter(|made| self.new.contains(made.member.name()) && names.contains(made.member.name()))
+    }
+
+    /// It is in force.
+    pub(super) fn take_effect(&mut self) {
+        self.eased.drain(..).for_each(|(slot, source)| slot.put(source));
+    }
 }
 
 impl Made {
-    fn looks(&self) -> MutexGuard<'_, Looks> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.member.name()
+    }
+
+    /// It was opened for this table.
+    pub(super) fn is_of(&self, provider: &Provider) -> bool {
+        self.written == provider.written
+    }
+
+    /// Of one table there is one.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
+        self.written == other.written
+    }
+
+    /// The same provider with its login and all that is known of it, as this table has it.
+    fn under(&self, provider: &Provider) -> Self {
+        let member = self.member.under(&provider.name, provider.role);
+        Self { member, written: provider.written.clone(), proved: provider.proved.clone(), ..self.clone() }
     }
 }
 
 /// Whose files are looked at.
 #[derive(Clone, Copy)]
 pub(super) enum Fresh<'a> {
-    /// Those of all.
-    All,
     /// Those of all but these: a provider whose files have changed is opened anew.
     But(&'a HashSet<String>),
     /// Those of this one, which is opened anew if only because it could not be before.
@@ -137,57 +165,78 @@ impl Remote {
         }
     }
 
-    /// Those of `wanted`. What `before` has in the same form, made of the same files, is taken over with its login.
+    /// Those of `wanted`. What `before` has, made of the same files, is taken over with its login, though its limits may be others; and so is
+    /// what has proved itself for a configuration that was refused (`spare`). Nothing of what runs changes by it.
     pub(super) fn open(
         &self,
         wanted: &Wanted,
         before: Option<&Opened>,
+        spare: &[Made],
         fresh: Fresh<'_>,
         folder: Option<&Path>,
     ) -> io::Result<Opened> {
         let runtime = self.runtime()?;
-        let (mut new, mut refreshed) = (HashSet::new(), HashSet::new());
+        let (mut new, mut refreshed, mut eased) = (HashSet::new(), HashSet::new(), Vec::new());
         let olds = before.map_or(&[][..], |before| &before.made);
         self.own_seals.lie_in(folder);
-        olds.iter().for_each(|old| self.own_seals.teach(&mut old.looks()));
+        olds.iter().chain(spare).for_each(|old| self.own_seals.teach(&mut old.seen()));
+        let after = self.own_seals.now();
+        let is_written = |old: &Made| wanted.list.iter().any(|provider| provider.written == old.written);
         let mut make = |provider: &Provider| {
-            let named = olds.iter().filter(|old| old.member.name() == provider.name);
+            let by_name = || olds.iter().filter(|old| old.member.name() == provider.name).chain(olds);
             // Names are for people, and roles are the operator's: neither makes another provider.
-            let same = named.chain(olds).find(|old| old.written == provider.written);
+            let same = by_name().find(|old| old.written == provider.written);
+            // Limits are one table's own.
+            let is_free = |old: &&Made| !is_written(old) && !eased.iter().any(|(slot, _)| Arc::ptr_eq(slot, &old.slot));
+            let near = same.or_else(|| by_name().filter(is_free).find(|old| old.proved == provider.proved));
             // Before any of them is read: what is written in between is seen the next time.
-            let none = Looks::default();
-            let looks = Looks::at(provider.made_of(folder), &same.map_or(none, |same| same.looks().clone()));
-            let (written, proved) = (provider.written.clone(), provider.proved.clone());
-            let stays = |same: &&Made| match fresh {
-                Fresh::All => same.is_open && !looks.differ_from(&same.looks()),
-                Fresh::But(kept) => {
-                    same.is_open && (kept.contains(&provider.name) || !looks.differ_from(&same.looks()))
-                }
+            let looks =
+                Looks::at(provider.made_of(folder), &near.map(|near| near.seen().looks.clone()).unwrap_or_default());
+            let is_as_made = |made: &Made| !looks.differ_from(&made.seen().looks);
+            let stays = |near: &&Made| match fresh {
+                Fresh::But(kept) => kept.contains(&provider.name) || (near.slot.is_open() && is_as_made(near)),
                 Fresh::One(name) => provider.name != name,
             };
-            if let Some(same) = same.filter(stays) {
-                let member = same.member.under(&provider.name, provider.role);
-                return Made { member, written, proved, looks: Arc::clone(&same.looks), is_open: same.is_open };
-            }
             let _entered = runtime.enter();
-            let (kek, is_open) = self.kek(provider);
-            let member = Member::new(&provider.name, provider.role, kek);
-            let is_eased =
-                |old: &&Made| old.proved == proved && !looks.differ_from(&old.looks()) && old.is_open && is_open;
-            match olds.iter().find(is_eased).filter(|_| same.is_none()) {
-                Some(old) => old.member.identity().into_iter().for_each(|identity| member.remember(identity)),
-                None => drop(new.insert(provider.name.clone())),
+            let source = match near.filter(stays) {
+                Some(stays) if same.is_some() => return stays.under(provider),
+                Some(stays) => {
+                    let source = stays.slot.eased(&provider.settings).unwrap_or_else(|| self.source(provider));
+                    if source.is_open() {
+                        eased.push((Arc::clone(&stays.slot), source));
+                        return stays.under(provider);
+                    }
+                    source
+                }
+                None => {
+                    let is_it = |spare: &&Made| spare.written == provider.written && is_as_made(spare);
+                    if let Some(spare) = spare.iter().find(is_it) {
+                        new.insert(provider.name.clone());
+                        refreshed.extend(same.map(|_| provider.name.clone()));
+                        return spare.under(provider);
+                    }
+                    self.source(provider)
+                }
+            };
+            if let Some(near) = near.filter(|near| !near.slot.is_open() && !source.is_open())
+                && matches!(fresh, Fresh::But(_))
+            {
+                // There is nothing that it could prove. Why it cannot be opened may be another reason by now.
+                eased.push((Arc::clone(&near.slot), source));
+                return near.under(provider);
             }
-            if same.is_some_and(|same| same.is_open) {
-                refreshed.insert(provider.name.clone());
-            }
-            Made { member, written, proved, looks: Arc::new(Mutex::new(looks)), is_open }
+            new.insert(provider.name.clone());
+            refreshed.extend(same.map(|_| provider.name.clone()));
+            let slot = Arc::new(Slot::new(source));
+            let member = Member::new(&provider.name, provider.role, Arc::clone(&slot) as Arc<dyn Kek>);
+            let seen = Arc::new(Mutex::new(OwnSeals::seen(looks, after)));
+            Made { member, slot, written: provider.written.clone(), proved: provider.proved.clone(), seen }
         };
         let made: Vec<Made> = wanted.list.iter().map(&mut make).collect();
         let members = made.iter().map(|made| made.member.clone()).collect();
         let providers = Providers::new(members, wanted.strategy);
         let rooted = Arc::new(Rooted::new(runtime.clone(), providers, wanted.rules.clone()));
-        Ok(Opened { rooted, made, own_seals: Arc::clone(&self.own_seals), new, refreshed })
+        Ok(Opened { rooted, made, own_seals: Arc::clone(&self.own_seals), new, refreshed, eased })
     }
 
     /// One thread for all calls to providers. It is started with the first of them and lives as long as the process.
@@ -209,120 +258,32 @@ impl Remote {
         Ok(self.runtime.get_or_init(|| handle).clone())
     }
 
-    /// Whether it could be opened as well.
-    fn kek(&self, provider: &Provider) -> (Arc<dyn Kek>, bool) {
+    fn source(&self, provider: &Provider) -> Source {
         match &provider.settings {
             #[cfg(feature = "vault")]
             Settings::Vault(settings) => {
-                let vault = crate::provider::vault::Vault::new((**settings).clone(), Arc::clone(&self.credentials));
-                let login = tokio::spawn(vault.keep_login()).abort_handle();
-                (Arc::new(WithLogin { kek: vault, login }), true)
+                let credentials = Arc::clone(&self.credentials);
+                Source::vault(crate::provider::vault::Vault::new((**settings).clone(), credentials))
             }
             #[cfg(feature = "aws")]
-            Settings::Aws(settings) => opened(
+            Settings::Aws(settings) => Source::opened(
                 ProviderKind::Aws,
                 crate::provider::aws::AwsKek::open((**settings).clone(), Arc::clone(&self.credentials)),
             ),
             #[cfg(feature = "azure")]
-            Settings::Azure(settings) => opened(
+            Settings::Azure(settings) => Source::opened(
                 ProviderKind::Azure,
                 crate::provider::azure::AzureKek::open((**settings).clone(), Arc::clone(&self.credentials)),
             ),
             #[cfg(feature = "pkcs11")]
-            Settings::Pkcs11(settings) => opened(
+            Settings::Pkcs11(settings) => Source::opened(
                 ProviderKind::Pkcs11,
                 crate::provider::pkcs11::Pkcs11Kek::open((**settings).clone(), self.sealer.clone()),
             ),
             Settings::KmsPlugin(settings) => {
-                let settings = KmsPluginSettings { own_sockets: self.own_sockets.clone(), ..(**settings).clone() };
-                (Arc::new(KmsPlugin::new(settings)), true)
+                let own_sockets = self.own_sockets.clone();
+                Source::of(KmsPlugin::new(KmsPluginSettings { own_sockets, ..(**settings).clone() }))
             }
         }
-    }
-}
-
-#[cfg_attr(
-    not(any(feature = "aws", feature = "azure", feature = "pkcs11")),
-    expect(dead_code, reason = "no provider of this build can fail to open")
-)]
-fn opened<K: Kek + 'static>(kind: ProviderKind, kek: Result<K, ProviderError>) -> (Arc<dyn Kek>, bool) {
-    match kek {
-        Ok(kek) => (Arc::new(kek), true),
-        Err(error) => (Arc::new(Unopened { kind, error }), false),
-    }
-}
-
-/// A provider whose login is kept alive beside its calls, as long as the provider is used.
-#[cfg(feature = "vault")]
-struct WithLogin<K> {
-    kek: K,
-    login: AbortHandle,
-}
-
-#[cfg(feature = "vault")]
-impl<K> Drop for WithLogin<K> {
-    fn drop(&mut self) {
-        self.login.abort();
-    }
-}
-
-#[cfg(feature = "vault")]
-impl<K: Kek> Kek for WithLogin<K> {
-    fn kind(&self) -> ProviderKind {
-        self.kek.kind()
-    }
-
-    fn probe(&self) -> Answer<'_, KeyState> {
-        self.kek.probe()
-    }
-
-    fn wrap_key<'a>(&'a self, key: &'a Key, context: Context<'a>) -> Answer<'a, Wrapped> {
-        self.kek.wrap_key(key, context)
-    }
-
-    fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, context: Context<'a>) -> Answer<'a, Key> {
-        self.kek.unwrap_key(wrapped, context)
-    }
-
-    fn draft<'a>(&'a self, key: &'a Key, context: Context<'a>) -> Answer<'a, Wrapped> {
-        self.kek.draft(key, context)
-    }
-
-    fn prove<'a>(&'a self, draft: Wrapped, context: Context<'a>) -> Answer<'a, (Wrapped, Key)> {
-        self.kek.prove(draft, context)
-    }
-
-    fn never_blocks(&self) -> bool {
-        self.kek.never_blocks()
-    }
-}
-
-/// A provider that could not be opened.
-struct Unopened {
-    kind: ProviderKind,
-    error: ProviderError,
-}
-
-impl Unopened {
-    fn refuse<T: Send + 'static>(&self) -> Answer<'_, T> {
-        Box::pin(std::future::ready(Err(self.error.again())))
-    }
-}
-
-impl Kek for Unopened {
-    fn kind(&self) -> ProviderKind {
-        self.kind
-    }
-
-    fn probe(&self) -> Answer<'_, KeyState> {
-        self.refuse()
-    }
-
-    fn wrap_key<'a>(&'a self, _: &'a Key, _: Context<'a>) -> Answer<'a, Wrapped> {
-        self.refuse()
-    }
-
-    fn unwrap_key<'a>(&'a self, _: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
-        self.refuse()
     }
 }

@@ -271,7 +271,7 @@ pub enum KeeperError {
     KeysOpen,
     /// A configuration without a provider that could open a KEK.
     #[error(
-        "no provider of the new configuration can unwrap local KEK {kek}, but one of the present configuration can"
+        "no provider of the new configuration is known to unwrap local KEK {kek}, but one of the present configuration is"
     )]
     LastOpener {
         /// Which one.
@@ -279,7 +279,7 @@ pub enum KeeperError {
     },
     /// A configuration without a provider that could open what others, or this node in mode "direct", may have stored.
     #[error(
-        "provider `{provider}` may be the only one that opens some stored data: the new configuration has no other access to {key}"
+        "provider `{provider}` may be the only one that opens some stored data: no other provider of the new configuration has shown that it opens what {key} has made"
     )]
     OnlyWay {
         /// As the present configuration calls it.

@@ -3,13 +3,16 @@
 //! Restricts the calling thread and those that it starts later, so it comes before any other thread. A kernel that knows only a part
 //! of it enforces that part; whether that is enough is the caller's affair.
 
+use std::path::PathBuf;
+
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort, PathBeneath,
     PathFd, RulesetStatus, Scope,
 };
 use landlock::{Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError};
 
-use super::needs::{Access, DNS, Granted, Needs};
+use super::granted::{Granted, place};
+use super::needs::{Access, DNS, Needs, PathNeed};
 
 /// Linux 6.12: files, truncation, TCP ports, ioctls of devices, scope of signals and abstract sockets. With these it is whole.
 const WANTED: ABI = ABI::V6;
@@ -45,26 +48,29 @@ pub(super) fn restrict(needs: &Needs) -> Result<Outcome, RulesetError> {
         .handle_access(network)?
         .scope(Scope::from_all(WANTED))?
         .create()?;
-    let mut granted = Granted {
-        paths: Vec::new(),
-        ports: Some(needs.ports.clone()),
-        sockets: Some(needs.sockets.clone()),
-        name_servers: needs.name_servers,
+    let mut granted = Granted { paths: Vec::new(), ..Granted::all(needs) };
+    let above = |path: &PathBuf| PathNeed {
+        path: path.clone(),
+        access: Access::Read,
+        why: "folders that are created again in it",
     };
-    for need in &needs.paths {
+    for need in needs.paths.iter().cloned().chain(needs.above.iter().map(above)) {
         // What is not there cannot be given, and is said by whoever wants to use it.
         let Ok(at) = PathFd::new(&need.path) else { continue };
         let access =
             if need.path.is_dir() { rights(need.access) } else { rights(need.access) & AccessFs::from_file(WANTED) };
         rules = rules.add_rule(PathBeneath::new(at, access))?;
-        granted.paths.push(need.clone());
+        granted.places.extend(place(&need.path).map(|place| (need.path.clone(), place)));
+        granted.paths.push(need);
     }
     for port in needs.ports.iter().filter(|_| !needs.any_port) {
         rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
-    for socket in needs.sockets.iter().filter(|_| !needs.any_socket) {
+    for socket in needs.sockets.iter().chain(&needs.sockets_above).filter(|_| !needs.any_socket) {
         let Ok(at) = PathFd::new(socket) else { continue };
         rules = rules.add_rule(PathBeneath::new(at, AccessFs::ResolveUnix))?;
+        granted.places.extend(place(socket).map(|place| (socket.clone(), place)));
+        granted.sockets.get_or_insert_default().insert(socket.clone());
     }
     if needs.name_servers {
         // From a port that the kernel chooses. To port 0 goes no datagram: libc's resolver asks so which address it would be sent from.

@@ -6,6 +6,7 @@
 //!
 //! Knows no component: each declares its [`Needs`], and the daemon puts them together.
 
+mod granted;
 mod identity;
 mod landlock;
 mod libraries;
@@ -21,9 +22,10 @@ use std::sync::Arc;
 use crate::types::{Class, Explained};
 use serde::{Deserialize, Serialize};
 
+pub use granted::{Granted, Lack, Lost};
 pub use identity::{IdentityError, User, become_owner, make_for_owner};
 pub use memory::Protection;
-pub use needs::{Access, Granted, Lack, Needs, PathNeed};
+pub use needs::{Access, Needs, PathNeed};
 pub use seccomp::{Policy, SeccompError};
 
 /// How much is asked of the kernel.
@@ -110,6 +112,11 @@ impl Confined {
     /// All of these needs that there is no room for; none where Landlock is not in force.
     pub fn lacks(&self, needs: &Needs) -> Option<Lack> {
         self.granted.as_ref()?.lacks(needs)
+    }
+
+    /// Those of these needs that were given and have become something else since: see [`Granted::lost`].
+    pub fn lost(&self, needs: &Needs) -> Option<Lost> {
+        self.granted.as_ref()?.lost(needs)
     }
 }
 

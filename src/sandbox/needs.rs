@@ -1,6 +1,6 @@
 //! What a component needs of the machine once it runs, as data: paths with a kind of access, ports that it connects to, and why.
 //!
-//! A component declares, [`super::landlock`] enforces, a reload asks [`Granted::lacks`] whether what it wants fits in. Declares
+//! A component declares, [`super::landlock`] enforces, a reload asks [`super::Granted::lacks`] whether what it wants fits in. Declares
 //! nothing that was opened before the confinement: sockets that listen, the log, the way to the sealer.
 //!
 //! ```
@@ -35,7 +35,7 @@ pub enum Access {
 }
 
 impl Access {
-    const fn includes(self, other: Self) -> bool {
+    pub(super) const fn includes(self, other: Self) -> bool {
         matches!(
             (self, other),
             (_, Self::Read) | (Self::Device, Self::Device) | (Self::Keep, Self::Device) | (Self::Keep, Self::Keep)
@@ -59,12 +59,16 @@ pub struct PathNeed {
 pub struct Needs {
     /// Those that do not exist are left out when it comes to it.
     pub paths: Vec<PathNeed>,
+    /// Folders above some of these, which are given with them and asked of nobody: see [`Needs::replaced_file`].
+    pub(super) above: BTreeSet<PathBuf>,
     /// TCP ports to connect to. Nobody listens on TCP.
     pub ports: BTreeSet<u16>,
     /// Connections go to any TCP port.
     pub any_port: bool,
     /// Folders, and sockets themselves, that connections to unix sockets by their path go to.
     pub sockets: BTreeSet<PathBuf>,
+    /// As [`Needs::above`].
+    pub(super) sockets_above: BTreeSet<PathBuf>,
     /// Connections go to any unix socket.
     pub any_socket: bool,
     /// Datagrams go to name servers, and nowhere else.
@@ -76,9 +80,11 @@ impl Needs {
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.paths.extend(other.paths);
+        self.above.extend(other.above);
         self.ports.extend(other.ports);
         self.any_port |= other.any_port;
         self.sockets.extend(other.sockets);
+        self.sockets_above.extend(other.sockets_above);
         self.any_socket |= other.any_socket;
         self.name_servers |= other.name_servers;
         self
@@ -96,6 +102,9 @@ impl Needs {
 
     /// A file that others replace by a rename, or by a link that is swapped above it: that is a new file each time, so a grant must
     /// be on its folder. For a file directly below `/` it is on the file alone.
+    ///
+    /// Below `/run` a folder itself is made anew by each start of who owns it (RuntimeDirectory= of systemd), and a grant is on the folder that was
+    /// there: where the one above it is no folder of the whole machine, that one is given as well.
     #[must_use]
     pub fn replaced_file(self, file: &Path, why: &'static str) -> Self {
         let folder = |file: &Path| match file.parent() {
@@ -103,11 +112,11 @@ impl Needs {
             _ => file.to_owned(),
         };
         let real = file.canonicalize().ok();
-        let needs = self.path(&folder(file), Access::Read, why);
-        match real {
-            Some(real) => needs.path(&folder(&real), Access::Read, why),
-            None => needs,
-        }
+        let folders = std::iter::once(folder(file)).chain(real.map(|real| folder(&real)));
+        folders.fold(self, |mut needs, folder| {
+            needs.above.extend(above(&folder));
+            needs.path(&folder, Access::Read, why)
+        })
     }
 
     /// A port to connect to.
@@ -125,11 +134,13 @@ impl Needs {
     }
 
     /// A unix socket to connect to. Whoever listens may make it anew, and its folder may come later than we do: the grant is on the folder,
-    /// or on the nearest one above it that is there. For a socket directly below `/` it is on the socket alone.
+    /// or on the nearest one above it that is there. For a socket directly below `/` it is on the socket alone. Below `/run` it is as with
+    /// [`Needs::replaced_file`].
     #[must_use]
     pub fn socket(mut self, socket: &Path) -> Self {
         let is_fine = |folder: &&Path| folder.parent().is_some() && folder.exists();
         let folder = socket.ancestors().skip(1).find(is_fine).unwrap_or(socket);
+        self.sockets_above.extend(above(folder));
         self.sockets.extend(folder.canonicalize());
         self.sockets.insert(folder.to_owned());
         self
@@ -207,78 +218,15 @@ impl Needs {
     }
 }
 
+/// The folder above one that its owner makes anew, unless that is everybody's.
+fn above(folder: &Path) -> Option<PathBuf> {
+    const OF_MANY: [&str; 5] = ["/run", "/run/credentials", "/run/secrets", "/run/systemd", "/run/user"];
+    let above = folder.parent().filter(|above| above.starts_with("/run"))?;
+    (!OF_MANY.iter().any(|wide| Path::new(wide) == above)).then(|| above.to_owned())
+}
+
 /// By datagrams, and by TCP for answers that a datagram has no room for (RFC 7766).
 pub(super) const DNS: u16 = 53;
-
-/// What was given to the process for good.
-#[derive(Clone, Debug)]
-pub struct Granted {
-    pub(super) paths: Vec<PathNeed>,
-    /// None: ports are not restricted, by this kernel or since any may be needed.
-    pub(super) ports: Option<BTreeSet<u16>>,
-    /// None: connections to unix sockets are not restricted, as above.
-    pub(super) sockets: Option<BTreeSet<PathBuf>>,
-    /// Also where this kernel does not restrict datagrams.
-    pub(super) name_servers: bool,
-}
-
-/// All needs that the confinement has no room for.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Lack {
-    paths: Vec<PathNeed>,
-    ports: BTreeSet<u16>,
-    any_port: bool,
-    sockets: BTreeSet<PathBuf>,
-    any_socket: bool,
-    name_servers: bool,
-}
-
-impl fmt::Display for Lack {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { paths, ports, any_port, sockets, any_socket, name_servers } = self;
-        let paths = paths.iter().map(|need| format!("{} ({})", need.path.display(), need.why));
-        let ports = ports.iter().map(|port| format!("TCP port {port}"));
-        let sockets = sockets.iter().map(|folder| format!("unix sockets in {}", folder.display()));
-        let rest = [
-            (any_port, "every TCP port"),
-            (any_socket, "every unix socket"),
-            (name_servers, "datagrams to name servers"),
-        ];
-        let rest = rest.into_iter().filter(|(is_lacking, _)| **is_lacking).map(|(_, what)| what.to_owned());
-        let all: Vec<_> = paths.chain(ports).chain(sockets).chain(rest).collect();
-        write!(f, "the sandbox was not given at the start: {}", all.join(", "))
-    }
-}
-
-impl Granted {
-    /// All of these needs that are there on the machine and were not given. What lies below another one that is lacking goes with it.
-    pub fn lacks(&self, needs: &Needs) -> Option<Lack> {
-        let holds = |given: &PathNeed, need: &PathNeed| {
-            need.path.starts_with(&given.path) && given.access.includes(need.access)
-        };
-        let mut paths: Vec<PathNeed> = Vec::new();
-        for need in &needs.paths {
-            let is_given = self.paths.iter().chain(&paths).any(|given| holds(given, need));
-            if !is_given && need.path.exists() {
-                paths.retain(|other| !holds(need, other));
-                paths.push(need.clone());
-            }
-        }
-        let is_missing = |port: &&u16| self.ports.as_ref().is_some_and(|ports| !ports.contains(port));
-        let ports = needs.ports.iter().filter(is_missing).copied().collect::<BTreeSet<_>>();
-        let any_port = needs.any_port && self.ports.is_some();
-        let is_closed = |folder: &&PathBuf| {
-            folder.exists()
-                && self.sockets.as_ref().is_some_and(|given| !given.iter().any(|given| folder.starts_with(given)))
-        };
-        let sockets = needs.sockets.iter().filter(is_closed).cloned().collect::<BTreeSet<_>>();
-        let any_socket = needs.any_socket && self.sockets.is_some();
-        let name_servers = needs.name_servers && !self.name_servers;
-        let lacks_nothing =
-            paths.is_empty() && ports.is_empty() && sockets.is_empty() && !any_port && !any_socket && !name_servers;
-        (!lacks_nothing).then_some(Lack { paths, ports, any_port, sockets, any_socket, name_servers })
-    }
-}
 
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -292,14 +240,24 @@ impl fmt::Display for Access {
 
 #[cfg(test)]
 mod tests {
+    use super::super::granted::Granted;
     use super::*;
 
     fn granted(needs: &Needs) -> Granted {
-        Granted {
-            paths: needs.paths.clone(),
-            ports: Some(needs.ports.clone()),
-            sockets: Some(needs.sockets.clone()),
-            name_servers: needs.name_servers,
+        Granted::all(needs)
+    }
+
+    #[test]
+    fn below_run_the_folder_above_is_given_with_a_folder_and_neither_run_itself_nor_what_is_everybodys() {
+        let of = |folder: &str| {
+            let needs = Needs::default().replaced_file(&Path::new(folder).join("token"), "token");
+            assert!(needs.paths.iter().all(|need| need.path == Path::new(folder)), "{needs:?}");
+            needs.above.into_iter().map(|above| above.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("/run/no-such-agent/sockets"), ["/run/no-such-agent"]);
+        assert_eq!(of("/run/user/1000/no-such-agent"), ["/run/user/1000"]);
+        for folder in ["/run/no-such-agent", "/run/credentials/no-such.service", "/run/user/1000", "/var/lib/no-such"] {
+            assert!(of(folder).is_empty(), "{folder}");
         }
     }
 

@@ -98,9 +98,19 @@ impl Provider {
         }
     }
 
+    /// What others make for it alone, and may make anew: its files and its socket.
+    pub fn own_needs(&self) -> Needs {
+        let own = match &self.settings {
+            Settings::KmsPlugin(settings) => Needs::default().socket(&settings.socket),
+            #[cfg(any(feature = "vault", feature = "aws", feature = "azure", feature = "pkcs11"))]
+            _ => Needs::default(),
+        };
+        self.files.iter().chain(&self.tokens).fold(own, |needs, file| needs.replaced_file(file, "a file of a provider"))
+    }
+
     /// Of the machine, for as long as it is used.
     pub fn needs(&self) -> Needs {
-        let own = match &self.settings {
+        let of_its_kind = match &self.settings {
             #[cfg(feature = "vault")]
             Settings::Vault(settings) => settings.needs(),
             #[cfg(feature = "aws")]
@@ -110,9 +120,9 @@ impl Provider {
             // The sealer reaches the token.
             #[cfg(feature = "pkcs11")]
             Settings::Pkcs11(_) => Needs::default(),
-            Settings::KmsPlugin(settings) => Needs::default().socket(&settings.socket),
+            Settings::KmsPlugin(_) => Needs::default(),
         };
-        self.files.iter().chain(&self.tokens).fold(own, |needs, file| needs.replaced_file(file, "a file of a provider"))
+        of_its_kind.and(self.own_needs())
     }
 }
 

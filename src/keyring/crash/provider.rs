@@ -29,6 +29,8 @@ struct Desk {
     version: u32,
     /// Of what it wraps, where that is another one.
     lag: Option<u32>,
+    /// It opens nothing.
+    is_shut: bool,
     /// Wraps that it made.
     wraps: usize,
     /// Questions since the last plan.
@@ -78,6 +80,11 @@ impl Provider {
     /// Wraps under this version, whatever it says of its key.
     pub(super) fn lag_at(&self, version: u32) {
         self.desk().lag = Some(version);
+    }
+
+    /// What it opens from now on is nothing, as if another key had made it.
+    pub(super) fn shut(&self) {
+        self.desk().is_shut = true;
     }
 
     /// Wraps that it has made so far.
@@ -208,6 +215,9 @@ impl Kek for Imitated {
     fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
         Box::pin(async {
             self.state().await?;
+            if self.desk().is_shut {
+                return Err(ProviderError::new(ErrorKind::Text, "imitated"));
+            }
             Ok(Key::copy_of(wrapped.text()).unwrap())
         })
     }

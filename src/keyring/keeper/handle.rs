@@ -1,10 +1,10 @@
 //! How the rest of the program asks the keeper: questions over a channel, each with its own way back.
 
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::arrival::{Asked, Message};
+use super::openers::Next;
 use super::request::{
     Activation, CheckReport, KekRow, KeyTable, MemberRow, Overview, Proof, RenewOrder, Renewed, Reply, Request,
     ResealOrder, Seen,
@@ -13,7 +13,6 @@ use crate::keyring::KeeperError;
 use crate::keyring::evidence::Scan;
 use crate::keyring::export::Export;
 use crate::keyring::ring::RetireTo;
-use crate::keyring::rooted::Rooted;
 use crate::provider::Mark;
 use crate::provider::set::Specimen;
 use crate::seal::root::SealedRoot;
@@ -156,8 +155,8 @@ impl KeeperHandle {
     }
 
     /// Other providers from now on, or none. With `abandon`, keys that none of them has are given up, if nothing stored needs them.
-    pub fn configure(&self, rooted: Option<Arc<Rooted>>, abandon: Option<Proof>) -> Result<(), KeeperError> {
-        self.ask(|reply| Request::Configure(rooted, abandon, reply))
+    pub fn configure(&self, next: impl Into<Next>, abandon: Option<Proof>) -> Result<(), KeeperError> {
+        self.ask(|reply| Request::Configure(next.into(), abandon, reply))
     }
 
     /// Seals the node root anew, and what goes with it.

@@ -54,6 +54,7 @@ use self::foreign::Foreign;
 pub use self::handle::KeeperHandle;
 use self::keys::Keys;
 pub use self::offline::with_keeper;
+pub use self::openers::Next;
 use self::probes::Probes;
 use self::request::Request;
 pub use self::request::{
@@ -257,12 +258,12 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             Request::BundleMake(file, fingerprint, reply) => reply.send(self.bundle_make(&file, &fingerprint)).is_ok(),
             Request::AskForBundle(node, reply) => self.bundle_request(node, reply),
             Request::Check(reply) => self.check_now(reply),
-            Request::Configure(rooted, abandon, reply) => {
+            Request::Configure(next, abandon, reply) => {
                 let given_up = match abandon {
-                    Some(proof) => self.give_up_openers(rooted.as_deref(), proof),
-                    None => self.check_openers(rooted.as_deref()),
+                    Some(proof) => self.give_up_openers(next.rooted.as_deref(), proof),
+                    None => self.check_openers(&next),
                 };
-                reply.send(given_up.map(|()| self.configure(rooted))).is_ok()
+                reply.send(given_up.map(|()| self.configure(next.rooted))).is_ok()
             }
             Request::CredentialOpen(name, reply) => reply.send(self.open_credential(&name)).is_ok(),
             Request::CredentialReplace(name, from, content, reply) => {

@@ -12,12 +12,15 @@
 //! Where copies were made here by a key, texts of other nodes under it alone are told and keep no reload from taking effect: a table must be able to
 //! leave after a migration.
 //!
-//! `--abandon` takes a key out of the last three rows until a provider has it again. A provider is a sure way to the key that it has told
-//! itself, or that its table names, unless it has refused what that key had made; a likely one to the key that its name stood for in an earlier run; and while nothing is known of it
-//! it may be one to any key of its kind. A reload must not take away the last way, nor one that may be the last. What has no way before
-//! it either is not lost by it: it is told, and keeps no other change from taking effect.
+//! `--abandon` takes a key out of the last three rows until a provider has it again. A provider is a way to the key that it has told itself, or
+//! that its table names, unless it has refused what that key had made; a likely one to the key that its name stood for in an earlier run; and
+//! while nothing is known of it it may be one to any key of its kind. A reload must not take away the last way, nor one that may be the last:
+//! where a way leaves, of those that are left only one counts that has opened what its key has made (`Next`). Nor does a way leave that tells
+//! a key and does not open what that one makes: what it has made itself nobody else opens. What has no way before a reload is not lost by
+//! it: it is told, and keeps no other change from taking effect.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use super::books::Change;
 use super::{Keeper, Proof, trouble};
@@ -61,6 +64,23 @@ const REMEDY: &str = "restore its table with write = false; or, when the storage
 
 const FULL: &str = "as many keys of providers were seen here as nodeseald remembers, which is a server that names another key again and again: see what its key is. Until then each key that a provider has counts as needed";
 
+/// Providers from now on, or none.
+pub struct Next {
+    /// The providers and their rules.
+    pub rooted: Option<Arc<Rooted>>,
+    /// Names of those of them that have opened what their key has made, in this run or for this change; where nobody leaves, of all.
+    pub openers: HashSet<String>,
+}
+
+#[cfg(test)]
+impl From<Option<Arc<Rooted>>> for Next {
+    fn from(rooted: Option<Arc<Rooted>>) -> Self {
+        let members = rooted.iter().flat_map(|rooted| rooted.providers.members());
+        let openers = members.map(|member| member.name().to_owned()).collect();
+        Self { rooted, openers }
+    }
+}
+
 /// Keys of which one must have a way, and why.
 struct Needed {
     any_of: Vec<ProviderKey>,
@@ -101,10 +121,19 @@ impl Needed {
         !self.is_open(ways) && !ways.iter().any(|way| self.may_be(way))
     }
 
+    /// Whether one leaves that has it.
+    fn leaves_in(&self, before: &[Way<'_>], next: &[Way<'_>]) -> bool {
+        let leaves = |way: &Way<'_>| !next.iter().any(|next| next.member.is(way.member));
+        before.iter().any(|way| self.has(way) && leaves(way))
+    }
+
     /// Whether going from the first to the second takes the last way away, or what may be that.
-    fn is_lost_between(&self, before: &[Way<'_>], next: &[Way<'_>]) -> bool {
-        if next.iter().any(|way| way.is_sure && self.has(way)) {
+    fn is_lost_between(&self, before: &[Way<'_>], next: &[Way<'_>], openers: &HashSet<String>) -> bool {
+        if next.iter().any(|way| way.is_sure && openers.contains(way.member.name()) && self.has(way)) {
             return false;
+        }
+        if self.leaves_in(before, next) {
+            return true;
         }
         // Of these nobody knows which keys leave with them.
         let stays = |way: &Way<'_>| {
@@ -129,15 +158,22 @@ impl Needed {
 
 impl<D: Disk + Clone> Keeper<'_, D> {
     /// Whether `next` opens what the present providers do. What its own texts will need is remembered before there are any.
-    pub(super) fn check_openers(&mut self, next: Option<&Rooted>) -> Result<(), KeeperError> {
+    pub(super) fn check_openers(&mut self, next: &Next) -> Result<(), KeeperError> {
         let running = self.keyring.rooted();
-        let (before, next_ways) = (self.ways(running.as_deref()), self.ways(next));
-        let keeps = |needed: &Needed| needed.why != Why::OthersToo && needed.is_lost_between(&before, &next_ways);
+        let Next { rooted: next, openers } = next;
+        let next = next.as_deref();
+        let all = self.all_ways(running.as_deref());
+        let (twins, before): (Vec<_>, Vec<_>) = all.into_iter().partition(|way| way.member.is_twin());
+        let (next_all, next_ways) = (self.all_ways(next), self.ways(next));
+        let keeps = |needed: &Needed| {
+            needed.leaves_in(&twins, &next_all)
+                || (needed.why != Why::OthersToo && needed.is_lost_between(&before, &next_ways, openers))
+        };
         if let Some(lost) = self.needed().into_iter().find(keeps) {
             return Err(match lost.why {
                 Why::Copies(kek) => KeeperError::LastOpener { kek },
                 Why::Direct | Why::KeyId | Why::Others | Why::OthersToo => {
-                    let way = before.iter().find(|way| lost.has(way) || lost.may_be(way));
+                    let way = twins.iter().chain(&before).find(|way| lost.has(way) || lost.may_be(way));
                     let (provider, key) = (way.map_or("", |way| way.member.name()), lost.any_of.first());
                     let key = key.map_or_else(String::new, |(_, key)| key.as_str().to_owned());
                     KeeperError::OnlyWay { provider: provider.to_owned(), key }
@@ -266,8 +302,12 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     }
 
     fn ways<'r>(&self, rooted: Option<&'r Rooted>) -> Vec<Way<'r>> {
+        self.all_ways(rooted).into_iter().filter(|way| !way.member.is_twin()).collect()
+    }
+
+    /// Also those that tell a key and do not open what it makes.
+    fn all_ways<'r>(&self, rooted: Option<&'r Rooted>) -> Vec<Way<'r>> {
         let members = rooted.into_iter().flat_map(|rooted| rooted.providers.members());
-        let members = members.filter(|member| !member.is_twin());
         let way = |member: &'r Member| {
             let own = member.own_identity();
             let is_sure = own.is_some();

@@ -1,15 +1,14 @@
 //! What the rest of the program asks the keeper, and what it is answered.
 
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use super::openers::Next;
 use crate::keyring::KeeperError;
 use crate::keyring::epoch::Record;
 use crate::keyring::evidence::{Evidence, Scan};
 use crate::keyring::export::Export;
 use crate::keyring::recovery::Recipient;
 use crate::keyring::ring::RetireTo;
-use crate::keyring::rooted::Rooted;
 use crate::provider::Mark;
 use crate::provider::set::Specimen;
 use crate::seal::root::{Parent, SealedRoot};
@@ -264,7 +263,7 @@ pub(super) enum Request {
     AskForBundle(String, Reply<Vec<u8>>),
     Check(Reply<CheckReport>),
     /// Providers, and if keys that none of them has are given up, on which proof.
-    Configure(Option<Arc<Rooted>>, Option<Proof>, Reply<()>),
+    Configure(Next, Option<Proof>, Reply<()>),
     CredentialOpen(CredentialName, Reply<(Secret, Mark)>),
     CredentialReplace(CredentialName, Mark, Secret, Reply<()>),
     CredentialRemove(CredentialName, Reply<()>),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -75,6 +76,8 @@ impl Login {
 /// Logs in, again and again.
 pub(super) struct Logins {
     pub(super) settings: VaultSettings,
+    /// Milliseconds: the longest limit of a request that was asked for.
+    limit: AtomicU64,
     credentials: Arc<dyn Credentials>,
     reads: Reads,
     /// Fetched with a wrapping token that is used up, and not yet sealed.
@@ -133,7 +136,20 @@ fn refused_once(failed: Failed, what: &str, sent: &Sent) -> ProviderError {
 
 impl Logins {
     pub(super) fn new(settings: VaultSettings, credentials: Arc<dyn Credentials>) -> Self {
-        Self { settings, credentials, reads: Reads::new(), unsealed: tokio::sync::Mutex::new(None) }
+        let logins = Self {
+            settings,
+            limit: AtomicU64::default(),
+            credentials,
+            reads: Reads::new(),
+            unsealed: tokio::sync::Mutex::new(None),
+        };
+        logins.allow(logins.settings.timeout.max(LOGIN_TIMEOUT));
+        logins
+    }
+
+    /// A request may take so long, from the next login on.
+    pub(super) fn allow(&self, limit: Duration) {
+        self.limit.fetch_max(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     async fn open(&self, name: &CredentialName) -> Result<(Secret, Mark), ProviderError> {
@@ -200,9 +216,9 @@ impl session::Logins for Logins {
 
     /// The connection is made anew with each login, so that a changed ca_file or certificate is taken up. A call has its own limit.
     async fn log_in(&self) -> Result<(Login, Grant), ProviderError> {
-        let VaultSettings { address, namespace, roots, timeout, auth, .. } = &self.settings;
+        let VaultSettings { address, namespace, roots, auth, .. } = &self.settings;
         let identity = self.certificate(auth).await?;
-        let limit = LOGIN_TIMEOUT.max(*timeout);
+        let limit = Duration::from_millis(self.limit.load(Ordering::Relaxed));
         let roots = roots.clone();
         let tls = self.reads.run(move || http::config(&roots, identity)).await?;
         let client = Client::new(address.clone(), tls, limit, Home::here());

@@ -69,6 +69,8 @@ impl VaultSettings {
 /// One transit key, with a login to it.
 pub struct Vault {
     session: Arc<Session<Logins>>,
+    /// Of one call with all its requests.
+    timeout: Duration,
     /// The key as it was last seen.
     known: Mutex<Option<Known>>,
 }
@@ -76,7 +78,16 @@ pub struct Vault {
 impl Vault {
     /// Does not connect yet.
     pub fn new(settings: VaultSettings, credentials: Arc<dyn Credentials>) -> Self {
-        Self { session: Session::new(Logins::new(settings, credentials)), known: Mutex::new(None) }
+        let timeout = settings.timeout;
+        Self { session: Session::new(Logins::new(settings, credentials)), timeout, known: Mutex::new(None) }
+    }
+
+    /// The same with its login, and with this limit: a login may be one that cannot be made again. A request of the login that serves ends
+    /// as that one began, after 10 s at least; the next login takes the longer limit up.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        self.session.logins().allow(timeout);
+        Self { session: Arc::clone(&self.session), timeout, known: Mutex::new(self.last_seen()) }
     }
 
     /// Keeps the login alive, for ever. To be spawned once beside the calls: a token that nobody uses for long has to be renewed too.
@@ -109,7 +120,7 @@ impl Vault {
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = Result<T, ProviderError>>) -> Result<T, ProviderError> {
-        let timeout = self.settings().timeout;
+        let timeout = self.timeout;
         match tokio::time::timeout(timeout, call).await {
             Ok(answer) => answer,
             Err(_) => Err(ProviderError::new(ErrorKind::Away, format!("no answer in {timeout:?}"))),

@@ -112,3 +112,105 @@ fn files_that_are_written_anew_all_the_time_open_no_provider_anew_and_ask_for_no
     assert_eq!((node.log().matches("config.re").count(), vault.logins()), settled, "{}", node.log());
     one_that_wraps(&node).assert_opens(&node.client());
 }
+
+#[test]
+fn a_login_that_serves_once_is_spent_on_one_proof_when_files_of_another_provider_are_refused_in_the_same_reload() {
+    let (old, new) = (Mine::new(), Mine::new());
+    let front = TlsFront::before(old.proxy().server_side());
+    let running = behind(&front, &old);
+    let mut node = Node::prepare("", &with_room_for(&[&new], &format!("{FAST}{running}")));
+    let lines = begin(&mut node, &[("vault", &old, "")]);
+    lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
+    until_well(&node);
+    seal(&node.config(), "new-login", &new.login_that_serves_once());
+    front.trust(&Authority::new());
+    until_last(&node, "the new file is refused", "config.refused");
+    rewrite(&node, |file| {
+        let both = format!("{}{running}", table("new", &new, ""));
+        file.insert("provider".into(), both.parse::<toml::Table>().unwrap()["provider"].clone());
+    });
+    let reload = node.tool(&["reload"]);
+    let runs = any_status(&node)["providers"].as_array().unwrap().iter().any(|row| row["name"] == "new");
+    assert!(runs && reload.err.contains("except the changed files"), "{} logins by it: {reload:?}", new.logins());
+}
+
+/// A node whose authority lies in a folder, and how that folder is made: as systemd does it with RuntimeDirectory= of what keeps the file
+/// fresh, at each of its restarts.
+fn with_its_authority_in(folder: &Path, vault: &Mine, front: &TlsFront) -> (Node, impl Fn()) {
+    let (own, roots) = (folder.to_owned(), front.roots().to_owned());
+    let make = move || {
+        let _ = fs::remove_dir_all(&own);
+        fs::create_dir(&own).unwrap();
+        fs::copy(&roots, own.join("ca.pem")).unwrap();
+    };
+    make();
+    let table =
+        behind(front, vault).replace(&*front.roots().to_string_lossy(), &folder.join("ca.pem").to_string_lossy());
+    let mut node = Node::prepare("", &format!("{FAST}{table}"));
+    let lines = begin(&mut node, &[("vault", vault, "")]);
+    lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
+    until_well(&node);
+    (node, make)
+}
+
+#[test]
+fn a_folder_that_is_made_anew_is_told_to_need_a_restart_and_is_read_after_it() {
+    let vault = Mine::new();
+    let front = TlsFront::before(vault.proxy().server_side());
+    let top = tempfile::tempdir().unwrap();
+    let folder = top.path().join("agent");
+    let (mut node, make) = with_its_authority_in(&folder, &vault, &front);
+    assert_eq!(status(&node)["pending"], json!([]));
+    make();
+    let is_told = |row: &Value| {
+        row["until"] == "restart nodeseald" && row["key"].as_str().unwrap().contains(&*folder.to_string_lossy())
+    };
+    until_status(&node, "it waits for a restart", |status| status["pending"].as_array().unwrap().iter().any(is_told));
+    let refused = node.tool(&["reload"]);
+    let said = &refused.assert_refused(78).err;
+    assert!(said.contains("was created again") && said.contains("restart nodeseald"), "{refused:?}");
+    let text = one_that_wraps(&node);
+    node.stop();
+    node.up();
+    until_well(&node);
+    assert_eq!(status(&node)["pending"], json!([]));
+    text.assert_opens(&node.client());
+    node.ask(&["reload"]);
+}
+
+#[test]
+fn a_folder_below_run_that_is_made_anew_is_read_as_before() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root makes folders in /run");
+        return;
+    }
+    let vault = Mine::new();
+    let front = TlsFront::before(vault.proxy().server_side());
+    let top = tempfile::Builder::new().prefix("nodeseal-test-").tempdir_in("/run").unwrap();
+    let folder = top.path().join("agent");
+    let (node, make) = with_its_authority_in(&folder, &vault, &front);
+    make();
+    // Some looks at the files.
+    std::thread::sleep(Duration::from_secs(5));
+    node.ask(&["reload"]);
+    assert_eq!((node.log().matches("config.refused").count(), &status(&node)["pending"]), (0, &json!([])));
+    one_that_wraps(&node);
+}
+
+#[test]
+fn a_login_that_serves_once_is_spent_on_one_proof_though_the_reload_is_refused_and_made_again() {
+    let (old, new) = (Mine::new(), Mine::new());
+    let node = start(&[("old", &old, "")], &with_room_for(&[&new], FAST));
+    one_that_wraps(&node);
+    seal(&node.config(), "new-login", &new.login_that_serves_once());
+    rewrite(&node, |file| {
+        file.insert("provider".into(), tables(&[("new", &new, "")]));
+    });
+    // It proves itself, and the key that leaves is needed.
+    node.tool(&["reload"]).assert_refused(77);
+    node.ask(&["reload", "--abandon", "--without-scan"]);
+    until_well(&node);
+    assert_eq!(new.logins(), 1);
+    until_status(&node, "its key is named", |status| status["waits"].is_null() && status["wraps_owed"] == 0);
+    assert_eq!(Text::new(&node.client()).wraps(), 1);
+}

@@ -5,6 +5,7 @@ use test_support::process;
 use test_support::proxy::Mode;
 
 use super::*;
+use crate::dev::Dev;
 
 #[test]
 fn anything_wrong_keeps_what_runs_and_says_why() {
@@ -279,4 +280,141 @@ fn what_is_to_decrypt_alone_proves_that_it_decrypts_before_it_counts_as_an_opene
     let reload = node.tool(&["reload"]);
     let opens = text.open(&client).is_ok();
     assert!(reload.code != 0 || opens, "{reload:?}: and nothing opens what is stored");
+}
+
+#[test]
+fn a_provider_that_could_not_be_opened_at_the_start_can_be_eased_and_keeps_no_other_one_from_being_changed() {
+    let vault = Mine::new();
+    let folder = tempfile::tempdir().unwrap();
+    let broken = format!(
+        "[[provider]]\nname = \"aws\"\nkind = \"aws\"\nregion = \"eu-central-1\"\nca_file = {:?}\n\
+         key_arn = \"arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab\"\n\
+         endpoint = \"http://127.0.0.1:9\"\nauth = {{ method = \"static\", credential = \"aws-keys\" }}\n",
+        folder.path().join("not-there.pem")
+    );
+    let mut node = Node::prepare("", &format!("{FAST}{}{broken}", table("vault", &vault, "")));
+    let _lines = begin(&mut node, &[("vault", &vault, "")]);
+    until_status(&node, "Vault has answered", |status| status["providers"][0]["version"] == "1");
+    let change = |place: usize| {
+        rewrite(&node, |file| {
+            let table = file["provider"].as_array_mut().unwrap()[place].as_table_mut().unwrap();
+            table.insert("required".into(), false.into());
+        });
+        node.tool(&["reload"])
+    };
+    let of_another = change(0);
+    let roles = |status: &Value| [0, 1].map(|place| status["providers"][place]["role"].clone());
+    assert_eq!(roles(&any_status(&node))[0], "optional", "{of_another:?}");
+    let of_its_own = change(1);
+    assert_eq!(roles(&any_status(&node))[1], "optional", "{of_its_own:?}");
+}
+
+#[test]
+fn a_plugin_that_opens_nothing_of_the_key_that_its_table_names_lets_the_only_opener_not_go() {
+    let (real, other) = (Dev::start("tpm2"), Dev::start("tpm2"));
+    let table = |name: &str, plugin: &Dev| {
+        let socket = plugin.path("kms.sock");
+        format!("[[provider]]\nname = \"{name}\"\nkind = \"kms-plugin\"\nsocket = {socket:?}\nkey = \"shared\"\n")
+    };
+    let (of_real, of_other) = (table("real", &real), table("other", &other));
+    // A start proves nothing.
+    let node = Node::start_with(&format!("[local_kek]\nenabled = false\n{FAST}{of_real}{of_other}"));
+    let client = node.client();
+    let text = Text::new(&client);
+    // It is probed, and shown what the key has made.
+    std::thread::sleep(Duration::from_secs(4));
+    Text::new(&client);
+    rewrite(&node, |file| {
+        file.insert("provider".into(), of_other.parse::<toml::Table>().unwrap()["provider"].clone());
+    });
+    let reload = node.tool(&["reload"]);
+    let opens = text.open(&client);
+    assert!(reload.code != 0 || opens.is_ok(), "{reload:?}: and what is stored is answered with {opens:?}");
+}
+
+#[test]
+fn another_way_to_a_key_that_may_not_open_lets_the_only_opener_not_go() {
+    let (vault, next) = (Mine::new(), Mine::new());
+    let rules = with_room_for(&[&next], &format!("[local_kek]\nenabled = false\n{FAST}"));
+    // A start proves nothing, and the second login may look at the key alone.
+    let mut node = prepare(&[("a", &vault, ""), ("c", &vault, "write = false")], &rules);
+    let lines = node.begin();
+    until(SOON, "the control socket is there", || node.control().exists().then_some(()));
+    until(SOON, "the node root is there", || node.state().join("current").exists().then_some(()));
+    seal(&node.config(), "c-login", &vault.login_that_may(&["keys"]));
+    seal(&node.config(), "a-login", &vault.login());
+    seal(&node.config(), "next-login", &next.login());
+    lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
+    node.cut();
+    let lines = node.begin();
+    lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
+    let client = node.client();
+    let text = Text::new(&client);
+    until_status(&node, "c has told its key", |status| status["providers"][1]["answered_seconds_ago"].is_u64());
+    text.assert_opens(&client);
+    rewrite(&node, |file| {
+        file.insert("provider".into(), tables(&[("next", &next, ""), ("c", &vault, "write = false")]));
+    });
+    let reload = node.tool(&["reload"]);
+    let opens = text.open(&client);
+    assert!(opens.is_ok(), "{reload:?}: and what is stored is answered with {opens:?}\n{}", node.log());
+}
+
+#[test]
+fn a_plugin_under_the_name_of_a_key_that_has_served_and_is_away_since_the_start_is_not_taken_for_it() {
+    let (real, other) = (Dev::start("tpm2"), Dev::start("tpm2"));
+    let table = |socket: std::path::PathBuf| {
+        format!("[[provider]]\nname = \"plugin\"\nkind = \"kms-plugin\"\nsocket = {socket:?}\nkey = \"shared\"\n")
+    };
+    let rules = format!("[local_kek]\nenabled = false\n{FAST}");
+    let mut node = Node::start_with(&format!("{rules}{}", table(real.path("kms.sock"))));
+    let text = Text::new(&node.client());
+    node.cut();
+    // Its socket stays: somebody may start it again.
+    drop(real);
+    let _lines = node.begin();
+    until(SOON, "the control socket is there", || node.control().exists().then_some(()));
+    until(SOON, "the keys are open", || any_status(&node)["keys_known"].as_bool().filter(|known| *known).map(drop));
+    rewrite(&node, |file| {
+        let table = table(other.path("kms.sock")).parse::<toml::Table>().unwrap();
+        file.insert("provider".into(), table["provider"].clone());
+    });
+    let reload = node.tool(&["reload"]);
+    let opens = text.open(&node.client());
+    assert!(reload.code != 0, "{reload:?}: and what is stored is answered with {opens:?}");
+}
+
+/// A node whose only login serves once, which has served.
+fn with_a_login_that_serves_once(vault: &Mine) -> Node {
+    let mut node = prepare(&[("vault", vault, "")], FAST);
+    // Sealed by a first run, so that the second one finds it there.
+    let first = node.begin();
+    until(SOON, "the control socket is there", || node.control().exists().then_some(()));
+    until(SOON, "the node root is there", || node.state().join("current").exists().then_some(()));
+    vault.proxy().set(Mode::Reset);
+    seal(&node.config(), "vault-login", &vault.login_that_serves_once());
+    node.cut();
+    drop(first);
+    vault.proxy().set(Mode::Pass);
+    let lines = node.begin();
+    lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
+    node
+}
+
+#[test]
+fn a_time_limit_that_is_changed_costs_no_login_that_serves_once() {
+    let vault = Mine::new();
+    let node = with_a_login_that_serves_once(&vault);
+    assert_eq!(one_more_text(&node).wraps(), 1);
+    rewrite(&node, |file| {
+        file["provider"].as_array_mut().unwrap()[0].as_table_mut().unwrap().insert("timeout".into(), "10s".into());
+    });
+    let reload = node.tool(&["reload"]);
+    std::thread::sleep(Duration::from_secs(3));
+    let row = any_status(&node)["providers"][0].clone();
+    assert!(row["error"].is_null(), "{reload:?}: and the login that ran is gone: {row}");
+}
+
+fn one_more_text(node: &Node) -> Text {
+    Text::new(&node.client())
 }

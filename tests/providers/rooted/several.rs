@@ -82,3 +82,47 @@ fn a_provider_that_opens_to_another_key_is_named_and_the_others_serve() {
     });
     assert_eq!(Text::new(&client).wraps(), 2);
 }
+
+/// A node with a KEK of which both have a copy, after which the first one's table is taken out.
+fn without_the_first(node: &Node, away: &dyn Fn()) -> (Text, test_support::node::Output) {
+    let both = |status: &Value| {
+        let providers = status["providers"].as_array().unwrap();
+        providers.iter().all(|row| row["version"].is_string()) && status["wraps_owed"] == 0 && status["waits"].is_null()
+    };
+    until_status(node, "both have told their keys", both);
+    node.rotate_and_activate();
+    until_status(node, "both have a copy", both);
+    let text = Text::new(&node.client());
+    assert_eq!(text.wraps(), 2);
+    away();
+    rewrite(node, |file| drop(file["provider"].as_array_mut().unwrap().remove(0)));
+    let reload = node.tool(&["reload"]);
+    (text, reload)
+}
+
+#[test]
+fn a_provider_leaves_while_the_one_that_has_the_same_copies_is_away_for_a_while() {
+    let (a, b) = (Mine::new(), Mine::new());
+    let node = start(&[("a", &a, ""), ("b", &b, "")], FAST);
+    // Logins that were sealed after the start.
+    until(SOON, "both are taken up", || (node.log().matches("config.reloaded").count() >= 2).then_some(()));
+    let (text, reload) = without_the_first(&node, &|| b.proxy().set(Mode::Reset));
+    assert_eq!((reload.code, any_status(&node)["providers"].as_array().unwrap().len()), (0, 1), "{reload:?}");
+    b.proxy().set(Mode::Pass);
+    text.assert_opens(&node.client());
+}
+
+#[test]
+fn a_provider_leaves_where_a_plugin_has_the_same_copies() {
+    let (vault, plugin) = (Mine::new(), crate::dev::Dev::start("tpm2"));
+    let socket = plugin.path("kms.sock");
+    let of_plugin =
+        format!("[[provider]]\nname = \"p\"\nkind = \"kms-plugin\"\nsocket = {socket:?}\nkey = \"shared\"\n");
+    let mut node = Node::prepare("", &format!("{FAST}{}{of_plugin}", table("a", &vault, "")));
+    let lines = begin(&mut node, &[("a", &vault, "")]);
+    lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
+    until(SOON, "the login is taken up", || node.log().contains("config.reloaded").then_some(()));
+    let (text, reload) = without_the_first(&node, &|| {});
+    assert_eq!(reload.code, 0, "{reload:?}");
+    text.assert_opens(&node.client());
+}

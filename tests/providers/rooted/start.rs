@@ -173,3 +173,23 @@ fn a_secret_id_that_the_node_has_fetched_and_sealed_itself_is_no_changed_file() 
         node.log().lines().filter(|line| line.contains("config.refused")).map(str::to_owned).collect();
     assert!(refused.is_empty(), "its only use is spent on a proof: {refused:?}");
 }
+
+#[test]
+fn a_login_that_is_sealed_in_place_of_one_that_the_node_has_fetched_itself_is_taken_up_once() {
+    let vault = Mine::new();
+    let mut node = prepare(&[("vault", &vault, "")], FAST);
+    let lines = node.begin();
+    until(SOON, "the control socket is there", || node.control().exists().then_some(()));
+    until(SOON, "the node root is there", || node.state().join("current").exists().then_some(()));
+    seal(&node.config(), "vault-login", &vault.wrapped_login_that_serves_once());
+    lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
+    seal(&node.config(), "vault-login", &vault.login());
+    let taken_up = || node.log().matches("config.reloaded").count();
+    until(SOON, "the new login is taken up", || (taken_up() > 0).then_some(()));
+    // Looks at the files that have not changed since.
+    std::thread::sleep(Duration::from_secs(3));
+    let (reloads, logins) = (taken_up(), vault.logins());
+    std::thread::sleep(Duration::from_secs(12));
+    let more = (taken_up() - reloads, vault.logins() - logins);
+    assert_eq!(more, (0, 0), "reloads and logins for a file that has not changed");
+}

@@ -74,6 +74,18 @@ impl Mine {
         json!({ "role_id": self.role_id, "wrapping_token": token }).to_string()
     }
 
+    /// What is sealed of another role, which may do this.
+    pub fn login_that_may(&self, rights: &[&str]) -> String {
+        let name = unique();
+        self.server.allow_on(&name, &self.name, rights);
+        let role = format!("auth/approle/role/{name}");
+        self.server.post(&role, json!({ "token_policies": [&name], "token_ttl": "1h" }));
+        let text = |answer: serde_json::Value, field: &str| answer["data"][field].as_str().unwrap().to_owned();
+        let role_id = text(self.server.get(&format!("{role}/role-id")), "role_id");
+        let secret_id = text(self.server.post(&format!("{role}/secret-id"), json!({})), "secret_id");
+        json!({ "role_id": role_id, "secret_id": secret_id }).to_string()
+    }
+
     /// From now on logins of this role may do no more than this.
     pub fn allow(&self, rights: &[&str]) {
         self.server.allow(&self.name, rights);

@@ -222,11 +222,16 @@ impl Server {
 
     /// The policy that docs/providers/vault.md gives, of these of its rights.
     pub fn allow(&self, name: &str, rights: &[&str]) {
+        self.allow_on(name, name, rights);
+    }
+
+    /// The same by a policy of this name, on that mount.
+    pub fn allow_on(&self, policy_name: &str, name: &str, rights: &[&str]) {
         let mut policy = String::from("# Nothing but what follows.\n");
         for right in rights {
             let may = if *right == "keys" { "read" } else { "update" };
             policy.push_str(&format!("path \"{name}/{right}/kubernetes\" {{ capabilities = [\"{may}\"] }}\n"));
         }
-        self.post(&format!("sys/policies/acl/{name}"), json!({ "policy": policy }));
+        self.post(&format!("sys/policies/acl/{policy_name}"), json!({ "policy": policy }));
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::*;
 use crate::keyring::KeeperError;
 use crate::keyring::crash::provider::{Provider, proved, together};
-use crate::keyring::keeper::Proof;
+use crate::keyring::keeper::{Next, Proof};
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
 use crate::provider::set::Role::{self, DecryptOnly, Required};
+use crate::provider::set::{Providers, Strategy};
 use crate::types::Explained;
 
 fn set(members: &[(&str, Role, &Provider)], local_kek: bool) -> Option<Arc<Rooted>> {
@@ -66,6 +67,45 @@ fn each_key_of_mode_direct_may_be_the_only_one_of_a_text() {
     let ways = [("a", Required, &l), ("b", Required, &k), ("c", Required, &k)];
     running.handle.configure(set(&ways, false), None).unwrap();
     running.handle.configure(both(), None).unwrap();
+}
+
+#[test]
+fn whoever_has_opened_nothing_that_its_key_has_made_is_not_what_is_left_of_it() {
+    let [k, l] = [Provider::of("k"), Provider::of("l")];
+    let (_node, running) = start(&[("a", Required, &k)], false);
+    let text = running.encrypt().unwrap();
+    let next = |openers: &[&str]| {
+        let openers = openers.iter().map(|name| (*name).to_owned()).collect();
+        Next { rooted: set(&[("c", DecryptOnly, &k), ("b", Required, &l)], false), openers }
+    };
+    let refused = running.handle.configure(next(&["b"]), None);
+    assert!(matches!(refused, Err(KeeperError::OnlyWay { .. })), "{refused:?}");
+    assert!(running.decrypt(&text).unwrap());
+    running.handle.configure(next(&["b", "c"]), None).unwrap();
+    // Where nobody leaves, nobody has to show anything.
+    let rooted = running.keyring.rooted();
+    running.handle.configure(Next { rooted, openers: std::collections::HashSet::new() }, None).unwrap();
+}
+
+#[test]
+fn what_tells_a_key_and_opens_nothing_of_it_does_not_leave_unnoticed() {
+    // Two keys that tell one identity: what the second one has made itself the first one does not open.
+    let [k, other] = [Provider::of("k"), Provider::of("k")];
+    other.shut();
+    let (_node, running) = start(&[("a", Required, &k), ("b", Required, &other)], true);
+    running.encrypt().unwrap();
+    let is_told = || running.keyring.rooted().unwrap().providers.members()[1].is_twin();
+    running.wait_for("it refuses what the key has made", is_told);
+    let rooted = running.keyring.rooted().unwrap();
+    let alone = || {
+        let first = vec![rooted.providers.members()[0].clone()];
+        let providers = Providers::new(first, Strategy::Ordered);
+        Some(Arc::new(Rooted::new(rooted.runtime.clone(), providers, rooted.rules.clone())))
+    };
+    assert_refused(&running, alone());
+    // What stays as it is keeps nothing from being changed.
+    running.handle.configure(Some(Arc::clone(&rooted)), None).unwrap();
+    running.handle.configure(alone(), Some(Proof::Waived)).unwrap();
 }
 
 #[test]

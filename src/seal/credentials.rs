@@ -99,6 +99,18 @@ impl CredentialKey {
         credential::seal(content, &label, cluster, &self.root, &self.key, nonce).map_err(fail(name))
     }
 
+    /// The payload of one that another root has sealed, with the nonce that it has there: whoever remembers what came of a login by it knows it by
+    /// that. This key has sealed nothing else with it: a nonce is random where a credential is sealed first.
+    pub fn carry_over(
+        &self,
+        content: &Secret,
+        label: &Label,
+        cluster: &ClusterId,
+        nonce: [u8; NONCE_BYTES],
+    ) -> Result<Vec<u8>, CredentialsError> {
+        credential::seal(content, label, cluster, &self.root, &self.key, nonce).map_err(fail(&label.name))
+    }
+
     /// Proves the payload and writes it, in place of an older one, of which nothing stays.
     pub fn store<D: Disk>(
         &self,

@@ -226,8 +226,8 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let labels = credentials::list(from).map_err(KeeperError::Store)?;
         let fail = KeeperError::Credentials;
         for label in &labels {
-            let content = old.open(from, &label.name, cluster).map_err(fail)?;
-            let payload = new.seal(&content, &label.name, cluster, label.sealed).map_err(fail)?;
+            let (content, nonce) = old.open_marked(from, &label.name, cluster).map_err(fail)?;
+            let payload = new.carry_over(&content, label, cluster, nonce).map_err(fail)?;
             new.store(dir, &payload, &label.name, cluster).map_err(fail)?;
         }
         Ok(labels.len())

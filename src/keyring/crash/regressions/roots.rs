@@ -7,6 +7,7 @@ use crate::keyring::keeper::Proof;
 use crate::keyring::maker::Maker;
 use crate::keyring::recovery;
 use crate::keyring::ring::RetireTo;
+use crate::types::{CredentialName, Secret};
 
 fn maker_of_file(node: &Node) -> Maker {
     recovery::decrypt(node.identity.as_ref().unwrap(), &node.files()[recovery::FILE]).unwrap().1.unwrap()
@@ -31,6 +32,26 @@ fn the_recovery_file_is_signed_by_the_root_that_counts() {
     drop(running);
     let running = boot_and_read(&mut node);
     assert_eq!(running.handle.overview().unwrap().recovery_maker, maker_of_file(&node).fingerprint());
+}
+
+#[test]
+fn a_credential_is_known_by_the_same_mark_under_another_root() {
+    let mut node = Node::new();
+    operations::insure(&mut node);
+    operations::grow(&mut node);
+    let running = boot(&mut node);
+    let name: CredentialName = "login".parse().unwrap();
+    let seal = |content: &[u8]| running.handle.replace_credential(name.clone(), Secret::new(content.to_vec())).unwrap();
+    let opened = || {
+        let (content, mark) = running.handle.open_credential(name.clone()).unwrap();
+        (content.expose().to_vec(), mark)
+    };
+    seal(b"one");
+    let before = opened();
+    operations::renew_root(&node, &running).unwrap();
+    assert_eq!(opened(), before, "a login that may be spent would be tried again");
+    seal(b"one");
+    assert_ne!(opened().1, before.1);
 }
 
 #[test]

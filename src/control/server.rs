@@ -38,9 +38,6 @@ const SLOW_MAX: usize = 8;
 /// Of these, reloads: one that is done and one that waits for it, which then reads what is there by then.
 const RELOADS_MAX: usize = 2;
 
-/// Of these, scans of etcd: each holds an object in memory.
-const SCANS_MAX: usize = 1;
-
 /// After accept(2) failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -89,6 +86,7 @@ enum Unanswered {
     Busy,
     #[error("a reload is running, and another one is waiting")]
     Reloading,
+    #[cfg(feature = "etcd")]
     #[error("another scan of etcd is running on this node")]
     Scanning,
     #[error("nodeseald is busy: the kernel gives it no thread for this request")]
@@ -115,6 +113,7 @@ impl Unanswered {
                 Class::Throttled,
                 "the waiting reload reads the configuration as it is then; check `nodeseal status` afterwards",
             ),
+            #[cfg(feature = "etcd")]
             Self::Scanning => (Class::Throttled, "wait until it is done"),
             Self::NoThread(_) => (Class::Throttled, "try again; if it fails again, raise TasksMax= of its unit"),
             Self::StatusOnly => (Class::Denied, "use the control socket, as root or as the user of nodeseald"),
@@ -153,7 +152,8 @@ impl Drop for Place<'_> {
 struct Slow {
     all: AtomicUsize,
     reloads: AtomicUsize,
-    scans: AtomicUsize,
+    #[cfg(feature = "etcd")]
+    seat: frames::Seat,
 }
 
 impl Slow {
@@ -161,7 +161,6 @@ impl Slow {
     fn take(&self, request: &Request) -> Result<[Option<Place<'_>>; 2], Unanswered> {
         let own = match request {
             Request::Reload { .. } => Some(Place::take(&self.reloads, RELOADS_MAX).ok_or(Unanswered::Reloading)?),
-            Request::EtcdOpen {} => Some(Place::take(&self.scans, SCANS_MAX).ok_or(Unanswered::Scanning)?),
             _ => None,
         };
         let any = Place::take(&self.all, SLOW_MAX).ok_or(Unanswered::Busy)?;
@@ -243,20 +242,23 @@ fn say_at_once(stream: &UnixStream, why: &Unanswered) {
     }
 }
 
-fn serve_one(stream: &UnixStream, door: Door, slow: &Slow, answering: &impl Answering) -> io::Result<()> {
+fn serve_one(stream: &Arc<UnixStream>, door: Door, slow: &Slow, answering: &impl Answering) -> io::Result<()> {
     let answer = match question(stream, door)? {
         Ok(request @ Request::Status {}) => answering.answer(request),
         Ok(_) if door == Door::Status => Unanswered::StatusOnly.refusal(),
         Ok(request) => match slow.take(&request) {
             #[cfg(feature = "etcd")]
-            Ok(_places) if request == (Request::EtcdOpen {}) => {
-                let answer = answering.answer(request);
-                Until::new(stream).write_all(&to_line(&answer)?)?;
-                return match answer {
-                    Answer::EtcdOpening {} => frames::serve(stream, |question| answering.opened(question)),
-                    _ => Ok(()),
-                };
-            }
+            Ok(_places) if request == (Request::EtcdOpen {}) => match slow.seat.take(stream) {
+                Some(seated) => {
+                    let answer = answering.answer(request);
+                    Until::new(stream).write_all(&to_line(&answer)?)?;
+                    return match answer {
+                        Answer::EtcdOpening {} => seated.serve(|question| answering.opened(question)),
+                        _ => Ok(()),
+                    };
+                }
+                None => Unanswered::Scanning.refusal(),
+            },
             Ok(_places) => answering.answer(request),
             Err(why) => why.refusal(),
         },

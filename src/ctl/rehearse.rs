@@ -64,6 +64,7 @@ pub(super) fn run(common: &Common, args: &RecoverArgs) -> Done {
         "unknown_kek": scanned.as_ref().map(|scanned| scanned.opens.unknown_kek),
         "needs_provider": scanned.as_ref().map(|scanned| scanned.opens.provider_away),
         "bad_text": scanned.as_ref().map(|scanned| scanned.opens.bad_text),
+        "unread": scanned.as_ref().map(|scanned| scanned.unread),
         "recorded": is_kept,
     });
     print(common, schema::RECOVER_REHEARSE, &value, || {
@@ -83,7 +84,14 @@ pub(super) fn run(common: &Common, args: &RecoverArgs) -> Done {
         format!("{file}{snapshot}\n{kept}; nothing else was written")
     })?;
     if !opens_all {
-        say::warning(PROGRAM, "after a recovery from this file, what does not open here would not open");
+        let is_empty = scanned.as_ref().is_some_and(|scanned| scanned.under_kms == 0);
+        say::warning(
+            PROGRAM,
+            match is_empty {
+                true => "nothing in the snapshot is encrypted by a KMS plugin, so nothing was rehearsed",
+                false => "after a recovery from this file, what does not open here would not open",
+            },
+        );
         say::hint(
             PROGRAM,
             "use the newest recovery.age, and a snapshot of the same cluster; what needs a provider needs it in a recovery too",
@@ -113,24 +121,29 @@ fn keep(config: &Config, export: &Export) -> bool {
 /// What of a snapshot opens under a recovery file.
 struct Scanned {
     objects: u64,
+    /// Of these, under a KMS plugin.
+    under_kms: u64,
+    /// Of these, such as nobody can be asked about: damaged, or by a transformer that is not known here.
+    unread: u64,
     /// Distinct DEKs and seeds.
     seeds: usize,
     opens: Opens,
 }
 
 impl Scanned {
+    /// Something was opened, and nothing was not.
     fn opens_all(&self) -> bool {
-        let Opens { unknown_kek, bad_text, provider_away, moved, .. } = self.opens;
-        unknown_kek + bad_text + provider_away + moved == 0
+        self.under_kms > 0 && self.opens.opens == self.under_kms && self.unread == 0
     }
 
     fn text(&self) -> String {
         let Opens { opens, unknown_kek, bad_text, provider_away, .. } = self.opens;
+        let unread = self.unread;
         let objects = |count: u64| counted(usize::try_from(count).unwrap_or(usize::MAX), "object");
         let mut text = format!(
             "of {} in the snapshot, {} under KMS plugins have {} DEKs and seeds; {} open",
             objects(self.objects),
-            objects(opens + unknown_kek + bad_text + provider_away),
+            objects(self.under_kms),
             self.seeds,
             objects(opens)
         );
@@ -138,6 +151,7 @@ impl Scanned {
             (unknown_kek, "need a KEK that the file does not have"),
             (provider_away, "need a KEK that only a provider can unwrap"),
             (bad_text, "do not open: damaged, of another cluster, or not written by Nodeseal"),
+            (unread, "cannot be read at all: damaged, or encrypted by something that this release does not know"),
         ] {
             if count > 0 {
                 text += &format!("\n{} {why}", objects(count));
@@ -150,12 +164,14 @@ impl Scanned {
 fn scan(path: &Path, export: &Export) -> Result<Scanned, Failed> {
     let snapshot = Snapshot::open(path)?;
     let (mut count, mut opener) = (Count::new(DEFAULT_PREFIX, Ask::Seeds), Paper(export));
-    snapshot.each::<SnapshotError>(DEFAULT_PREFIX.as_bytes(), &mut |stored: Stored<'_>| {
+    // All keys: the prefix of its kube-apiserver is not known, and other API servers may have objects beside it.
+    snapshot.each::<SnapshotError>(b"", &mut |stored: Stored<'_>| {
         let taken: Result<_, std::convert::Infallible> = count.take(stored, &mut opener);
         taken.map(drop).unwrap_or_else(|never| match never {});
         Ok(())
     })?;
-    let mut scanned = Scanned { objects: count.objects, seeds: count.seeds(), opens: Opens::default() };
+    let Count { objects, under_kms, unread, .. } = count;
+    let mut scanned = Scanned { objects, under_kms, unread, seeds: count.seeds(), opens: Opens::default() };
     for group in count.groups() {
         scanned.opens.add(&group.opens);
     }
@@ -228,12 +244,36 @@ mod tests {
             ("compact_rev_key", Some(b"1".to_vec())),
         ];
         let all = scanned(&changes, &with_keys(&[7, 9]));
-        assert_eq!((all.objects, all.seeds, all.opens.opens, all.opens_all()), (4, 2, 3, true), "{}", all.text());
+        assert_eq!((all.objects, all.seeds, all.opens.opens, all.opens_all()), (5, 2, 3, true), "{}", all.text());
         let some = scanned(&changes, &with_keys(&[7]));
         assert_eq!((some.opens.opens, some.opens.unknown_kek, some.opens_all()), (2, 1, false), "{}", some.text());
         let other = Export { cluster: "other".parse().unwrap(), ..with_keys(&[7, 9]) };
         assert_eq!(scanned(&changes, &other).opens.bad_text, 3);
         let damaged = Export { keys: vec![(KekId::from_bytes([7; 16]), Key::of(&[8; 32]))], ..with_keys(&[]) };
         assert_eq!((scanned(&changes, &damaged).opens.bad_text, scanned(&changes, &damaged).opens.unknown_kek), (2, 1));
+    }
+
+    #[test]
+    fn a_snapshot_in_which_nothing_was_opened_is_no_rehearsal() {
+        let keys = || with_keys(&[7, 9]);
+        let plain: [Change; 1] = [("/registry/secrets/a/1", Some(b"k8s\0plain".to_vec()))];
+        assert!(!scanned(&plain, &keys()).opens_all());
+        // kube-apiserver has `--etcd-prefix=/kubernetes.io`.
+        let elsewhere: [Change; 1] =
+            [("/kubernetes.io/secrets/a/1", Some(samples::v2(200, "ns1-a", 1).stored("nodeseal")))];
+        let found = scanned(&elsewhere, &keys());
+        assert!(!found.opens_all(), "{}", found.text());
+        let empty: [Change; 1] = [("compact_rev_key", Some(b"1".to_vec()))];
+        assert!(!scanned(&empty, &keys()).opens_all());
+    }
+
+    #[test]
+    fn what_cannot_be_read_at_all_is_not_left_out_of_a_rehearsal() {
+        let damaged: [Change; 2] = [
+            ("/registry/secrets/a/1", Some(samples::v2(7, "ns1-a", 1).stored("nodeseal"))),
+            ("/registry/secrets/a/2", Some(b"k8s:enc:kms:v2:nodeseal:\xFF".to_vec())),
+        ];
+        let found = scanned(&damaged, &with_keys(&[7]));
+        assert!(!found.opens_all(), "{}", found.text());
     }
 }

@@ -195,6 +195,11 @@ pub fn kek_id_in(api: Api, text: &[u8]) -> Option<KekId> {
     read_head(&mut Reader::new(text), api).ok().map(|(_, kek_id, _)| kek_id)
 }
 
+/// Whether a text begins as those of Nodeseal do, of whichever format: a later release may have written it, or somebody has changed it.
+pub fn begins_as_ours(text: &[u8]) -> bool {
+    text.starts_with(MAGIC)
+}
+
 /// What a v1 text of Nodeseal says of itself, of whichever cluster: the key_id, and the wraps. Not authenticated.
 pub fn inside_v1(text: &[u8]) -> Option<(&str, Wraps<'_>)> {
     let mut reader = Reader::new(text);

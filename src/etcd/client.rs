@@ -1,7 +1,8 @@
 //! Reads a range of keys of a running etcd, or of kine, in the state of one revision.
 //!
 //! Page by page, since etcd builds an answer in its own memory; each page about [`PAGE_BYTES`] long. A connection that breaks is
-//! replaced, by one to the next endpoint if there is one, and the range goes on behind the last object. It only ever reads.
+//! replaced, by one to the next endpoint of the same etcd if there is one, and the range continues behind the last object. It only
+//! ever reads. What it refuses: fewer keys than etcd has counted at that revision ([`State`]).
 
 use std::convert::Infallible;
 use std::io;
@@ -54,6 +55,51 @@ impl<E> From<RangeError> for Stop<E> {
     }
 }
 
+/// Which keys are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// All that there are.
+    All,
+    /// Those that begin so.
+    Below(Vec<u8>),
+}
+
+/// What an etcd has of these keys at one revision. Only [`Client::state`] makes one, so that nothing is read whose number is not known, and
+/// nothing at the revision 0, which is another one for each page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    first: Vec<u8>,
+    end: Vec<u8>,
+    revision: i64,
+    objects: u64,
+    cluster_id: u64,
+}
+
+impl State {
+    fn of(summary: &Summary, first: Vec<u8>, end: Vec<u8>) -> Result<Self, &'static str> {
+        if summary.revision <= 0 {
+            return Err("it names no revision");
+        }
+        let objects = u64::try_from(summary.count).map_err(|_| "it has counted fewer than no keys")?;
+        Ok(Self { first, end, revision: summary.revision, objects, cluster_id: summary.cluster_id })
+    }
+
+    /// The revision.
+    pub const fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// How many keys.
+    pub const fn objects(&self) -> u64 {
+        self.objects
+    }
+
+    /// Of the etcd as a whole, the same at each of its members. 0: kine has none.
+    pub const fn cluster_id(&self) -> u64 {
+        self.cluster_id
+    }
+}
+
 /// A connection, closed when it drops.
 struct Connection {
     sender: SendRequest<Bytes>,
@@ -85,30 +131,60 @@ impl Client {
         Ok(Self { endpoints, tls, current: 0, connection: None })
     }
 
-    /// The revision that etcd is at, and how many keys begin with `prefix`.
-    pub async fn count(&mut self, prefix: &[u8]) -> Result<(i64, u64), ClientError> {
-        let request =
-            RangeRequest { key: prefix.to_vec(), range_end: end_of(prefix), count_only: true, ..Default::default() };
-        let mut refuse = |_: Stored<'_>| {
-            Err(Stop::<Infallible>::Malformed("it gave objects where their number was asked for".into()))
-        };
-        match self.page_with_tries(&request, &mut refuse).await {
-            Ok(summary) => Ok((summary.revision, u64::try_from(summary.count).unwrap_or_default())),
-            Err(ReadError::Source(error)) => Err(error),
-            Err(ReadError::Taker(never)) => match never {},
+    /// What there is to read now.
+    ///
+    /// All keys are those from `\0` to the end. kine does not know that range: it takes any for a folder, and all that it keeps begins with
+    /// a slash (kine, `server/list.go`). So whoever has fewer keys in the open range than below `/` is asked for these.
+    pub async fn state(&mut self, keys: &Keys) -> Result<State, ClientError> {
+        match keys {
+            Keys::Below(prefix) => self.state_of(prefix.clone(), end_of(prefix), None).await,
+            Keys::All => {
+                let slash = self.state_of(b"/".to_vec(), end_of(b"/"), None).await?;
+                match self.state_of(vec![0], vec![0], Some(&slash)).await {
+                    Ok(all) if all.objects >= slash.objects => Ok(all),
+                    Ok(_) => Ok(slash),
+                    Err(error) if error.is_of_question() => Ok(slash),
+                    Err(error) => Err(error),
+                }
+            }
         }
     }
 
-    /// Every key that begins with `prefix`, in order, as it was at `revision`.
+    async fn state_of(&mut self, first: Vec<u8>, end: Vec<u8>, at: Option<&State>) -> Result<State, ClientError> {
+        let revision = at.map_or(0, |at| at.revision);
+        let request = RangeRequest {
+            key: first.clone(),
+            range_end: end.clone(),
+            count_only: true,
+            revision,
+            ..Default::default()
+        };
+        let mut refuse = |_: Stored<'_>| {
+            Err(Stop::<Infallible>::Malformed("it gave objects where their number was asked for".into()))
+        };
+        let summary = match self.page_with_tries(&request, &mut refuse).await {
+            Ok(summary) => summary,
+            Err(ReadError::Source(error)) => return Err(error),
+            Err(ReadError::Taker(never)) => match never {},
+        };
+        let endpoint = || self.endpoint().to_string();
+        if at.is_some_and(|at| at.cluster_id != summary.cluster_id) {
+            return Err(ClientError::OtherCluster { endpoint: endpoint() });
+        }
+        let state = State::of(&summary, first, end);
+        let state = state.map_err(|what| ClientError::Answer { endpoint: endpoint(), what: what.into() })?;
+        Ok(State { revision: at.map_or(state.revision, |at| at.revision), ..state })
+    }
+
+    /// Every key of a state, in order, and all that it has counted.
     pub async fn each<E>(
         &mut self,
-        prefix: &[u8],
-        revision: i64,
+        state: &State,
         each: &mut dyn FnMut(Stored<'_>) -> Result<(), E>,
     ) -> Result<(), ReadError<E>> {
-        let mut limit = PAGE_OBJECTS;
-        let mut request =
-            RangeRequest { key: prefix.to_vec(), range_end: end_of(prefix), revision, ..Default::default() };
+        let (mut limit, mut given) = (PAGE_OBJECTS, 0);
+        let State { revision, ref end, ref first, .. } = *state;
+        let mut request = RangeRequest { key: first.clone(), range_end: end.clone(), revision, ..Default::default() };
         loop {
             request.limit = limit;
             // Behind it the next question begins, also when this page breaks off.
@@ -120,6 +196,7 @@ impl Client {
                 }
                 next.clear();
                 next.extend_from_slice(stored.key);
+                given += 1;
                 each(stored).map_err(Stop::Taker)
             };
             let page = self.page_with_tries(&request, &mut take).await;
@@ -129,15 +206,22 @@ impl Client {
                 // The smallest key behind it.
                 request.key.push(0);
             }
+            let endpoint = || self.endpoint().to_string();
             match page {
+                Ok(summary) if summary.cluster_id != state.cluster_id => {
+                    return Err(ReadError::Source(ClientError::OtherCluster { endpoint: endpoint() }));
+                }
+                Ok(summary) if !summary.more && given < state.objects => {
+                    let counted = state.objects;
+                    return Err(ReadError::Source(ClientError::Short { endpoint: endpoint(), given, counted }));
+                }
                 Ok(summary) if !summary.more => return Ok(()),
                 Ok(summary) if summary.objects == 0 => {
-                    let (endpoint, what) =
-                        (self.endpoint().to_string(), "an empty page that is not the last one".into());
+                    let (endpoint, what) = (endpoint(), "an empty page that is not the last one".into());
                     return Err(ReadError::Source(ClientError::Answer { endpoint, what }));
                 }
                 Ok(summary) => limit = next_limit(&summary),
-                // Broken within a page: go on behind the last object.
+                // Broken within a page: continue behind the last object.
                 Err(ReadError::Source(error)) if begun && error.is_passing() => self.leave(),
                 Err(error) => return Err(error),
             }
@@ -328,6 +412,14 @@ mod tests {
         assert_eq!(end_of(b"/registry/"), b"/registry0");
         assert_eq!(end_of(b"a\xFF"), b"b");
         assert_eq!(end_of(b"\xFF\xFF"), [0]);
+    }
+
+    #[test]
+    fn a_state_has_a_revision_and_a_number_of_keys() {
+        let of = |revision, count| State::of(&Summary { revision, count, ..Summary::default() }, vec![0], vec![0]);
+        assert!(of(1, 0).is_ok());
+        // 0 would be the newest one, and for each page another.
+        assert!(of(0, 1).is_err() && of(-1, 1).is_err() && of(1, -1).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::tls::TlsError;
 use crate::types::{Class, Explained};
 
 /// gRPC's numbers.
+const UNKNOWN: u16 = 2;
 const INVALID_ARGUMENT: u16 = 3;
 const PERMISSION_DENIED: u16 = 7;
 const RESOURCE_EXHAUSTED: u16 = 8;
@@ -57,6 +58,22 @@ pub enum ClientError {
         /// What is wrong.
         what: String,
     },
+    /// Fewer keys than there are.
+    #[error("{endpoint} gave {given} keys, and has counted {counted} at the same revision")]
+    Short {
+        /// Where.
+        endpoint: String,
+        /// Keys that came.
+        given: u64,
+        /// Keys that there are.
+        counted: u64,
+    },
+    /// Endpoints of two etcds.
+    #[error("{endpoint} belongs to another etcd than the endpoint that was asked before")]
+    OtherCluster {
+        /// Where.
+        endpoint: String,
+    },
     /// etcd said no.
     #[error("{endpoint} refused with gRPC code {code}: {message}")]
     Refused {
@@ -75,10 +92,17 @@ impl ClientError {
         matches!(self, Self::Refused { code: OUT_OF_RANGE, .. })
     }
 
+    /// The question is one that whoever listens there does not know.
+    pub(super) fn is_of_question(&self) -> bool {
+        matches!(self, Self::Refused { code: UNKNOWN | INVALID_ARGUMENT | UNIMPLEMENTED, .. })
+    }
+
     /// Another try, or another endpoint, may do better.
     pub(super) fn is_passing(&self) -> bool {
         match self {
-            Self::Tls(_) | Self::NoEndpoint | Self::Answer { .. } => false,
+            Self::Tls(_) | Self::NoEndpoint | Self::Answer { .. } | Self::Short { .. } | Self::OtherCluster { .. } => {
+                false
+            }
             Self::Connect { .. } | Self::Transport { .. } | Self::Silent { .. } => true,
             Self::Refused { code, .. } => {
                 !matches!(*code, OUT_OF_RANGE | PERMISSION_DENIED | UNAUTHENTICATED | INVALID_ARGUMENT | UNIMPLEMENTED)
@@ -98,7 +122,8 @@ impl Explained for ClientError {
     fn class(&self) -> Class {
         match self {
             Self::Tls(error) => error.class(),
-            Self::NoEndpoint | Self::Answer { .. } => Class::Misconfigured,
+            Self::NoEndpoint | Self::Answer { .. } | Self::OtherCluster { .. } => Class::Misconfigured,
+            Self::Short { .. } => Class::Corrupt,
             Self::Connect { .. } if self.tls_reason().is_some() => Class::Denied,
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Class::Denied,
             Self::Connect { .. } | Self::Transport { .. } | Self::Silent { .. } => Class::Unavailable,
@@ -128,8 +153,12 @@ impl Explained for ClientError {
                 "check the log of etcd; a client certificate that etcd does not accept shows here as well"
             }
             Self::Answer { .. } => "check that the endpoint is the client port of etcd, 2379 unless set otherwise",
+            Self::Short { .. } => {
+                "run it again; if it fails again, that etcd is damaged: compare its members with `etcdctl endpoint hashkv --cluster`"
+            }
+            Self::OtherCluster { .. } => "name only endpoints of one etcd with --endpoints",
             Self::Refused { code: PERMISSION_DENIED | UNAUTHENTICATED, .. } => {
-                "etcd runs with its own users: use a certificate whose user may read the prefix"
+                "etcd runs with its own users: use a certificate whose user may read all keys, or name those that it may read with --prefix"
             }
             Self::Refused { code: OUT_OF_RANGE, .. } => {
                 "etcd compacted the revision that was read: run it again, or read a snapshot with --snapshot"

@@ -1,13 +1,13 @@
 //! Counts what objects are encrypted with: by resource, transformer, provider, key_id and KEK, and what opens.
 //!
-//! Objects stream through and are forgotten. What is kept is bounded ([`GROUPS_MAX`], [`SEEDS_MAX`], [`COPIES_MAX`]) whatever
-//! lies in etcd: beyond a bound numbers of objects stay exact, and a group says that it is no longer told apart
-//! ([`Group::is_rest`]) or that a number of seeds is a lower bound ([`Seeds::exact`]).
+//! Objects stream through and are forgotten. What is kept is bounded ([`GROUPS_MAX`], [`SEEDS_MAX`], [`COPIES_MAX`], [`AWAY_MAX`])
+//! whatever lies in etcd: beyond a bound numbers of objects stay exact, and one group for all that is left says that it is not told
+//! apart ([`Group::is_rest`]), or a number of seeds is a lower bound ([`Seeds::exact`]).
 
 mod group;
 mod seen;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use sha2::{Digest, Sha256};
@@ -26,6 +26,9 @@ pub use group::{COPIES_MAX, CopyOf, Group, Kek, Means, Opens, Seeds};
 pub const GROUPS_MAX: usize = 4096;
 /// Distinct seeds whose verdict is remembered. kube-apiserver makes one at each start and each new key_id; in v1 one an object.
 pub const SEEDS_MAX: usize = 65_536;
+/// KEKs whose provider is known to be away. A cluster has some dozen; beyond them each question waits again.
+pub const AWAY_MAX: usize = 4096;
+
 /// What is asked of nodeseald.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -56,6 +59,8 @@ pub struct Count {
     groups: Vec<Group>,
     /// From what makes a group one.
     by_key: HashMap<Vec<u8>, usize>,
+    /// The group of what is beyond [`GROUPS_MAX`].
+    rest: Option<usize>,
     scratch: Vec<u8>,
     verdicts: HashMap<SeedHash, Verdict>,
     /// Which groups have them: one seed of kube-apiserver is for all resources of its provider.
@@ -66,6 +71,10 @@ pub struct Count {
     hasher: RandomState,
     /// All.
     pub objects: u64,
+    /// Of these, under a KMS plugin.
+    pub under_kms: u64,
+    /// Of these, such as cannot be read, or not by this release: nobody was asked about them.
+    pub unread: u64,
 }
 
 /// A group that an object was counted in, and what came of it.
@@ -85,20 +94,23 @@ impl Count {
             ask,
             groups: Vec::new(),
             by_key: HashMap::new(),
+            rest: None,
             scratch: Vec::new(),
             verdicts: HashMap::new(),
             seeds: HashSet::new(),
             away: HashSet::new(),
             hasher: RandomState::new(),
             objects: 0,
+            under_kms: 0,
+            unread: 0,
         }
     }
 
     /// Forgets all objects, and keeps what is known of their seeds.
     pub fn begin_again(&mut self) {
         let verdicts = std::mem::take(&mut self.verdicts);
-        let away = std::mem::take(&mut self.away);
-        *self = Self { verdicts, away, ..Self::new(&self.prefix, self.ask) };
+        let (away, hasher) = (std::mem::take(&mut self.away), self.hasher.clone());
+        *self = Self { verdicts, away, hasher, ..Self::new(&self.prefix, self.ask) };
     }
 
     /// In the order in which they were met.
@@ -123,7 +135,8 @@ impl Count {
         };
         let group = &mut self.groups[at];
         if let Some(hash) = hash {
-            if self.verdicts.len() < SEEDS_MAX {
+            // That nobody was asked about one object says nothing of the next one.
+            if self.verdicts.len() < SEEDS_MAX && verdict != Verdict::NotAsked {
                 let of_seed = if verdict == Verdict::Moved { Verdict::Opens } else { verdict };
                 self.verdicts.entry(hash).or_insert(of_seed);
             }
@@ -137,6 +150,8 @@ impl Count {
         group.opens.note(verdict);
         seen.copies(group);
         self.objects += 1;
+        self.under_kms += u64::from(hash.is_some());
+        self.unread += u64::from(matches!(encryption, Encryption::Unknown | Encryption::Damaged(_)));
         Ok(Counted { group: at, verdict })
     }
 
@@ -150,13 +165,15 @@ impl Count {
         let Some(question) = Question::of(encryption, key, self.ask == Ask::All) else { return Ok(Verdict::NotAsked) };
         let id = match seen.kek {
             Kek::Local(id) => Some((id, self.beside(encryption))),
-            Kek::None | Kek::Once => None,
+            Kek::None | Kek::Once | Kek::Unread => None,
         };
         if id.is_some_and(|id| self.away.contains(&id)) {
             return Ok(Verdict::ProviderAway);
         }
         let verdict = opener.open(&question)?;
-        if let (Verdict::ProviderAway, Some(id)) = (verdict, id) {
+        if let (Verdict::ProviderAway, Some(id)) = (verdict, id)
+            && self.away.len() < AWAY_MAX
+        {
             self.away.insert(id);
         }
         Ok(verdict)
@@ -186,28 +203,18 @@ impl Count {
         if let Some(at) = self.by_key.get(&self.scratch) {
             return *at;
         }
-        let is_rest = self.by_key.len() >= GROUPS_MAX;
-        if is_rest && let Some(at) = self.groups.iter().position(|group| group.is_rest && group.resource == resource) {
-            return at;
-        }
-        let text = |text: Option<&str>| text.filter(|_| !is_rest).map(str::to_owned);
-        self.groups.push(Group {
-            resource: resource.to_owned(),
-            means: seen.means,
-            provider: text(seen.provider),
-            key_id: text(seen.key_id),
-            kek: if is_rest { Kek::None } else { seen.kek },
-            objects: 0,
-            seeds: Seeds::default(),
-            copies: BTreeMap::new(),
-            fewest_copies: None,
-            opens: Opens::default(),
-            is_rest,
-        });
-        let at = self.groups.len() - 1;
-        if !is_rest {
+        let at = self.groups.len();
+        let group = if self.by_key.len() < GROUPS_MAX {
             self.by_key.insert(self.scratch.clone(), at);
-        }
+            let text = |text: Option<&str>| text.map(str::to_owned);
+            Group::new(resource, seen.means, text(seen.provider), text(seen.key_id), seen.kek)
+        } else if let Some(rest) = self.rest {
+            return rest;
+        } else {
+            self.rest = Some(at);
+            Group::new("(more)", Means::Mixed, None, None, Kek::None)
+        };
+        self.groups.push(group);
         at
     }
 }

@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use super::count::{Ask, Group, Kek, Means};
-use super::object::Plain;
-use super::resource::is_own;
-use super::wanted::{Wanted, Writer};
+use super::object::{Damage, Plain};
+use super::question::Verdict;
+use super::resource::{is_beside, is_own};
+use super::wanted::{Wanted, Writer, socket};
 use crate::envelope::Api;
 
 /// What this node reports now, if it was asked.
@@ -35,10 +36,17 @@ pub struct Finding {
     /// Places of the groups that it is about; for names.
     #[serde(skip)]
     pub groups: Vec<usize>,
+    /// Which objects of these groups; all of them if it is about no verdict.
+    #[serde(skip)]
+    pub verdict: Option<Verdict>,
 }
 
+/// Nothing of kube-apiserver was there, so nothing is known of it.
+pub const NOTHING_SEEN: &str = "nothing-seen";
+
 /// Every id, in the order of urgency.
-pub const IDS: [&str; 14] = [
+pub const IDS: [&str; 15] = [
+    NOTHING_SEEN,
     "opens-nowhere",
     "moved",
     "damaged",
@@ -55,9 +63,17 @@ pub const IDS: [&str; 14] = [
     "not-told-apart",
 ];
 
+/// Who writes and reads a group, the writer first. `None`: the configuration does not say, or there is none.
+fn writers<'w>(group: &Group, wanted: Option<&'w Wanted>) -> Option<Vec<&'w Writer>> {
+    let resource = &group.resource;
+    let is_judged =
+        |wanted: &&Wanted| !group.is_rest() && !is_own(resource) && !is_beside(resource) && wanted.judges(resource);
+    wanted.filter(is_judged).map(|wanted| wanted.of(resource))
+}
+
 /// Whether the objects of a group are under what kube-apiserver would write now. `None`: not known.
 pub fn is_current(group: &Group, wanted: Option<&Wanted>, current: &Current) -> Option<bool> {
-    let writers = wanted.filter(|_| !is_own(&group.resource)).map(|wanted| wanted.of(&group.resource));
+    let writers = writers(group, wanted);
     let writer = match &writers {
         Some(writers) => *writers.first()?,
         // Without a configuration only what Nodeseal has made can be judged.
@@ -74,7 +90,7 @@ pub fn is_current(group: &Group, wanted: Option<&Wanted>, current: &Current) -> 
             if !is_same {
                 return Some(false);
             }
-            let is_ours = group.kek != Kek::None || current.endpoint.as_ref() == Some(endpoint);
+            let is_ours = group.kek != Kek::None || is_own_socket(endpoint, current);
             // What another plugin reports is not known here.
             let key_id = current.key_id.as_ref().filter(|_| is_ours)?;
             Some(group.key_id.as_ref() == Some(key_id))
@@ -94,31 +110,33 @@ fn is_read(group: &Group, writers: &[&Writer]) -> bool {
     })
 }
 
+fn is_own_socket(endpoint: &str, current: &Current) -> bool {
+    current.endpoint.as_deref().is_some_and(|own| socket(own) == socket(endpoint))
+}
+
 /// All findings, the most urgent first.
 pub fn findings(groups: &[Group], wanted: Option<&Wanted>, current: &Current, ask: Ask) -> Vec<Finding> {
     let mut found = Found::default();
+    if groups.iter().all(|group| is_beside(&group.resource)) {
+        found.0.push(nothing_seen());
+    }
     for (at, group) in groups.iter().enumerate() {
-        let is_elsewhere =
-            wanted.is_some_and(|wanted| is_of_another_socket(group, &wanted.of(&group.resource), current));
-        of_opening(&mut found, at, group, ask, is_elsewhere);
+        let writers = writers(group, wanted);
+        if !is_for_another(group, writers.as_deref(), current) {
+            of_opening(&mut found, at, group, ask);
+        }
         of_form(&mut found, at, group);
-        if let Some(wanted) = wanted.filter(|_| !is_own(&group.resource)) {
-            of_configuration(&mut found, at, group, &wanted.of(&group.resource));
+        if let Some(writers) = &writers {
+            of_configuration(&mut found, at, group, writers);
         }
         if is_current(group, wanted, current) == Some(false) && found.is_free(at) && group.kek != Kek::None {
-            found.add(
-                at,
-                group,
-                group.objects,
-                "older-key",
-                "under a key_id that this node no longer reports",
-                MIGRATE,
-            );
+            let text = "under a key_id that this node no longer reports";
+            found.add(at, group, About::All, "older-key", text, MIGRATE);
         }
         let short = group.fewest_copies.is_some_and(|fewest| fewest < current.copies);
         if short && ask != Ask::Nothing && group.kek != Kek::None {
             let text = "with fewer copies of their KEK than the configuration has writing providers";
-            found.add(at, group, group.objects, "short-of-copies", text, "if the KEK is active now: wait until `nodeseal status` owes no copy, then migrate; else migrate at once");
+            found.add(at, group, About::All, "short-of-copies", text, "if the KEK is active now: wait until `nodeseal status` owes no copy, then migrate; else migrate at once");
         }
     }
     let urgency = |finding: &Finding| IDS.iter().position(|id| *id == finding.id);
@@ -126,129 +144,169 @@ pub fn findings(groups: &[Group], wanted: Option<&Wanted>, current: &Current, as
     found.0
 }
 
+fn nothing_seen() -> Finding {
+    Finding {
+        id: NOTHING_SEEN,
+        resource: "(all)".to_owned(),
+        objects: 0,
+        text: "of this kube-apiserver were found".to_owned(),
+        next: "check that it is the etcd of this kube-apiserver, and name the prefix of its keys with --etcd-prefix",
+        groups: Vec::new(),
+        verdict: None,
+    }
+}
+
+/// Objects that no finding can be about, although something may be wrong with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotJudged {
+    /// As in an EncryptionConfiguration.
+    pub resource: String,
+    /// How many.
+    pub objects: u64,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// What of the groups is not judged.
+pub fn not_judged(groups: &[Group], wanted: Option<&Wanted>, current: &Current) -> Vec<NotJudged> {
+    let mut all: Vec<NotJudged> = Vec::new();
+    for group in groups {
+        let resource = &group.resource;
+        let why = if is_for_another(group, writers(group, wanted).as_deref(), current) {
+            "are for another KMS plugin to open"
+        } else if !is_beside(resource) && wanted.is_some_and(|wanted| !wanted.judges(resource)) && !is_own(resource) {
+            "are of a resource whose group is not known, and the configuration has rules for groups"
+        } else {
+            continue;
+        };
+        match all.iter_mut().find(|one| one.resource == *resource && one.why == why) {
+            Some(one) => one.objects += group.objects,
+            None => all.push(NotJudged { resource: resource.clone(), objects: group.objects, why }),
+        }
+    }
+    all
+}
+
+/// Resources that the configuration names one by one, and of which no object was seen.
+pub fn absent<'w>(groups: &[Group], wanted: &'w Wanted) -> Vec<&'w str> {
+    wanted.resources().filter(|name| !groups.iter().any(|group| group.resource == *name)).collect()
+}
+
 const MIGRATE: &str =
     "rewrite them: `kubectl get RESOURCE -A -o json | kubectl replace -f -`, or a StorageVersionMigration";
 
-/// Whether the configuration says that another plugin reads this group.
-fn is_of_another_socket(group: &Group, writers: &[&Writer], current: &Current) -> bool {
-    let Some(own) = &current.endpoint else { return false };
-    group.kek == Kek::None
-        && writers.iter().any(|writer| match writer {
-            Writer::Kms { endpoint, .. } => endpoint != own && is_read(group, &[*writer]),
-            Writer::Local { .. } | Writer::Identity => false,
-        })
+/// Whether another plugin is to open this group: by the configuration, or because it is of another API server.
+fn is_for_another(group: &Group, writers: Option<&[&Writer]>, current: &Current) -> bool {
+    if group.kek != Kek::None || !matches!(group.means, Means::KmsV2 | Means::KmsV1) {
+        return false;
+    }
+    let is_elsewhere = |writer: &&Writer| match writer {
+        Writer::Kms { endpoint, .. } => {
+            current.endpoint.is_some() && !is_own_socket(endpoint, current) && is_read(group, &[*writer])
+        }
+        Writer::Local { .. } | Writer::Identity => false,
+    };
+    is_beside(&group.resource) || writers.is_some_and(|writers| writers.iter().any(is_elsewhere))
 }
 
-fn of_opening(found: &mut Found, at: usize, group: &Group, ask: Ask, is_elsewhere: bool) {
-    // What another plugin wrote is for that one to open.
-    if is_elsewhere {
-        return;
-    }
+fn of_opening(found: &mut Found, at: usize, group: &Group, ask: Ask) {
     let opens = &group.opens;
-    if opens.unknown_kek > 0 {
-        let text = "need a KEK that neither this node nor a provider has";
-        found.add(at, group, opens.unknown_kek, "opens-nowhere", text, "keep everything as it is; ask the other nodes (`nodeseal keys list`), and look for a recovery file that has this KEK");
+    let mut add = |verdict, objects, id, text, next| {
+        if objects > 0 {
+            found.add(at, group, About::These(verdict, objects), id, text, next);
+        }
+    };
+    add(
+        Verdict::UnknownKek,
+        opens.unknown_kek,
+        "opens-nowhere",
+        "need a KEK that neither this node nor a provider has",
+        "keep everything as it is; ask the other nodes (`nodeseal keys list`), and look for a recovery file that has this KEK",
+    );
+    if ask != Ask::Nothing && matches!(group.means, Means::KmsV2 | Means::KmsV1) {
+        let text =
+            "could not be asked for: the keys of nodeseald are not open, or their key of etcd is longer than 64 KiB";
+        let next = "see `nodeseal status` for why, and scan again";
+        add(Verdict::NotAsked, opens.not_asked, "not-asked", text, next);
     }
-    let is_kms = matches!(group.means, Means::KmsV2 | Means::KmsV1);
-    if ask != Ask::Nothing && is_kms && opens.not_asked > 0 {
-        let text = "could not be asked for: the keys of nodeseald are not open";
-        found.add(at, group, opens.not_asked, "not-asked", text, "see `nodeseal status` for why, and scan again");
-    }
-    if opens.bad_text > 0 && group.kek == Kek::None {
-        let text = "are no ciphertexts of Nodeseal: another KMS plugin wrote them under this provider's name, or they are damaged";
-        found.add(at, group, opens.bad_text, "other-plugin", text, "name the EncryptionConfiguration with --encryption-config; if that plugin has been replaced, put it back beside Nodeseal, and migrate before it goes");
-    } else if opens.bad_text > 0 {
-        let text = "have a DEK or seed that does not open: damaged, or of another cluster";
-        found.add(
-            at,
-            group,
-            opens.bad_text,
+    let (id, text, next) = match group.kek {
+        Kek::None if !group.is_rest() => (
+            "other-plugin",
+            "are no ciphertexts of Nodeseal: another KMS plugin wrote them under this provider's name, or they are damaged",
+            "name the EncryptionConfiguration with --encryption-config; if that plugin has been replaced, put it back beside Nodeseal, and migrate before it goes",
+        ),
+        Kek::Unread => (
             "damaged",
-            text,
+            "look like ciphertexts of Nodeseal, and this release cannot read them: damaged, or written by a later release",
+            "if a later release has been in use, use that one again; else run the same scan on a snapshot from before, and restore what opens there",
+        ),
+        Kek::None | Kek::Local(_) | Kek::Once => (
+            "damaged",
+            "have a DEK or seed that does not open: damaged, or of another cluster",
             "run the same scan on a snapshot from before, and restore what opens there",
-        );
-    }
-    if opens.moved > 0 {
-        let text = "do not open at their key of etcd although their seed opens: copied from another key, or changed";
-        found.add(
-            at,
-            group,
-            opens.moved,
-            "moved",
-            text,
-            "somebody wrote to etcd past kube-apiserver: find out who, and restore these objects from a snapshot",
-        );
-    }
-    if opens.provider_away > 0 {
-        let text = "need a provider that does not answer now";
-        found.add(
-            at,
-            group,
-            opens.provider_away,
-            "provider-away",
-            text,
-            "see `nodeseal status` for why, and scan again",
-        );
-    }
+        ),
+    };
+    add(Verdict::BadText, opens.bad_text, id, text, next);
+    add(
+        Verdict::Moved,
+        opens.moved,
+        "moved",
+        "do not open at their key of etcd although their seed opens: copied from another key, or changed",
+        "somebody wrote to etcd past kube-apiserver: find out who, and restore these objects from a snapshot",
+    );
+    add(
+        Verdict::ProviderAway,
+        opens.provider_away,
+        "provider-away",
+        "need a provider that does not answer now",
+        "see `nodeseal status` for why, and scan again",
+    );
 }
 
 fn of_form(found: &mut Found, at: usize, group: &Group) {
+    let mut add = |id, text: &str, next| found.add(at, group, About::All, id, text, next);
     match group.means {
-        Means::Damaged(damage) => {
-            let text = format!("cannot be read: {damage}");
-            found.add(
-                at,
-                group,
-                group.objects,
-                "damaged",
-                &text,
-                "restore them from a snapshot, or delete them: nothing opens them",
-            );
-        }
-        Means::Unknown => {
-            let text = "are encrypted by a transformer that Nodeseal does not know";
-            found.add(
-                at,
-                group,
-                group.objects,
-                "unknown-transformer",
-                text,
-                "check the version of kube-apiserver that wrote them",
-            );
-        }
-        Means::Plain(Plain::Other) => {
-            let text = "are nothing that kube-apiserver writes";
-            found.add(
-                at,
-                group,
-                group.objects,
-                "damaged",
-                text,
-                "somebody wrote to etcd past kube-apiserver: find out who",
-            );
-        }
+        Means::Damaged(Damage::SourceType) => add(
+            "unknown-transformer",
+            "have a type of seed that Nodeseal does not know",
+            "check the version of kube-apiserver that wrote them",
+        ),
+        Means::Damaged(damage) => add(
+            "damaged",
+            &format!("cannot be read: {damage}"),
+            "keep them: see with `kubectl get` whether kube-apiserver reads them, and if it does not, restore them from a snapshot",
+        ),
+        Means::Unknown => add(
+            "unknown-transformer",
+            "are encrypted by a transformer that Nodeseal does not know",
+            "check the version of kube-apiserver that wrote them",
+        ),
+        // What others keep beside the prefix is not known here.
+        Means::Plain(Plain::Other) if !is_beside(&group.resource) => add(
+            "damaged",
+            "are nothing that kube-apiserver writes",
+            "somebody wrote to etcd past kube-apiserver: find out who",
+        ),
+        Means::Mixed => add(
+            "not-told-apart",
+            "are of more resources or under more keys than can be told apart, so they are counted and not judged",
+            "scan one resource at a time with --prefix",
+        ),
         Means::KmsV2 | Means::KmsV1 | Means::Local(_) | Means::Plain(_) => {}
-    }
-    if group.is_rest {
-        let text = "are under more keys than can be told apart, so they are counted and not judged";
-        found.add(at, group, group.objects, "not-told-apart", text, "scan one resource at a time with --prefix");
     }
 }
 
 fn of_configuration(found: &mut Found, at: usize, group: &Group, writers: &[&Writer]) {
-    if group.is_rest || matches!(group.means, Means::Damaged(_) | Means::Unknown | Means::Plain(Plain::Other)) {
+    if matches!(group.means, Means::Damaged(_) | Means::Unknown | Means::Plain(Plain::Other) | Means::Mixed) {
         return;
     }
+    let mut add = |id, text, next| found.add(at, group, About::All, id, text, next);
     let is_plain = matches!(group.means, Means::Plain(_));
     let Some(writer) = writers.first() else {
         if !is_plain {
-            let text = "are encrypted, and the configuration names no provider for this resource: kube-apiserver cannot read them";
-            found.add(
-                at,
-                group,
-                group.objects,
+            add(
                 "unreadable",
-                text,
+                "are encrypted, and the configuration names no provider for this resource: kube-apiserver cannot read them",
                 "add the provider that wrote them to the EncryptionConfiguration",
             );
         }
@@ -257,33 +315,30 @@ fn of_configuration(found: &mut Found, at: usize, group: &Group, writers: &[&Wri
     let is_writer = is_read(group, &[*writer]);
     if is_plain && !matches!(writer, Writer::Identity) {
         if writers.contains(&&Writer::Identity) {
-            let text = "are not encrypted, though the configuration says that they should be";
-            found.add(at, group, group.objects, "not-encrypted", text, MIGRATE);
+            add("not-encrypted", "are not encrypted, though the configuration says that they should be", MIGRATE);
         } else {
-            let text = "are not encrypted, and the configuration no longer reads such objects: written past kube-apiserver, or never migrated";
-            found.add(
-                at,
-                group,
-                group.objects,
+            add(
                 "written-past",
-                text,
+                "are not encrypted, and the configuration no longer reads such objects: written past kube-apiserver, or never migrated",
                 "find out who wrote them; to read them, put `identity: {}` behind the other providers",
             );
         }
     } else if !is_read(group, writers) {
-        let text = "are encrypted by a provider that the configuration no longer has: kube-apiserver cannot read them";
-        found.add(
-            at,
-            group,
-            group.objects,
+        add(
             "unreadable",
-            text,
+            "are encrypted by a provider that the configuration no longer has: kube-apiserver cannot read them",
             "put that provider back into the EncryptionConfiguration, and migrate before it goes",
         );
     } else if !is_writer {
-        let text = "are encrypted by a provider or key that no longer writes";
-        found.add(at, group, group.objects, "older-provider", text, MIGRATE);
+        add("older-provider", "are encrypted by a provider or key that no longer writes", MIGRATE);
     }
+}
+
+/// Which objects of a group.
+#[derive(Clone, Copy)]
+enum About {
+    All,
+    These(Verdict, u64),
 }
 
 #[derive(Default)]
@@ -291,17 +346,22 @@ struct Found(Vec<Finding>);
 
 impl Found {
     /// One finding of an id and a resource, with what is wrong in the same words, whatever the groups.
-    fn add(&mut self, at: usize, group: &Group, objects: u64, id: &'static str, text: &str, next: &'static str) {
-        let same =
-            |finding: &&mut Finding| finding.id == id && finding.resource == group.resource && finding.text == text;
-        match self.0.iter_mut().find(same) {
+    fn add(&mut self, at: usize, group: &Group, about: About, id: &'static str, text: &str, next: &'static str) {
+        let (verdict, objects) = match about {
+            About::All => (None, group.objects),
+            About::These(verdict, objects) => (Some(verdict), objects),
+        };
+        let is_same = |finding: &&mut Finding| {
+            finding.id == id && finding.resource == group.resource && finding.text == text && finding.verdict == verdict
+        };
+        match self.0.iter_mut().find(is_same) {
             Some(finding) => {
                 finding.objects += objects;
                 finding.groups.push(at);
             }
             None => {
                 let (resource, text) = (group.resource.clone(), text.to_owned());
-                self.0.push(Finding { id, resource, objects, text, next, groups: vec![at] });
+                self.0.push(Finding { id, resource, objects, text, next, groups: vec![at], verdict });
             }
         }
     }
@@ -314,99 +374,4 @@ impl Found {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-
-    use super::super::Stored;
-    use super::super::count::{Count, Opener};
-    use super::super::question::{Question, Verdict};
-    use super::super::samples;
-    use super::*;
-
-    struct Says(Verdict);
-
-    impl Opener for Says {
-        type Error = Infallible;
-
-        fn open(&mut self, _: &Question<'_>) -> Result<Verdict, Infallible> {
-            Ok(self.0)
-        }
-    }
-
-    const WANTED: &str = r#"{"kind":"EncryptionConfiguration","resources":[
-        {"resources":["secrets"],"providers":[{"kms":{"apiVersion":"v2","name":"nodeseal","endpoint":"unix:///kms.sock"}},
-            {"aescbc":{"keys":[{"name":"old"}]}},{"identity":{}}]},
-        {"resources":["configmaps"],"providers":[{"kms":{"apiVersion":"v2","name":"nodeseal","endpoint":"unix:///kms.sock"}}]}]}"#;
-
-    fn ids(objects: &[(&str, &[u8])], verdict: Verdict, copies: usize) -> Vec<&'static str> {
-        let mut count = Count::new("/registry/", Ask::Seeds);
-        for (key, value) in objects {
-            let stored = Stored { key: key.as_bytes(), value, mod_revision: 1 };
-            count.take(stored, &mut Says(verdict)).unwrap_or_else(|never| match never {});
-        }
-        let endpoint = Some("unix:///kms.sock".to_owned());
-        let current = Current { key_id: Some("ns1-now".to_owned()), endpoint, copies };
-        let wanted = Wanted::parse(WANTED).unwrap();
-        findings(count.groups(), Some(&wanted), &current, Ask::Seeds).iter().map(|finding| finding.id).collect()
-    }
-
-    #[test]
-    fn each_kind_of_object_has_its_finding_and_a_healthy_one_has_none() {
-        let now = samples::v2(1, "ns1-now", 1).stored("nodeseal");
-        let before = samples::v2(1, "ns1-before", 1).stored("nodeseal");
-        let other = samples::v2(1, "ns1-now", 1).stored("other");
-        let cases: [(&str, &[u8], &[&str]); 15] = [
-            ("secrets", &now, &[]),
-            ("configmaps", &now, &[]),
-            ("secrets", &before, &["older-key"]),
-            ("secrets", &other, &["unreadable"]),
-            ("secrets", b"k8s:enc:aescbc:v1:old:x", &["older-provider"]),
-            ("secrets", b"k8s:enc:aescbc:v1:gone:x", &["unreadable"]),
-            ("secrets", b"k8s\0x", &["not-encrypted"]),
-            ("configmaps", b"k8s\0x", &["written-past"]),
-            ("pods", b"k8s\0x", &[]),
-            ("ranges", b"k8s\0x", &[]),
-            ("ranges", &before, &["older-key"]),
-            ("pods", &now, &["unreadable"]),
-            ("secrets", b"nonsense", &["damaged"]),
-            ("secrets", b"k8s:enc:kms:v2:nodeseal:\xFF", &["damaged"]),
-            ("secrets", b"k8s:enc:new:v1:x:y", &["unknown-transformer"]),
-        ];
-        for (resource, value, expected) in cases {
-            let key = format!("/registry/{resource}/a/b");
-            assert_eq!(ids(&[(&key, value)], Verdict::Opens, 0), expected, "{resource} {}", value.escape_ascii());
-        }
-    }
-
-    #[test]
-    fn what_does_not_open_is_told_before_anything_else() {
-        let before = samples::v2(1, "ns1-before", 1).stored("nodeseal");
-        let objects = [("/registry/secrets/a/b", &before[..])];
-        for (verdict, id) in [
-            (Verdict::UnknownKek, "opens-nowhere"),
-            (Verdict::BadText, "damaged"),
-            (Verdict::Moved, "moved"),
-            (Verdict::ProviderAway, "provider-away"),
-        ] {
-            assert_eq!(ids(&objects, verdict, 0), [id, "older-key"]);
-        }
-        assert_eq!(ids(&objects, Verdict::NotAsked, 0), ["not-asked", "older-key"]);
-        assert_eq!(ids(&objects, Verdict::Opens, 2), ["older-key", "short-of-copies"]);
-    }
-
-    #[test]
-    fn what_another_plugin_wrote_is_told_apart_from_what_is_damaged() {
-        let foreign = samples::EncryptedObject { source: vec![1; 90], ..samples::v2(1, "theirs", 1) };
-        let key = "/registry/secrets/a/b";
-        // The configuration names our socket under this name.
-        assert_eq!(ids(&[(key, &foreign.stored("nodeseal"))], Verdict::BadText, 0), ["other-plugin"]);
-        let elsewhere = WANTED.replace("unix:///kms.sock", "unix:///other.sock");
-        let mut count = Count::new("/registry/", Ask::Seeds);
-        let stored = foreign.stored("nodeseal");
-        let stored = Stored { key: key.as_bytes(), value: &stored, mod_revision: 1 };
-        count.take(stored, &mut Says(Verdict::BadText)).unwrap_or_else(|never| match never {});
-        let current = Current { endpoint: Some("unix:///kms.sock".to_owned()), ..Current::default() };
-        let wanted = Wanted::parse(&elsewhere).unwrap();
-        assert_eq!(findings(count.groups(), Some(&wanted), &current, Ask::Seeds), []);
-    }
-}
+mod tests;

@@ -9,6 +9,8 @@ mod client_error;
 pub mod content;
 pub mod count;
 mod endpoint;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod findings;
 pub mod object;
 mod proto;
@@ -21,7 +23,7 @@ pub mod snapshot;
 mod tls;
 pub mod wanted;
 
-pub use client::Client;
+pub use client::{Client, Keys, State};
 pub use client_error::ClientError;
 pub use endpoint::{Endpoint, EndpointError};
 pub use range::OBJECT_MAX_BYTES;

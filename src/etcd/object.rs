@@ -12,7 +12,7 @@ use crate::types::KekId;
 
 /// Every prefix of a transformer begins so.
 const ENCRYPTED: &[u8] = b"k8s:enc:";
-/// Bytes of a provider's name in the prefix: kube-apiserver sets no bound, and names are for people.
+/// Bytes that are kept of a provider's name: kube-apiserver sets no bound, and reads objects with names of any length.
 const NAME_MAX_BYTES: usize = 512;
 /// `EncryptedDEKSourceType` of api.proto.
 const AES_GCM_KEY: u64 = 0;
@@ -95,7 +95,7 @@ pub enum Damage {
 /// What a v2 transformer stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KmsV2<'a> {
-    /// In the EncryptionConfiguration.
+    /// In the EncryptionConfiguration; the beginning of a name that is very long.
     pub provider: &'a str,
     /// The object itself, under the seed or DEK.
     pub data: &'a [u8],
@@ -167,12 +167,17 @@ impl Plain {
 
 /// A name up to its colon, and what follows.
 fn named(rest: &[u8]) -> Result<(&str, &[u8]), Damage> {
-    let end = rest.iter().take(NAME_MAX_BYTES + 1).position(|byte| *byte == b':').ok_or(Damage::Name)?;
+    let end = rest.iter().position(|byte| *byte == b':').ok_or(Damage::Name)?;
     let name = std::str::from_utf8(&rest[..end]).map_err(|_| Damage::Name)?;
     if name.is_empty() || name.chars().any(char::is_control) {
         return Err(Damage::Name);
     }
-    Ok((name, &rest[end + 1..]))
+    Ok((kept_name(name), &rest[end + 1..]))
+}
+
+/// As much of a provider's name as is kept, of an object and of a configuration alike.
+pub(super) fn kept_name(name: &str) -> &str {
+    &name[..name.floor_char_boundary(NAME_MAX_BYTES)]
 }
 
 impl<'a> KmsV2<'a> {
@@ -269,6 +274,7 @@ mod tests {
             (b"k8s:enc:rot13:v1:key-1:data", Encryption::Unknown),
             (b"k8s:enc:kms:v3:name:data", Encryption::Unknown),
             (b"k8s:enc:aescbc:v1:key-1", Encryption::Damaged(Damage::Name)),
+            (b"k8s:enc:aescbc:v1:k\x1B:data", Encryption::Damaged(Damage::Name)),
             (b"k8s:enc:kms:v1::data", Encryption::Damaged(Damage::Name)),
             (b"k8s:enc:kms:v1:name:\x00", Encryption::Damaged(Damage::Message)),
             (b"k8s:enc:kms:v1:name:\x00\x05abc", Encryption::Damaged(Damage::Message)),
@@ -314,6 +320,15 @@ mod tests {
         let stored = samples::v1("old", 9, 1);
         let Encryption::KmsV1(v1) = Encryption::of(&stored) else { panic!() };
         assert_eq!((v1.kek(), v1.provider), (Some(KekId::from_bytes([9; 16])), "old"));
+    }
+
+    #[test]
+    fn however_long_a_providers_name_is_the_object_is_read_and_a_bounded_part_of_the_name_kept() {
+        let name = "ü".repeat(600);
+        let stored = samples::v2(7, "ns1-a", 1).stored(&name);
+        let Encryption::KmsV2(v2) = Encryption::of(&stored) else { panic!() };
+        assert_eq!((v2.kek(), v2.provider), (Some(KekId::from_bytes([7; 16])), kept_name(&name)));
+        assert_eq!(v2.provider.len(), NAME_MAX_BYTES);
     }
 
     proptest! {

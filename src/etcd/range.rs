@@ -51,6 +51,8 @@ impl From<NotAMessage> for RangeError {
 /// What an answer says beside its objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
+    /// Of the etcd as a whole, the same at each of its members. 0: kine has none.
+    pub(super) cluster_id: u64,
     /// Of the store when it answered.
     pub(super) revision: i64,
     /// There are more keys in the range than the limit.
@@ -119,11 +121,13 @@ impl Answer {
         let message = |_| RangeError::Message;
         for field in Fields::new(field) {
             match field.map_err(message)? {
-                // ResponseHeader, of which 3 is the revision.
+                // ResponseHeader
                 (1, Value::Bytes(header)) => {
                     for field in Fields::new(header) {
-                        if let (3, Value::Varint(revision)) = field.map_err(message)? {
-                            self.summary.revision = revision.cast_signed();
+                        match field.map_err(message)? {
+                            (1, Value::Varint(cluster_id)) => self.summary.cluster_id = cluster_id,
+                            (3, Value::Varint(revision)) => self.summary.revision = revision.cast_signed(),
+                            _ => {}
                         }
                     }
                 }
@@ -196,7 +200,7 @@ mod tests {
 
     /// `(key, value)` as etcd would answer with them.
     fn answer(objects: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
-        let mut message = vec![0x0A, 2, 0x18, 9];
+        let mut message = vec![0x0A, 4, 0x08, 6, 0x18, 9];
         let field = |number: u8, bytes: &[u8]| {
             let mut field = vec![number << 3 | 2];
             prost::encoding::encode_varint(bytes.len() as u64, &mut field);
@@ -237,7 +241,7 @@ mod tests {
             let bytes = answer(&objects);
             let (found, summary) = read(&bytes, chunk).unwrap();
             prop_assert_eq!(summary.objects, objects.len());
-            prop_assert_eq!((summary.revision, summary.more, summary.count), (9, true, 5));
+            prop_assert_eq!((summary.cluster_id, summary.revision, summary.more, summary.count), (6, 9, true, 5));
             prop_assert_eq!(found, objects);
             for cut in 0..bytes.len() {
                 prop_assert!(read(&bytes[..cut], chunk).is_err(), "{}", cut);

@@ -13,10 +13,11 @@ pub const DEFAULT_PREFIX: &str = "/registry/";
 const NAME_MAX_BYTES: usize = 320;
 
 /// Where a resource lies that is not called so, and resources of groups whose place does not show the group.
-const PLACES: [(&str, &str); 41] = [
+const PLACES: [(&str, &str); 52] = [
     ("certificatesigningrequests", "certificatesigningrequests.certificates.k8s.io"),
     ("clusterrolebindings", "clusterrolebindings.rbac.authorization.k8s.io"),
     ("clusterroles", "clusterroles.rbac.authorization.k8s.io"),
+    ("clustertrustbundles", "clustertrustbundles.certificates.k8s.io"),
     ("controllerrevisions", "controllerrevisions.apps"),
     ("controllers", "replicationcontrollers"),
     ("cronjobs", "cronjobs.batch"),
@@ -26,6 +27,7 @@ const PLACES: [(&str, &str); 41] = [
     ("daemonsets", "daemonsets.apps"),
     ("deployments", "deployments.apps"),
     ("deviceclasses", "deviceclasses.resource.k8s.io"),
+    ("devicetaintrules", "devicetaintrules.resource.k8s.io"),
     ("endpointslices", "endpointslices.discovery.k8s.io"),
     ("flowschemas", "flowschemas.flowcontrol.apiserver.k8s.io"),
     ("horizontalpodautoscalers", "horizontalpodautoscalers.autoscaling"),
@@ -33,16 +35,22 @@ const PLACES: [(&str, &str); 41] = [
     ("ingressclasses", "ingressclasses.networking.k8s.io"),
     ("ipaddresses", "ipaddresses.networking.k8s.io"),
     ("jobs", "jobs.batch"),
+    ("leasecandidates", "leasecandidates.coordination.k8s.io"),
     ("leases", "leases.coordination.k8s.io"),
     ("minions", "nodes"),
+    ("mutatingadmissionpolicies", "mutatingadmissionpolicies.admissionregistration.k8s.io"),
+    ("mutatingadmissionpolicybindings", "mutatingadmissionpolicybindings.admissionregistration.k8s.io"),
     ("mutatingwebhookconfigurations", "mutatingwebhookconfigurations.admissionregistration.k8s.io"),
     ("networkpolicies", "networkpolicies.networking.k8s.io"),
+    ("podcertificaterequests", "podcertificaterequests.certificates.k8s.io"),
     ("poddisruptionbudgets", "poddisruptionbudgets.policy"),
+    ("podgroups", "podgroups.scheduling.k8s.io"),
     ("priorityclasses", "priorityclasses.scheduling.k8s.io"),
     ("prioritylevelconfigurations", "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io"),
     ("replicasets", "replicasets.apps"),
     ("resourceclaims", "resourceclaims.resource.k8s.io"),
     ("resourceclaimtemplates", "resourceclaimtemplates.resource.k8s.io"),
+    ("resourcepoolstatusrequests", "resourcepoolstatusrequests.resource.k8s.io"),
     ("resourceslices", "resourceslices.resource.k8s.io"),
     ("rolebindings", "rolebindings.rbac.authorization.k8s.io"),
     ("roles", "roles.rbac.authorization.k8s.io"),
@@ -50,11 +58,33 @@ const PLACES: [(&str, &str); 41] = [
     ("servicecidrs", "servicecidrs.networking.k8s.io"),
     ("statefulsets", "statefulsets.apps"),
     ("storageclasses", "storageclasses.storage.k8s.io"),
+    ("storageversionmigrations", "storageversionmigrations.storagemigration.k8s.io"),
+    ("storageversions", "storageversions.internal.apiserver.k8s.io"),
     ("validatingadmissionpolicies", "validatingadmissionpolicies.admissionregistration.k8s.io"),
     ("validatingadmissionpolicybindings", "validatingadmissionpolicybindings.admissionregistration.k8s.io"),
     ("validatingwebhookconfigurations", "validatingwebhookconfigurations.admissionregistration.k8s.io"),
     ("volumeattachments", "volumeattachments.storage.k8s.io"),
     ("volumeattributesclasses", "volumeattributesclasses.storage.k8s.io"),
+    ("workloads", "workloads.scheduling.k8s.io"),
+];
+
+/// Resources of the core group (pkg/registry/core of Kubernetes 1.36) whose place is called as they are.
+const CORE: [&str; 15] = [
+    "configmaps",
+    "endpoints",
+    "events",
+    "limitranges",
+    "namespaces",
+    "nodes",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "podtemplates",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "serviceaccounts",
+    "services",
 ];
 
 /// Kept by kube-apiserver for itself. In 1.36 no configuration encrypts them, not even `*.*` (pkg/controlplane/instance.go and
@@ -66,9 +96,42 @@ pub fn is_own(resource: &str) -> bool {
     OWN.contains(&resource)
 }
 
-/// What lies at this key.
+/// Whether an object lies below no prefix of this kube-apiserver's, by the name that [`resource`] gives it: of another API server that
+/// shares the etcd, or of something else.
+pub fn is_beside(resource: &str) -> bool {
+    resource.starts_with('/')
+}
+
+/// The group of a resource by its name, empty for the core group. `None`: its place in etcd does not show it, and it is not known here.
+pub fn group(resource: &str) -> Option<&str> {
+    match resource.split_once('.') {
+        Some((_, group)) => Some(group),
+        None => CORE.binary_search(&resource).is_ok().then_some(""),
+    }
+}
+
+/// A prefix as kube-apiserver takes it, with a slash at both ends (k8s.io/apiserver `storage/etcd3/store.go`: `path.Join("/", prefix)`).
+pub fn api_prefix(text: &str) -> String {
+    let mut elements: Vec<&str> = Vec::new();
+    for element in text.split('/') {
+        match element {
+            "" | "." => {}
+            ".." => drop(elements.pop()),
+            element => elements.push(element),
+        }
+    }
+    let mut prefix = String::from("/");
+    for element in elements {
+        prefix.push_str(element);
+        prefix.push('/');
+    }
+    prefix
+}
+
+/// What lies at this key of an etcd in which kube-apiserver has this prefix. Beside the prefix it is named `/ELEMENT`, by the first
+/// element of its key.
 pub fn resource<'a>(key: &'a [u8], prefix: &str) -> Cow<'a, str> {
-    let rest = key.strip_prefix(prefix.as_bytes()).unwrap_or(key);
+    let Some(rest) = key.strip_prefix(prefix.as_bytes()) else { return beside(key) };
     let mut parts = rest.split(|byte| *byte == b'/');
     let first = String::from_utf8_lossy(parts.next().unwrap_or_default());
     let mut second = || String::from_utf8_lossy(parts.next().unwrap_or_default());
@@ -80,10 +143,19 @@ pub fn resource<'a>(key: &'a [u8], prefix: &str) -> Cow<'a, str> {
             Err(_) => first,
         },
     };
-    let is_plain = name.len() <= NAME_MAX_BYTES
+    if is_plain(&name) { name } else { Cow::Borrowed("(not a resource)") }
+}
+
+fn beside(key: &[u8]) -> Cow<'_, str> {
+    let rest = key.strip_prefix(b"/").unwrap_or(key);
+    let first = String::from_utf8_lossy(rest.split(|byte| *byte == b'/').next().unwrap_or_default());
+    if is_plain(&first) { Cow::Owned(format!("/{first}")) } else { Cow::Borrowed("/(not a name)") }
+}
+
+fn is_plain(name: &str) -> bool {
+    name.len() <= NAME_MAX_BYTES
         && !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
-    if is_plain { name } else { Cow::Borrowed("(not a resource)") }
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
 }
 
 #[cfg(test)]
@@ -110,7 +182,58 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_beside_the_prefix_is_no_resource_of_this_kube_apiserver() {
+        for (key, expected) in [
+            ("/openshift.io/oauth/tokens/a", "/openshift.io"),
+            ("compact_rev_key", "/compact_rev_key"),
+            ("/", "/(not a name)"),
+            ("/registry", "/registry"),
+            ("\u{1b}[2J/a", "/(not a name)"),
+        ] {
+            let name = resource(key.as_bytes(), DEFAULT_PREFIX);
+            assert_eq!(name, expected, "{key}");
+            assert!(is_beside(&name));
+        }
+        assert!(!is_beside(&resource(b"/registry//a", DEFAULT_PREFIX)));
+    }
+
+    #[test]
+    fn a_prefix_has_a_slash_at_both_ends() {
+        for (text, expected) in [
+            ("registry", "/registry/"),
+            ("//a//b/", "/a/b/"),
+            ("", "/"),
+            ("/", "/"),
+            ("a/./b/../c", "/a/c/"),
+            ("../a", "/a/"),
+        ] {
+            assert_eq!(api_prefix(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_resource_of_kubernetes_1_36_has_its_group() {
+        // pkg/registry/*/rest of Kubernetes 1.36: each lies at /registry/RESOURCE, whatever its group.
+        for expected in [
+            "clustertrustbundles.certificates.k8s.io",
+            "devicetaintrules.resource.k8s.io",
+            "leasecandidates.coordination.k8s.io",
+            "mutatingadmissionpolicies.admissionregistration.k8s.io",
+            "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
+            "podcertificaterequests.certificates.k8s.io",
+            "podgroups.scheduling.k8s.io",
+            "resourcepoolstatusrequests.resource.k8s.io",
+            "storageversionmigrations.storagemigration.k8s.io",
+            "storageversions.internal.apiserver.k8s.io",
+            "workloads.scheduling.k8s.io",
+        ] {
+            let (place, _) = expected.split_once('.').unwrap();
+            assert_eq!(resource(format!("/registry/{place}/a").as_bytes(), DEFAULT_PREFIX), expected);
+        }
+    }
+
+    #[test]
     fn the_places_are_in_the_order_in_which_they_are_searched() {
-        assert!(PLACES.is_sorted());
+        assert!(PLACES.is_sorted() && CORE.is_sorted());
     }
 }

@@ -6,7 +6,8 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::object::LocalKind;
+use super::object::{LocalKind, kept_name};
+use super::resource::{api_prefix, group};
 use crate::envelope::Api;
 use crate::types::{Class, Explained};
 
@@ -128,12 +129,34 @@ impl Wanted {
 
     /// Who writes and reads this resource, the writer first; empty if no rule is for it.
     pub fn of(&self, resource: &str) -> Vec<&Writer> {
-        let group = resource.split_once('.').map_or("", |(_, group)| group);
-        let names = [resource.to_owned(), format!("*.{group}"), "*.*".to_owned()];
+        let of_group = group(resource).map(|group| format!("*.{group}"));
+        let names = [Some(resource.to_owned()), of_group, Some("*.*".to_owned())];
         let for_name = |name: &String| -> Vec<&Writer> {
             self.0.iter().filter(|rule| rule.resources.contains(name)).flat_map(|rule| &rule.providers).collect()
         };
-        names.iter().map(for_name).find(|found| !found.is_empty()).unwrap_or_default()
+        names.iter().flatten().map(for_name).find(|found| !found.is_empty()).unwrap_or_default()
+    }
+
+    /// Whether [`Wanted::of`] is all that there is to say of it. It is not for a resource whose group its place in etcd does not show, as a
+    /// later Kubernetes may have some: a rule for that group, or for the resource with it, may be meant for it.
+    pub fn judges(&self, resource: &str) -> bool {
+        let may_be_meant = |name: &String| match name.split_once('.') {
+            Some(("*", group)) => group != "*",
+            Some((place, _)) => place == resource,
+            None => false,
+        };
+        group(resource).is_some() || !self.0.iter().flat_map(|rule| &rule.resources).any(may_be_meant)
+    }
+
+    /// With sockets as `resolved` writes them, whatever way the file does.
+    #[must_use]
+    pub fn with_sockets(mut self, resolved: impl Fn(&str) -> String) -> Self {
+        for writer in self.0.iter_mut().flat_map(|rule| &mut rule.providers) {
+            if let Writer::Kms { endpoint, .. } = writer {
+                *endpoint = resolved(endpoint);
+            }
+        }
+        self
     }
 
     /// Resources that are named one by one, as against by a wildcard.
@@ -157,7 +180,8 @@ impl Rule {
             ];
             for (kind, keys) in local {
                 let keys = keys.map(|keys| keys.keys).unwrap_or_default();
-                providers.extend(keys.into_iter().map(|key| Writer::Local { kind, key: key.name }));
+                providers
+                    .extend(keys.into_iter().map(|key| Writer::Local { kind, key: kept_name(&key.name).to_owned() }));
             }
             if provider.identity.is_some() {
                 providers.push(Writer::Identity);
@@ -181,8 +205,16 @@ impl Writer {
             Some("v2") => Api::V2,
             Some(_) => return Err(WantedError::Content("a kms provider of the file is neither v1 nor v2")),
         };
-        Ok(Self::Kms { api, name: file.name, endpoint: file.endpoint })
+        Ok(Self::Kms { api, name: kept_name(&file.name).to_owned(), endpoint: file.endpoint })
     }
+}
+
+/// A socket's path as an EncryptionConfiguration writes it (`unix:///PATH`), in one way of writing for all. `/var/run` is `/run` (FHS 3.0
+/// §5.13).
+pub fn socket(endpoint: &str) -> String {
+    let path = api_prefix(endpoint.strip_prefix("unix:").unwrap_or(endpoint));
+    let path = path.strip_prefix("/var").filter(|rest| rest.starts_with("/run/")).unwrap_or(&path);
+    path.trim_end_matches('/').to_owned()
 }
 
 #[cfg(test)]
@@ -223,6 +255,31 @@ resources:
         let wanted = Wanted::parse(&text).unwrap();
         assert_eq!(wanted.of("pods"), [&Writer::Identity]);
         assert!(wanted.of("leases.coordination.k8s.io").is_empty());
+    }
+
+    #[test]
+    fn what_a_later_kubernetes_has_is_judged_only_if_no_rule_for_a_group_may_be_meant_for_it() {
+        let wanted = |text: &str| Wanted::parse(&FILE.replace("'*.apps'", text)).unwrap();
+        for (rule, is_judged) in [
+            ("'configmaps'", true),
+            ("'*.example.com'", false),
+            ("'*.'", false),
+            ("'futures.example.com'", false),
+            ("'others.example.com'", true),
+        ] {
+            assert_eq!(wanted(rule).judges("futures"), is_judged, "{rule}");
+            assert!(wanted(rule).judges("secrets") && wanted(rule).judges("leases.coordination.k8s.io"));
+        }
+        assert_eq!(wanted("'*.'").of("futures"), [&Writer::Identity], "by the rule for everything alone");
+    }
+
+    #[test]
+    fn a_socket_has_one_path_however_it_is_written() {
+        for text in ["unix:///run/a/b", "unix:/run/a/b", "unix:////var/run//a/./b", "unix:///run/c/../a/b", "/run/a/b"]
+        {
+            assert_eq!(socket(text), "/run/a/b", "{text}");
+        }
+        assert_eq!(socket("unix:///variant/run/a"), "/variant/run/a");
     }
 
     #[test]

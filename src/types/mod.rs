@@ -15,6 +15,7 @@ mod owner;
 mod policy;
 pub mod random;
 mod secret;
+mod shown;
 pub mod stack;
 pub mod wire;
 
@@ -27,3 +28,4 @@ pub use ids::{ClusterId, CredentialName, IdError, KekId, KeyId, MemberName, Requ
 pub use owner::{OVERFLOW_UID, Owner};
 pub use policy::{PcrBank, PcrSet, PcrSetError, SealPolicy};
 pub use secret::{Key, Secret};
+pub use shown::is_shown;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::etcd::count::Ask;
-use crate::etcd::resource::DEFAULT_PREFIX;
 use crate::etcd::{Endpoint, TlsFiles};
 
 #[derive(Subcommand)]
@@ -47,9 +46,12 @@ pub(super) struct SourceArgs {
     /// A snapshot, or the file `member/snap/db` of an etcd that is stopped
     #[arg(long, value_name = "FILE")]
     pub(super) snapshot: Option<PathBuf>,
-    /// Keys to read; kube-apiserver's --etcd-prefix
-    #[arg(long, value_name = "PREFIX", default_value = DEFAULT_PREFIX)]
-    pub(super) prefix: String,
+    /// Read only the keys that begin so: a part of etcd, such as /registry/secrets/
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) prefix: Option<String>,
+    /// kube-apiserver's --etcd-prefix; by default that of this node's kube-apiserver, or /registry
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) etcd_prefix: Option<String>,
 }
 
 impl SourceArgs {

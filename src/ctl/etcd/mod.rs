@@ -2,11 +2,15 @@
 
 mod args;
 mod cluster;
+mod evidence;
 mod names;
 mod progress;
 mod report;
 mod scan;
+mod source;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use super::args::Common;
 use super::output::Done;

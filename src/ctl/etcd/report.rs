@@ -12,11 +12,20 @@ use crate::types::metric_hash;
 pub(super) struct Report {
     pub(super) source: String,
     pub(super) revision: Option<i64>,
+    /// Every key of the source was counted, and there were objects of this kube-apiserver.
     pub(super) complete: bool,
+    /// What all keys begin with that were read, if only a part was.
+    pub(super) part: Option<String>,
     pub(super) objects: u64,
     /// Of this node, if it was asked.
     pub(super) key_id_hash: Option<String>,
     pub(super) encryption_config: Option<String>,
+    /// nodeseald keeps it, for `keys retire`.
+    pub(super) kept: bool,
+    /// Why it does not.
+    pub(super) not_kept: Option<String>,
+    /// What is no finding, and what nobody has judged.
+    pub(super) notes: Vec<String>,
     pub(super) groups: Vec<Row>,
     pub(super) findings: Vec<Found>,
 }
@@ -95,6 +104,7 @@ impl Row {
             kek: match group.kek {
                 Kek::None => None,
                 Kek::Once => Some("once".to_owned()),
+                Kek::Unread => Some("unread".to_owned()),
                 Kek::Local(id) => Some(id.to_string()),
             },
             objects: group.objects,

@@ -25,6 +25,8 @@ pub enum Means {
     Unknown,
     /// Cannot be read.
     Damaged(Damage),
+    /// Objects beyond [`GROUPS_MAX`](super::GROUPS_MAX), whatever they are.
+    Mixed,
 }
 
 impl Means {
@@ -37,6 +39,7 @@ impl Means {
             Self::Plain(_) => "identity",
             Self::Unknown => "unknown",
             Self::Damaged(_) => "damaged",
+            Self::Mixed => "mixed",
         }
     }
 }
@@ -50,6 +53,8 @@ pub enum Kek {
     Local(KekId),
     /// A key for this text alone, in mode `direct`.
     Once,
+    /// By its key_id or its first bytes a text of Nodeseal, and none that is read: changed since, or of a later release.
+    Unread,
 }
 
 /// Objects that are alike.
@@ -75,8 +80,39 @@ pub struct Group {
     pub fewest_copies: Option<usize>,
     /// What came of asking.
     pub opens: Opens,
-    /// Groups beyond [`GROUPS_MAX`](super::GROUPS_MAX) of this resource, together.
-    pub is_rest: bool,
+}
+
+impl Group {
+    pub(super) fn new(
+        resource: &str,
+        means: Means,
+        provider: Option<String>,
+        key_id: Option<String>,
+        kek: Kek,
+    ) -> Self {
+        Self {
+            resource: resource.to_owned(),
+            means,
+            provider,
+            key_id,
+            kek,
+            objects: 0,
+            seeds: Seeds::default(),
+            copies: BTreeMap::new(),
+            fewest_copies: None,
+            opens: Opens::default(),
+        }
+    }
+
+    /// What is beyond [`GROUPS_MAX`](super::GROUPS_MAX), together.
+    pub fn is_rest(&self) -> bool {
+        self.means == Means::Mixed
+    }
+
+    /// What is in it may be under any KEK, as far as can be seen.
+    pub fn is_unread(&self) -> bool {
+        matches!(self.means, Means::Mixed | Means::Unknown | Means::Damaged(_)) || self.kek == Kek::Unread
+    }
 }
 
 /// Whose copy.

@@ -6,6 +6,9 @@ use crate::etcd::object::{Encryption, KmsV1, KmsV2};
 use crate::provider::{Form, Wrapped};
 use crate::types::KekId;
 
+/// Every key_id of Nodeseal begins so (docs/formats.md).
+const KEY_ID_START: &str = "ns1-";
+
 /// What of an object decides its group.
 pub(super) struct Seen<'a> {
     pub(super) means: Means,
@@ -31,7 +34,7 @@ impl<'a> Seen<'a> {
     fn of_v2(v2: &KmsV2<'a>) -> Self {
         let (kek, wraps) = match v2.kek() {
             Some(id) => brought(id, v2.annotations.iter().map(|(name, value)| (*name, *value))),
-            None => (Kek::None, Vec::new()),
+            None => (unnamed(v2.source, Some(v2.key_id)), Vec::new()),
         };
         Self { means: Means::KmsV2, provider: Some(v2.provider), key_id: Some(v2.key_id), kek, wraps }
     }
@@ -41,7 +44,7 @@ impl<'a> Seen<'a> {
         let (kek, wraps) = match (v1.kek(), &inside) {
             (Some(id), Some((_, wraps))) => brought(id, wraps.iter()),
             (Some(id), None) => (Kek::Local(id), Vec::new()),
-            (None, _) => (Kek::None, Vec::new()),
+            (None, _) => (unnamed(v1.source, None), Vec::new()),
         };
         let key_id = inside.map(|(key_id, _)| key_id);
         Self { means: Means::KmsV1, provider: Some(v1.provider), key_id, kek, wraps }
@@ -53,7 +56,7 @@ impl<'a> Seen<'a> {
         match self.means {
             Means::Plain(form) => into.push(form as u8),
             Means::Damaged(damage) => into.push(damage as u8),
-            Means::KmsV2 | Means::KmsV1 | Means::Local(_) | Means::Unknown => {}
+            Means::KmsV2 | Means::KmsV1 | Means::Local(_) | Means::Unknown | Means::Mixed => {}
         }
         for part in [self.provider, self.key_id] {
             let part = part.unwrap_or_default().as_bytes();
@@ -63,12 +66,13 @@ impl<'a> Seen<'a> {
         match self.kek {
             Kek::None => {}
             Kek::Once => into.push(1),
+            Kek::Unread => into.push(2),
             Kek::Local(id) => into.extend_from_slice(id.as_bytes()),
         }
     }
 
     pub(super) fn copies(self, group: &mut Group) {
-        if self.kek == Kek::None {
+        if matches!(self.kek, Kek::None | Kek::Unread) {
             return;
         }
         let count = self.wraps.len();
@@ -80,6 +84,12 @@ impl<'a> Seen<'a> {
             }
         }
     }
+}
+
+/// A text that names no KEK: of another plugin, unless something of it is as Nodeseal writes it.
+fn unnamed(source: &[u8], key_id: Option<&str>) -> Kek {
+    let is_ours = envelope::begins_as_ours(source) || key_id.is_some_and(|key_id| key_id.starts_with(KEY_ID_START));
+    if is_ours { Kek::Unread } else { Kek::None }
 }
 
 /// Which KEK it is, and the copies of it.

@@ -104,6 +104,30 @@ fn a_text_that_somebody_has_changed_says_nothing_of_the_others_of_its_kek() {
 }
 
 #[test]
+fn an_object_that_nobody_was_asked_about_says_nothing_of_the_others_of_its_seed() {
+    let stored = samples::v2(1, "ns1-a", 1).stored("nodeseal");
+    let mut count = Count::new("/registry/", Ask::All);
+    take(&mut count, "/registry/secrets/a/1", &stored, &mut Says(Verdict::NotAsked, 0));
+    take(&mut count, "/registry/secrets/a/2", &stored, &mut Says(Verdict::Opens, 0));
+    let opens = count.groups()[0].opens;
+    assert_eq!((opens.not_asked, opens.opens), (1, 1));
+}
+
+#[test]
+fn what_looks_like_a_text_of_nodeseal_and_names_no_kek_is_told_apart_from_another_plugins() {
+    let of = |key_id: &str, source: &[u8]| {
+        let mut count = Count::new("/registry/", Ask::Nothing);
+        let object = samples::EncryptedObject { source: source.to_vec(), ..samples::v2(1, key_id, 1) };
+        take(&mut count, "/registry/secrets/a/1", &object.stored("nodeseal"), &mut Says(Verdict::Opens, 0));
+        count.groups()[0].kek
+    };
+    assert_eq!(of("theirs", &[1; 90]), Kek::None);
+    // A later release may have another format, or other key_ids.
+    assert_eq!(of("ns1-a", &[1; 90]), Kek::Unread);
+    assert_eq!(of("theirs", b"NSL\x02 and the rest"), Kek::Unread);
+}
+
+#[test]
 fn beyond_the_bound_objects_are_still_counted_exactly() {
     let (mut count, mut says) = (Count::new("/registry/", Ask::Nothing), Says(Verdict::Opens, 0));
     let objects = GROUPS_MAX + 10;
@@ -111,7 +135,17 @@ fn beyond_the_bound_objects_are_still_counted_exactly() {
         let stored = samples::v2(1, &format!("ns1-{number}"), 1).stored("nodeseal");
         take(&mut count, "/registry/secrets/a/1", &stored, &mut says);
     }
-    let rest: Vec<_> = count.groups().iter().filter(|group| group.is_rest).collect();
+    let rest: Vec<_> = count.groups().iter().filter(|group| group.is_rest()).collect();
     assert_eq!((rest.len(), rest[0].objects, rest[0].key_id.as_deref()), (1, 10, None));
     assert_eq!(count.groups().iter().map(|group| group.objects).sum::<u64>(), objects as u64);
+}
+
+#[test]
+fn however_many_names_of_resources_lie_in_etcd_the_groups_are_bounded() {
+    let (mut count, mut says) = (Count::new("/registry/", Ask::Nothing), Says(Verdict::Opens, 0));
+    for number in 0..GROUPS_MAX + 1000 {
+        take(&mut count, &format!("/registry/r{number}/a"), b"k8s\0x", &mut says);
+    }
+    assert_eq!(count.objects, GROUPS_MAX as u64 + 1000);
+    assert!(count.groups().len() <= GROUPS_MAX + 1, "{}", count.groups().len());
 }

@@ -19,11 +19,12 @@ use crate::keyring::recovery::{self, Identity, Recipient};
 use crate::keyring::rooted::Rooted;
 use crate::keyring::state_file::State;
 use crate::keyring::{self, Founding, KeeperError, MaxAge, RecoverOrder, Resume};
+use crate::seal::credentials::CredentialKey;
 use crate::seal::root::{NodeRoot, Parent};
 use crate::store::sim::SimDisk;
 use crate::store::{Disk, Kind, StateDir, container};
 use crate::types::clock::EARLIEST;
-use crate::types::{ClusterId, KekId, Key, KeyId, SealPolicy, SealTo};
+use crate::types::{ClusterId, CredentialName, KekId, Key, KeyId, SealPolicy, SealTo, Secret};
 
 pub(super) const TO: SealTo = SealTo::Tpm2(SealPolicy::None);
 const ROOT: &str = "/state";
@@ -344,6 +345,15 @@ impl Node {
     pub(super) fn folders(&self) -> Vec<String> {
         let folders = self.disk.tree().into_iter().filter(|(_, content)| content.is_none());
         folders.filter_map(|(path, _)| Some(path.strip_prefix(ROOT).ok()?.to_str()?.to_owned())).collect()
+    }
+
+    /// A credential as the operator's tool seals it while nodeseald does not run.
+    pub(super) fn seal_credential(&self, name: &CredentialName, content: &[u8]) {
+        let dir = StateDir::open_on(self.disk.clone(), &Path::new(ROOT).join(self.newest_root())).unwrap();
+        let (root, _) = NodeRoot::open(&dir, &self.device.client()).unwrap();
+        let key = CredentialKey::of(&root, &cluster());
+        let payload = key.seal(&Secret::new(content.to_vec()), name, &cluster(), 1).unwrap();
+        key.store(&dir, &payload, name, &cluster()).unwrap();
     }
 
     /// What the disk would have of this KEK id if it stood for another key.

@@ -39,18 +39,17 @@ fn a_credential_is_known_by_the_same_mark_under_another_root() {
     let mut node = Node::new();
     operations::insure(&mut node);
     operations::grow(&mut node);
-    let running = boot(&mut node);
     let name: CredentialName = "login".parse().unwrap();
-    let seal = |content: &[u8]| running.handle.replace_credential(name.clone(), Secret::new(content.to_vec())).unwrap();
+    node.seal_credential(&name, b"one");
+    let running = boot(&mut node);
     let opened = || {
         let (content, mark) = running.handle.open_credential(name.clone()).unwrap();
         (content.expose().to_vec(), mark)
     };
-    seal(b"one");
     let before = opened();
     operations::renew_root(&node, &running).unwrap();
     assert_eq!(opened(), before, "a login that may be spent would be tried again");
-    seal(b"one");
+    running.handle.replace_credential(name.clone(), opened().1, Secret::new(b"one".to_vec())).unwrap();
     assert_ne!(opened().1, before.1);
 }
 

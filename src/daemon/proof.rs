@@ -79,7 +79,13 @@ pub(super) fn prove(
                 there_and_back(&member_asked, &key, &of, end).await?;
                 new_opens(&member_asked, &shown, is_known, end).await
             } else {
-                staying_opens(&member_asked, &shown, is_doubted, end).await
+                let opens = staying_opens(&member_asked, &shown, is_doubted, end).await?;
+                // Where nothing is known that its key has made, it makes something, as one that is new does.
+                let tries = !opens && member_asked.writes() && member_asked.kind() != ProviderKind::KmsPlugin;
+                if tries {
+                    there_and_back(&member_asked, &key, &of, end).await?;
+                }
+                Ok(opens || tries)
             }
         };
         let (tell, answer) = channel();

@@ -169,6 +169,9 @@ pub enum NoProof {
         /// Since then.
         seconds: u64,
     },
+    /// It is in use now.
+    #[error("this key still encrypts, so kube-apiserver may write under it after any scan")]
+    Writes,
     /// From before kube-apiserver has surely turned.
     #[error("the last scan of etcd was less than {} minutes after kube-apiserver was told to use another key, and it may have written under this one since", SETTLED_SECONDS / 60)]
     Early,

@@ -152,7 +152,10 @@ impl Lease {
     /// A renewal was granted. Whether it gave all that the login had given: then no other one is wanted.
     pub(super) fn renewed(&mut self, now: Duration, grant: Grant, chance: Chance) -> bool {
         let Some(held) = &mut self.held else { return false };
-        held.ends = grant.lifetime.map(|lifetime| now + lifetime);
+        // What had an end and is told to have none has less than the second that servers count in.
+        let lifetime = grant.lifetime.or_else(|| held.ends.map(|_| Duration::ZERO));
+        let grant = Grant { lifetime, ..grant };
+        held.ends = lifetime.map(|lifetime| now + lifetime);
         let is_full = grant.renewable && grant.lifetime.unwrap_or(FOREVER) >= held.full.mul_f64(0.9);
         let due = Task::at(due(now, grant, chance));
         self.renewal = grant.renewable.then_some(due);

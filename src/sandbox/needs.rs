@@ -140,8 +140,10 @@ impl Needs {
     pub fn socket(mut self, socket: &Path) -> Self {
         let is_fine = |folder: &&Path| folder.parent().is_some() && folder.exists();
         let folder = socket.ancestors().skip(1).find(is_fine).unwrap_or(socket);
+        let real = folder.canonicalize().ok();
         self.sockets_above.extend(above(folder));
-        self.sockets.extend(folder.canonicalize());
+        self.sockets_above.extend(real.as_deref().and_then(above));
+        self.sockets.extend(real);
         self.sockets.insert(folder.to_owned());
         self
     }
@@ -220,9 +222,10 @@ impl Needs {
 
 /// The folder above one that its owner makes anew, unless that is everybody's.
 fn above(folder: &Path) -> Option<PathBuf> {
-    const OF_MANY: [&str; 5] = ["/run", "/run/credentials", "/run/secrets", "/run/systemd", "/run/user"];
+    const OF_MANY: [&str; 6] = ["/run", "/run/credentials", "/run/k3s", "/run/secrets", "/run/systemd", "/run/user"];
     let above = folder.parent().filter(|above| above.starts_with("/run"))?;
-    (!OF_MANY.iter().any(|wide| Path::new(wide) == above)).then(|| above.to_owned())
+    let is_of_a_user = above.parent() == Some(Path::new("/run/user"));
+    (!is_of_a_user && !OF_MANY.iter().any(|wide| Path::new(wide) == above)).then(|| above.to_owned())
 }
 
 /// By datagrams, and by TCP for answers that a datagram has no room for (RFC 7766).
@@ -255,8 +258,10 @@ mod tests {
             needs.above.into_iter().map(|above| above.display().to_string()).collect::<Vec<_>>()
         };
         assert_eq!(of("/run/no-such-agent/sockets"), ["/run/no-such-agent"]);
-        assert_eq!(of("/run/user/1000/no-such-agent"), ["/run/user/1000"]);
-        for folder in ["/run/no-such-agent", "/run/credentials/no-such.service", "/run/user/1000", "/var/lib/no-such"] {
+        assert_eq!(of("/run/user/1000/no-such-agent/sockets"), ["/run/user/1000/no-such-agent"]);
+        let of_many =
+            ["/run/credentials/no-such.service", "/run/user/1000", "/run/user/1000/no-such-agent", "/run/k3s/x"];
+        for folder in ["/run/no-such-agent", "/var/lib/no-such"].iter().chain(&of_many) {
             assert!(of(folder).is_empty(), "{folder}");
         }
     }

@@ -125,6 +125,9 @@ impl Explained for KeeperError {
                 NoProof::Never | NoProof::Old { .. } => {
                     "scan etcd first: `nodeseal etcd scan`; to go ahead without knowing: add --without-scan"
                 }
+                NoProof::Writes => {
+                    "first make another one write: `write = false` for its provider, or its table removed and nodeseald restarted if it is the only one; once `nodeseal status` shows the new key_id, follow rotate.md from step 3 on, and scan etcd"
+                }
                 NoProof::Early => "scan etcd again in a few minutes: `nodeseal etcd scan`",
                 NoProof::Needed { .. } => {
                     "migrate the storage first (rotate.md, from step 3), then scan again: `nodeseal etcd scan`"

@@ -68,7 +68,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     }
 
     /// The key_id names this key, in whichever version.
-    fn is_named(&self, kind: ProviderKind, identity: &KeyIdentity) -> bool {
+    pub(super) fn is_named(&self, kind: ProviderKind, identity: &KeyIdentity) -> bool {
         match &self.state().roots.reported {
             Reported::LocalKek => false,
             Reported::Epoch(epoch) => epoch.parts.iter().any(|part| (part.kind, &part.identity) == (kind, identity)),

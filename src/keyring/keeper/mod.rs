@@ -260,7 +260,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             Request::Check(reply) => self.check_now(reply),
             Request::Configure(next, abandon, reply) => {
                 let given_up = match abandon {
-                    Some(proof) => self.give_up_openers(next.rooted.as_deref(), proof),
+                    Some(proof) => self.give_up_openers(&next, proof),
                     None => self.check_openers(&next),
                 };
                 reply.send(given_up.map(|()| self.configure(next.rooted))).is_ok()

@@ -27,7 +27,7 @@ use super::{Keeper, Proof, trouble};
 use crate::audit::{Event, emit};
 use crate::keyring::epoch::{Part, Reported};
 use crate::keyring::error::KeeperError;
-use crate::keyring::evidence::Subject;
+use crate::keyring::evidence::{NoProof, Subject};
 use crate::keyring::marks::{Marks, ProviderKey};
 use crate::keyring::ring::KekState;
 use crate::keyring::rooted::Rooted;
@@ -36,6 +36,7 @@ use crate::provider::set::Member;
 use crate::provider::{KeyIdentity, KeyState, ProviderKind, Wrapped};
 use crate::store::Disk;
 use crate::types::KekId;
+use crate::types::clock::UnixSeconds;
 
 /// Why a key must have a way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,64 +160,96 @@ impl Needed {
 impl<D: Disk + Clone> Keeper<'_, D> {
     /// Whether `next` opens what the present providers do. What its own texts will need is remembered before there are any.
     pub(super) fn check_openers(&mut self, next: &Next) -> Result<(), KeeperError> {
-        let running = self.keyring.rooted();
-        let Next { rooted: next, openers } = next;
-        let next = next.as_deref();
-        let all = self.all_ways(running.as_deref());
-        let (twins, before): (Vec<_>, Vec<_>) = all.into_iter().partition(|way| way.member.is_twin());
-        let (next_all, next_ways) = (self.all_ways(next), self.ways(next));
-        let keeps = |needed: &Needed| {
-            needed.leaves_in(&twins, &next_all)
-                || (needed.why != Why::OthersToo && needed.is_lost_between(&before, &next_ways, openers))
-        };
-        if let Some(lost) = self.needed().into_iter().find(keeps) {
+        if let Some((lost, provider)) = self.lost_by(next).into_iter().next() {
             return Err(match lost.why {
                 Why::Copies(kek) => KeeperError::LastOpener { kek },
                 Why::Direct | Why::KeyId | Why::Others | Why::OthersToo => {
-                    let way = twins.iter().chain(&before).find(|way| lost.has(way) || lost.may_be(way));
-                    let (provider, key) = (way.map_or("", |way| way.member.name()), lost.any_of.first());
-                    let key = key.map_or_else(String::new, |(_, key)| key.as_str().to_owned());
-                    KeeperError::OnlyWay { provider: provider.to_owned(), key }
+                    let key = lost.any_of.first().map_or_else(String::new, |(_, key)| key.as_str().to_owned());
+                    KeeperError::OnlyWay { provider, key }
                 }
             });
         }
-        self.expect_texts_of(next);
+        self.expect_texts_of(next.rooted.as_deref());
         Ok(())
     }
 
-    /// The operator does without every key that `next` can have no way to.
-    pub(super) fn give_up_openers(&mut self, next: Option<&Rooted>, proof: Proof) -> Result<(), KeeperError> {
-        let ways = self.ways(next);
+    /// What `next` takes the last opener from, as far as is known, and the provider that is it.
+    fn lost_by(&self, next: &Next) -> Vec<(Needed, String)> {
+        let running = self.keyring.rooted();
+        let (twins, before): (Vec<_>, Vec<_>) =
+            self.all_ways(running.as_deref()).into_iter().partition(|way| way.member.is_twin());
+        let (next_all, next_ways) = (self.all_ways(next.rooted.as_deref()), self.ways(next.rooted.as_deref()));
+        let is_lost = |needed: &Needed| {
+            needed.leaves_in(&twins, &next_all)
+                || (needed.why != Why::OthersToo && needed.is_lost_between(&before, &next_ways, &next.openers))
+        };
+        let with_name = |needed: Needed| {
+            let way = twins.iter().chain(&before).find(|way| needed.has(way) || needed.may_be(way));
+            let name = way.map_or_else(String::new, |way| way.member.name().to_owned());
+            (needed, name)
+        };
+        self.needed().into_iter().filter(is_lost).map(with_name).collect()
+    }
+
+    /// The operator does without every key that `next` can have no way to, and without those of which it takes the last opener.
+    pub(super) fn give_up_openers(&mut self, next: &Next, proof: Proof) -> Result<(), KeeperError> {
+        let ways = self.ways(next.rooted.as_deref());
         // Who has only not answered yet may have it.
         let shut: Vec<Needed> = self.needed().into_iter().filter(|needed| needed.is_shut(&ways)).collect();
-        let keys: BTreeSet<&ProviderKey> = shut.iter().flat_map(|needed| &needed.any_of).collect();
-        for (kind, identity) in keys {
-            self.check_proof_of_key(*kind, identity, proof)?;
+        let lost: Vec<Needed> = self.lost_by(next).into_iter().map(|(needed, _)| needed).collect();
+        let is_of_keys = |needed: &&Needed| !matches!(needed.why, Why::Copies(_));
+        let keys: BTreeSet<&ProviderKey> =
+            shut.iter().chain(&lost).filter(is_of_keys).flat_map(|needed| &needed.any_of).collect();
+        if let Proof::Scan { backups_since } = proof {
+            for (kind, identity) in &keys {
+                self.prove_key(*kind, identity, backups_since)?;
+            }
+            // What it has encrypted opens by its sealed copy here, and nowhere else.
+            for kek in lost.iter().filter_map(|needed| if let Why::Copies(kek) = needed.why { Some(kek) } else { None })
+            {
+                let is_active = kek == self.ring().active().id;
+                let proved =
+                    if is_active { Err(NoProof::Writes) } else { self.prove(Subject::Kek(&kek), backups_since) };
+                proved.map_err(|why| KeeperError::NoProof { kek, why })?;
+            }
         }
         let mut marks = self.state().marks.clone();
-        for needed in shut.into_iter().filter(|needed| !matches!(needed.why, Why::Copies(_))) {
-            needed.any_of.into_iter().for_each(|key| marks.give_up(key));
+        for needed in shut.iter().filter(is_of_keys) {
+            needed.any_of.iter().for_each(|key| marks.give_up(key.clone()));
         }
+        let is_new = |key: &&ProviderKey| !self.state().marks.is_given_up(key);
+        let told: Vec<ProviderKey> = keys.into_iter().filter(is_new).cloned().collect();
         if marks != self.state().marks {
             self.change(Change::of_memory(State { marks, ..self.state().clone() }))?;
         }
-        self.expect_texts_of(next);
+        if proof == Proof::Waived {
+            for (kind, key) in &told {
+                emit(&Event::ProviderKeyGivenUpWithoutScan { kind: kind.label(), key: key.as_str() });
+            }
+        }
+        self.expect_texts_of(next.rooted.as_deref());
         Ok(())
     }
 
-    /// Nothing stored brings a copy by it, as far as was seen.
-    fn check_proof_of_key(&self, kind: ProviderKind, identity: &KeyIdentity, proof: Proof) -> Result<(), KeeperError> {
-        let key = || identity.as_str().to_owned();
-        match proof {
-            Proof::Waived => {
-                emit(&Event::ProviderKeyGivenUpWithoutScan { kind: kind.label(), key: identity.as_str() });
-                Ok(())
-            }
-            Proof::Scan { backups_since } => self
-                .evidence
-                .proves(Subject::Key(kind, identity), self.turned(), backups_since, (self.settings.now)())
-                .map_err(|why| KeeperError::NoProofOfKey { kind, key: key(), why }),
-        }
+    /// Nothing stored brings a copy by it, as far as was seen, and nothing more will.
+    fn prove_key(
+        &self,
+        kind: ProviderKind,
+        identity: &KeyIdentity,
+        backups_since: Option<UnixSeconds>,
+    ) -> Result<(), KeeperError> {
+        let running = self.keyring.rooted();
+        let is_it = |way: &Way<'_>| way.member.kind() == kind && way.key.as_ref() == Some(identity);
+        let writes = self.all_ways(running.as_deref()).iter().any(|way| way.member.writes() && is_it(way));
+        let proved = match writes || self.is_named(kind, identity) {
+            true => Err(NoProof::Writes),
+            false => self.prove(Subject::Key(kind, identity), backups_since),
+        };
+        proved.map_err(|why| KeeperError::NoProofOfKey { kind, key: identity.as_str().to_owned(), why })
+    }
+
+    fn prove(&self, subject: Subject<'_>, backups_since: Option<UnixSeconds>) -> Result<(), NoProof> {
+        self.evidence.proves(subject, self.turned(), backups_since, (self.settings.now)())
     }
 
     /// Takes note of what keys have done since the last look, and tells of those that nobody has any more.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::books::Change;
 use super::errands::Slot;
+use super::rotation::FUTURE_SECONDS;
 use super::{Exporter, Keeper, KeyTable, Proof};
 use crate::audit::{Event, emit};
 use crate::keyring::epoch::Reported;
@@ -105,10 +106,13 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     /// Since when, at the latest, kube-apiserver is told what it is told now: the key_id, and with it the active KEK.
     pub(super) fn turned(&self) -> UnixSeconds {
-        let ago = |at: Instant| (self.settings.now)().saturating_sub(at.elapsed().as_secs());
+        let now = (self.settings.now)();
+        let ago = |at: Instant| now.saturating_sub(at.elapsed().as_secs());
         let began = match self.state().key_id_began.at {
             // Of an earlier release, or of a node that never had providers.
             0 if self.state().roots.reported != Reported::LocalKek => ago(self.started),
+            // By a clock that ran ahead.
+            began if began > now.saturating_add(FUTURE_SECONDS) => ago(self.started),
             began => began,
         };
         // The clock may have been behind when it happened. How long ago that was is known without it.

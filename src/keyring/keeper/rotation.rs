@@ -12,7 +12,7 @@ use crate::keyring::epoch::Reported;
 use crate::keyring::error::KeeperError;
 use crate::keyring::kek_store::draw_kek;
 use crate::keyring::ring::MoveError;
-use crate::keyring::state_file::{Nodes, State};
+use crate::keyring::state_file::{KeyIdBegan, Nodes, State};
 use crate::seal::root::{NodeRoot, RootError};
 use crate::store::Disk;
 use crate::types::KekId;
@@ -21,7 +21,7 @@ use crate::types::clock::{EARLIEST, UnixSeconds};
 /// Between two reminders.
 const TELL_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Seconds. A KEK that became active so much later than now was activated by a clock that was wrong.
-const FUTURE_SECONDS: UnixSeconds = 24 * 3600;
+pub(super) const FUTURE_SECONDS: UnixSeconds = 24 * 3600;
 
 /// What was told of rotations.
 #[derive(Default)]
@@ -180,12 +180,15 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     /// release of this format is known to be wrong, and corrects nothing.
     fn correct_activation(&mut self) {
         let now = (self.settings.now)();
-        if now < EARLIEST || self.ring().activated() <= now + FUTURE_SECONDS {
+        let (activated, began) = (self.ring().activated(), self.state().key_id_began);
+        let last = activated.max(began.at);
+        if now < EARLIEST || last <= now + FUTURE_SECONDS {
             return;
         }
-        emit(&Event::ClockDoubted { activated: self.ring().activated(), now });
-        let ring = self.ring().with_activation(now);
-        if let Err(error) = self.change(Change::of_memory(State { ring, ..self.state().clone() })) {
+        emit(&Event::ClockDoubted { activated: last, now });
+        let ring = self.ring().with_activation(activated.min(now));
+        let key_id_began = KeyIdBegan { at: began.at.min(now), ..began };
+        if let Err(error) = self.change(Change::of_memory(State { ring, key_id_began, ..self.state().clone() })) {
             trouble("correct the time of an activation", &error);
         }
     }

@@ -105,17 +105,18 @@ impl Ring {
             }
             return;
         }
-        match self.former.iter_mut().find(|ours| ours.entry.id == theirs.entry.id) {
+        let place = self.former.iter().position(|ours| ours.entry.id == theirs.entry.id);
+        match place.map(|place| &mut self.former[place]) {
             // Somebody else may have the key: true on all nodes. Gone is gone on theirs only.
             Some(ours) if theirs.state == FormerState::Compromised && ours.state == FormerState::Deactivated => {
                 ours.state = FormerState::Compromised;
                 ours.since = theirs.since;
             }
-            // Its state is known now.
+            // Its state is known now. It has served there since it came here: its place is behind what was left before.
             Some(ours) if ours.state == FormerState::Found && theirs.state != FormerState::Destroyed => {
-                ours.state = theirs.state;
-                ours.since = theirs.since;
-                ours.entry.shared = true;
+                let entry = Entry { shared: true, ..ours.entry.clone() };
+                self.former.retain(|former| former.entry.id != entry.id);
+                self.former.push(Former { entry, ..theirs.clone() });
             }
             Some(_) => {}
             None => self.former.push(Former { entry: adopted(&theirs.entry), ..theirs.clone() }),
@@ -143,6 +144,18 @@ mod tests {
         let mut states: Vec<_> = ring.entries().map(|(entry, state)| (entry.id, state)).collect();
         states.sort_by_key(|(id, _)| *id);
         states
+    }
+
+    #[test]
+    fn a_kek_that_was_given_up_here_and_has_served_elsewhere_stands_behind_what_was_left_here_since() {
+        let found = Ring::new(entry(1), 0).with_found(Entry { shared: true, ..entry(5) }, 1);
+        let ours = found.with_pending(entry(2)).unwrap().activate(&id(2), 2).unwrap();
+        let theirs = Ring::new(entry(5), 0).with_pending(entry(2)).unwrap().activate(&id(2), 9).unwrap();
+        let places = |ring: &Ring| ring.former().iter().map(|former| former.entry.id).collect::<Vec<_>>();
+        assert_eq!(places(&ours), [id(5), id(1)]);
+        let ring = ours.adopt(&theirs, 10).unwrap();
+        assert_eq!(places(&ring), [id(1), id(5)]);
+        assert_eq!(states(&ring)[2], (id(5), KekState::Deactivated));
     }
 
     #[test]

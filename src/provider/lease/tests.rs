@@ -277,3 +277,13 @@ fn uses_that_are_refused_while_logins_fail_ask_for_none_beyond_those_that_are_du
     }
     assert!((60..=130).contains(&logins), "{logins} logins in an hour of refused uses");
 }
+
+#[test]
+fn what_had_an_end_and_is_renewed_without_one_has_ended_and_does_not_live_for_ever() {
+    let mut lease = Lease::new();
+    lease.logged_in(Duration::ZERO, grant(HOUR), Chance::new([0, 0]));
+    // Whole seconds are told, and none is left.
+    let is_full = lease.renewed(HOUR, Grant { lifetime: None, renewable: true }, Chance::new([0, 0]));
+    assert!(!is_full && !lease.usable(HOUR));
+    assert_eq!(lease.step(HOUR + SECOND), Step::Login);
+}

@@ -16,7 +16,7 @@ use super::health::{Health, Operation};
 use super::member::digest;
 use super::{ANOTHER_KEY, ATTEMPT, Member, Specimen};
 use crate::audit::{Event, emit};
-use crate::provider::{ErrorKind, KeyIdentity, ProviderError};
+use crate::provider::{ErrorKind, KeyIdentity, ProviderError, ProviderKind};
 use crate::types::Explained;
 
 const TWIN: &str = "it reports the key of another provider, but does not open what that one has wrapped";
@@ -41,6 +41,22 @@ struct Twin {
 }
 
 impl Twin {
+    /// It has the key under another name, as far as its words tell. One that may not open, or is not able to, has the key: what it cannot
+    /// do is told, and takes nothing from what others do with the same key. Plugins often have no words but these (gRPC UNKNOWN).
+    fn has_another_key(self, kind: ProviderKind) -> bool {
+        match self.refusal {
+            ErrorKind::Text | ErrorKind::NoKey | ErrorKind::Lied => true,
+            ErrorKind::Down | ErrorKind::Protocol => kind == ProviderKind::KmsPlugin,
+            ErrorKind::Forbidden
+            | ErrorKind::Unfit
+            | ErrorKind::Away
+            | ErrorKind::Throttled
+            | ErrorKind::Login
+            | ErrorKind::Credential
+            | ErrorKind::Peer => false,
+        }
+    }
+
     /// Why it does not count.
     fn error(refusal: ErrorKind) -> ProviderError {
         match refusal {
@@ -81,7 +97,7 @@ impl Way {
 impl Member {
     /// It tells a key that it does not have.
     pub fn is_twin(&self) -> bool {
-        self.known().way.twin.is_some()
+        self.known().way.twin.is_some_and(|twin| twin.has_another_key(self.kind()))
     }
 
     /// Why it does not count, if it does not.

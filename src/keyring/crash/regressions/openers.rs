@@ -1,10 +1,13 @@
 //! A reload leaves nothing without a provider that opens it, unless it is told to.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::keyring::KeeperError;
 use crate::keyring::crash::provider::{Provider, proved, together};
+use crate::keyring::evidence::{KeyUse, NoProof, Scan};
 use crate::keyring::keeper::{Next, Proof};
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
@@ -143,4 +146,42 @@ fn a_provider_whose_copies_another_one_has_as_well_leaves_without_a_word() {
         running.handle.retire(row.id.parse().unwrap(), RetireTo::Destroyed, Proof::Waived).unwrap();
     }
     running.handle.configure(set(&[("a", Required, &k)], true), None).unwrap();
+}
+
+/// What a scan has not seen yet is written a moment later.
+#[test]
+fn on_a_scan_no_key_is_given_up_that_still_writes_or_has_just_ceased_to() {
+    let [k, l] = [Provider::of("k"), Provider::of("l")];
+    let (_node, running) = start(&[("a", Required, &k), ("b", Required, &l)], false);
+    let text = running.encrypt().unwrap();
+    let settles = || running.handle.overview().unwrap().roots.waits.is_none();
+    running.wait_for("it settles", settles);
+    let now = running.clock.load(Ordering::SeqCst) + 3600;
+    running.clock.store(now, Ordering::SeqCst);
+    let used = KeyUse { kind: "vault".into(), identity: "l".into(), version: "1".into(), objects: 3 };
+    running.handle.scanned(Scan { at: now, revision: 7, objects: 3, keks: Vec::new(), keys: vec![used] }).unwrap();
+    let give_up = || {
+        let next = set(&[("b", Required, &l)], false);
+        running.handle.configure(next, Some(Proof::Scan { backups_since: Some(now) })).unwrap_err()
+    };
+    assert!(matches!(give_up(), KeeperError::NoProofOfKey { why: NoProof::Writes, .. }));
+    let before = running.table().key_id;
+    running.handle.configure(set(&[("a", DecryptOnly, &k), ("b", Required, &l)], false), None).unwrap();
+    running.wait_for("the key_id has moved", || running.table().key_id != before && settles());
+    assert!(matches!(give_up(), KeeperError::NoProofOfKey { why: NoProof::Early, .. }));
+    assert!(running.decrypt(&text).unwrap());
+}
+
+/// Who tells the key has not opened it: a name is no proof.
+#[test]
+fn a_key_whose_last_opener_leaves_for_one_that_has_opened_nothing_needs_a_proof_too() {
+    let k = Provider::of("k");
+    let (_node, running) = start(&[("a", Required, &k)], false);
+    let text = running.encrypt().unwrap();
+    let next = || Next { rooted: set(&[("c", DecryptOnly, &k)], true), openers: HashSet::new() };
+    assert!(running.handle.configure(next(), None).is_err());
+    let unproved = running.handle.configure(next(), Some(Proof::Scan { backups_since: None }));
+    assert!(matches!(unproved, Err(KeeperError::NoProofOfKey { .. })), "{unproved:?}");
+    assert!(running.decrypt(&text).unwrap());
+    running.handle.configure(next(), Some(Proof::Waived)).unwrap();
 }

@@ -92,7 +92,7 @@ pub enum KeeperError {
     #[error("the keeper of the keys has not answered for {} s", .0.as_secs())]
     Hung(std::time::Duration),
     /// The same before it came to this request, which it will not carry out.
-    #[error("the keeper of the keys has not come to this within {} s; nothing was done", .0.as_secs())]
+    #[error("the keeper of the keys has not answered for {} s, and had not begun with this: nothing was done", .0.as_secs())]
     NotBegun(std::time::Duration),
     /// A request or a bundle.
     #[error("the file of another node cannot be used")]

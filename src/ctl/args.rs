@@ -214,7 +214,7 @@ pub(super) enum KeysVerb {
     },
     /// Show for how long objects in etcd have needed each KEK and each version of a provider's key, by the scans on record
     Windows {
-        /// Draw them into this file too
+        /// Draw them into this new file too
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },

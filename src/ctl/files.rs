@@ -102,13 +102,18 @@ impl<'a> OutFile<'a> {
     }
 
     /// Writes the file of an answer; gives its fingerprint.
-    pub(super) fn fill(mut self, answer: Answer) -> Result<String, Failed> {
+    pub(super) fn fill(self, answer: Answer) -> Result<String, Failed> {
         let Answer::File(hex) = answer else { return Err(unfit()) };
         let bytes = hex::decode(hex).map_err(|_| unfit())?;
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_all());
+        self.write(&bytes)?;
+        Ok(fingerprint(&bytes))
+    }
+
+    pub(super) fn write(mut self, bytes: &[u8]) -> Result<(), Failed> {
+        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_all());
         written.map_err(|source| Self::error(self.path, source))?;
         self.is_whole = true;
-        Ok(fingerprint(&bytes))
+        Ok(())
     }
 
     fn error(path: &Path, source: io::Error) -> Failed {

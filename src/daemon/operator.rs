@@ -173,9 +173,7 @@ impl Operator {
     fn with_member(&self, name: &str, ask: impl FnOnce(&KeeperHandle, MemberName) -> Answer) -> Answer {
         match name.parse() {
             Ok(name) => ask(&self.keeper, name),
-            Err(error) => {
-                Answer::Refused(Refusal::new(&Explain::new(&error, Class::Misconfigured, "choose another name")))
-            }
+            Err(error) => bad_name(&error),
         }
     }
 
@@ -183,13 +181,7 @@ impl Operator {
     fn remove_credential(&self, name: &str) -> Answer {
         let name: CredentialName = match name.parse() {
             Ok(name) => name,
-            Err(error) => {
-                return Answer::Refused(Refusal::new(&Explain::new(
-                    &error,
-                    Class::Misconfigured,
-                    "choose another name",
-                )));
-            }
+            Err(error) => return bad_name(&error),
         };
         let config = self.reloader.config();
         let providers = config.providers.iter().flat_map(|providers| &providers.list);
@@ -206,9 +198,7 @@ impl Operator {
             (Ok(name), Ok(sealed)) => {
                 self.keeper.store_credential(name, sealed).map_or_else(refused, |()| Answer::CredentialStored {})
             }
-            (Err(error), _) => {
-                Answer::Refused(Refusal::new(&Explain::new(&error, Class::Misconfigured, "choose another name")))
-            }
+            (Err(error), _) => bad_name(&error),
             (_, Err(error)) => not_hex(&error),
         }
     }
@@ -354,6 +344,10 @@ fn rows(rooted: &Rooted, roots: &RootsReport) -> Vec<ProviderRow> {
 
 fn evidence(Seen { evidence: Evidence { rehearsed, scans }, turned }: Seen) -> Answer {
     Answer::Evidence { rehearsed, scans, turned }
+}
+
+fn bad_name(error: &(dyn std::error::Error + 'static)) -> Answer {
+    Answer::Refused(Refusal::new(&Explain::new(error, Class::Misconfigured, "choose another name")))
 }
 
 fn refused(error: KeeperError) -> Answer {

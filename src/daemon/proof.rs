@@ -81,11 +81,11 @@ pub(super) fn prove(
             } else {
                 let opens = staying_opens(&member_asked, &shown, is_doubted, end).await?;
                 // Where nothing is known that its key has made, it makes something, as one that is new does.
-                let tries = !opens && member_asked.writes() && member_asked.kind() != ProviderKind::KmsPlugin;
-                if tries {
+                let makes = !opens && is_believed(&member_asked);
+                if makes {
                     there_and_back(&member_asked, &key, &of, end).await?;
                 }
-                Ok(opens || tries)
+                Ok(opens || makes)
             }
         };
         let (tell, answer) = channel();
@@ -96,6 +96,11 @@ pub(super) fn prove(
         let provider = member.name().to_owned();
         match answer.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(Ok(opens)) => {
+                if !opens && !is_new {
+                    let why =
+                        "nothing is known here that its key has made, so it could open nothing to show that it does";
+                    proofs.silent.push(format!("`{provider}`: {why}; a Decrypt that it answers is enough"));
+                }
                 proofs.openers.extend(opens.then(|| provider.clone()));
                 proofs.proved.extend(is_new.then_some(provider));
             }
@@ -135,7 +140,12 @@ async fn new_opens(
     end: tokio::time::Instant,
 ) -> Result<bool, ProviderError> {
     let opened = open_all(member, shown, end).await?;
-    Ok(opened || is_known || (member.writes() && member.kind() != ProviderKind::KmsPlugin))
+    Ok(opened || is_known || is_believed(member))
+}
+
+/// Its server tells which key it has, and it opens what it wraps.
+fn is_believed(member: &Member) -> bool {
+    member.writes() && member.kind() != ProviderKind::KmsPlugin
 }
 
 /// The same of one that runs already. What it does not open is no reason to refuse it, and who is away has opened what it opened before.

@@ -320,7 +320,7 @@ impl Reloader {
         }
     }
 
-    /// Folders that were made anew, which no reload gives back. Looked at here: a file system that hangs keeps no `status` waiting.
+    /// Folders that were removed and created again, which no reload gives back. Looked at here: a file system that hangs keeps no `status` waiting.
     fn lost(&self, config: &Config) -> Vec<String> {
         let providers = config.providers.iter().flat_map(|providers| &providers.list);
         let lost = providers.filter_map(|provider| {

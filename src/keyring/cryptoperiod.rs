@@ -33,7 +33,7 @@ impl MaxAge {
         ring.activated().saturating_add(self.0.as_secs())
     }
 
-    /// How near it is, if that is to be told: at most so many days. Not of what is made anew more often than that.
+    /// How near it is, if that is to be told: at most so many days. Never for a KEK that is replaced more often than that.
     pub fn is_near(self, ring: &Ring, now: UnixSeconds) -> Option<u64> {
         let left = self.due(ring).saturating_sub(now);
         let mut marks = NEAR_DAYS.into_iter().filter(|days| days * DAY_SECONDS < self.0.as_secs());

@@ -49,7 +49,7 @@ impl fmt::Display for Lack {
     }
 }
 
-/// Folders that others have made anew since they were given: what is in them is nobody's to read any more.
+/// Folders that others have removed and created again since they were granted: what is in them is nobody's to read any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost(BTreeSet<PathBuf>);
 

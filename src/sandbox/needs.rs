@@ -220,7 +220,7 @@ impl Needs {
     }
 }
 
-/// The folder above one that its owner makes anew, unless that is everybody's.
+/// The folder above one that its owner creates again at each start, unless many others' are in it.
 fn above(folder: &Path) -> Option<PathBuf> {
     const OF_MANY: [&str; 6] = ["/run", "/run/credentials", "/run/k3s", "/run/secrets", "/run/systemd", "/run/user"];
     let above = folder.parent().filter(|above| above.starts_with("/run"))?;

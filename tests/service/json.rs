@@ -164,7 +164,8 @@ fn every_answer_of_a_node_by_itself_has_the_documented_fields_and_no_other() {
     seen.done("keys-show", &json(&alone, &["keys", "show", first]));
     let drawing = alone.home().join("windows.svg").display().to_string();
     seen.done("keys-windows", &json(&alone, &["keys", "windows", "--svg", &drawing]));
-    assert!(fs::read_to_string(drawing).unwrap().ends_with("</svg>\n"));
+    assert!(fs::read_to_string(&drawing).unwrap().ends_with("</svg>\n"));
+    assert_ne!(json(&alone, &["keys", "windows", "--svg", &drawing]).code, 0, "never over a file that is there");
     seen.done("keys-rotate", &json(&alone, &["keys", "rotate"]));
     seen.done("keys-activate", &json(&alone, &["keys", "activate"]));
     seen.done("keys-retire", &json(&alone, &["keys", "retire", first, "--dry-run", "--without-scan"]));

@@ -147,7 +147,9 @@ impl Layout {
         if text == signed(body) {
             return Ok(None);
         }
-        let kept = path.with_extension("toml.edited");
+        let names = (1..).map(|number| path.with_extension(format!("toml.edited.{number}")));
+        let first = std::iter::once(path.with_extension("toml.edited"));
+        let Some(kept) = first.chain(names).find(|name| fs::symlink_metadata(name).is_err()) else { return Ok(None) };
         fs::rename(path, &kept).map_err(|source| LayoutError::Io { what: "keep", path: path.to_owned(), source })?;
         Ok(Some(kept))
     }
@@ -249,6 +251,9 @@ mod tests {
         let kept = write().unwrap();
         assert_eq!(fs::read_to_string(&kept).unwrap(), edited);
         assert!(kept.ends_with("nodeseal.toml.edited") && write().is_none());
+        fs::write(layout.config(), "version = 1\n").unwrap();
+        assert!(write().unwrap().ends_with("nodeseal.toml.edited.1"));
+        assert_eq!(fs::read_to_string(&kept).unwrap(), edited, "what was kept before stays");
     }
 
     #[test]

@@ -16,13 +16,14 @@ use serde_json::json;
 use self::compute::{Subject, Window};
 use super::args::Common;
 use super::asked::Asked;
-use super::files::put;
+use super::files::OutFile;
 use super::output::{Done, print, time, unfit};
 use super::schema;
 use crate::control::{Answer, Request};
 use crate::types::clock;
 
 pub(super) fn run(common: &Common, svg: Option<&Path>) -> Done {
+    let file = svg.map(OutFile::create).transpose()?;
     let asked = Asked::load(common)?;
     let Answer::Evidence { scans, .. } = asked.ask_too(&Request::Evidence {})? else { return Err(unfit()) };
     let table = match asked.ask(&Request::KeysList {})? {
@@ -31,8 +32,8 @@ pub(super) fn run(common: &Common, svg: Option<&Path>) -> Done {
     };
     let now = clock::now();
     let windows = compute::windows(&table.keys, &scans);
-    if let Some(path) = svg {
-        put(path, svg::drawing(&windows, now).as_bytes())?;
+    if let Some(file) = file {
+        file.write(svg::drawing(&windows, now).as_bytes())?;
     }
     let rows: Vec<Row> = windows.iter().map(Row::new).collect();
     let last = scans.last().map(|scan| time(scan.at));

@@ -145,6 +145,16 @@ fn frozen_vector_of_version_4() {
     assert_eq!(State::decode(3, &plain, &cluster, &ROOT, &key(7)), Err(StateError::Mac), "the version is under it");
 }
 
+#[test]
+fn each_form_of_the_beginning_of_a_key_id_is_read_back() {
+    let cluster = "c1".parse().unwrap();
+    for after in [FormerThen::Unknown, FormerThen::None, FormerThen::UpTo(KekId::from_bytes([4; 16]))] {
+        let state = State { key_id_began: KeyIdBegan { at: 7, after }, ..state() };
+        let bytes = state.encode(&cluster, &ROOT, &key(7));
+        assert_eq!(State::decode(4, &bytes, &cluster, &ROOT, &key(7)), Ok(state));
+    }
+}
+
 const VERSION_4_BYTES: &str = "01090909090909090909090909090909090002633100000000000000030000000000\
          0000080201804e5401003e616765317a766b7967326c717a726161326c6e6a7671656a33326e6b7575307565733273\
          3832687a72796538363978656578766e37336571756e756a776a0100000000000101000b7472616e7369742f6b4031\

@@ -361,6 +361,27 @@ fn another_way_to_a_key_that_may_not_open_lets_the_only_opener_not_go() {
 }
 
 #[test]
+fn after_a_restart_one_of_two_ways_to_a_key_may_leave_before_anything_was_opened() {
+    let vault = Mine::new();
+    let rules = with_room_for(&[], &format!("[local_kek]\nenabled = false\n{FAST}"));
+    let mut node = prepare(&[("a", &vault, ""), ("c", &vault, "")], &rules);
+    let lines = node.begin();
+    until(SOON, "the node root is there", || node.state().join("current").exists().then_some(()));
+    until(SOON, "the control socket is there", || node.control().exists().then_some(()));
+    seal(&node.config(), "a-login", &vault.login());
+    seal(&node.config(), "c-login", &vault.login());
+    lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
+    let text = Text::new(&node.client());
+    node.cut();
+    let lines = node.begin();
+    lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
+    until_status(&node, "c has told its key", |status| status["providers"][1]["answered_seconds_ago"].is_u64());
+    rewrite(&node, |file| drop(file.insert("provider".into(), tables(&[("c", &vault, "")]))));
+    node.ask(&["reload"]);
+    text.assert_opens(&node.client());
+}
+
+#[test]
 fn a_plugin_under_the_name_of_a_key_that_has_served_and_is_away_since_the_start_is_not_taken_for_it() {
     let (real, other) = (Dev::start("tpm2"), Dev::start("tpm2"));
     let table = |socket: std::path::PathBuf| {

@@ -40,7 +40,7 @@ impl KeyManagementService for V1 {
         let encrypted = self.0.encrypt(Api::V1, &plain).await;
         wipe(plain);
         let encrypted = encrypted.map_err(|error| status::refuse(OP, "-", &error))?;
-        emit(&Event::DekServed { op: OP, uid: "-", key_id: &encrypted.key_id });
+        emit(&Event::DekServed { op: OP, uid: "-", key_id: Some(&encrypted.key_id) });
         Ok(Response::new(EncryptResponse { cipher: encrypted.text.into() }))
     }
 
@@ -49,7 +49,7 @@ impl KeyManagementService for V1 {
         let DecryptRequest { version, cipher } = request.into_inner();
         check_version(OP, &version)?;
         let decrypted = self.0.decrypt_v1(&cipher).await.map_err(|error| status::refuse(OP, "-", &error))?;
-        emit(&Event::DekServed { op: OP, uid: "-", key_id: &decrypted.key_id });
+        emit(&Event::DekServed { op: OP, uid: "-", key_id: decrypted.key_id.as_ref() });
         Ok(Response::new(DecryptResponse { plain: lend(&decrypted.plaintext) }))
     }
 }

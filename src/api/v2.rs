@@ -48,7 +48,7 @@ impl KeyManagementService for V2 {
         let encrypted = self.keyring.encrypt(Api::V2, &plaintext).await;
         wipe(plaintext);
         let encrypted = encrypted.map_err(|error| status::refuse(OP, uid.as_str(), &error))?;
-        emit(&Event::DekServed { op: OP, uid: uid.as_str(), key_id: &encrypted.key_id });
+        emit(&Event::DekServed { op: OP, uid: uid.as_str(), key_id: Some(&encrypted.key_id) });
         Ok(Response::new(EncryptResponse {
             ciphertext: encrypted.text.into(),
             key_id: encrypted.key_id.to_string(),
@@ -75,7 +75,7 @@ impl KeyManagementService for V2 {
             .decrypt_v2(&key_id, wraps, &ciphertext)
             .await
             .map_err(|error| status::refuse(OP, uid.as_str(), &error))?;
-        emit(&Event::DekServed { op: OP, uid: uid.as_str(), key_id: &decrypted.key_id });
+        emit(&Event::DekServed { op: OP, uid: uid.as_str(), key_id: decrypted.key_id.as_ref() });
         Ok(Response::new(DecryptResponse { plaintext: lend(&decrypted.plaintext) }))
     }
 }

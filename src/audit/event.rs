@@ -53,8 +53,8 @@ pub enum Event<'a> {
         op: &'static str,
         /// Of the request; `-` in v1.
         uid: &'a str,
-        /// Of the KEK that was used.
-        key_id: &'a KeyId,
+        /// Of the KEK that was used; `None` for a ciphertext that Nodeseal has not made.
+        key_id: Option<&'a KeyId>,
     },
     /// The keys at providers make a key_id that was left before, and it is not reported again.
     EpochRefused {

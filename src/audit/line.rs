@@ -22,7 +22,8 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
         Event::CredentialRemoved { name } => info!(event = "credential.removed", %name),
         Event::CredentialSealed { name } => info!(event = "credential.sealed", %name),
         Event::DekServed { op, uid, key_id } => {
-            debug!(event = "dek.served", op, uid, key_id = key_id.metric_hash());
+            let key_id = key_id.map_or_else(|| "foreign".to_owned(), |key_id| key_id.metric_hash());
+            debug!(event = "dek.served", op, uid, key_id);
         }
         Event::DeviceRefused { question, error, hint } => warn!(event = "device.refused", question, %error, hint),
         Event::DeviceStuck { question, after } => error!(

@@ -199,7 +199,10 @@ fn a_provider_with_its_rules_is_read_and_every_mistake_in_it_has_its_path() {
         (format!("{good}[write]\nmin_wraps = 2\n"), "write.min_wraps: is 1 to 1"),
         (format!("{good}[write]\non_outage = \"panic\"\n"), "write.on_outage: "),
         (format!("{good}[decrypt]\nstrategy = \"luck\"\n"), "decrypt.strategy: "),
-        (good.replace("mount =", "write = false\nmount ="), "provider: every [[provider]] has write = false"),
+        (
+            good.replace("mount =", "write = false\nmount =") + "[local_kek]\nenabled = false\n",
+            "provider: every [[provider]] has write = false",
+        ),
     ] {
         let found = problems(&format!("version = 1\ncluster = \"c1\"\n{tables}"));
         assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected} in {found:#?}");

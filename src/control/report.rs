@@ -311,6 +311,8 @@ pub struct ProviderRow {
     pub kind: String,
     /// `required`, `optional` or `decrypt-only`.
     pub role: String,
+    /// It is handed what another plugin has made.
+    pub opens_foreign: bool,
     /// Identity of its key, once it was seen.
     pub key: Option<String>,
     /// The version that the key_id names.

@@ -269,6 +269,7 @@ mod tests {
             name: name.to_owned(),
             kind: "vault".to_owned(),
             role: "required".to_owned(),
+            opens_foreign: false,
             key: None,
             version: None,
             answered_seconds_ago: answered,

@@ -241,6 +241,7 @@ mod tests {
             name: "far".to_owned(),
             kind: "vault".to_owned(),
             role: "optional".to_owned(),
+            opens_foreign: false,
             key: None,
             version: None,
             answered_seconds_ago: answered,

@@ -274,7 +274,8 @@ fn provider(row: &ProviderRow) -> String {
         (None, None) => "not used yet".to_owned(),
     };
     let version = row.version.as_deref().unwrap_or("unknown");
-    format!("{} ({}, {}), version {version}, {said}", row.name, row.kind, row.role)
+    let foreign = if row.opens_foreign { ", opens foreign ciphertexts" } else { "" };
+    format!("{} ({}, {}{foreign}), version {version}, {said}", row.name, row.kind, row.role)
 }
 
 fn render(report: &Report) -> String {

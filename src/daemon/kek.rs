@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use crate::config::providers::Settings;
 #[cfg(feature = "vault")]
 use crate::provider::vault::Vault;
-use crate::provider::{Answer, Context, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
+use crate::provider::{Answer, Context, Kek, KeyIdentity, KeyState, PluginText, ProviderError, ProviderKind, Wrapped};
 use crate::types::Key;
 
 /// What answers.
@@ -136,6 +136,15 @@ impl Kek for Slot {
     fn prove<'a>(&'a self, draft: Wrapped, context: Context<'a>) -> Answer<'a, (Wrapped, Key)> {
         let kek = self.kek();
         Box::pin(async move { kek.prove(draft, context).await })
+    }
+
+    fn opens_foreign(&self) -> bool {
+        self.kek().opens_foreign()
+    }
+
+    fn open_foreign<'a>(&'a self, text: &'a PluginText) -> Answer<'a, Key> {
+        let kek = self.kek();
+        Box::pin(async move { kek.open_foreign(text).await })
     }
 
     fn never_blocks(&self) -> bool {

@@ -309,11 +309,11 @@ fn seconds_until(moment: Instant) -> u64 {
     u64::try_from(rest).unwrap_or(u64::MAX)
 }
 
-const fn mode(rooted: Option<&Rooted>) -> &'static str {
+fn mode(rooted: Option<&Rooted>) -> &'static str {
     match rooted {
-        None => HARDWARE_ONLY,
-        Some(rooted) if rooted.rules.local_kek => "rooted",
-        Some(_) => "direct",
+        Some(rooted) if !rooted.rules.local_kek => "direct",
+        Some(rooted) if rooted.writes() => "rooted",
+        Some(_) | None => HARDWARE_ONLY,
     }
 }
 
@@ -331,6 +331,7 @@ fn rows(rooted: &Rooted, roots: &RootsReport) -> Vec<ProviderRow> {
                 Role::DecryptOnly => "decrypt-only",
             }
             .to_owned(),
+            opens_foreign: member.opens_foreign(),
             key: current.map(|key| key.identity.to_string()),
             version: current.map(|key| key.version.to_string()),
             answered_seconds_ago: health.answered.map(|ago| ago.as_secs()),

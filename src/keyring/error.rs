@@ -287,6 +287,14 @@ pub enum KeeperError {
         /// Its identity.
         key: String,
     },
+    /// A configuration that hands what Nodeseal has not made to nobody any more.
+    #[error(
+        "provider `{provider}` opens what another plugin has encrypted, and no other provider of the new configuration does"
+    )]
+    OnlyForeign {
+        /// As the present configuration calls it.
+        provider: String,
+    },
     /// Nobody opened the keys yet.
     #[error("the keys are still sealed")]
     Locked,

@@ -2,7 +2,7 @@
 //! (docs/formats.md, "State"). Pure, and total over any bytes.
 //!
 //! ```text
-//! keys = u16 count, each kind u8 | identity: u16 length, text | u8: 1 = direct, 2 = copies, 4 = given up; ascending
+//! keys = u16 count, each kind u8 | identity: u16 length, text | u8: 1 = direct, 2 = copies, 4 = given up, 8 = foreign; ascending
 //! ```
 //!
 //! Of [`KEYS_MAX`] keys at most, the first ones: a server that tells another key at each look must not make the state one that no start reads.
@@ -22,6 +22,7 @@ const KEYS_MAX: usize = 1024;
 const DIRECT: u8 = 1;
 const COPIES: u8 = 2;
 const GIVEN_UP: u8 = 4;
+const FOREIGN: u8 = 8;
 
 /// A key at a provider, whatever its versions and names.
 pub type ProviderKey = (ProviderKind, KeyIdentity);
@@ -45,6 +46,24 @@ impl Marks {
     /// It has made a copy of a KEK that is or was here.
     pub fn put_copies(&mut self, key: ProviderKey) {
         self.put(key, COPIES);
+    }
+
+    /// It is handed what Nodeseal has not made, and there may be such texts.
+    pub fn put_foreign(&mut self, key: ProviderKey) {
+        self.put(key, FOREIGN);
+    }
+
+    /// Nothing that Nodeseal has not made is left of it, or the operator does without that.
+    pub fn forget_foreign(&mut self, key: &ProviderKey) {
+        if let Some(mark) = self.0.get_mut(key) {
+            *mark &= !FOREIGN;
+        }
+        self.0.retain(|_, mark| *mark != 0);
+    }
+
+    /// See [`Marks::put_foreign`].
+    pub fn foreign(&self) -> impl Iterator<Item = &ProviderKey> {
+        self.0.iter().filter(|(_, mark)| **mark & FOREIGN != 0).map(|(key, _)| key)
     }
 
     /// The operator does without it.
@@ -116,7 +135,7 @@ impl Marks {
             let mark = r.u8("keys")?;
             // One encoding of each.
             let is_next = marks.last_key_value().is_none_or(|(last, _)| *last < (kind, identity.clone()));
-            if !is_next || mark == 0 || mark & !(DIRECT | COPIES | GIVEN_UP) != 0 {
+            if !is_next || mark == 0 || mark & !(DIRECT | COPIES | GIVEN_UP | FOREIGN) != 0 {
                 return Err(bad());
             }
             marks.insert((kind, identity), mark);
@@ -172,8 +191,9 @@ mod tests {
     fn a_second_encoding_is_refused() {
         let one = |identity: u8, mark: u8| vec![ProviderKind::Vault as u8, 0, 1, identity, mark];
         let all = |rows: &[Vec<u8>]| [&[0, u8::try_from(rows.len()).unwrap()], &rows.concat()[..]].concat();
-        assert!(read(&all(&[one(b'k', 1), one(b'l', 7)])).is_ok());
-        for rows in [&[one(b'l', 1), one(b'k', 1)][..], &[one(b'k', 1), one(b'k', 1)], &[one(b'k', 0)], &[one(b'k', 8)]]
+        assert!(read(&all(&[one(b'k', 1), one(b'l', 15)])).is_ok());
+        for rows in
+            [&[one(b'l', 1), one(b'k', 1)][..], &[one(b'k', 1), one(b'k', 1)], &[one(b'k', 0)], &[one(b'k', 16)]]
         {
             assert_eq!(read(&all(rows)), Err(WireError::BadValue("keys")));
         }

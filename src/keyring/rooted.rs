@@ -52,6 +52,12 @@ impl Rooted {
         Self { runtime, providers, rules }
     }
 
+    /// Whether any of them wraps new KEKs. If none does, new texts are under the local KEK alone, as on a node without providers, and these
+    /// only open what is there.
+    pub fn writes(&self) -> bool {
+        self.providers.writers().next().is_some()
+    }
+
     /// Begins calls in a task of its own, which goes on when its caller gives up. The task is the caller's runtime's where that may be: the
     /// answer of one provider then wakes no second thread.
     pub(super) fn spawn<T: Send + 'static>(&self, calls: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {

@@ -46,6 +46,7 @@ pub use credentials::{CredentialAnswer, CredentialError, Credentials, Mark};
 pub use error::{ErrorKind, ProviderError};
 #[cfg(feature = "http-client")]
 pub use http::{Address, AddressError, Roots, SYSTEM_ROOTS};
+pub use kms_plugin::Text as PluginText;
 #[cfg(feature = "vault")]
 pub use login_tries::LoginTries;
 pub use wrapped::{Form, KeyIdentity, KeyVersion, TextError, Wrapped};
@@ -149,6 +150,19 @@ pub trait Kek: Send + Sync {
             let opened = self.unwrap_key(&draft, context).await?;
             Ok((draft, opened))
         })
+    }
+
+    /// Whether texts that Nodeseal has not made are handed to it.
+    fn opens_foreign(&self) -> bool {
+        false
+    }
+
+    /// Opens a text that Nodeseal has not made, as kube-apiserver has stored it. 32 bytes are all that kube-apiserver gives to a plugin
+    /// (`generateKey(32)` in envelope.go and the seed of kmsv2/envelope.go in k8s.io/apiserver), and anything else is refused: a wrap of a
+    /// local KEK is longer, and must not leave by this way.
+    fn open_foreign<'a>(&'a self, _: &'a PluginText) -> Answer<'a, Key> {
+        let refusal = ProviderError::new(ErrorKind::Unfit, "it opens only what Nodeseal has made");
+        Box::pin(std::future::ready(Err(refusal)))
     }
 
     /// Whether the thread that polls a call is never blocked by it, be it by the path of a file. Then the API's own thread may do that.

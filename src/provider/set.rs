@@ -9,6 +9,7 @@
 
 mod again;
 mod beside;
+mod foreign;
 mod health;
 mod known;
 mod member;

@@ -8,7 +8,7 @@ use crate::provider::KeyIdentity;
 use crate::provider::kms_plugin::{KmsPluginSettings, PluginApi};
 
 pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
-    let raw::KmsPlugin { socket, api, key, allow_users, timeout } = table.rest()?;
+    let raw::KmsPlugin { socket, api, key, allow_users, opens_foreign, timeout } = table.rest()?;
     let socket = table.socket("socket", socket);
     let timeout = table.timeout(timeout);
     let api = match api.as_deref() {
@@ -39,6 +39,7 @@ pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
         api: api?,
         key: key?,
         allow_uids,
+        opens_foreign: opens_foreign.unwrap_or(false),
         timeout: timeout?,
         own_sockets: Vec::new(),
     };

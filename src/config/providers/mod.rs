@@ -378,10 +378,10 @@ fn check_rules(
 ) -> Option<Rules> {
     let Write { min_wraps, epoch, on_outage, activation_delay, probe_every } = write;
     let writers = list.iter().filter(|provider| provider.role != Role::DecryptOnly).count();
-    if writers == 0 && !list.is_empty() {
+    if writers == 0 && !list.is_empty() && !local_kek {
         problems.add(
             "provider",
-            "every [[provider]] has write = false, so nothing would wrap new KEKs: leave `write` out of one of them",
+            "every [[provider]] has write = false, and without a local KEK nothing would encrypt: leave `write` out of one of them",
         );
     }
     let min_wraps = usize::try_from(min_wraps.unwrap_or(1)).ok().filter(|min| (1..=writers.max(1)).contains(min));

@@ -114,5 +114,6 @@ pub(in crate::config) struct KmsPlugin {
     pub(super) key: String,
     #[schemars(with = "Option<Vec<crate::config::schema::User>>")]
     pub(super) allow_users: Option<Vec<toml::Value>>,
+    pub(super) opens_foreign: Option<bool>,
     pub(super) timeout: Option<String>,
 }

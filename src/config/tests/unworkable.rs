@@ -60,6 +60,8 @@ fn a_provider_has_time_to_answer_and_counts_once_for_its_key() {
     let twice = format!("{PLUGIN}{}[write]\nmin_wraps = 2\n", PLUGIN.replace("\"a\"", "\"b\""));
     refused(&twice, "write.min_wraps: ", "1 key");
     let none = format!("{PLUGIN}write = false\n");
+    assert!(check(&format!("version = 1\ncluster = \"c1\"\n{none}")).is_ok());
+    let none = format!("{none}[local_kek]\nenabled = false\n");
     let found = problems(&format!("version = 1\ncluster = \"c1\"\n{none}"));
     assert!(found.len() == 1 && found[0].contains("write = false"), "{found:?}");
     refused("[[provider]]\nname = \"a\"\nkind = \"hashicorp\"\n", "provider[0].kind: ", "\"vault\"");

@@ -1,4 +1,5 @@
-//! What nodeseald keeps of a scan: which KEKs and which versions of providers' keys something stored still needs. `keys retire` destroys a
+//! What nodeseald keeps of a scan: which KEKs and which versions of providers' keys something stored still needs, and how much was made by
+//! another plugin. `keys retire` destroys a
 //! KEK on it, so it is made only of all keys of a running etcd, and only if it was seen of every object which KEK it may need.
 
 use std::collections::BTreeMap;
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::source::{Of, Scanned};
 use crate::control::{self, ControlError, Request};
-use crate::etcd::count::{COPIES_MAX, Count, Kek};
+use crate::etcd::count::{COPIES_MAX, Count, Kek, Means};
 use crate::keyring::evidence::{KekUse, KeyUse, Scan};
 use crate::types::clock::UnixSeconds;
 use crate::types::hex;
@@ -57,7 +58,7 @@ pub(super) fn of(scanned: &Scanned) -> Result<Scan, NotKept> {
 
 /// By KEK and by version of a provider's key.
 pub(super) fn seen(count: &Count, at: UnixSeconds, revision: i64) -> Result<Scan, NotKept> {
-    let (mut keks, mut keys) = (BTreeMap::new(), BTreeMap::new());
+    let (mut keks, mut keys, mut foreign) = (BTreeMap::new(), BTreeMap::new(), 0);
     let unread = count.groups().iter().filter(|group| group.is_unread() && !group.is_rest());
     let unread: u64 = unread.map(|group| group.objects).sum();
     if unread > 0 {
@@ -67,8 +68,10 @@ pub(super) fn seen(count: &Count, at: UnixSeconds, revision: i64) -> Result<Scan
         if group.is_rest() || group.copies.len() >= COPIES_MAX {
             return Err(NotKept::TooMany);
         }
-        if let Kek::Local(id) = group.kek {
-            *keks.entry(id.to_string()).or_insert(0) += group.objects;
+        match group.kek {
+            Kek::Local(id) => *keks.entry(id.to_string()).or_insert(0) += group.objects,
+            Kek::None if matches!(group.means, Means::KmsV1 | Means::KmsV2) => foreign += group.objects,
+            Kek::None | Kek::Once | Kek::Unread => {}
         }
         for (copy, objects) in &group.copies {
             let key = (copy.kind.label(), copy.identity.to_string(), copy.version.to_string());
@@ -85,6 +88,7 @@ pub(super) fn seen(count: &Count, at: UnixSeconds, revision: i64) -> Result<Scan
         at,
         revision: revision.cast_unsigned(),
         objects: count.objects,
+        foreign,
         keks: keks.into_iter().map(|(kek, objects)| KekUse { kek, objects }).collect(),
         keys: keys.collect(),
     })

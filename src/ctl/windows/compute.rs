@@ -79,7 +79,14 @@ mod tests {
     fn scan(at: u64, first: u64, second: u64, version: &str) -> Scan {
         let kek = |kek: &str, objects| KekUse { kek: kek.repeat(16), objects };
         let key = KeyUse { kind: "vault".into(), identity: "transit/k@1".into(), version: version.into(), objects: 3 };
-        Scan { at, revision: at, objects: 9, keks: vec![kek("01", first), kek("02", second)], keys: vec![key] }
+        Scan {
+            at,
+            revision: at,
+            objects: 9,
+            foreign: 0,
+            keks: vec![kek("01", first), kek("02", second)],
+            keys: vec![key],
+        }
     }
 
     #[test]

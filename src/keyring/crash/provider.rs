@@ -9,7 +9,8 @@ use tokio::runtime::{Builder, Handle};
 use crate::keyring::rooted::{OnOutage, Rooted, Rules};
 use crate::provider::set::{Member, Providers, Role, Strategy};
 use crate::provider::{
-    Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, KeyVersion, ProviderError, ProviderKind, Wrapped,
+    Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, KeyVersion, PluginText, ProviderError, ProviderKind,
+    Wrapped,
 };
 use crate::types::Key;
 
@@ -31,12 +32,17 @@ struct Desk {
     lag: Option<u32>,
     /// It opens nothing.
     is_shut: bool,
+    /// It is handed what Nodeseal has not made.
+    opens_foreign: bool,
     /// Wraps that it made.
     wraps: usize,
     /// Questions since the last plan.
     asked: usize,
     plan: Option<(usize, Silence)>,
 }
+
+/// To what everything opens that Nodeseal has not made.
+pub(super) const FOREIGN: [u8; 32] = *b"0123456789abcdef0123456789abcdef";
 
 /// A copy goes its own way; a shared one is the same provider.
 pub(super) struct Provider {
@@ -87,6 +93,11 @@ impl Provider {
         self.desk().is_shut = true;
     }
 
+    /// From now on it is handed what Nodeseal has not made, or it is not.
+    pub(super) fn open_foreign(&self, opens: bool) {
+        self.desk().opens_foreign = opens;
+    }
+
     /// Wraps that it has made so far.
     pub(super) fn wraps(&self) -> usize {
         self.desk().wraps
@@ -122,7 +133,8 @@ impl Provider {
 /// Several in one configuration, by their names. The same one twice is two ways to one key.
 pub(super) fn together(members: &[(&str, Role, &Provider)], change: impl FnOnce(&mut Rules)) -> Arc<Rooted> {
     let member = |(name, role, provider): &(&str, Role, &Provider)| {
-        Member::new(*name, *role, Arc::new(Imitated(Arc::clone(&provider.desk))))
+        let (desk, opens_foreign) = (Arc::clone(&provider.desk), provider.desk().opens_foreign);
+        Member::new(*name, *role, Arc::new(Imitated { desk, opens_foreign }))
     };
     let mut rules = Rules {
         local_kek: true,
@@ -159,11 +171,15 @@ fn runtime() -> Handle {
     RUNTIME.get_or_init(begin).clone()
 }
 
-struct Imitated(Arc<Mutex<Desk>>);
+/// One table of a configuration.
+struct Imitated {
+    desk: Arc<Mutex<Desk>>,
+    opens_foreign: bool,
+}
 
 impl Imitated {
     fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.0.lock().unwrap()
+        self.desk.lock().unwrap()
     }
 
     /// Its key, if this question is answered. Whoever hangs gives no answer later: the connection is another one then.
@@ -219,6 +235,17 @@ impl Kek for Imitated {
                 return Err(ProviderError::new(ErrorKind::Text, "imitated"));
             }
             Ok(Key::copy_of(wrapped.text()).unwrap())
+        })
+    }
+
+    fn opens_foreign(&self) -> bool {
+        self.opens_foreign
+    }
+
+    fn open_foreign<'a>(&'a self, _: &'a PluginText) -> Answer<'a, Key> {
+        Box::pin(async {
+            self.state().await?;
+            Ok(Key::of(&FOREIGN))
         })
     }
 }

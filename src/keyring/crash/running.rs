@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
 use super::node::Node;
-use crate::envelope::Api;
+use super::provider::FOREIGN;
+use crate::envelope::{Api, Wraps};
 use crate::keyring::keeper::{Activation, KeeperHandle, KekRow, KeyTable};
 use crate::keyring::ring::MoveError;
 use crate::keyring::{Encrypted, KeeperError, Keyring, KeyringError};
@@ -153,6 +154,14 @@ impl Running {
     pub(super) fn tried(&self, old: &Encrypted) -> Result<bool, KeyringError> {
         let opened = block_on(self.keyring.try_v2(old.key_id.as_str(), old.attached.wraps().unwrap(), &old.text))?;
         Ok(opened.same_as(DEK))
+    }
+
+    /// What another plugin has made, in both APIs.
+    pub(super) fn opens_foreign(&self) -> Result<bool, KeyringError> {
+        let text = b"made by another plugin";
+        let v1 = block_on(self.keyring.decrypt_v1(text))?;
+        let v2 = block_on(self.keyring.decrypt_v2("theirs", Wraps::default(), text))?;
+        Ok([v1, v2].iter().all(|opened| opened.plaintext.same_as(&FOREIGN) && opened.key_id.is_none()))
     }
 
     pub(super) fn decrypt(&self, old: &Encrypted) -> Result<bool, KeyringError> {

@@ -39,6 +39,7 @@ impl Explained for KeeperError {
             | Self::CounterBehind { .. }
             | Self::KeysOpen
             | Self::LastOpener { .. }
+            | Self::OnlyForeign { .. }
             | Self::OnlyWay { .. }
             | Self::Move(_)
             | Self::RecoveryPending
@@ -184,6 +185,9 @@ impl Explained for KeeperError {
             }
             Self::LastOpener { .. } => {
                 "keep the provider with write = false, rotate, migrate the cluster's storage and retire the KEK; or give it up: `nodeseal reload --abandon`"
+            }
+            Self::OnlyForeign { .. } => {
+                "keep its table with opens_foreign = true and write = false until the storage is migrated and `nodeseal etcd scan` finds nothing that another plugin has made; then give it up: `nodeseal reload --abandon`"
             }
             Self::OnlyWay { .. } => {
                 "keep its table with write = false until the cluster's storage was migrated, on all nodes (docs/operations/rotate.md); then give it up: `nodeseal reload --abandon`"

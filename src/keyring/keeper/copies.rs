@@ -33,7 +33,7 @@ const BREATH: Duration = if cfg!(test) { Duration::from_millis(5) } else { Durat
 impl<D: Disk + Clone> Keeper<'_, D> {
     /// Whether the operator's rules let this KEK become active.
     pub(super) fn check_wraps(&self, kek: &KekId) -> Result<(), KeeperError> {
-        let Some(rooted) = self.keyring.rooted().filter(|rooted| rooted.rules.local_kek) else { return Ok(()) };
+        let Some(rooted) = self.keyring.writing().filter(|rooted| rooted.rules.local_kek) else { return Ok(()) };
         let set = self.keys.wraps(kek);
         let has = |kind, key: &KeyIdentity| set.is_some_and(|set| set.has(kind, key));
         if rooted.suffices(|member| self.key_of(member), has) {

@@ -26,7 +26,7 @@ use crate::types::KekId;
 impl<D: Disk + Clone> Keeper<'_, D> {
     /// What the key_id should name; `None` while that is not known.
     fn wanted(&self) -> Option<Reported> {
-        let Some(rooted) = self.keyring.rooted() else { return Some(Reported::LocalKek) };
+        let Some(rooted) = self.keyring.writing() else { return Some(Reported::LocalKek) };
         let roots = &self.state().roots;
         let mut parts = BTreeSet::new();
         let mut all_known = true;
@@ -205,7 +205,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     }
 
     fn turn_or_wrap(&mut self, wanted: Reported, kek: KekId) -> Result<(), KeeperError> {
-        let Some(rooted) = self.keyring.rooted() else { return self.turn(wanted, kek) };
+        let Some(rooted) = self.keyring.writing() else { return self.turn(wanted, kek) };
         if !rooted.rules.local_kek || self.owed_for(&rooted, &kek).is_empty() {
             // Nothing is owed either where the keys are fewer than the rules ask for.
             return self.check_wraps(&kek).and_then(|()| self.turn(wanted, kek));
@@ -247,7 +247,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         if self.state().awaits_bundle {
             return None;
         }
-        let rooted = self.keyring.rooted();
+        let rooted = self.keyring.writing();
         let key_id = self.key_id();
         let id = self.ring().active().id;
         let mut must_have_copies = false;

@@ -8,6 +8,7 @@
 //! | the key_id | the epoch that is reported | those that it names |
 //! | texts with a KEK of their own: mode "direct", and where the local KEK lacks copies | the marks | each by itself: one text may have a wrap by all of them, and the next by this one alone |
 //! | texts of other nodes | a key that was seen | each by itself |
+//! | texts that Nodeseal has not made | the marks, once a provider is handed them | each by itself, with `opens_foreign` |
 //!
 //! Where copies were made here by a key, texts of other nodes under it alone are told and keep no reload from taking effect: a table must be able to
 //! leave after a migration.
@@ -47,9 +48,19 @@ pub(super) enum Why {
     Others,
     /// The same of a key by which copies were made here.
     OthersToo,
+    /// It is handed what Nodeseal has not made.
+    Foreign,
 }
 
 impl Why {
+    /// What the operator does.
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Foreign => REMEDY_FOREIGN,
+            Self::Copies(_) | Self::Direct | Self::KeyId | Self::Others | Self::OthersToo => REMEDY,
+        }
+    }
+
     /// Behind "a key, which".
     const fn said(self) -> &'static str {
         match self {
@@ -57,11 +68,14 @@ impl Why {
             Self::Direct => "may have encrypted ciphertexts in mode \"direct\"",
             Self::KeyId => "the key_id names",
             Self::Others | Self::OthersToo => "may have encrypted ciphertexts of other nodes",
+            Self::Foreign => "opens ciphertexts that Nodeseal has not made",
         }
     }
 }
 
 const REMEDY: &str = "restore its table with write = false; or, when the storage was migrated on all nodes and no backup that may be restored needs it, give it up: `nodeseal reload --abandon`";
+
+const REMEDY_FOREIGN: &str = "restore its table with opens_foreign = true; or, when `nodeseal etcd scan` finds nothing that another plugin has made, give it up: `nodeseal reload --abandon`";
 
 const FULL: &str = "as many keys of providers were seen here as nodeseald remembers, which is a server that names another key again and again: see what its key is. Until then each key that a provider has counts as needed";
 
@@ -99,6 +113,9 @@ struct Way<'r> {
 
 impl Needed {
     fn has(&self, way: &Way<'_>) -> bool {
+        if self.why == Why::Foreign && !way.member.opens_foreign() {
+            return false;
+        }
         way.key
             .as_ref()
             .is_some_and(|key| self.any_of.iter().any(|(kind, one)| (*kind, one) == (way.member.kind(), key)))
@@ -109,7 +126,7 @@ impl Needed {
     }
 
     fn may_be(&self, way: &Way<'_>) -> bool {
-        way.key.is_none() && self.is_of_kind(way)
+        self.why != Why::Foreign && way.key.is_none() && self.is_of_kind(way)
     }
 
     /// Whether it has a way, as far as is known.
@@ -163,6 +180,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         if let Some((lost, provider)) = self.lost_by(next).into_iter().next() {
             return Err(match lost.why {
                 Why::Copies(kek) => KeeperError::LastOpener { kek },
+                Why::Foreign => KeeperError::OnlyForeign { provider },
                 Why::Direct | Why::KeyId | Why::Others | Why::OthersToo => {
                     let key = lost.any_of.first().map_or_else(String::new, |(_, key)| key.as_str().to_owned());
                     KeeperError::OnlyWay { provider, key }
@@ -179,9 +197,13 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let (twins, before): (Vec<_>, Vec<_>) =
             self.all_ways(running.as_deref()).into_iter().partition(|way| way.member.is_twin());
         let (next_all, next_ways) = (self.all_ways(next.rooted.as_deref()), self.ways(next.rooted.as_deref()));
-        let is_lost = |needed: &Needed| {
-            needed.leaves_in(&twins, &next_all)
-                || (needed.why != Why::OthersToo && needed.is_lost_between(&before, &next_ways, &next.openers))
+        let is_lost = |needed: &Needed| match needed.why {
+            // Which key a plugin has, its table says, and nothing that it wraps has a part in this.
+            Why::Foreign => twins.iter().chain(&before).any(|way| needed.has(way)) && !needed.is_open(&next_all),
+            Why::OthersToo => needed.leaves_in(&twins, &next_all),
+            Why::Copies(_) | Why::Direct | Why::KeyId | Why::Others => {
+                needed.leaves_in(&twins, &next_all) || needed.is_lost_between(&before, &next_ways, &next.openers)
+            }
         };
         let with_name = |needed: Needed| {
             let way = twins.iter().chain(&before).find(|way| needed.has(way) || needed.may_be(way));
@@ -193,14 +215,24 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     /// The operator does without every key that `next` can have no way to, and without those of which it takes the last opener.
     pub(super) fn give_up_openers(&mut self, next: &Next, proof: Proof) -> Result<(), KeeperError> {
-        let ways = self.ways(next.rooted.as_deref());
         // Who has only not answered yet may have it.
-        let shut: Vec<Needed> = self.needed().into_iter().filter(|needed| needed.is_shut(&ways)).collect();
+        let shut = self.shut(next.rooted.as_deref());
         let lost: Vec<Needed> = self.lost_by(next).into_iter().map(|(needed, _)| needed).collect();
-        let is_of_keys = |needed: &&Needed| !matches!(needed.why, Why::Copies(_));
+        let is_of_keys = |needed: &&Needed| !matches!(needed.why, Why::Copies(_) | Why::Foreign);
+        let foreign: BTreeSet<&ProviderKey> = shut
+            .iter()
+            .chain(&lost)
+            .filter(|needed| needed.why == Why::Foreign)
+            .flat_map(|needed| &needed.any_of)
+            .collect();
         let keys: BTreeSet<&ProviderKey> =
             shut.iter().chain(&lost).filter(is_of_keys).flat_map(|needed| &needed.any_of).collect();
         if let Proof::Scan { backups_since } = proof {
+            for (kind, identity) in &foreign {
+                let proved = self.prove(Subject::Foreign, backups_since);
+                let of_key = |why| KeeperError::NoProofOfKey { kind: *kind, key: identity.as_str().to_owned(), why };
+                proved.map_err(of_key)?;
+            }
             for (kind, identity) in &keys {
                 self.prove_key(*kind, identity, backups_since)?;
             }
@@ -217,8 +249,9 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         for needed in shut.iter().filter(is_of_keys) {
             needed.any_of.iter().for_each(|key| marks.give_up(key.clone()));
         }
+        foreign.iter().for_each(|key| marks.forget_foreign(key));
         let is_new = |key: &&ProviderKey| !self.state().marks.is_given_up(key);
-        let told: Vec<ProviderKey> = keys.into_iter().filter(is_new).cloned().collect();
+        let told: BTreeSet<ProviderKey> = keys.into_iter().filter(is_new).chain(foreign).cloned().collect();
         if marks != self.state().marks {
             self.change(Change::of_memory(State { marks, ..self.state().clone() }))?;
         }
@@ -273,7 +306,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         for (key, why) in &lost {
             if self.openers_told.insert(key.clone()) {
                 let (kind, key) = (key.0.label(), key.1.as_str());
-                emit(&Event::ProviderKeyLost { kind, key, why: why.said(), hint: REMEDY });
+                emit(&Event::ProviderKeyLost { kind, key, why: why.said(), hint: why.remedy() });
             }
         }
     }
@@ -301,9 +334,8 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     fn lost(&self) -> BTreeMap<ProviderKey, Why> {
         let running = self.keyring.rooted();
-        let ways = self.ways(running.as_deref());
         let mut lost = BTreeMap::new();
-        for Needed { any_of, why } in self.needed().into_iter().filter(|needed| needed.is_shut(&ways)) {
+        for Needed { any_of, why } in self.shut(running.as_deref()) {
             // Of a KEK there is a sealed copy here.
             if !matches!(why, Why::Copies(_)) {
                 any_of.into_iter().for_each(|key| _ = lost.entry(key).or_insert(why));
@@ -312,12 +344,26 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         lost
     }
 
-    /// In mode "direct" every key that writes may soon be the only one of a text.
+    /// What has no way among these, not even a possible one. Who tells a key that he does not have may open what Nodeseal has not made.
+    fn shut(&self, rooted: Option<&Rooted>) -> Vec<Needed> {
+        let (ways, all_ways) = (self.ways(rooted), self.all_ways(rooted));
+        let is_shut = |needed: &Needed| needed.is_shut(if needed.why == Why::Foreign { &all_ways } else { &ways });
+        self.needed().into_iter().filter(is_shut).collect()
+    }
+
+    /// In mode "direct" every key that writes may soon be the only one of a text, and whoever is handed what Nodeseal has not made is needed
+    /// for that from now on.
     fn expect_texts_of(&mut self, rooted: Option<&Rooted>) {
-        let Some(rooted) = rooted.filter(|rooted| !rooted.rules.local_kek) else { return };
+        let Some(rooted) = rooted else { return };
         let mut marks = self.state().marks.clone();
-        for way in self.ways(Some(rooted)).into_iter().filter(|way| way.member.writes()) {
-            way.key.into_iter().for_each(|key| marks.put_direct((way.member.kind(), key)));
+        for way in self.all_ways(Some(rooted)) {
+            let Some(key) = way.key.map(|key| (way.member.kind(), key)) else { continue };
+            if way.member.opens_foreign() {
+                marks.put_foreign(key.clone());
+            }
+            if !rooted.rules.local_kek && way.member.writes() && !way.member.is_twin() {
+                marks.put_direct(key);
+            }
         }
         self.save_marks(marks);
     }
@@ -360,6 +406,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             all.push(Needed { any_of, why: Why::Copies(entry.id) });
         }
         let alone = |key: &ProviderKey, why| Needed { any_of: vec![key.clone()], why };
+        all.extend(marks.foreign().map(|key| alone(key, Why::Foreign)));
         all.extend(marks.direct().filter(|key| counts(key)).map(|key| alone(key, Why::Direct)));
         if marks.is_full() {
             let running = self.keyring.rooted();

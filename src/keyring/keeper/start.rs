@@ -214,7 +214,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             }
         }
         // The first KEK of a node with providers is used by nobody before they have wrapped it.
-        let waits = self.keyring.rooted().is_some() && self.has_no_text();
+        let waits = self.keyring.writing().is_some() && self.has_no_text();
         if !waits && encrypts == Encrypts::Active {
             self.reserve_first();
         }
@@ -230,7 +230,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
         let ring = self.ring().with_pending(entry).and_then(|ring| ring.activate(&id, now));
         let ring = ring.map_err(KeeperError::Move)?;
         // Where providers are to have copies, it encrypts nothing before they have, or are known to be away.
-        let waits = self.keyring.rooted().is_some_and(|rooted| rooted.rules.local_kek);
+        let waits = self.keyring.writing().is_some_and(|rooted| rooted.rules.local_kek);
         let ring = if waits { ring } else { ring.with_reservation(self.blocks.first()) };
         self.adopt_new(root, self.state().turned(ring), id, key, true)?;
         emit(&Event::KeyCreated { kek: &id });

@@ -1,4 +1,6 @@
-//! Decrypt: under the KEKs of this node, and under those that a text brings with it for a provider to open.
+//! Decrypt: under the KEKs of this node, and under those that a text brings with it for a provider to open. What Nodeseal has not made is
+//! handed to the plugin that Nodeseal has taken the place of, if there is one (`opens_foreign`); no KEK is needed for that, so it opens also
+//! while the keys are sealed.
 
 use std::sync::Arc;
 
@@ -6,15 +8,16 @@ use super::{Ask, Keyring, LiveKek};
 use crate::envelope::{self, EnvelopeError, Parsed, Wraps};
 use crate::keyring::attached::Brought;
 use crate::keyring::error::KeyringError;
-use crate::provider::Form;
+use crate::keyring::rooted::ProvidersError;
+use crate::provider::{Form, PluginText};
 use crate::types::{KekId, KeyId, Secret, clock};
 
 /// What a Decrypt gives.
 pub struct Decrypted {
     /// The DEK or seed.
     pub plaintext: Secret,
-    /// What was reported when it was encrypted.
-    pub key_id: KeyId,
+    /// What was reported when it was encrypted; `None` for what Nodeseal has not made.
+    pub key_id: Option<KeyId>,
 }
 
 /// For whom a text is opened.
@@ -30,27 +33,68 @@ impl Keyring {
     /// Decrypts what a v1 Encrypt of this cluster gave, under whichever KEK it names.
     pub async fn decrypt_v1(&self, text: &[u8]) -> Result<Decrypted, KeyringError> {
         let _serving = self.serving.begin();
-        let decrypted = self.open(envelope::parse_v1(&self.cluster, text), Caller::Api).await;
+        let decrypted = self.open_v1(text, Caller::Api).await;
         self.noted(decrypted)
     }
 
     /// Whether a v1 text opens, and what it holds. Nothing is noted or kept.
     pub async fn try_v1(&self, text: &[u8]) -> Result<Secret, KeyringError> {
-        let parsed = envelope::parse_v1(&self.cluster, text);
-        Ok(self.open(parsed, Caller::Scan).await?.plaintext)
+        Ok(self.open_v1(text, Caller::Scan).await?.plaintext)
     }
 
     /// The same for v2.
     pub async fn try_v2(&self, key_id: &str, wraps: Wraps<'_>, text: &[u8]) -> Result<Secret, KeyringError> {
-        let parsed = envelope::parse_v2(&self.cluster, key_id, wraps, text);
-        Ok(self.open(parsed, Caller::Scan).await?.plaintext)
+        Ok(self.open_v2(key_id, wraps, text, Caller::Scan).await?.plaintext)
     }
 
     /// Decrypts what a v2 Encrypt of this cluster gave, with the key_id and annotations that were stored beside it.
     pub async fn decrypt_v2(&self, key_id: &str, wraps: Wraps<'_>, text: &[u8]) -> Result<Decrypted, KeyringError> {
         let _serving = self.serving.begin();
-        let decrypted = self.open(envelope::parse_v2(&self.cluster, key_id, wraps, text), Caller::Api).await;
+        let decrypted = self.open_v2(key_id, wraps, text, Caller::Api).await;
         self.noted(decrypted)
+    }
+
+    async fn open_v1(&self, text: &[u8], caller: Caller) -> Result<Decrypted, KeyringError> {
+        match envelope::parse_v1(&self.cluster, text) {
+            Ok(parsed) => self.open(parsed, caller).await,
+            Err(why) => self.open_foreign(why, || PluginText::v1beta1(text)).await,
+        }
+    }
+
+    async fn open_v2(
+        &self,
+        key_id: &str,
+        wraps: Wraps<'_>,
+        text: &[u8],
+        caller: Caller,
+    ) -> Result<Decrypted, KeyringError> {
+        match envelope::parse_v2(&self.cluster, key_id, wraps.clone(), text) {
+            Ok(parsed) => self.open(parsed, caller).await,
+            Err(why) => self.open_foreign(why, || PluginText::v2(key_id, text, wraps.iter())).await,
+        }
+    }
+
+    /// `why`: it is no text of Nodeseal. One of another cluster's is: a scan of etcd counts it by its KEK, and not as one of another plugin.
+    async fn open_foreign(
+        &self,
+        why: EnvelopeError,
+        text: impl FnOnce() -> PluginText,
+    ) -> Result<Decrypted, KeyringError> {
+        let may_be_foreign = match why {
+            EnvelopeError::Format(_) => true,
+            EnvelopeError::Authentication
+            | EnvelopeError::Elsewhere
+            | EnvelopeError::PlaintextLength
+            | EnvelopeError::Wraps(_) => false,
+        };
+        let rooted = self.rooted().filter(|rooted| may_be_foreign && rooted.providers.open_foreign_texts());
+        let Some(rooted) = rooted else { return Err(KeyringError::Envelope(why)) };
+        let _place = self.places.take()?;
+        let (providers, text) = (rooted.providers.clone(), text());
+        let opened = rooted.spawn(async move { providers.open_foreign(&text).await }).await;
+        let opened = opened.map_err(|_| KeyringError::Providers(ProvidersError::lost()))?;
+        let key = opened.map_err(|error| KeyringError::Providers(ProvidersError::of(&error)))?;
+        Ok(Decrypted { plaintext: Secret::copy_of(key.expose()), key_id: None })
     }
 
     fn noted(&self, decrypted: Result<Decrypted, KeyringError>) -> Result<Decrypted, KeyringError> {
@@ -63,9 +107,8 @@ impl Keyring {
         decrypted
     }
 
-    async fn open(&self, parsed: Result<Parsed<'_>, EnvelopeError>, caller: Caller) -> Result<Decrypted, KeyringError> {
+    async fn open(&self, parsed: Parsed<'_>, caller: Caller) -> Result<Decrypted, KeyringError> {
         let snapshot = self.opened().await?;
-        let parsed = parsed.map_err(KeyringError::Envelope)?;
         let key_id = parsed.key_id().parse().map_err(|_| KeyringError::Envelope(EnvelopeError::Elsewhere))?;
         let brought = Brought::read(parsed.wraps());
         let kek = match snapshot.by_id.get(parsed.kek_id()) {
@@ -89,7 +132,7 @@ impl Keyring {
         if is_own && caller == Caller::Api {
             self.tally.opened(kek.id, clock::now());
         }
-        Ok(Decrypted { plaintext, key_id })
+        Ok(Decrypted { plaintext, key_id: Some(key_id) })
     }
 
     /// The KEK of a text from a provider. One that is worth it gets a sealed copy here, after it has opened the text.

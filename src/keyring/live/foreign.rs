@@ -193,7 +193,7 @@ impl Drop for Asked<'_> {
 }
 
 impl ProvidersError {
-    fn lost() -> Self {
+    pub(super) fn lost() -> Self {
         Self::ours(
             "the request to the providers was given up",
             "try again; if it fails again, restart nodeseald and report it",

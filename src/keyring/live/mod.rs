@@ -286,6 +286,11 @@ impl Keyring {
         *self.rooted.write().unwrap_or_else(PoisonError::into_inner) = rooted;
     }
 
+    /// The providers that run, if any of them wraps new KEKs.
+    pub(super) fn writing(&self) -> Option<Arc<Rooted>> {
+        self.rooted().filter(|rooted| rooted.writes())
+    }
+
     /// The providers that run, if any do.
     pub fn rooted(&self) -> Option<Arc<Rooted>> {
         self.rooted.read().unwrap_or_else(PoisonError::into_inner).clone()

@@ -12,6 +12,9 @@
 //! Refuses a listener that is neither root's nor our own nor of a configured user, and our own socket. Trusts the plugin with the
 //! local KEK, as any provider is; believes none of its answers that the contract of the API does not allow.
 //!
+//! With `opens_foreign` it is also handed what Nodeseal has not made, as it is: texts that the plugin itself made for kube-apiserver before
+//! Nodeseal took its place. Only 32 bytes come back that way, so that no wrap of a local KEK, which has 64, is opened for a caller.
+//!
 //! One connection for each call of ours: a plugin that was started anew is no event, and each time its listener is looked at.
 
 mod call;
@@ -44,7 +47,7 @@ const MAC_BYTES: usize = 32;
 const PLAINTEXT_BYTES: usize = Key::LEN + MAC_BYTES;
 
 /// A generation of the API. The number is stored and never changes its meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum PluginApi {
     /// `v1beta1.KeyManagementService`.
@@ -82,6 +85,8 @@ pub struct KmsPluginSettings {
     pub key: KeyIdentity,
     /// Who may listen there, beside root and ourselves.
     pub allow_uids: Vec<u32>,
+    /// It is handed what Nodeseal has not made: texts that it made itself for kube-apiserver, before Nodeseal took its place.
+    pub opens_foreign: bool,
     /// Of one call, connecting included.
     pub timeout: Duration,
     /// Sockets of our own, which are no plugin: asking ourselves would never end.
@@ -183,9 +188,13 @@ impl KmsPlugin {
         if text.version().as_ref() != Some(&wrapped.version) {
             return Err(foreign("the text is of another version"));
         }
+        opened(&self.decrypt(text).await?, context)
+    }
+
+    async fn decrypt(&self, text: Text) -> Result<bytes::Bytes, ProviderError> {
         let plugin = Plugin::connect(&self.settings, &self.reads).await?;
         let (api, ciphertext) = (text.api, text.ciphertext.into());
-        let plaintext = match api {
+        Ok(match api {
             PluginApi::V1beta1 => {
                 let asked = v1beta1::DecryptRequest { version: api.label().into(), cipher: ciphertext };
                 plugin.call::<_, v1beta1::DecryptResponse>(api, Method::Decrypt, &asked).await?.plain
@@ -195,8 +204,18 @@ impl KmsPlugin {
                 let asked = v2::DecryptRequest { ciphertext, uid: uid()?, key_id: text.key_id, annotations };
                 plugin.call::<_, v2::DecryptResponse>(api, Method::Decrypt, &asked).await?.plaintext
             }
-        };
-        opened(&plaintext, context)
+        })
+    }
+
+    async fn unwrap_foreign(&self, text: &Text) -> Result<Key, ProviderError> {
+        if !self.settings.opens_foreign {
+            return Err(ProviderError::new(ErrorKind::Unfit, "opens_foreign is not set for it"));
+        }
+        let plaintext = self.decrypt(text.clone()).await?;
+        Key::copy_of(&plaintext).ok_or_else(|| {
+            let detail = format!("it opened to {} bytes, and what kube-apiserver encrypts has 32", plaintext.len());
+            ProviderError::new(ErrorKind::Text, detail)
+        })
     }
 }
 
@@ -219,6 +238,14 @@ impl Kek for KmsPlugin {
 
     fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, context: Context<'a>) -> Answer<'a, Key> {
         Box::pin(self.in_time(self.unwrap(wrapped, context)))
+    }
+
+    fn opens_foreign(&self) -> bool {
+        self.settings.opens_foreign
+    }
+
+    fn open_foreign<'a>(&'a self, text: &'a Text) -> Answer<'a, Key> {
+        Box::pin(self.in_time(self.unwrap_foreign(text)))
     }
 }
 

@@ -24,7 +24,7 @@ const HASHED: &str = "sha256:";
 const UNVERSIONED: &str = "unversioned";
 
 /// Everything that is given back to the plugin.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Text {
     pub(super) api: PluginApi,
     /// Empty in v1beta1.
@@ -35,6 +35,18 @@ pub struct Text {
 }
 
 impl Text {
+    /// A text of KMS v1beta1, which is all that there is.
+    pub fn v1beta1(ciphertext: &[u8]) -> Self {
+        let (key_id, annotations) = (String::new(), BTreeMap::new());
+        Self { api: PluginApi::V1beta1, key_id, ciphertext: ciphertext.to_vec(), annotations }
+    }
+
+    /// A text of KMS v2, with what is stored beside it.
+    pub fn v2<'a>(key_id: &str, ciphertext: &[u8], annotations: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let annotations = annotations.into_iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+        Self { api: PluginApi::V2, key_id: key_id.to_owned(), ciphertext: ciphertext.to_vec(), annotations }
+    }
+
     /// Bytes of [`Text::encode`]: the caller refuses what a wrap cannot hold before fields are cut.
     pub(super) fn encoded_len(&self) -> usize {
         let annotations = self.annotations.iter().map(|(name, value)| 4 + name.len() + value.len()).sum::<usize>();

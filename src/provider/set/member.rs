@@ -97,6 +97,10 @@ impl Member {
         self.own.kek.kind()
     }
 
+    pub(super) fn kek(&self) -> &dyn Kek {
+        &*self.own.kek
+    }
+
     pub(super) fn never_blocks(&self) -> bool {
         self.own.kek.never_blocks()
     }
@@ -303,7 +307,7 @@ impl Member {
     }
 
     /// One attempt, past breaker and cap.
-    async fn call<T>(
+    pub(super) async fn call<T>(
         &self,
         operation: Operation,
         text: Option<u64>,

@@ -2,6 +2,7 @@
 //! plugins that lie, refuse, or are somebody else's.
 
 mod fake;
+mod foreign;
 mod go;
 mod peers;
 
@@ -64,6 +65,7 @@ impl Mine {
             api: self.api,
             key: KeyIdentity::new("the-other-kms").unwrap(),
             allow_uids: Vec::new(),
+            opens_foreign: false,
             timeout: conformance::TIMEOUT,
             own_sockets: vec!["/nonexistent/kms.sock".into()],
         }

@@ -351,7 +351,7 @@ pub(in crate::keyring::crash) fn half_destroy(node: &mut Node) {
 pub(in crate::keyring::crash) fn keep_scan(running: &Running) -> Result<(), Refused> {
     let active = running.table().keys[0].id.clone();
     let keks = vec![KekUse { kek: active, objects: 3 }];
-    let scan = Scan { at: 1, revision: 7, objects: 5, keks, keys: Vec::new() };
+    let scan = Scan { at: 1, revision: 7, objects: 5, foreign: 0, keks, keys: Vec::new() };
     running.handle.scanned(scan)?;
     Ok(running.handle.rehearsed().map(|_| ())?)
 }

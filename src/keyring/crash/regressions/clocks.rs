@@ -142,7 +142,7 @@ fn a_clock_that_was_behind_at_the_activation_does_not_make_a_scan_of_the_next_se
     running.clock.store(now, Ordering::SeqCst);
     drop((running.table(), running.table()));
     let keks = vec![KekUse { kek: running.kek("active").to_string(), objects: 3 }];
-    running.handle.scanned(Scan { at: now, revision: 7, objects: 3, keks, keys: Vec::new() }).unwrap();
+    running.handle.scanned(Scan { at: now, revision: 7, objects: 3, foreign: 0, keks, keys: Vec::new() }).unwrap();
     let retired = running.handle.retire(old, RetireTo::Destroyed, Proof::Scan { backups_since: Some(now) });
     assert!(matches!(retired, Err(KeeperError::NoProof { why: NoProof::Early, .. })), "{:?}", retired.map(drop));
 }

@@ -270,7 +270,10 @@ fn a_scan_of_before_the_key_id_has_moved_does_not_speak_for_a_kek_that_served_un
     let hour_later = running.clock.load(Ordering::SeqCst) + 3600;
     running.clock.store(hour_later, Ordering::SeqCst);
     let keks = vec![KekUse { kek: running.kek("active").to_string(), objects: 3 }];
-    running.handle.scanned(Scan { at: hour_later, revision: 7, objects: 3, keks, keys: Vec::new() }).unwrap();
+    running
+        .handle
+        .scanned(Scan { at: hour_later, revision: 7, objects: 3, foreign: 0, keks, keys: Vec::new() })
+        .unwrap();
     running.handle.configure(Some(proved(by(&[("a", Required, &k)], false))), None).unwrap();
     k.rotate_to(2);
     running.wait_for("the key_id has moved", || running.table().keys.iter().all(|row| !row.under_key_id));

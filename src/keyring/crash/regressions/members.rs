@@ -179,7 +179,7 @@ fn a_kek_is_not_destroyed_while_a_member_has_not_shown_that_it_writes_under_anot
     let now = running.clock.load(Ordering::SeqCst) + 3600;
     running.clock.store(now, Ordering::SeqCst);
     let keks = vec![KekUse { kek: next.to_string(), objects: 3 }];
-    running.handle.scanned(Scan { at: now, revision: 7, objects: 3, keks, keys: Vec::new() }).unwrap();
+    running.handle.scanned(Scan { at: now, revision: 7, objects: 3, foreign: 0, keks, keys: Vec::new() }).unwrap();
     let proof = || Proof::Scan { backups_since: Some(now) };
     let retired = running.ask(|keeper| keeper.retire(old, RetireTo::Destroyed, proof()));
     assert!(retired.is_err(), "{:?}", retired.map(drop));

@@ -11,6 +11,7 @@ mod damage;
 mod devices;
 mod fallen_back;
 mod fellows;
+mod foreign;
 mod guards;
 mod kept;
 mod leavers;

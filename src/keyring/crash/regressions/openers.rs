@@ -160,7 +160,10 @@ fn on_a_scan_no_key_is_given_up_that_still_writes_or_has_just_ceased_to() {
     let now = running.clock.load(Ordering::SeqCst) + 3600;
     running.clock.store(now, Ordering::SeqCst);
     let used = KeyUse { kind: "vault".into(), identity: "l".into(), version: "1".into(), objects: 3 };
-    running.handle.scanned(Scan { at: now, revision: 7, objects: 3, keks: Vec::new(), keys: vec![used] }).unwrap();
+    running
+        .handle
+        .scanned(Scan { at: now, revision: 7, objects: 3, foreign: 0, keks: Vec::new(), keys: vec![used] })
+        .unwrap();
     let give_up = || {
         let next = set(&[("b", Required, &l)], false);
         running.handle.configure(next, Some(Proof::Scan { backups_since: Some(now) })).unwrap_err()

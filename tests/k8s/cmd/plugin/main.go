@@ -1,7 +1,7 @@
 // Command plugin is a KMS plugin as its makers write one: Kubernetes' own server of KMS v2 (k8s.io/kms) over grpc-go, and
-// beside it KMS v1beta1. Its key lives as long as the process. The tests of the provider `kms-plugin` use it.
+// beside it KMS v1beta1. Its key lives as long as the process, or in a file. The tests of the provider `kms-plugin` use it.
 //
-// usage: plugin SOCKET
+// usage: plugin SOCKET [KEYFILE]
 package main
 
 import (
@@ -26,31 +26,45 @@ import (
 const annotation = "iv.plugin.example"
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: plugin SOCKET")
+	if len(os.Args) < 2 || len(os.Args) > 3 {
+		fmt.Fprintln(os.Stderr, "usage: plugin SOCKET [KEYFILE]")
 		os.Exit(64)
 	}
-	if err := serve(os.Args[1]); err != nil {
+	if err := serve(os.Args[1], os.Args[2:]); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
 }
 
-func serve(socket string) error {
-	key := make([]byte, 32)
-	if _, err := rand.Read(key); err != nil {
+// stored is 32 bytes of key and 8 of its id, from the file if there is one.
+func stored(file []string) ([]byte, error) {
+	if len(file) > 0 {
+		if known, err := os.ReadFile(file[0]); err == nil && len(known) == 40 {
+			return known, nil
+		}
+	}
+	made := make([]byte, 40)
+	if _, err := rand.Read(made); err != nil {
+		return nil, err
+	}
+	if len(file) > 0 {
+		return made, os.WriteFile(file[0], made, 0o600)
+	}
+	return made, nil
+}
+
+func serve(socket string, file []string) error {
+	made, err := stored(file)
+	if err != nil {
 		return err
 	}
+	key, id := made[:32], made[32:]
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return err
 	}
 	gcm, err := cipher.NewGCM(block)
 	if err != nil {
-		return err
-	}
-	id := make([]byte, 8)
-	if _, err := rand.Read(id); err != nil {
 		return err
 	}
 	k := &kek{gcm: gcm, id: "key " + hex.EncodeToString(id)}

@@ -303,8 +303,17 @@ func (p *Plugin) Renew() (before, after string) {
 	return before, p.Status().KeyID
 }
 
-// Reconfigure replaces a line of the configuration, now and for later starts, and lets nodeseald read it anew.
-func (p *Plugin) Reconfigure(before, after string) {
+// Reconfigure replaces a line of the configuration, now and for later starts, and lets nodeseald read it anew; arguments go behind
+// the verb.
+func (p *Plugin) Reconfigure(before, after string, arguments ...string) {
+	p.t.Helper()
+	if err := p.TryReconfigure(before, after, arguments...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// TryReconfigure does the same where nodeseald may refuse it, and leaves the configuration as it was then.
+func (p *Plugin) TryReconfigure(before, after string, arguments ...string) error {
 	p.t.Helper()
 	text, err := os.ReadFile(p.Config)
 	if err != nil {
@@ -313,15 +322,25 @@ func (p *Plugin) Reconfigure(before, after string) {
 	if !strings.Contains(string(text), before) || !strings.Contains(p.setup.Fragment, before) {
 		p.t.Fatalf("%q is not in the configuration", before)
 	}
+	p.replace([]byte(strings.Replace(string(text), before, after, 1)))
+	if err := p.try(nil, append([]string{"reload"}, arguments...)...); err != nil {
+		p.replace(text)
+		return err
+	}
 	p.setup.Fragment = strings.Replace(p.setup.Fragment, before, after, 1)
+	return nil
+}
+
+// replace puts another configuration in place at once.
+func (p *Plugin) replace(text []byte) {
+	p.t.Helper()
 	changed := p.Config + ".new"
-	if err := os.WriteFile(changed, []byte(strings.Replace(string(text), before, after, 1)), 0o600); err != nil {
+	if err := os.WriteFile(changed, text, 0o600); err != nil {
 		p.t.Fatal(err)
 	}
 	if err := os.Rename(changed, p.Config); err != nil {
 		p.t.Fatal(err)
 	}
-	p.run(nil, "reload")
 }
 
 // EncryptionConfiguration returns what the tool prints for the API server; arguments go behind the verb.

@@ -79,11 +79,17 @@ pub(super) fn prove(
                 there_and_back(&member_asked, &key, &of, end).await?;
                 new_opens(&member_asked, &shown, is_known, end).await
             } else {
+                if member_asked.told().is_none() {
+                    // What it is to open hangs on the key that it tells. Who is away may have opened something before.
+                    let _ = member_asked.probe(end).await;
+                }
                 let opens = staying_opens(&member_asked, &shown, is_doubted, end).await?;
                 // Where nothing is known that its key has made, it makes something, as one that is new does.
                 let makes = !opens && is_believed(&member_asked);
                 if makes {
                     there_and_back(&member_asked, &key, &of, end).await?;
+                    // It may have told another key by then.
+                    open_all(&member_asked, &shown, end).await?;
                 }
                 Ok(opens || makes)
             }
@@ -173,4 +179,83 @@ async fn open_all(member: &Member, shown: &[Specimen], end: tokio::time::Instant
         has_opened = true;
     }
     Ok(has_opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+    use crate::keyring::rooted::{OnOutage, Rules};
+    use crate::provider::set::{Fingerprint, Providers, Strategy};
+    use crate::provider::{Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, KeyVersion, Wrapped};
+
+    /// One of two servers that tell one key, and opens what it has wrapped itself alone.
+    struct Twin(u8);
+
+    impl Kek for Twin {
+        fn kind(&self) -> ProviderKind {
+            ProviderKind::Vault
+        }
+
+        fn probe(&self) -> Answer<'_, KeyState> {
+            let identity = KeyIdentity::new("transit/k@1764255600").unwrap();
+            Box::pin(async { Ok(KeyState { identity, version: KeyVersion::new("1").unwrap() }) })
+        }
+
+        fn wrap_key<'a>(&'a self, key: &'a Key, _: Context<'a>) -> Answer<'a, Wrapped> {
+            Box::pin(async {
+                let KeyState { identity, version } = self.probe().await?;
+                let text = key.expose().iter().map(|byte| byte ^ self.0).chain([self.0]).collect();
+                Ok(Wrapped::new(ProviderKind::Vault, identity, version, text).unwrap())
+            })
+        }
+
+        fn unwrap_key<'a>(&'a self, wrapped: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
+            Box::pin(async {
+                match wrapped.text().split_last() {
+                    Some((own, text)) if *own == self.0 => {
+                        Ok(Key::copy_of(&text.iter().map(|byte| byte ^ self.0).collect::<Vec<_>>()).unwrap())
+                    }
+                    _ => Err(ProviderError::new(ErrorKind::Text, "cipher: message authentication failed")),
+                }
+            })
+        }
+    }
+
+    #[test]
+    fn whoever_stays_and_tells_its_key_in_the_proof_itself_opens_what_that_key_has_made() {
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        let handle = runtime.handle().clone();
+        let rules = Rules {
+            local_kek: false,
+            min_wraps: 1,
+            epoch: 0,
+            on_outage: OnOutage::Coast,
+            activation_delay: Duration::ZERO,
+            probe_every: Duration::from_secs(60),
+        };
+        let of = |members: &[&Member]| {
+            let members = members.iter().map(|member| (*member).clone()).collect();
+            Rooted::new(handle.clone(), Providers::new(members, Strategy::Ordered), rules.clone())
+        };
+        let member = |name, pad| Member::new(name, Role::Required, Arc::new(Twin(pad)));
+        // `west` was away since the start, and is back for the reload.
+        let (east, west) = (member("east", 3), member("west", 5));
+        let cluster: ClusterId = "c1".parse().unwrap();
+        let owned = Owned { cluster: cluster.clone(), kek: KekId::from_bytes([1; 16]) };
+        let key = Key::random().unwrap();
+        let end = tokio::time::Instant::now() + PROOF_TIMEOUT;
+        let wrap = runtime.block_on(east.wrap_and_prove(&key, &owned, PROOF_TIMEOUT, end)).unwrap();
+        let specimen = Specimen::kept(wrap, owned, Fingerprint::of(&key));
+        std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+        let next = Opened::staying(of(&[&west]));
+        let proofs = prove(&next, Some(&of(&[&east, &west])), vec![specimen], &cluster).unwrap();
+        assert!(
+            proofs.openers.is_empty(),
+            "{:?} opens nothing that `east` has made: {:?}",
+            proofs.openers,
+            proofs.silent
+        );
+    }
 }

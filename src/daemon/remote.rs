@@ -287,3 +287,13 @@ impl Remote {
         }
     }
 }
+
+#[cfg(test)]
+impl Opened {
+    /// Providers that run already, all of which stay as they are.
+    pub(super) fn staying(rooted: Rooted) -> Self {
+        let (new, refreshed) = (HashSet::new(), HashSet::new());
+        let own_seals = Arc::default();
+        Self { rooted: Arc::new(rooted), made: Vec::new(), own_seals, new, refreshed, eased: Vec::new() }
+    }
+}

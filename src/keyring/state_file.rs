@@ -31,8 +31,8 @@ pub use self::nodes::{NodeMark, Nodes};
 use super::epoch::Roots;
 use super::marks::Marks;
 use super::recovery::{Recipient, known_recipient};
-use super::ring::Ring;
 use super::ring::bytes::{VERSION_1, VERSION_2, VERSION_4, read_ring, write_ring};
+use super::ring::{Former, FormerState, Ring};
 use crate::seal::root::SealedRoot;
 use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};
@@ -124,7 +124,10 @@ impl KeyIdBegan {
 
     /// Now, with this ring.
     pub fn now(ring: &Ring, now: UnixSeconds) -> Self {
-        let after = ring.former().last().map_or(FormerThen::None, |last| FormerThen::UpTo(last.entry.id));
+        // What was only taken in moves to another place once it serves.
+        let stays = |former: &&Former| former.state != FormerState::Found;
+        let last = ring.former().iter().rfind(stays);
+        let after = last.map_or(FormerThen::None, |last| FormerThen::UpTo(last.entry.id));
         Self { at: now, after }
     }
 

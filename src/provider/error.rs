@@ -114,6 +114,7 @@ pub struct ProviderError {
     pause: Option<Duration>,
     not_before: Option<Instant>,
     is_of_login: bool,
+    is_final: bool,
 }
 
 impl ProviderError {
@@ -124,7 +125,8 @@ impl ProviderError {
     pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         let mut detail: String = detail.into().chars().filter(|c| is_shown(*c)).collect();
         detail.truncate(detail.floor_char_boundary(Self::DETAIL_MAX_BYTES));
-        Self { kind, detail, source: None, hint: None, pause: None, not_before: None, is_of_login: false }
+        let (source, hint, pause, not_before) = (None, None, None, None);
+        Self { kind, detail, source, hint, pause, not_before, is_of_login: false, is_final: false }
     }
 
     /// With the library's error as its cause, which must not show a secret.
@@ -158,6 +160,18 @@ impl ProviderError {
         self
     }
 
+    /// To ask again is of no use for as long as the same question lasts.
+    #[must_use]
+    pub const fn once(mut self) -> Self {
+        self.is_final = true;
+        self
+    }
+
+    /// See [`ProviderError::once`].
+    pub const fn is_final(&self) -> bool {
+        self.is_final
+    }
+
     /// With a remedy that is better than that of its kind.
     #[must_use]
     pub const fn with_hint(mut self, hint: &'static str) -> Self {
@@ -188,7 +202,7 @@ impl ProviderError {
             cause = current.source();
         }
         let (hint, pause, not_before, is_of_login) = (self.hint, self.pause, self.not_before, self.is_of_login);
-        Self { hint, pause, not_before, is_of_login, ..Self::new(self.kind, detail) }
+        Self { hint, pause, not_before, is_of_login, is_final: self.is_final, ..Self::new(self.kind, detail) }
     }
 
     /// Which refusal.

@@ -153,6 +153,7 @@ impl Lease {
     pub(super) fn renewed(&mut self, now: Duration, grant: Grant, chance: Chance) -> bool {
         let Some(held) = &mut self.held else { return false };
         // What had an end and is told to have none has less than the second that servers count in.
+        let is_over = grant.lifetime.is_none() && held.ends.is_some();
         let lifetime = grant.lifetime.or_else(|| held.ends.map(|_| Duration::ZERO));
         let grant = Grant { lifetime, ..grant };
         held.ends = lifetime.map(|lifetime| now + lifetime);
@@ -160,7 +161,8 @@ impl Lease {
         let due = Task::at(due(now, grant, chance));
         self.renewal = grant.renewable.then_some(due);
         // One that is wanted already and fails has a pause of its own.
-        self.login = if is_full { None } else { self.login.or(Some(due)) };
+        let login = if is_over { Task::at(now) } else { due };
+        self.login = if is_full { None } else { self.login.or(Some(login)) };
         is_full
     }
 

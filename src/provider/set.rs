@@ -68,6 +68,12 @@ pub struct Refusal {
     pub error: ProviderError,
 }
 
+impl Refusal {
+    fn of(member: &Member, error: ProviderError) -> Self {
+        Self { provider: member.name().to_owned(), error }
+    }
+}
+
 /// What wrapping gave.
 pub struct WrapOutcome {
     /// One for each key, with the name of the provider that made and proved it, in the order of the configuration.
@@ -157,25 +163,30 @@ impl Providers {
         limits: Limits,
     ) -> WrapOutcome {
         let keys = self.keys(wanted);
+        // A way that does not open what its key has made keeps no other way from it.
+        let able: Vec<Vec<&Member>> =
+            keys.iter().map(|ways| ways.iter().copied().filter(|way| way.as_twin().is_none()).collect()).collect();
         let mut asked = Beside::new();
-        for (index, ways) in keys.iter().enumerate() {
+        for (index, (ways, able)) in keys.iter().zip(&able).enumerate() {
             let start = move |place: usize| {
-                let member: &Member = ways[place];
+                let member: &Member = able[place];
                 async move {
                     let wrapped = member.wrap_and_prove(key, of, call, limits.end).await?;
                     Ok((member.name().to_owned(), wrapped))
                 }
             };
-            let twin = ways.iter().find_map(|way| way.as_twin());
             asked.push(async move {
-                let answer = match twin {
-                    Some(twin) => Err(vec![(0, twin)]),
-                    None => question::ask(ways, limits, start, |_, wrapped| Ok(wrapped)).await,
+                let said = match able.is_empty() {
+                    true => ways.iter().filter_map(|way| Some(Refusal::of(way, way.as_twin()?))).collect(),
+                    false => match question::ask(able, limits, start, |_, wrapped| Ok(wrapped)).await {
+                        Ok(wrapped) => return (index, Ok(wrapped)),
+                        Err(said) => said.into_iter().map(|(place, error)| Refusal::of(able[place], error)).collect(),
+                    },
                 };
-                (index, answer)
+                (index, Err(said))
             });
         }
-        let mut answers: Vec<_> = keys.iter().map(|_| None).collect();
+        let mut answers: Vec<Option<Result<_, Vec<Refusal>>>> = keys.iter().map(|_| None).collect();
         while let Some((index, answer)) = asked.next().await {
             answers[index] = Some(answer);
         }
@@ -185,14 +196,10 @@ impl Providers {
                 // It tells another key than it was known for, of which there is a wrap already.
                 Some(Ok((_, wrap))) if outcome.has(&wrap) => {}
                 Some(Ok(wrapped)) => outcome.wraps.push(wrapped),
-                Some(Err(said)) if !said.is_empty() => {
-                    let refusal =
-                        |(place, error): (usize, _)| Refusal { provider: ways[place].name().to_owned(), error };
-                    outcome.owed.extend(said.into_iter().map(refusal));
-                }
+                Some(Err(said)) if !said.is_empty() => outcome.owed.extend(said),
                 Some(Err(_)) | None => {
                     let error = ProviderError::new(ErrorKind::Away, "the attempt was lost");
-                    outcome.owed.extend(ways.first().map(|way| Refusal { provider: way.name().to_owned(), error }));
+                    outcome.owed.extend(ways.first().map(|way| Refusal::of(way, error)));
                 }
             }
         }
@@ -227,7 +234,7 @@ impl Providers {
             if let Err(error) = proof
                 && error.kind() == ErrorKind::Unfit
             {
-                outcome.owed.push(Refusal { provider: way.name().to_owned(), error });
+                outcome.owed.push(Refusal::of(way, error));
             }
         }
     }
@@ -265,8 +272,7 @@ impl Providers {
                 Ok(key)
             }
             Err(said) => {
-                let refusal =
-                    |(place, error): (usize, _)| Refusal { provider: members[place].name().to_owned(), error };
+                let refusal = |(place, error): (usize, _)| Refusal::of(members[place], error);
                 Err(NotOpened { refusals: said.into_iter().map(refusal).collect() })
             }
         }

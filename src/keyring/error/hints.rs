@@ -127,7 +127,7 @@ impl Explained for KeeperError {
                     "scan etcd first: `nodeseal etcd scan`; to go ahead without knowing: add --without-scan"
                 }
                 NoProof::Writes => {
-                    "first make another one write: `write = false` for its provider, or its table removed and nodeseald restarted if it is the only one; once `nodeseal status` shows the new key_id, follow rotate.md from step 3 on, and scan etcd"
+                    "first set `write = false` for its provider and reload; in mode \"direct\" also enable the local KEK or another provider. Keep its table, since it still opens what is stored: once `nodeseal status` shows the new key_id, follow rotate.md from step 3 on, scan etcd, and then give the key up"
                 }
                 NoProof::Early => "scan etcd again in a few minutes: `nodeseal etcd scan`",
                 NoProof::Needed { .. } => {

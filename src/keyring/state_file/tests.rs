@@ -155,6 +155,23 @@ fn each_form_of_the_beginning_of_a_key_id_is_read_back() {
     }
 }
 
+#[test]
+fn what_ceased_to_be_active_under_a_key_id_is_under_it_wherever_another_nodes_ring_puts_what_was_found() {
+    // KEK 5 was given up here and has served elsewhere; with it as the last one a key_id began, of KEK 1, which was replaced under it.
+    let ring = Ring::new(entry(1), 0).with_found(Entry { shared: true, ..entry(5) }, 1);
+    let began = KeyIdBegan::now(&ring, 2);
+    let ring = ring.with_pending(entry(2)).unwrap().activate(&entry(2).id, 3).unwrap();
+    assert!(!began.is_after(&entry(1).id, &ring));
+    // It comes as one that the other node has left, and as the one that is active there, and is left here later.
+    let left_there = Ring::new(entry(5), 0).with_pending(entry(2)).unwrap().activate(&entry(2).id, 9).unwrap();
+    let adopted = ring.adopt(&left_there, 10).unwrap();
+    assert!(!began.is_after(&entry(1).id, &adopted), "kube-apiserver may still write under it: {:?}", adopted.former());
+    let active_there = Ring::new(entry(5), 0);
+    let adopted = ring.adopt(&active_there, 10).unwrap();
+    let adopted = adopted.with_pending(entry(6)).unwrap().activate(&entry(6).id, 11).unwrap();
+    assert!(!began.is_after(&entry(1).id, &adopted), "kube-apiserver may still write under it: {:?}", adopted.former());
+}
+
 const VERSION_4_BYTES: &str = "01090909090909090909090909090909090002633100000000000000030000000000\
          0000080201804e5401003e616765317a766b7967326c717a726161326c6e6a7671656a33326e6b7575307565733273\
          3832687a72796538363978656578766e37336571756e756a776a0100000000000101000b7472616e7369742f6b4031\

@@ -6,8 +6,10 @@ use tokio::time::Instant;
 
 use super::health::Operation;
 use super::known::Opened;
-use super::{ANOTHER_KEY, BUDGET, COPY_BUDGET, Member};
-use crate::types::{Explained, Key};
+use super::member::FAILING_TEXTS;
+use super::{ANOTHER_KEY, ATTEMPT, BUDGET, COPY_BUDGET, Member, Owned};
+use crate::provider::{ErrorKind, ProviderError, Wrapped};
+use crate::types::{Class, Explained, Key};
 
 /// After this a wrap that opened is opened again, so that a right that was lost is known before it is needed.
 const OPENED_AGAIN: Duration = Duration::from_secs(24 * 3600);
@@ -55,11 +57,40 @@ impl Member {
         }
     }
 
-    /// Whether it is one text or the provider that has failed is found out before either is said.
-    pub(super) async fn settle_doubt(&self, end: Instant) {
-        let is_doubted = self.known().breaker.is_doubted(self.age());
+    /// Whether it is one text or the provider that has failed is found out before either is said: by what it has opened, and if that is
+    /// nothing yet, by something that it wraps itself.
+    pub(super) async fn settle_doubt(&self, of: Option<&Owned>, end: Instant) {
+        let (is_doubted, has_opened) = {
+            let mut known = self.known();
+            (known.breaker.is_doubted(self.age()), known.opened.is_some())
+        };
+        match of.filter(|_| self.writes()) {
+            _ if !is_doubted => {}
+            Some(of) if !has_opened => {
+                if let Ok(key) = Key::random() {
+                    let _ = self.wrap_and_prove(&key, of, ATTEMPT, end).await;
+                }
+            }
+            Some(_) | None => self.open_again(end).await,
+        }
+    }
+
+    /// It says of a text under the version that it tells that there is no such key: a plugin may not know better before it decrypts. Whether
+    /// that is so is told by what it has opened.
+    pub(super) async fn doubt_its_key(&self, wrapped: &Wrapped, error: &ProviderError, end: Instant) {
+        let is_doubted = error.class() == Class::NotFound && self.known().is_to_be_doubted(wrapped);
         if is_doubted {
             self.open_again(end).await;
         }
+    }
+
+    /// While nothing tells whether the text or the provider is at fault, no text is asked for twice in one question: else each of them would
+    /// take all of its time, and a place among the calls.
+    pub(super) fn once_in_doubt(&self, error: ProviderError) -> ProviderError {
+        let is_of_either =
+            matches!(error.class(), Class::Unavailable | Class::Internal) && error.kind() != ErrorKind::Away;
+        let known = self.known();
+        let is_unsettled = known.opened.is_none() && known.breaker.failures() >= FAILING_TEXTS;
+        if is_of_either && is_unsettled && error.not_before().is_none() { error.once() } else { error }
     }
 }

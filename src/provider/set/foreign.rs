@@ -27,7 +27,7 @@ impl Providers {
         let members: Vec<&Member> = self.members.iter().filter(|member| member.opens_foreign()).collect();
         let start = |place: usize| members[place].open_foreign(text, end);
         question::ask(&members, limits, start, |_, key| Ok(key)).await.map_err(|said| {
-            let refusal = |(place, error): (usize, _)| Refusal { provider: members[place].name().to_owned(), error };
+            let refusal = |(place, error): (usize, _)| Refusal::of(members[place], error);
             NotOpened { refusals: said.into_iter().map(refusal).collect() }
         })
     }
@@ -42,7 +42,7 @@ impl Member {
     async fn open_foreign(&self, text: &PluginText, end: Instant) -> Result<Key, ProviderError> {
         let opened = self.call(Operation::Unwrap, Some(digest(text)), end, self.kek().open_foreign(text)).await;
         if opened.is_err() {
-            self.settle_doubt(end.min(Instant::now() + ATTEMPT)).await;
+            self.settle_doubt(None, end.min(Instant::now() + ATTEMPT)).await;
         }
         opened
     }

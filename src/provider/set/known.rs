@@ -47,6 +47,8 @@ pub(super) struct Known {
     /// The last wrap that opened, and to what was wrapped.
     pub(super) opened: Option<Opened>,
     pub(super) wrapped: Option<(Owned, Duration)>,
+    /// When it was last asked for that one because it said of another text that its key is not there.
+    pub(super) doubted: Option<Instant>,
     /// Whether it is a way to the key that it tells.
     pub(super) way: Way,
     /// It has told its key since that was last observed.
@@ -85,6 +87,24 @@ impl Known {
         }
     }
 
+    /// Made under the key and version that it told last.
+    pub(super) fn is_of_told(&self, wrapped: &Wrapped) -> bool {
+        self.state
+            .as_ref()
+            .is_some_and(|state| (&state.identity, &state.version) == (&wrapped.identity, &wrapped.version))
+    }
+
+    /// Whether it is time to see if it opens nothing at all any more: not each text that it does not have the key of asks twice.
+    pub(super) fn is_to_be_doubted(&mut self, wrapped: &Wrapped) -> bool {
+        let is_known = self.opened.as_ref().is_some_and(|opened| self.is_of_told(&opened.wrap));
+        let is_due = self.doubted.is_none_or(|at| at.elapsed() >= OPENED_KEPT);
+        let is_doubt = is_known && is_due && self.is_of_told(wrapped);
+        if is_doubt {
+            self.doubted = Some(Instant::now());
+        }
+        is_doubt
+    }
+
     /// The one that is kept has opened once more, if it is this one and this is its key.
     pub(super) fn opens_again(&mut self, wrapped: &Wrapped, key: &Key) {
         if let Some(opened) = self.opened.as_mut().filter(|opened| opened.wrap == *wrapped && opened.key.is_of(key)) {
@@ -94,7 +114,7 @@ impl Known {
 
     /// This one is to be tried again; and is not kept, if it never will open again: that is no loss of a right.
     pub(super) fn does_not_open(&mut self, wrapped: &Wrapped, of: &Owned, class: Class) {
-        let is_gone = matches!(class, Class::NotFound | Class::Corrupt);
+        let is_gone = class == Class::Corrupt || (class == Class::NotFound && !self.is_of_told(wrapped));
         self.opened.take_if(|opened| is_gone && opened.wrap == *wrapped);
         self.unwrapped = Some((wrapped.clone(), of.clone()));
     }

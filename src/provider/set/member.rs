@@ -22,7 +22,7 @@ use crate::types::{Class, ClusterId, Explained, KekId, Key};
 /// Calls to one provider at once. A cold start of ten thousand objects has as many KEKs as nodes and epochs, not as objects.
 const CALLS_MAX: usize = 16;
 /// Texts that the provider has to fail on, in a row, before that is about the provider and not about a text.
-const FAILING_TEXTS: usize = 2;
+pub(super) const FAILING_TEXTS: usize = 2;
 
 /// What a provider does for new local KEKs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Member {
     pub fn health(&self) -> Health {
         let known = self.known();
         let answered = known.answered.map(|at| at.elapsed());
-        known.way.health(Health { answered, is_open: known.breaker.is_open(), ..known.troubles.health() })
+        known.way.health(self.kind(), Health { answered, is_open: known.breaker.is_open(), ..known.troubles.health() })
     }
 
     /// Whether it is time to ask for its version: not while it has told it within `every`, and while other calls succeed only at
@@ -284,26 +284,17 @@ impl Member {
             Ok(key) => self.went_well(Operation::Unwrap, |known| known.opens_again(wrapped, key)),
             Err(error) => {
                 self.known().does_not_open(wrapped, of, error.class());
-                self.settle_doubt(end.min(Instant::now() + ATTEMPT)).await;
+                self.settle_doubt(Some(of), end.min(Instant::now() + ATTEMPT)).await;
                 self.note_failure(Operation::Unwrap, text, error);
+                self.doubt_its_key(wrapped, error, end.min(Instant::now() + ATTEMPT)).await;
             }
         }
-        unwrapped
+        unwrapped.map_err(|error| self.once_in_doubt(error))
     }
 
     /// What it has opened was what was wrapped.
     pub(super) fn has_opened(&self, wrapped: &Wrapped, of: &Owned, key: &Key) {
         self.known().open(wrapped, of, key);
-    }
-
-    /// The 95th percentile of its last answers.
-    pub(super) fn usual(&self) -> Duration {
-        self.known().pace.percentile(95).min(ATTEMPT)
-    }
-
-    /// The middle of its last answers: single late ones do not make a provider a slow one.
-    pub(super) fn pace(&self) -> Duration {
-        self.known().pace.percentile(50)
     }
 
     /// One attempt, past breaker and cap.
@@ -413,7 +404,8 @@ impl Member {
         let told = {
             let mut known = self.known();
             // What is wrong with one text, or with the version that it was made under, is no fault of who refuses it.
-            let is_of_text = class == Class::Corrupt || (operation == Operation::Unwrap && class == Class::NotFound);
+            let is_of_text = class == Class::Corrupt
+                || (operation == Operation::Unwrap && class == Class::NotFound && text.is_some());
             // Nor is it yet when only that text has failed.
             let is_one_text = text.is_some()
                 && matches!(class, Class::Unavailable | Class::Internal)

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::{ATTEMPT, Member};
+
 /// Answers that are looked back on.
 const LATENCIES: usize = 64;
 /// What is usual before there are enough answers.
@@ -33,5 +35,17 @@ impl Pace {
         let mut latencies = self.latencies.clone();
         latencies.sort();
         latencies[latencies.len() * percent / 100]
+    }
+}
+
+impl Member {
+    /// The 95th percentile of its last answers.
+    pub(super) fn usual(&self) -> Duration {
+        self.known().pace.percentile(95).min(ATTEMPT)
+    }
+
+    /// The middle of its last answers: single late ones do not make a provider a slow one.
+    pub(super) fn pace(&self) -> Duration {
+        self.known().pace.percentile(50)
     }
 }

@@ -116,7 +116,9 @@ impl Said {
     fn again_at(&self, now: Instant) -> Option<Instant> {
         match self {
             Self::Unasked | Self::Nothing => Some(now),
-            Self::Refused(error) if error.class().is_retried() => Some(error.not_before().unwrap_or(now)),
+            Self::Refused(error) if error.class().is_retried() && !error.is_final() => {
+                Some(error.not_before().unwrap_or(now))
+            }
             Self::Refused(_) => None,
         }
     }

@@ -1,6 +1,7 @@
 //! Sets of imitated providers under a clock that stands still: what happens when one is slow, away, throttled or lies. Real ones
 //! pass the conformance suite; what is tried here no real one does on request.
 
+mod disabled;
 mod health;
 mod renamed;
 mod twins;

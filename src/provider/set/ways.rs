@@ -58,14 +58,13 @@ impl Twin {
     }
 
     /// Why it does not count.
-    fn error(refusal: ErrorKind) -> ProviderError {
-        match refusal {
-            // A right that is missing has its own remedy, which is tried before another key is made.
-            ErrorKind::Forbidden => {
-                ProviderError::new(ErrorKind::Unfit, format!("{TWIN}: {}", refusal.message())).with_hint(refusal.hint())
-            }
-            _ => ProviderError::new(ErrorKind::Unfit, TWIN).with_hint(REMEDY),
+    fn error(self, kind: ProviderKind) -> ProviderError {
+        if self.has_another_key(kind) {
+            return ProviderError::new(ErrorKind::Unfit, TWIN).with_hint(REMEDY);
         }
+        // What it lacks has its own remedy, which is tried before another key is made.
+        let Self { refusal, .. } = self;
+        ProviderError::new(ErrorKind::Unfit, format!("{TWIN}: {}", refusal.message())).with_hint(refusal.hint())
     }
 }
 
@@ -80,9 +79,9 @@ impl Way {
     }
 
     /// With what a twin cannot do.
-    pub(super) fn health(&self, mut health: Health) -> Health {
-        if let Some(Twin { since, refusal }) = self.twin {
-            let error = Twin::error(refusal);
+    pub(super) fn health(&self, kind: ProviderKind, mut health: Health) -> Health {
+        if let Some(twin) = self.twin {
+            let (since, error) = (twin.since, twin.error(kind));
             health.failure.get_or_insert((error.class(), error.to_string()));
             health.failing_for = health.failing_for.max(Some(since.elapsed()));
             health.wraps_fail_for = health.wraps_fail_for.max(Some(since.elapsed()));
@@ -102,7 +101,7 @@ impl Member {
 
     /// Why it does not count, if it does not.
     pub(super) fn as_twin(&self) -> Option<ProviderError> {
-        self.known().way.twin.map(|twin| Twin::error(twin.refusal))
+        self.known().way.twin.map(|twin| twin.error(self.kind()))
     }
 
     /// Whether it has told its key since this was last asked: one sight counts once.
@@ -168,7 +167,8 @@ impl Member {
 
     /// What it is by now, as an error.
     fn has_refused(&self, specimen: &Specimen, refusal: ErrorKind) -> ProviderError {
-        let error = Twin::error(refusal);
+        let now = Twin { since: Instant::now(), refusal };
+        let error = now.error(self.kind());
         let is_news = {
             let mut known = self.known();
             if known.way.is_to(specimen) && refusal != ErrorKind::Lied {
@@ -178,11 +178,22 @@ impl Member {
             }
             (known.way.opened, known.way.specimen) = (None, Some(specimen.clone()));
             let is_again = std::mem::replace(&mut known.way.has_refused, true);
-            let is_news = is_again && known.way.twin.is_none();
-            if is_news {
-                known.way.twin = Some(Twin { since: Instant::now(), refusal });
+            let kind = self.kind();
+            match &mut known.way.twin {
+                // What it lacks is said last; that it has another key, once, until it opens.
+                Some(twin) => {
+                    let next = Twin { refusal, ..*twin };
+                    let is_news = next.has_another_key(kind) && !twin.has_another_key(kind);
+                    if is_news || !twin.has_another_key(kind) {
+                        *twin = next;
+                    }
+                    is_news
+                }
+                None => {
+                    known.way.twin = is_again.then_some(now);
+                    is_again
+                }
             }
-            is_news
         };
         if is_news {
             let (provider, class) = (self.name(), error.class());

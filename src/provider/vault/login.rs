@@ -302,11 +302,15 @@ async fn given(api: &Api, sealed: &Secret) -> Result<(Token, Grant), ProviderErr
         ttl: u64,
         #[serde(default)]
         renewable: bool,
+        /// `None` for one that never ends.
+        expire_time: Option<serde::de::IgnoredAny>,
     }
     let what = "auth/token/lookup-self";
     let token = Token::new(sealed.expose().trim_ascii())?;
     let body = api.call(what, Some(&token), None).await.map_err(|failed| refused(failed, what))?;
-    let Looked { ttl, renewable } = answer::read_data(&body, what)?;
+    let Looked { ttl, renewable, expire_time } = answer::read_data(&body, what)?;
+    // In its last second it has 0 left, which otherwise stands for no end.
+    let ttl = if expire_time.is_some() { ttl.max(1) } else { ttl };
     Ok((token, grant(ttl, renewable)))
 }
 

@@ -115,3 +115,30 @@ fn a_node_that_was_never_anything_but_direct_turns_to_rooted_without_a_text_that
         text.assert_opens(&reader);
     }
 }
+
+#[test]
+fn a_second_way_to_the_key_that_may_not_open_stops_no_encrypt() {
+    let vault = Mine::new();
+    let mut node = prepare(
+        &[("a", &vault, ""), ("c", &vault, "required = false")],
+        &format!("[local_kek]\nenabled = false\n{FAST}"),
+    );
+    let lines = node.begin();
+    until(SOON, "the node root is there", || node.state().join("current").exists().then_some(()));
+    until(SOON, "the control socket is there", || node.control().exists().then_some(()));
+    // What a policy lacks that was written for a node which encrypts.
+    seal(&node.config(), "c-login", &vault.login_that_may(&["keys", "encrypt"]));
+    seal(&node.config(), "a-login", &vault.login());
+    lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("not ready\n{}", node.logs()));
+    let client = node.client();
+    // Each Encrypt lets the second way prove itself, until it is known that it may not.
+    until_status(&node, "c is found out", |status| {
+        let text = Text::try_new(&client);
+        assert!(text.is_ok(), "{:?}\n{status:#}", text.err());
+        status["providers"][1]["class"].is_string()
+    });
+    for _ in 0..5 {
+        let text = Text::try_new(&client);
+        assert!(text.is_ok(), "{:?}", text.err());
+    }
+}

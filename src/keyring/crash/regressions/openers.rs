@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::keyring::KeeperError;
-use crate::keyring::crash::provider::{Provider, proved, together};
+use crate::keyring::crash::provider::{Provider, Silence, proved, together};
 use crate::keyring::evidence::{KeyUse, NoProof, Scan};
 use crate::keyring::keeper::{Next, Proof};
 use crate::keyring::ring::RetireTo;
@@ -188,4 +188,72 @@ fn a_key_whose_last_opener_leaves_for_one_that_has_opened_nothing_needs_a_proof_
     assert!(matches!(unproved, Err(KeeperError::NoProofOfKey { .. })), "{unproved:?}");
     assert!(running.decrypt(&text).unwrap());
     running.handle.configure(next(), Some(Proof::Waived)).unwrap();
+}
+
+/// Between the restart and the end of a migration kube-apiserver reads what is stored, and so does the migration.
+#[test]
+fn who_does_what_the_refusal_of_a_key_that_writes_says_keeps_what_is_stored_readable() {
+    let k = Provider::of("k");
+    let (node, running) = start(&[("a", Required, &k)], false);
+    let text = running.encrypt().unwrap();
+    let settles = || running.handle.overview().unwrap().roots.waits.is_none();
+    running.wait_for("it settles", settles);
+    // As `reload --abandon` without its only provider, which needs a local KEK again.
+    let refused = running.handle.configure(Next::from(None), Some(Proof::Scan { backups_since: None })).unwrap_err();
+    assert!(matches!(refused, KeeperError::NoProofOfKey { why: NoProof::Writes, .. }), "{refused:?}");
+    let hint = refused.hint().to_owned();
+    drop(running);
+    // Its only provider is removed, and it is restarted.
+    let running = node.start();
+    running.first_attempt().unwrap();
+    running.wait_for("the key_id has moved", || running.table().key_id != text.key_id.as_str());
+    let opens = running.decrypt(&text);
+    assert!(opens.is_ok() || !hint.contains("its table removed and nodeseald restarted"), "{hint}: {:?}", opens.err());
+}
+
+#[test]
+fn a_refusal_names_the_provider_that_leaves_and_not_one_that_stays() {
+    let [k, l] = [Provider::of("k"), Provider::of("l")];
+    k.plan(Some((0, Silence::Away)));
+    let node = Node::new();
+    node.init().unwrap();
+    // The second one has not answered since the start, and may have any key of its kind.
+    let both = together(&[("stays", Required, &l), ("leaves", Optional, &k)], |rules| rules.local_kek = false);
+    let running = node.start_with(both);
+    running.first_attempt().unwrap();
+    running.encrypt().unwrap();
+    let rooted = running.keyring.rooted().unwrap();
+    let first = vec![rooted.providers.members()[0].clone()];
+    let providers = Providers::new(first, Strategy::Ordered);
+    let next = Some(Arc::new(Rooted::new(rooted.runtime.clone(), providers, rooted.rules.clone())));
+    // Whoever stays was not heard within the proof.
+    let refused = running.handle.configure(Next { rooted: next, openers: HashSet::new() }, None);
+    let Err(error) = refused else { return };
+    assert!(error.to_string().contains("`leaves`"), "{error}");
+}
+
+/// In mode "direct" the active local KEK encrypts nothing, and no move of the key_id replaces it.
+#[test]
+fn a_kek_that_encrypts_nothing_in_mode_direct_keeps_no_key_of_a_former_provider_that_a_scan_does_not_need() {
+    let [k, l] = [Provider::of("k"), Provider::of("l")];
+    let (mut node, running) = start(&[("a", Required, &k)], true);
+    running.encrypt().unwrap();
+    let both = || set(&[("a", DecryptOnly, &k), ("b", Required, &l)], false);
+    let before = running.table().key_id;
+    running.handle.configure(both(), None).unwrap();
+    let settles = |running: &Running| running.handle.overview().unwrap().roots.waits.is_none();
+    running.wait_for("the key_id has moved", || running.table().key_id != before && settles(&running));
+    // The storage was migrated, and hours later etcd is scanned.
+    drop(running);
+    node.clock += 7200;
+    let running = node.start_with(both().unwrap());
+    running.first_attempt().unwrap();
+    running.wait_for("it settles", || settles(&running));
+    let used = KeyUse { kind: "vault".into(), identity: "l".into(), version: "1".into(), objects: 3 };
+    let scan = Scan { at: node.clock, revision: 7, objects: 3, foreign: 0, keks: Vec::new(), keys: vec![used] };
+    running.handle.scanned(scan).unwrap();
+    let proof = Proof::Scan { backups_since: Some(node.clock) };
+    let given_up = running.handle.configure(set(&[("b", Required, &l)], false), Some(proof));
+    let said = given_up.as_ref().err().map(|error| format!("{error}; {}", error.hint()));
+    assert!(given_up.is_ok(), "it encrypts nothing any more, and the key_id has moved already: {said:?}");
 }

@@ -201,3 +201,69 @@ async fn a_way_that_cannot_serve_now_is_no_twin_unless_it_tells_its_key_and_refu
     }
     assert!(!west.is_twin());
 }
+
+/// Has the key of `Twin(3)` and may wrap with it; how it answers who asks it to open is changed from outside.
+struct Half(Arc<std::sync::Mutex<ErrorKind>>);
+
+impl Kek for Half {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Vault
+    }
+
+    fn probe(&self) -> Answer<'_, KeyState> {
+        Box::pin(async { Twin(3).probe().await })
+    }
+
+    fn wrap_key<'a>(&'a self, key: &'a Key, context: Context<'a>) -> Answer<'a, Wrapped> {
+        Box::pin(async move { Twin(3).wrap_key(key, context).await })
+    }
+
+    fn unwrap_key<'a>(&'a self, _: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
+        let kind = *self.0.lock().unwrap();
+        Box::pin(async move { Err(ProviderError::new(kind, "permission denied")) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_way_that_may_not_open_keeps_no_other_way_to_its_key_from_wrapping() {
+    for kind in [ErrorKind::Forbidden, ErrorKind::Unfit, ErrorKind::Down] {
+        let half = Arc::new(std::sync::Mutex::new(kind));
+        let west = Member::new("west", Role::Optional, Arc::new(Half(half)));
+        let providers = Providers::new(vec![twin("east", 3), west.clone()], Strategy::Ordered);
+        for round in 0..10 {
+            for member in providers.members() {
+                member.probe(Instant::now() + BUDGET).await.unwrap();
+            }
+            let made = providers.wrap(&key(), &of()).await;
+            let owed: Vec<_> = made.owed.iter().map(|owed| (&owed.provider, owed.error.to_string())).collect();
+            assert_eq!(
+                made.wraps.len(),
+                1,
+                "{kind:?}, text {round}: `east` is well and is asked for nothing: {owed:?}"
+            );
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_way_is_taken_for_is_what_it_said_last_and_not_what_it_said_first() {
+    let half = Arc::new(std::sync::Mutex::new(ErrorKind::Forbidden));
+    let (east, west) = (twin("east", 3), Member::new("west", Role::Optional, Arc::new(Half(Arc::clone(&half)))));
+    let end = || Instant::now() + BUDGET;
+    for member in [&east, &west] {
+        member.probe(end()).await.unwrap();
+    }
+    let wrap = east.wrap_and_prove(&key(), &of(), BUDGET, end()).await.unwrap();
+    west.show(Specimen::opened(wrap, of(), Fingerprint::of(&key())));
+    for _ in 0..3 {
+        west.probe(end()).await.unwrap();
+    }
+    assert!(!west.is_twin() && west.health().failure.is_some(), "it may not open, as far as is known");
+    // The right was given, and now it is seen that it is another key.
+    *half.lock().unwrap() = ErrorKind::Text;
+    for _ in 0..5 {
+        west.probe(end()).await.unwrap();
+    }
+    assert!(west.is_twin(), "it refuses what the key has made: {:?}", west.health().failure);
+}

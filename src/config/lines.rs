@@ -2,7 +2,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::Problem;
+use super::problems::Problem;
 
 /// Each problem whose key stands there gets its line.
 pub(super) fn find(text: &str, problems: &mut [Problem]) {

@@ -5,8 +5,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::check::{self, File};
+use super::checked::Config;
 use super::mistakes::{self, Instead};
-use super::{Config, Problem, check, lines, raw, sockets, systemd};
+use super::problems::Problem;
+use super::{control, lines, systemd};
 use crate::types::{Class, Explained};
 
 /// Bytes. A configuration with a hundred providers is a tenth of it.
@@ -149,13 +152,13 @@ pub fn sockets_despite(path: &Path, error: &ConfigError) -> Option<(PathBuf, Pat
     let text = has_mistakes.then(|| std::fs::read_to_string(path).ok()).flatten()?;
     let file: toml::Table = text.parse().unwrap_or_default();
     let named = |key: &str| Some(file.get("control")?.as_table()?.get(key)?.as_str()?.to_owned());
-    sockets::of_control(named("socket"), named("status_socket"))
+    control::sockets_of(named("socket"), named("status_socket"))
 }
 
 fn parse_on(path: &Path, text: &str, systemd: Option<u32>) -> Result<Config, ConfigError> {
     let syntax = |source| ConfigError::Syntax { path: path.to_owned(), source };
     let table: toml::Table = text.parse().map_err(syntax)?;
-    let (file, mistakes) = mistakes::read::<raw::File>(table, Instead::Nothing, &[]);
+    let (file, mistakes) = mistakes::read::<File>(table, Instead::Nothing, &[]);
     let mut problems: Vec<Problem> = mistakes.into_iter().map(|(key, text)| Problem::new(&key, text)).collect();
     let checked = file.map(|file| check::check(path, file, systemd));
     match checked {

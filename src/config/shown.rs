@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Config, Problem, lines};
+use super::check::FILE_VERSION;
+use super::checked::Config;
+use super::lines;
+use super::problems::Problem;
 use crate::api::V2Version;
 use crate::envelope::Api;
 use crate::keyring::rooted::OnOutage;
@@ -28,7 +31,7 @@ pub struct Shown {
 pub fn in_force(config: &Config, text: &str) -> Vec<Shown> {
     let mut all = Vec::new();
     let mut add = |key: &str, value: Value| all.push((key.to_owned(), value));
-    add("version", json!(super::FILE_VERSION));
+    add("version", json!(FILE_VERSION));
     add("cluster", json!(config.cluster.as_str()));
     add("state_dir", json!(config.state_dir));
     add("watch", json!(config.watch));

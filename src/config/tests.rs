@@ -2,8 +2,9 @@ mod unworkable;
 
 use std::path::Path;
 
-use super::load::{load, parse};
 use super::*;
+use crate::keyring::MaxAge;
+use crate::types::{Backend, SealPolicy, SealTo};
 
 fn check(text: &str) -> Result<Config, ConfigError> {
     parse(Path::new("/etc/nodeseal/nodeseal.toml"), text)

@@ -70,6 +70,9 @@ pub enum ProviderKind {
 }
 
 impl ProviderKind {
+    /// All of them, compiled in or not.
+    pub const ALL: [Self; 5] = [Self::Vault, Self::Aws, Self::Azure, Self::Pkcs11, Self::KmsPlugin];
+
     /// As written in the configuration; also the name of the cargo feature where there is one.
     pub const fn label(self) -> &'static str {
         match self {
@@ -82,15 +85,8 @@ impl ProviderKind {
     }
 
     /// From its stored number.
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            1 => Some(Self::Vault),
-            2 => Some(Self::Aws),
-            3 => Some(Self::Azure),
-            4 => Some(Self::Pkcs11),
-            5 => Some(Self::KmsPlugin),
-            _ => None,
-        }
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 }
 

@@ -90,25 +90,39 @@ fn every_schema_of_an_answer_is_documented_and_no_other() {
     assert_eq!(schemas, documented, "src/ctl/schema.rs and docs/operations/json.md");
 }
 
-/// Dotted paths of all keys, from the structs of src/config/raw.rs.
-fn config_keys() -> BTreeSet<String> {
-    let source = read("src/config/raw.rs");
-    let mut structs: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
-    let mut current = "";
-    for line in source.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix("pub(super) struct ").and_then(|rest| rest.strip_suffix(" {")) {
-            current = name;
-        } else if let Some((name, kind)) = line.strip_prefix("pub(super) ").and_then(|rest| rest.split_once(": ")) {
-            structs.entry(current).or_default().push((name, kind.trim_end_matches(',')));
+/// The structs below a folder that serde reads, each with its fields and their types: mirrors of tables of the file.
+fn mirrors(is_in: impl Fn(&str) -> bool) -> BTreeMap<String, Vec<(String, String)>> {
+    let mut structs = BTreeMap::new();
+    for path in files_below("src/config").into_iter().filter(|path| path.ends_with(".rs") && is_in(path)) {
+        let text = read(&path);
+        for derived in
+            text.split("#[derive(").skip(1).filter(|rest| rest.lines().next().unwrap().contains("Deserialize"))
+        {
+            let (name, rest) = derived.split_once("struct ").unwrap().1.split_once(" {").unwrap();
+            let body = rest.split_once("\n}").unwrap().0;
+            let fields = body.lines().map(str::trim).filter(|line| !line.starts_with("//") && !line.starts_with('#'));
+            let field = |line: &str| {
+                let (name, kind) = line.trim_start_matches("pub(super) ").split_once(": ")?;
+                Some((name.to_owned(), kind.trim_end_matches(',').to_owned()))
+            };
+            assert_eq!(structs.insert(name.to_owned(), fields.filter_map(field).collect()), None, "{path}: {name}");
         }
     }
+    structs
+}
+
+const OF_PROVIDERS: &str = "src/config/providers/";
+
+/// Dotted paths of all keys, from the mirrors of src/config.
+fn config_keys() -> BTreeSet<String> {
+    let structs = mirrors(|path| !path.starts_with(OF_PROVIDERS));
     let mut keys = BTreeSet::new();
     let mut open = vec![(String::new(), "File")];
     while let Some((prefix, name)) = open.pop() {
         for (key, kind) in &structs[name] {
             let path = format!("{prefix}{key}");
-            if structs.contains_key(kind) {
-                open.push((format!("{path}."), kind));
+            if structs.contains_key(kind.as_str()) {
+                open.push((format!("{path}."), kind.as_str()));
             } else {
                 keys.insert(path);
             }
@@ -132,22 +146,11 @@ fn every_configuration_key_is_documented() {
     }
 }
 
-/// Keys of the tables of providers and of `[write]` and `[decrypt]`, by the struct that mirrors each: src/config/providers/raw.rs.
+/// Keys of the tables of providers and of `[write]` and `[decrypt]`, by the struct that mirrors each.
 fn provider_keys() -> BTreeMap<String, Vec<String>> {
-    let mut structs: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut current = String::new();
-    for line in read("src/config/providers/raw.rs").lines().map(str::trim) {
-        let line = line.replace("pub(in crate::config) ", "pub(super) ");
-        if line.starts_with('#') {
-            continue;
-        }
-        if let Some(name) = line.strip_prefix("pub(super) struct ").and_then(|rest| rest.strip_suffix(" {")) {
-            name.clone_into(&mut current);
-        } else if let Some((name, _)) = line.strip_prefix("pub(super) ").and_then(|rest| rest.split_once(": ")) {
-            structs.entry(current.clone()).or_default().push(name.to_owned());
-        }
-    }
-    structs
+    let of_providers = mirrors(|path| path.starts_with(OF_PROVIDERS));
+    let names = |fields: Vec<(String, String)>| fields.into_iter().map(|(name, _)| name).collect();
+    of_providers.into_iter().map(|(mirror, fields)| (mirror, names(fields))).collect()
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Data flows one way through the layers of src/lib.rs.
+//! Data flows one way through the layers of src/lib.rs, and within `config` from its forms to the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -108,4 +108,143 @@ fn a_planted_upward_sideways_or_unknown_import_is_found() {
     }
     let fine = "//! See [`crate::daemon`].\nuse crate::{types::{Key, Class}, store::Kind}; // crate::daemon\nuse super::frame;";
     assert_eq!(layer_breaches(&rows, &[("src/seal/root.rs".into(), fine.into())]), [""; 0]);
+}
+
+/// What a line of code names by paths that begin with `super` or `crate`, as segments. Trees of `use` are taken apart.
+/// Where something may be seen (`pub(in crate::…)`) is no use of it.
+fn paths_named(line: &str) -> Vec<Vec<String>> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    for start in ["super::", "crate::"] {
+        for (at, _) in line.match_indices(start) {
+            let before = &line[..at];
+            let is_whole = before.chars().next_back().is_none_or(|c| !is_word(c) && c != ':');
+            if is_whole && !before.ends_with("pub(in ") {
+                tree(&line[at..], &mut Vec::new(), &mut found);
+            }
+        }
+    }
+    found
+}
+
+/// Adds what this path and its groups name. Gives what is left behind it.
+fn tree<'a>(text: &'a str, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) -> &'a str {
+    let depth = path.len();
+    let mut rest = text;
+    loop {
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        path.push(rest[..end].to_owned());
+        rest = &rest[end..];
+        let Some(next) = rest.strip_prefix("::") else { break };
+        rest = next;
+        if let Some(group) = rest.strip_prefix('{') {
+            rest = group;
+            while !rest.is_empty() && !rest.starts_with('}') {
+                rest =
+                    tree(rest.trim_start_matches([',', ' ', '\n']), path, found).trim_start_matches([',', ' ', '\n']);
+            }
+            path.truncate(depth);
+            return rest.strip_prefix('}').unwrap_or(rest);
+        }
+    }
+    found.push(path.clone());
+    path.truncate(depth);
+    rest
+}
+
+/// Which module of a folder uses which others of it. A folder's `mod.rs` counts as a module: what it hands on, it uses.
+/// Tests are left out, which may look at the whole.
+fn uses(folder: &str, sources: &[(String, String)]) -> BTreeMap<String, BTreeSet<String>> {
+    let name = |path: &str| Some(path.strip_suffix(".rs")?.trim_end_matches("/mod").to_owned());
+    let is_test = |path: &str| path.ends_with("/tests.rs") || path.contains("/tests/");
+    let own = sources.iter().filter(|(path, _)| path.starts_with(&format!("{folder}/")) && !is_test(path));
+    let modules: BTreeMap<String, &String> = own.filter_map(|(path, text)| Some((name(path)?, text))).collect();
+    let mut all = BTreeMap::new();
+    for (module, text) in &modules {
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let is_parent = modules.keys().any(|other| other.starts_with(&format!("{module}/")));
+        let mut used = BTreeSet::new();
+        let mut add = |path: String| {
+            let parts: Vec<&str> = path.split('/').collect();
+            let as_file = (1..=parts.len()).rev().map(|n| parts[..n].join("/")).find(|path| modules.contains_key(path));
+            used.extend(as_file.filter(|used| used != module));
+        };
+        for line in code_lines(code) {
+            for path in paths_named(&line) {
+                let ups = path.iter().take_while(|part| *part == "super").count();
+                let rest = path[ups.max(1)..].join("/");
+                let base = match path[0].as_str() {
+                    "crate" => Some("src".to_owned()),
+                    _ => (0..ups).try_fold(module.clone(), |at, _| Some(at.rsplit_once('/')?.0.to_owned())),
+                };
+                base.into_iter().for_each(|base| add(format!("{base}/{rest}")));
+            }
+            // What a folder hands on by the names of its own modules.
+            let line = line.trim_start_matches("pub(super) ").trim_start_matches("pub ");
+            if let Some(path) = line.strip_prefix("use ").filter(|path| is_parent && !path.starts_with("super")) {
+                add(format!("{module}/{}", path.split([':', ';']).next().unwrap()));
+            }
+        }
+        all.insert(module.clone(), used);
+    }
+    all
+}
+
+/// Modules that use each other in a circle, or one that does.
+fn circle(uses: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    let mut left = uses.clone();
+    loop {
+        let leaves: Vec<String> =
+            left.iter().filter(|(_, used)| used.is_empty()).map(|(name, _)| name.clone()).collect();
+        if leaves.is_empty() {
+            return left.into_iter().map(|(name, used)| format!("{name} uses {used:?}")).collect();
+        }
+        for leaf in leaves {
+            left.remove(&leaf);
+            for used in left.values_mut() {
+                used.remove(&leaf);
+            }
+        }
+    }
+}
+
+/// Folders whose modules were a circle once.
+const WITHOUT_CIRCLE: [&str; 1] = ["src/config"];
+
+#[test]
+fn modules_of_the_configuration_use_no_module_that_uses_them() {
+    let sources = sources();
+    for folder in WITHOUT_CIRCLE {
+        let uses = uses(folder, &sources);
+        assert!(uses.len() > 20 && uses.values().map(BTreeSet::len).sum::<usize>() > 50, "{uses:#?}");
+        assert!(uses["src/config/check"].contains("src/config/forms"), "{uses:#?}");
+        assert!(uses["src/config/providers"].contains("src/config/providers/check"), "{uses:#?}");
+        assert_eq!(circle(&uses), [""; 0], "these stand in a circle");
+    }
+}
+
+#[test]
+fn a_planted_circle_is_found_however_it_is_spelt() {
+    let spelt = [
+        "use super::check::absolute;",
+        "use super::{check, Problem};",
+        "use crate::config::{check::{self, File}, mistakes};",
+        "    let path = super::check::absolute(path);",
+        "#[schemars(with = \"Option<super::check::Provider>\")]",
+    ];
+    for line in spelt {
+        let sources = [
+            ("src/config/mod.rs", "mod check;\nmod forms;\npub use check::File;\n#[cfg(test)]\nmod tests;"),
+            ("src/config/check.rs", "use super::forms::{self, absolute};"),
+            ("src/config/forms.rs", line),
+            ("src/config/tests.rs", "use super::check;"),
+        ];
+        let sources = sources.map(|(path, text)| (path.to_owned(), text.to_owned()));
+        let found = circle(&uses("src/config", &sources));
+        // The folder itself uses who stands in the circle.
+        assert!(found.len() >= 2 && found[0].contains("config uses"), "{line}: {found:?}");
+        assert!(found.iter().any(|one| one.starts_with("src/config/forms uses")), "{line}: {found:?}");
+    }
+    let by_folder = [("src/config/mod.rs", "pub use seal::Seal;"), ("src/config/seal.rs", "use super::Seal as Own;")];
+    assert_eq!(circle(&uses("src/config", &by_folder.map(|(path, text)| (path.to_owned(), text.to_owned())))).len(), 2);
 }

@@ -1,31 +1,58 @@
 //! `kind = "aws"` (docs/providers/aws.md).
 
-use super::raw::{self, AwsAuth as Raw};
-use super::table::Table;
-use super::{Found, Settings};
-use crate::provider::aws::{AwsAuth, AwsBase, AwsSettings};
-use crate::types::CredentialName;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
-    let raw::Aws { key_arn, region, endpoint, sts_endpoint, ca_file, timeout, auth } = table.rest()?;
-    let key = table.parsed::<crate::provider::aws::KeyArn>("key_arn", &key_arn);
-    if key.as_ref().is_some_and(|key| key.region() != region) {
-        table.problem("region", format!("{region:?} is not that of key_arn"));
-    }
+use super::settings::{Found, OfKind, Settings};
+use super::table::Table;
+use crate::config::problems::Checked;
+use crate::provider::ProviderError;
+use crate::provider::aws::{self, AwsBase, AwsSettings, KeyArn};
+use crate::sandbox::Needs;
+use crate::types::{CredentialName, Secret};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Aws {
+    key_arn: String,
+    region: String,
+    endpoint: Option<String>,
+    sts_endpoint: Option<String>,
+    ca_file: Option<String>,
+    timeout: Option<String>,
+    auth: AwsAuth,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct AwsAuth {
+    method: String,
+    credential: Option<String>,
+    role_arn: Option<String>,
+    external_id: Option<String>,
+    token_file: Option<String>,
+}
+
+pub(super) fn check(table: &mut Table<'_>) -> Checked<Found> {
+    let Aws { key_arn, region, endpoint, sts_endpoint, ca_file, timeout, auth } = table.rest()?;
+    let key = match table.parsed::<KeyArn>("key_arn", &key_arn) {
+        Ok(key) if key.region() != region => table.refuse("region", format!("{region:?} is not that of key_arn")),
+        key => key,
+    };
     let endpoint = table.maybe("endpoint", endpoint);
     let sts_endpoint = table.maybe("sts_endpoint", sts_endpoint);
     let ca_file = table.maybe_file("ca_file", ca_file);
     let timeout = table.timeout(timeout);
     let (auth, credential) = check_auth(table, auth)?;
     let token = match &auth {
-        AwsAuth::WebIdentity { token_file, .. } => Some(token_file.clone()),
-        AwsAuth::Static { .. } | AwsAuth::DefaultChain | AwsAuth::AssumeRole { .. } => None,
+        aws::AwsAuth::WebIdentity { token_file, .. } => Some(token_file.clone()),
+        aws::AwsAuth::Static { .. } | aws::AwsAuth::DefaultChain | aws::AwsAuth::AssumeRole { .. } => None,
     };
     let ca_file = ca_file?;
     let (files, tokens) = (ca_file.iter().cloned().collect(), token.into_iter().collect());
     let credentials = credential.into_iter().collect();
     let settings = AwsSettings {
-        key: key.filter(|key| key.region() == region)?,
+        key: key?,
         region,
         endpoint: endpoint?,
         sts_endpoint: sts_endpoint?,
@@ -33,22 +60,22 @@ pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
         ca_file,
         timeout: timeout?,
     };
-    Some(Found { settings: Settings::Aws(Box::new(settings)), credentials, files, tokens })
+    Ok(Found { settings: Settings::Aws(Box::new(settings)), credentials, files, tokens })
 }
 
-fn check_auth(table: &mut Table<'_>, raw: Raw) -> Option<(AwsAuth, Option<CredentialName>)> {
-    let Raw { method, credential, role_arn, external_id, token_file } = raw;
+fn check_auth(table: &mut Table<'_>, raw: AwsAuth) -> Checked<(aws::AwsAuth, Option<CredentialName>)> {
+    let AwsAuth { method, credential, role_arn, external_id, token_file } = raw;
     let of_role = [("role_arn", role_arn.is_some()), ("external_id", external_id.is_some())];
     let of_file = ("token_file", token_file.is_some());
     let found = match method.as_str() {
         "static" => {
             table.unused("static", &[of_role[0], of_role[1], of_file])?;
             let name = table.credential("static", credential)?;
-            (AwsAuth::Static { credential: name.clone() }, Some(name))
+            (aws::AwsAuth::Static { credential: name.clone() }, Some(name))
         }
         "default-chain" => {
             table.unused("default-chain", &[of_role[0], of_role[1], of_file, ("credential", credential.is_some())])?;
-            (AwsAuth::DefaultChain, None)
+            (aws::AwsAuth::DefaultChain, None)
         }
         "assume-role" => {
             table.unused("assume-role", &[of_file])?;
@@ -56,20 +83,37 @@ fn check_auth(table: &mut Table<'_>, raw: Raw) -> Option<(AwsAuth, Option<Creden
             let role = table.parsed("auth.role_arn", &role)?;
             let name: Option<CredentialName> = table.maybe("auth.credential", credential)?;
             let base = name.as_ref().map_or(AwsBase::DefaultChain, |name| AwsBase::Static { credential: name.clone() });
-            (AwsAuth::AssumeRole { role, external_id, base }, name)
+            (aws::AwsAuth::AssumeRole { role, external_id, base }, name)
         }
         "web-identity" => {
             table.unused("web-identity", &[of_role[1], ("credential", credential.is_some())])?;
             let role = table.needed("auth.role_arn", "web-identity", role_arn)?;
             let role = table.parsed("auth.role_arn", &role)?;
             let file = table.needed("auth.token_file", "web-identity", token_file)?;
-            (AwsAuth::WebIdentity { role, token_file: table.file("auth.token_file", file)? }, None)
+            (aws::AwsAuth::WebIdentity { role, token_file: table.file("auth.token_file", file)? }, None)
         }
         other => {
             let known = "\"static\", \"assume-role\", \"web-identity\" or \"default-chain\"";
-            table.problem("auth.method", format!("{other:?} is none of {known}"));
-            return None;
+            return table.refuse("auth.method", format!("{other:?} is none of {known}"));
         }
     };
-    Some(found)
+    Ok(found)
+}
+
+impl OfKind for AwsSettings {
+    fn is_same_key(&self, other: &Settings) -> bool {
+        matches!(other, Settings::Aws(other) if self.key.is_same_as(&other.key))
+    }
+
+    fn needs(&self) -> Needs {
+        self.needs()
+    }
+
+    fn has_system_roots(&self) -> bool {
+        self.ca_file.is_none()
+    }
+
+    fn check_credential(&self, name: &CredentialName, content: &Secret) -> Result<(), ProviderError> {
+        self.auth.check_form(name, content)
+    }
 }

@@ -1,13 +1,42 @@
 //! `kind = "azure"` (docs/providers/azure.md).
 
-use super::raw::{self, AzureAuth as Raw};
-use super::table::Table;
-use super::{Found, Settings};
-use crate::provider::azure::{AzureAuth, AzureSettings, EntraId, Roots};
-use crate::types::CredentialName;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
-    let raw::Azure { vault_url, key, algorithm, authority, resource, ca_file, timeout, auth } = table.rest()?;
+use super::settings::{Found, OfKind, Settings};
+use super::table::Table;
+use crate::config::problems::Checked;
+use crate::provider::ProviderError;
+use crate::provider::azure::{self, AzureSettings, EntraId, Roots};
+use crate::sandbox::Needs;
+use crate::types::{CredentialName, Secret};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Azure {
+    vault_url: String,
+    key: String,
+    algorithm: String,
+    authority: Option<String>,
+    resource: Option<String>,
+    ca_file: Option<String>,
+    timeout: Option<String>,
+    auth: AzureAuth,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct AzureAuth {
+    method: String,
+    tenant_id: Option<String>,
+    client_id: Option<String>,
+    credential: Option<String>,
+    token_file: Option<String>,
+    endpoint: Option<String>,
+}
+
+pub(super) fn check(table: &mut Table<'_>) -> Checked<Found> {
+    let Azure { vault_url, key, algorithm, authority, resource, ca_file, timeout, auth } = table.rest()?;
     let vault = table.parsed("vault_url", &vault_url);
     let key = table.parsed("key", &key);
     let algorithm = table.parsed("algorithm", &algorithm);
@@ -17,10 +46,10 @@ pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
     let timeout = table.timeout(timeout);
     let (auth, credential) = check_auth(table, auth)?;
     let token = match &auth {
-        AzureAuth::WorkloadIdentity { token_file, .. } => Some(token_file.clone()),
-        AzureAuth::ClientSecret { .. } | AzureAuth::ClientCertificate { .. } | AzureAuth::ManagedIdentity { .. } => {
-            None
-        }
+        azure::AzureAuth::WorkloadIdentity { token_file, .. } => Some(token_file.clone()),
+        azure::AzureAuth::ClientSecret { .. }
+        | azure::AzureAuth::ClientCertificate { .. }
+        | azure::AzureAuth::ManagedIdentity { .. } => None,
     };
     let ca_file = ca_file?;
     let (files, tokens) = (ca_file.iter().cloned().collect(), token.into_iter().collect());
@@ -35,11 +64,11 @@ pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
         roots: ca_file.map_or(Roots::System, Roots::File),
         timeout: timeout?,
     };
-    Some(Found { settings: Settings::Azure(Box::new(settings)), credentials, files, tokens })
+    Ok(Found { settings: Settings::Azure(Box::new(settings)), credentials, files, tokens })
 }
 
-fn check_auth(table: &mut Table<'_>, raw: Raw) -> Option<(AzureAuth, Option<CredentialName>)> {
-    let Raw { method, tenant_id, client_id, credential, token_file, endpoint } = raw;
+fn check_auth(table: &mut Table<'_>, raw: AzureAuth) -> Checked<(azure::AzureAuth, Option<CredentialName>)> {
+    let AzureAuth { method, tenant_id, client_id, credential, token_file, endpoint } = raw;
     let of_secret = ("credential", credential.is_some());
     let of_file = ("token_file", token_file.is_some());
     let of_machine = ("endpoint", endpoint.is_some());
@@ -47,47 +76,64 @@ fn check_auth(table: &mut Table<'_>, raw: Raw) -> Option<(AzureAuth, Option<Cred
         table.unused(&method, &[("tenant_id", tenant_id.is_some()), of_secret, of_file])?;
         let client = table.maybe("auth.client_id", client_id)?;
         let endpoint = table.maybe("auth.endpoint", endpoint)?;
-        return Some((AzureAuth::ManagedIdentity { client, endpoint }, None));
+        return Ok((azure::AzureAuth::ManagedIdentity { client, endpoint }, None));
     }
-    let application = |table: &mut Table<'_>| -> Option<(EntraId, EntraId)> {
+    let application = |table: &mut Table<'_>| -> Checked<(EntraId, EntraId)> {
         let tenant = table.needed("auth.tenant_id", &method, tenant_id);
         let client = table.needed("auth.client_id", &method, client_id);
         let tenant = table.parsed("auth.tenant_id", &tenant?);
         let client = table.parsed("auth.client_id", &client?);
-        Some((tenant?, client?))
+        Ok((tenant?, client?))
     };
     match method.as_str() {
         "client-secret" => {
             table.unused(&method, &[of_file, of_machine])?;
             let (tenant, client) = application(table)?;
             let name = table.credential(&method, credential)?;
-            Some((AzureAuth::ClientSecret { tenant, client, credential: name.clone() }, Some(name)))
+            Ok((azure::AzureAuth::ClientSecret { tenant, client, credential: name.clone() }, Some(name)))
         }
         "client-certificate" => {
             table.unused(&method, &[of_file, of_machine])?;
             let (tenant, client) = application(table)?;
             let name = table.credential(&method, credential)?;
-            Some((AzureAuth::ClientCertificate { tenant, client, credential: name.clone() }, Some(name)))
+            Ok((azure::AzureAuth::ClientCertificate { tenant, client, credential: name.clone() }, Some(name)))
         }
         "workload-identity" => {
             table.unused(&method, &[of_secret, of_machine])?;
             let (tenant, client) = application(table)?;
             let file = table.needed("auth.token_file", &method, token_file)?;
             let token_file = table.file("auth.token_file", file)?;
-            Some((AzureAuth::WorkloadIdentity { tenant, client, token_file }, None))
+            Ok((azure::AzureAuth::WorkloadIdentity { tenant, client, token_file }, None))
         }
         other => {
             let known = "\"managed-identity\", \"client-certificate\", \"client-secret\" or \"workload-identity\"";
-            table.problem("auth.method", format!("{other:?} is none of {known}"));
-            None
+            table.refuse("auth.method", format!("{other:?} is none of {known}"))
         }
+    }
+}
+
+impl OfKind for AzureSettings {
+    fn is_same_key(&self, other: &Settings) -> bool {
+        matches!(other, Settings::Azure(other) if (&self.vault, &self.key) == (&other.vault, &other.key))
+    }
+
+    fn needs(&self) -> Needs {
+        self.needs()
+    }
+
+    fn has_system_roots(&self) -> bool {
+        self.roots == Roots::System
+    }
+
+    fn check_credential(&self, name: &CredentialName, content: &Secret) -> Result<(), ProviderError> {
+        self.auth.check_form(name, content)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::load::parse;
     use super::*;
+    use crate::config::parse;
 
     fn check(table: &str) -> Result<(AzureSettings, usize, usize), Vec<String>> {
         let text =

@@ -1,31 +1,43 @@
 //! `kind = "kms-plugin"` (docs/providers/kms-plugin.md).
 
-use super::super::check::uid_of;
-use super::raw;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::settings::{Beside, Found, OfKind, Settings};
 use super::table::Table;
-use super::{Found, Settings};
+use crate::config::forms::{self, uid_of};
+use crate::config::problems::Checked;
 use crate::provider::KeyIdentity;
 use crate::provider::kms_plugin::{KmsPluginSettings, PluginApi};
+use crate::sandbox::Needs;
 
-pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
-    let raw::KmsPlugin { socket, api, key, allow_users, opens_foreign, timeout } = table.rest()?;
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KmsPlugin {
+    socket: String,
+    api: Option<String>,
+    key: String,
+    #[schemars(with = "Option<Vec<forms::User>>")]
+    allow_users: Option<Vec<toml::Value>>,
+    opens_foreign: Option<bool>,
+    timeout: Option<String>,
+}
+
+pub(super) fn check(table: &mut Table<'_>) -> Checked<Found> {
+    let KmsPlugin { socket, api, key, allow_users, opens_foreign, timeout } = table.rest()?;
     let socket = table.socket("socket", socket);
     let timeout = table.timeout(timeout);
     let api = match api.as_deref() {
-        None | Some("v2") => Some(PluginApi::V2),
-        Some("v1beta1") => Some(PluginApi::V1beta1),
-        Some(other) => {
-            table.problem("api", format!("{other:?} is neither \"v2\" nor \"v1beta1\""));
-            None
-        }
+        None | Some("v2") => Ok(PluginApi::V2),
+        Some("v1beta1") => Ok(PluginApi::V1beta1),
+        Some(other) => table.refuse("api", format!("{other:?} is neither \"v2\" nor \"v1beta1\"")),
     };
-    let key = KeyIdentity::new(key).ok();
-    if key.is_none() {
-        table.problem(
+    let key = KeyIdentity::new(key).or_else(|_| {
+        table.refuse(
             "key",
             "is your name for the plugin's key: 1 to 512 characters of visible ASCII, the same on all nodes",
-        );
-    }
+        )
+    });
     let mut allow_uids = Vec::new();
     for (index, user) in allow_users.unwrap_or_default().iter().enumerate() {
         match uid_of(user) {
@@ -43,10 +55,27 @@ pub(super) fn check(table: &mut Table<'_>) -> Option<Found> {
         timeout: timeout?,
         own_sockets: Vec::new(),
     };
-    Some(Found {
+    Ok(Found {
         settings: Settings::KmsPlugin(Box::new(settings)),
         credentials: Vec::new(),
         files: Vec::new(),
         tokens: Vec::new(),
     })
+}
+
+impl OfKind for KmsPluginSettings {
+    fn is_same_key(&self, other: &Settings) -> bool {
+        matches!(other, Settings::KmsPlugin(other) if self.key == other.key)
+    }
+
+    fn own_needs(&self) -> Needs {
+        Needs::default().socket(&self.socket)
+    }
+
+    fn check_beside(&self, beside: &mut Beside<'_>) {
+        if beside.own_sockets.contains(&self.socket.as_path()) {
+            let key = format!("{}.socket", beside.path);
+            beside.problems.add(&key, "is Nodeseal's own socket: write the socket of the other plugin");
+        }
+    }
 }

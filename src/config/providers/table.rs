@@ -1,4 +1,4 @@
-//! One `[[provider]]` while it is being read: every mistake is noted with its path, and reading goes on.
+//! One `[[provider]]` while it is being read: every mistake is noted with its path, and reading continues.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::super::check::{Problems, absolute};
-use super::super::mistakes::{self, Instead};
-use super::super::sockets;
-use super::TIMEOUT;
+use crate::config::forms::absolute;
+use crate::config::mistakes::{self, Instead};
+use crate::config::problems::{Checked, Noted, Problems};
+use crate::config::sockets;
 use crate::types::CredentialName;
 
+/// Of one call with its login. What a request of kube-apiserver waits for is bounded besides (`provider::set::ATTEMPT`).
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Less than a round trip to anything that is not on this machine, and no call would ever succeed.
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -34,6 +36,12 @@ impl<'a> Table<'a> {
         self.problems.add(&path, text);
     }
 
+    /// There is no value.
+    pub(super) fn refuse<T>(&mut self, key: &str, text: impl Into<String>) -> Checked<T> {
+        self.problem(key, text);
+        Err(Noted)
+    }
+
     /// What has not been taken out yet and is none of these, as text.
     pub(super) fn written(&self, but: &[&str]) -> String {
         let mut rest = self.rest.clone();
@@ -42,29 +50,25 @@ impl<'a> Table<'a> {
     }
 
     /// Takes a text out that must be there.
-    pub(super) fn text(&mut self, key: &str, what: &str) -> Option<String> {
+    pub(super) fn text(&mut self, key: &str, what: &str) -> Checked<String> {
         match self.rest.remove(key) {
-            Some(toml::Value::String(text)) => return Some(text),
-            Some(_) => self.problem(key, "is a text"),
-            None => self.problem(key, format!("write {what}")),
+            Some(toml::Value::String(text)) => Ok(text),
+            Some(_) => self.refuse(key, "is a text"),
+            None => self.refuse(key, format!("write {what}")),
         }
-        None
     }
 
     /// Takes a flag out.
-    pub(super) fn flag(&mut self, key: &str, default: bool) -> Option<bool> {
+    pub(super) fn flag(&mut self, key: &str, default: bool) -> Checked<bool> {
         match self.rest.remove(key) {
-            None => Some(default),
-            Some(toml::Value::Boolean(flag)) => Some(flag),
-            Some(_) => {
-                self.problem(key, "is true or false");
-                None
-            }
+            None => Ok(default),
+            Some(toml::Value::Boolean(flag)) => Ok(flag),
+            Some(_) => self.refuse(key, "is true or false"),
         }
     }
 
     /// What is left, as the kind's own struct.
-    pub(super) fn rest<T: DeserializeOwned>(&mut self) -> Option<T> {
+    pub(super) fn rest<T: DeserializeOwned>(&mut self) -> Checked<T> {
         let rest = std::mem::take(&mut self.rest);
         let (found, mistakes) = mistakes::read(rest, Instead::Harmless, &["name", "kind", "required", "write"]);
         for (key, text) in &mistakes {
@@ -73,70 +77,64 @@ impl<'a> Table<'a> {
                 key => self.problem(key, text),
             }
         }
-        found.filter(|_| mistakes.is_empty())
+        found.filter(|_| mistakes.is_empty()).ok_or(Noted)
     }
 
-    pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, key: &str, text: &str) -> Option<T> {
+    pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, key: &str, text: &str) -> Checked<T> {
         let path = format!("{}.{key}", self.path);
         self.problems.keep(&path, text.parse().map_err(|error| format!("{text:?}: {error}")))
     }
 
-    /// `Some(None)` when it is absent.
-    #[expect(clippy::option_option, reason = "a mistake, nothing, something")]
+    /// One that may be absent.
     pub(super) fn maybe<T: FromStr<Err: std::fmt::Display>>(
         &mut self,
         key: &str,
         text: Option<String>,
-    ) -> Option<Option<T>> {
-        text.map_or(Some(None), |text| self.parsed(key, &text).map(Some))
+    ) -> Checked<Option<T>> {
+        text.map(|text| self.parsed(key, &text)).transpose()
     }
 
-    pub(super) fn file(&mut self, key: &str, file: String) -> Option<PathBuf> {
+    pub(super) fn file(&mut self, key: &str, file: String) -> Checked<PathBuf> {
         let path = format!("{}.{key}", self.path);
         absolute(self.problems, &path, Some(file), "")
     }
 
-    /// `Some(None)` when it is absent.
-    #[expect(clippy::option_option, reason = "a mistake, nothing, something")]
-    pub(super) fn maybe_file(&mut self, key: &str, file: Option<String>) -> Option<Option<PathBuf>> {
-        file.map_or(Some(None), |file| self.file(key, file).map(Some))
+    /// One that may be absent.
+    pub(super) fn maybe_file(&mut self, key: &str, file: Option<String>) -> Checked<Option<PathBuf>> {
+        file.map(|file| self.file(key, file)).transpose()
     }
 
     /// Of somebody else.
-    pub(super) fn socket(&mut self, key: &str, path: String) -> Option<PathBuf> {
+    pub(super) fn socket(&mut self, key: &str, path: String) -> Checked<PathBuf> {
         let key = format!("{}.{key}", self.path);
         sockets::of_another(self.problems, &key, path)
     }
 
-    pub(super) fn timeout(&mut self, text: Option<String>) -> Option<Duration> {
-        let Some(text) = text else { return Some(TIMEOUT) };
+    pub(super) fn timeout(&mut self, text: Option<String>) -> Checked<Duration> {
+        let Some(text) = text else { return Ok(TIMEOUT) };
         let time = humantime::parse_duration(&text).ok().filter(|time| (TIMEOUT_MIN..=TIMEOUT_MAX).contains(time));
-        if time.is_none() {
-            self.problem("timeout", format!("{text:?} is not a time from 100ms to 1m, such as \"5s\""));
-        }
-        time
+        time.map_or_else(
+            || self.refuse("timeout", format!("{text:?} is not a time from 100ms to 1m, such as \"5s\"")),
+            Ok,
+        )
     }
 
     /// The name of a credential of this method.
-    pub(super) fn credential(&mut self, method: &str, name: Option<String>) -> Option<CredentialName> {
+    pub(super) fn credential(&mut self, method: &str, name: Option<String>) -> Checked<CredentialName> {
         let name = self.needed("auth.credential", method, name)?;
         self.parsed("auth.credential", &name)
     }
 
     /// A key that this method cannot do without.
-    pub(super) fn needed(&mut self, key: &str, method: &str, value: Option<String>) -> Option<String> {
-        if value.is_none() {
-            self.problem(key, format!("required for method {method:?}"));
-        }
-        value
+    pub(super) fn needed(&mut self, key: &str, method: &str, value: Option<String>) -> Checked<String> {
+        value.map_or_else(|| self.refuse(key, format!("required for method {method:?}")), Ok)
     }
 
     /// Keys that mean nothing for this method.
-    pub(super) fn unused(&mut self, method: &str, keys: &[(&str, bool)]) -> Option<()> {
-        let mut fine = Some(());
+    pub(super) fn unused(&mut self, method: &str, keys: &[(&str, bool)]) -> Checked<()> {
+        let mut fine = Ok(());
         for (key, _) in keys.iter().filter(|(_, present)| *present) {
-            self.problem(&format!("auth.{key}"), format!("has no effect with method {method:?}"));
-            fine = None;
+            fine = self.refuse(&format!("auth.{key}"), format!("has no effect with method {method:?}"));
         }
         fine
     }

@@ -122,8 +122,8 @@ impl Runs {
                 return Anew::Same;
             }
         };
-        let of_devices = |config: &Config| format!("{:?}", (&config.seal.tpm2, &config.seal.pkcs11));
-        if of_devices(&next) == of_devices(&self.config) {
+        let (new, old) = (&next.seal, &self.config.seal);
+        if (&new.tpm2, &new.pkcs11) == (&old.tpm2, &old.pkcs11) {
             return Anew::Same;
         }
         emit(&Event::ConfigReloaded { reason: CHANGED });

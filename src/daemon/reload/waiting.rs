@@ -1,5 +1,7 @@
 //! What a new file says and no reload puts in force.
 
+use std::path::Path;
+
 use crate::config::Config;
 use crate::keyring::keeper::Overview;
 use crate::types::{Backend, SealTo};
@@ -19,23 +21,22 @@ pub(super) fn needs_reseal(sealed: &Overview, to: SealTo, guard: Option<u32>) ->
     .collect()
 }
 
-fn control_of(config: &Config) -> impl std::fmt::Debug {
-    (config.control_socket.clone(), config.status_socket.clone(), config.status_group)
+fn control_of(config: &Config) -> (&Path, &Path, Option<u32>) {
+    (&config.control_socket, &config.status_socket, config.status_group)
 }
 
-/// Keys whose new value nothing takes up. The sealer reads its own anew.
+/// Keys whose new value nothing takes up. The sealer reads its own keys itself.
 pub(super) fn needs_restart(runs: &Config, next: &Config) -> Vec<&'static str> {
-    let differ = |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| format!("{a:?}") != format!("{b:?}");
     [
         ("state_dir", runs.state_dir != next.state_dir),
-        ("listen", differ(&runs.listen, &next.listen)),
-        ("control", differ(&control_of(runs), &control_of(next))),
+        ("listen", runs.listen != next.listen),
+        ("control", control_of(runs) != control_of(next)),
         ("seal.socket", runs.seal.socket != next.seal.socket),
         ("seal.tpm2.rollback", runs.seal.guard != next.seal.guard),
         ("seal.pkcs11.pin_file", runs.seal.own_pin_file() != next.seal.own_pin_file()),
         ("local_kek.max_age", runs.max_age != next.max_age),
         ("sandbox", runs.sandbox != next.sandbox),
-        ("log", differ(&(runs.log_format, runs.log_level), &(next.log_format, next.log_level))),
+        ("log", (runs.log_format, runs.log_level) != (next.log_format, next.log_level)),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))

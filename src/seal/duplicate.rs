@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 pub use self::parent::{ParentError, ParentPublic};
 use super::protocol::Auth;
+use super::tcg::{Name, alg, command, name, object};
 use crate::types::random::RandomError;
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{Checked, Class, Explained, Key};
@@ -26,23 +27,9 @@ const FORMAT: Checked = Checked::new(b"NSEALDUP", 1);
 /// KEYEDHASH object and P-256 parent with SHA-256 Names, no inner wrapper.
 const ALGORITHM: u8 = 1;
 
-/// TPM_ALG_SHA256, TPM 2.0 Part 2 §6.3.
-const ALG_SHA256: u16 = 0x000B;
-const ALG_KEYEDHASH: u16 = 0x0008;
-const ALG_NULL: u16 = 0x0010;
-
 /// TPMA_OBJECT (Part 2 §8.3): noDA alone. TPM2_Import takes no fixedTPM and no fixedParent; without userWithAuth the only way in
 /// is the policy.
-const ATTRIBUTES: u32 = 1 << 10;
-
-/// TPM_CC_PolicyAuthValue, Part 2 §6.5.2.
-const POLICY_AUTH_VALUE: u32 = 0x0000_016B;
-
-/// Bytes of a SHA-256 Name: algorithm and digest (Part 1 §16).
-pub const NAME_BYTES: usize = 34;
-
-/// The Name of a key or an object.
-pub type ObjectName = [u8; NAME_BYTES];
+const ATTRIBUTES: u32 = object::NO_DA;
 
 /// TPMT_SENSITIVE without its authValue: type, the sizes of three buffers, seed and key (Part 2 §12.3.2).
 const SENSITIVE_LEAST: usize = 2 + 3 * 2 + 2 * Key::LEN;
@@ -93,7 +80,7 @@ impl Explained for ScalarError {
 /// What only one TPM opens. Holds no secret in clear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Duplicate {
-    parent_name: ObjectName,
+    parent_name: Name,
     public: Vec<u8>,
     private: Vec<u8>,
     encrypted_seed: [u8; POINT_BYTES],
@@ -127,12 +114,12 @@ impl Duplicate {
         if r.u8("algorithm")? != ALGORITHM {
             return Err(WireError::BadValue("algorithm"));
         }
-        let parent_name: ObjectName = r.array("parent name")?;
+        let parent_name: Name = r.array("parent name")?;
         let public = r.bytes16("public")?;
         let private = r.bytes16("private")?;
         let encrypted_seed = r.bytes16("encrypted seed")?;
         r.end()?;
-        if parent_name[..2] != ALG_SHA256.to_be_bytes() {
+        if parent_name[..2] != alg::SHA256.to_be_bytes() {
             return Err(WireError::BadValue("parent name"));
         }
         if public_of(public).is_none() {
@@ -151,7 +138,7 @@ impl Duplicate {
     }
 
     /// Name of the storage root key that it was made for.
-    pub const fn parent_name(&self) -> &ObjectName {
+    pub const fn parent_name(&self) -> &Name {
         &self.parent_name
     }
 
@@ -171,21 +158,13 @@ impl Duplicate {
     }
 }
 
-/// The Name that belongs to a public area whose name algorithm is SHA-256.
-fn name(public: &[u8]) -> ObjectName {
-    let mut name = [0; NAME_BYTES];
-    name[..2].copy_from_slice(&ALG_SHA256.to_be_bytes());
-    name[2..].copy_from_slice(&Sha256::digest(public));
-    name
-}
-
 /// TPMT_PUBLIC, Part 2 §12.2.4.
 fn public(unique: &[u8; 32]) -> Vec<u8> {
     // policyDigest' = H(policyDigest ‖ command code), Part 1 §19.7: what a seal without PCRs has. No part of it allows
     // TPM2_Duplicate, which asks for PolicyCommandCode or PolicyDuplicationSelect.
-    let policy = Sha256::new().chain_update([0; 32]).chain_update(POLICY_AUTH_VALUE.to_be_bytes()).finalize();
+    let policy = Sha256::new().chain_update([0; 32]).chain_update(command::POLICY_AUTH_VALUE.to_be_bytes()).finalize();
     let mut w = Writer::new();
-    w.u16(ALG_KEYEDHASH).u16(ALG_SHA256).u32(ATTRIBUTES).bytes16(&policy).u16(ALG_NULL).bytes16(unique).finish()
+    w.u16(alg::KEYEDHASH).u16(alg::SHA256).u32(ATTRIBUTES).bytes16(&policy).u16(alg::NULL).bytes16(unique).finish()
 }
 
 /// `unique`, if every other byte is what [`public`] writes.
@@ -205,7 +184,7 @@ fn sensitive(auth: &Auth, seed: &Key, secret: &Key) -> Zeroizing<Vec<u8>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(*PRIVATE_BYTES.end()));
     let number = |value: usize| u16::try_from(value).unwrap_or(u16::MAX).to_be_bytes();
     bytes.extend_from_slice(&number(SENSITIVE_LEAST + auth.len()));
-    bytes.extend_from_slice(&ALG_KEYEDHASH.to_be_bytes());
+    bytes.extend_from_slice(&alg::KEYEDHASH.to_be_bytes());
     for buffer in [auth, seed.expose(), secret.expose()] {
         bytes.extend_from_slice(&number(buffer.len()));
         bytes.extend_from_slice(buffer);

@@ -12,5 +12,6 @@ pub mod host_secret;
 pub mod protocol;
 pub mod root;
 pub mod starter;
+pub mod tcg;
 pub mod token_key;
 pub mod tpm_head;

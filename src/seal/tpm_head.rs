@@ -3,8 +3,8 @@
 //!
 //! Total over any bytes.
 
-use super::duplicate::ObjectName;
 use super::protocol::DeviceBlob;
+use super::tcg::Name;
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{Checked, SealPolicy};
 
@@ -22,7 +22,7 @@ pub struct TpmHead {
     /// Number of its template; 0 if another program made it by one of its own.
     pub parent_template: u8,
     /// Its Name.
-    pub parent_name: ObjectName,
+    pub parent_name: Name,
     /// What the object is bound to.
     pub policy: SealPolicy,
 }

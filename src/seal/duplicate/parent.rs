@@ -3,23 +3,14 @@
 
 use p256::AffinePoint;
 
-use super::{ALG_NULL, ALG_SHA256, ObjectName, name, wrap};
+use super::wrap;
+use crate::seal::tcg::object::{DECRYPT, FIXED_PARENT, FIXED_TPM, RESTRICTED, SENSITIVE_DATA_ORIGIN, SIGN};
+use crate::seal::tcg::{Name, alg, name};
 use crate::types::wire::{Reader, WireError};
 use crate::types::{Class, Explained};
 
-const ALG_RSA: u16 = 0x0001;
-const ALG_ECC: u16 = 0x0023;
 /// AES, 128 bits, CFB: every PC Client TPM's storage keys.
 const AES_128_CFB: [u8; 6] = [0x00, 0x06, 0x00, 0x80, 0x00, 0x43];
-const ECC_NIST_P256: u16 = 0x0003;
-
-// TPMA_OBJECT, Part 2 §8.3.2.
-const FIXED_TPM: u32 = 1 << 1;
-const FIXED_PARENT: u32 = 1 << 4;
-const SENSITIVE_DATA_ORIGIN: u32 = 1 << 5;
-const RESTRICTED: u32 = 1 << 16;
-const DECRYPT: u32 = 1 << 17;
-const SIGN: u32 = 1 << 18;
 
 /// A key that was made in its TPM, never leaves it, and does nothing but hold others.
 const NEEDED: u32 = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | RESTRICTED | DECRYPT;
@@ -69,8 +60,8 @@ impl ParentPublic {
         let mut r = Reader::new(bytes);
         let algorithm = r.u16("type").map_err(ParentError::Format)?;
         match algorithm {
-            ALG_ECC => {}
-            ALG_RSA => return Err(ParentError::Rsa),
+            alg::ECC => {}
+            alg::RSA => return Err(ParentError::Rsa),
             _ => return Err(ParentError::Unfit("it is not an asymmetric key")),
         }
         let point = ecc(&mut r)?;
@@ -79,7 +70,7 @@ impl ParentPublic {
     }
 
     /// The Name: algorithm and SHA-256 of the public area (Part 1 §16).
-    pub fn name(&self) -> ObjectName {
+    pub fn name(&self) -> Name {
         name(&self.bytes)
     }
 
@@ -91,7 +82,7 @@ impl ParentPublic {
 
 /// Everything behind the type.
 fn ecc(r: &mut Reader<'_>) -> Result<AffinePoint, ParentError> {
-    if r.u16("name algorithm").map_err(ParentError::Format)? != ALG_SHA256 {
+    if r.u16("name algorithm").map_err(ParentError::Format)? != alg::SHA256 {
         return Err(ParentError::Unfit("its name algorithm is not SHA-256"));
     }
     let attributes = r.u32("attributes").map_err(ParentError::Format)?;
@@ -107,13 +98,13 @@ fn ecc(r: &mut Reader<'_>) -> Result<AffinePoint, ParentError> {
     if r.array("symmetric").map_err(ParentError::Format)? != AES_128_CFB {
         return Err(ParentError::Unfit("it does not protect with AES-128-CFB"));
     }
-    if r.u16("scheme").map_err(ParentError::Format)? != ALG_NULL {
+    if r.u16("scheme").map_err(ParentError::Format)? != alg::NULL {
         return Err(ParentError::Unfit("it has a scheme of its own"));
     }
-    if r.u16("curve").map_err(ParentError::Format)? != ECC_NIST_P256 {
+    if r.u16("curve").map_err(ParentError::Format)? != alg::NIST_P256 {
         return Err(ParentError::Unfit("its curve is not NIST P-256"));
     }
-    if r.u16("kdf").map_err(ParentError::Format)? != ALG_NULL {
+    if r.u16("kdf").map_err(ParentError::Format)? != alg::NULL {
         return Err(ParentError::Unfit("it has a key derivation of its own"));
     }
     wrap::point(r).map_err(ParentError::Format)

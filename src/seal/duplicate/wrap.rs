@@ -9,7 +9,8 @@ use p256::{AffinePoint, FieldBytes, NonZeroScalar, ProjectivePoint, Scalar};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{ObjectName, POINT_BYTES, ParentPublic, ScalarError};
+use super::{POINT_BYTES, ParentPublic, ScalarError};
+use crate::seal::tcg::Name;
 use crate::types::Key;
 use crate::types::wire::{Reader, WireError, Writer};
 
@@ -50,7 +51,7 @@ pub(super) fn exchange(parent: &ParentPublic, ephemeral: &Key) -> Result<(Digest
 }
 
 /// Content of the TPM2B_PRIVATE: outer HMAC, and the sensitive area encrypted in its place.
-pub(super) fn outer(seed: &[u8; 32], object: &ObjectName, mut sensitive: Zeroizing<Vec<u8>>) -> Vec<u8> {
+pub(super) fn outer(seed: &[u8; 32], object: &Name, mut sensitive: Zeroizing<Vec<u8>>) -> Vec<u8> {
     let key = kdfa(seed, "STORAGE", object, 128);
     cfb(key.first_chunk().unwrap_or(&[0; AES_BLOCK_BYTES]), &mut sensitive);
     let hmac_key = kdfa(seed, "INTEGRITY", &[], 256);

@@ -25,7 +25,8 @@
 //! A later policy takes a new kind, and whatever it stores follows its kind; other changes take a new version.
 
 use super::policy::{self, PolicyDigest};
-use super::template::{self, Name, SrkTemplate};
+use super::template::{self, SrkTemplate};
+use crate::seal::tcg::Name;
 use crate::seal::tpm_head::TpmHead;
 use crate::sealer::settings::OWNER_PERSISTENT_HANDLES;
 use crate::types::SealPolicy;

@@ -13,10 +13,11 @@ use tss_esapi::traits::{Marshall, UnMarshall};
 use super::blob::Blob;
 use super::fault::{At, Failure, Step};
 use super::retry::{Budget, Monotonic, Retry};
-use super::{Tpm2, connect, object, pinned, session, srk, template};
+use super::{Tpm2, connect, object, pinned, session, srk};
 use crate::seal::duplicate::Duplicate;
 use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::protocol::{Auth, DeviceBlob};
+use crate::seal::tcg;
 use crate::sealer::Importer;
 use crate::types::{Key, SealPolicy, hex};
 
@@ -26,7 +27,7 @@ impl Tpm2 {
         let srk = srk::of(&mut context, self.settings.parent_handle, pin)?;
         let (public, _, _) = context.read_public(srk.handle).at(Step::ReadSrk)?;
         let public = public.marshall().at(Step::ReadSrk)?;
-        if template::name(&public) == srk.name {
+        if tcg::name(&public) == srk.name {
             Ok(public)
         } else {
             Err(Failure::refused(FaultCode::SrkChanged, "two answers about the storage root key differ"))

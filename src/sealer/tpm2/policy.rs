@@ -4,15 +4,12 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::seal::tcg::{self, command};
 use crate::types::wire::Writer;
 use crate::types::{PcrBank, PcrSet, SealPolicy};
 
 /// A policyDigest.
 pub(super) type PolicyDigest = [u8; 32];
-
-// TPM_CC, Part 2 §6.5.2.
-const POLICY_AUTH_VALUE: u32 = 0x0000_016B;
-const POLICY_PCR: u32 = 0x0000_017F;
 
 /// The digest of `policy` when the chosen registers hold `values`, ascending by number (none for a policy without PCRs).
 ///
@@ -25,10 +22,10 @@ pub(super) fn digest(policy: &SealPolicy, values: &[Vec<u8>]) -> PolicyDigest {
         SealPolicy::Pcr { bank, pcrs } => {
             let mut hash = Sha256::new();
             values.iter().for_each(|value| hash.update(value));
-            extend(&start, POLICY_PCR, &[&selection(*bank, *pcrs), &hash.finalize()])
+            extend(&start, command::POLICY_PCR, &[&selection(*bank, *pcrs), &hash.finalize()])
         }
     };
-    extend(&after_pcrs, POLICY_AUTH_VALUE, &[])
+    extend(&after_pcrs, command::POLICY_AUTH_VALUE, &[])
 }
 
 /// policyDigest' = H(policyDigest ‖ command code ‖ arguments).
@@ -43,15 +40,7 @@ fn extend(digest: &PolicyDigest, command: u32, arguments: &[&[u8]]) -> PolicyDig
 /// TPML_PCR_SELECTION of one bank: bit n of byte n/8 stands for PCR n (Part 2 §10.6.2).
 fn selection(bank: PcrBank, pcrs: PcrSet) -> Vec<u8> {
     let [low, middle, high, _] = pcrs.mask().to_le_bytes();
-    Writer::new().u32(1).u16(bank_algorithm(bank)).u8(3).raw(&[low, middle, high]).finish()
-}
-
-/// TPM_ALG_ID of a bank (Part 2 §6.3).
-const fn bank_algorithm(bank: PcrBank) -> u16 {
-    match bank {
-        PcrBank::Sha256 => 0x000B,
-        PcrBank::Sha384 => 0x000C,
-    }
+    Writer::new().u32(1).u16(tcg::bank(bank)).u8(3).raw(&[low, middle, high]).finish()
 }
 
 /// Bytes of a register of the bank.

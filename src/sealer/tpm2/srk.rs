@@ -19,9 +19,10 @@ use tss_esapi::traits::{Marshall, UnMarshall};
 
 use super::blob::Blob;
 use super::fault::{At, Failure, Prospect, Rc, Step};
-use super::template::{self, Name, SrkTemplate};
+use super::template::{self, SrkTemplate};
 use crate::audit::{Event, emit};
 use crate::seal::fault::FaultCode;
+use crate::seal::tcg::{self, Name};
 use crate::sealer::settings::OWNER_PERSISTENT_HANDLES;
 use crate::types::hex;
 
@@ -165,7 +166,7 @@ fn fit(context: &mut Context, key: KeyHandle, handle: u32, pin: Option<&Blob>) -
     if let Some(why) = template::unfit(&public) {
         return Err(unfit(why));
     }
-    if !same(&template::name(&public), &name) {
+    if !same(&tcg::name(&public), &name) {
         return Err(Failure::refused(
             FaultCode::SrkChanged,
             "two answers about the storage root key differ".to_owned(),

@@ -1,32 +1,14 @@
 //! Public areas as the TPM writes them (TPMT_PUBLIC, TPM 2.0 Part 2 §12.2.4), pure bytes: what we create, and what we accept.
 
-use sha2::{Digest, Sha256};
-
 use super::policy::PolicyDigest;
-use crate::seal::duplicate::NAME_BYTES;
+use crate::seal::tcg::alg;
+use crate::seal::tcg::object::{
+    DECRYPT, FIXED_PARENT, FIXED_TPM, NO_DA, RESTRICTED, SENSITIVE_DATA_ORIGIN, SIGN, ST_CLEAR, USER_WITH_AUTH,
+};
 use crate::types::wire::{Reader, WireError, Writer};
 
-const ALG_RSA: u16 = 0x0001;
-const ALG_AES: u16 = 0x0006;
-const ALG_KEYEDHASH: u16 = 0x0008;
-const ALG_SHA256: u16 = 0x000B;
-const ALG_NULL: u16 = 0x0010;
-const ALG_ECC: u16 = 0x0023;
-const ALG_CFB: u16 = 0x0043;
-const ECC_NIST_P256: u16 = 0x0003;
 const RSA_BITS: u16 = 2048;
 const AES_BITS: u16 = 128;
-
-// TPMA_OBJECT, Part 2 §8.3.2.
-const FIXED_TPM: u32 = 1 << 1;
-const ST_CLEAR: u32 = 1 << 2;
-const FIXED_PARENT: u32 = 1 << 4;
-const SENSITIVE_DATA_ORIGIN: u32 = 1 << 5;
-const USER_WITH_AUTH: u32 = 1 << 6;
-const NO_DA: u32 = 1 << 10;
-const RESTRICTED: u32 = 1 << 16;
-const DECRYPT: u32 = 1 << 17;
-const SIGN: u32 = 1 << 18;
 
 /// A parent must have all of these. noDA too: a lockout, or three power cuts while a key without it is in use, would close it.
 const PARENT_NEEDS: u32 = FIXED_TPM | FIXED_PARENT | USER_WITH_AUTH | NO_DA | RESTRICTED | DECRYPT;
@@ -36,9 +18,6 @@ const PARENT_MUST_NOT: u32 = ST_CLEAR | SIGN;
 /// Only way in is the policy (no userWithAuth), nothing may change it (no adminWithPolicy), it never leaves, and it is exempt
 /// from dictionary-attack protection: its authValue has 256 bits.
 const SEALED: u32 = FIXED_TPM | FIXED_PARENT | NO_DA;
-
-/// The Name of an object.
-pub(super) type Name = [u8; NAME_BYTES];
 
 /// A storage root key that any TPM makes again, byte for byte, until its owner seed changes (TPM2_Clear).
 ///
@@ -73,14 +52,14 @@ impl SrkTemplate {
 
     fn parameters(self) -> Vec<u8> {
         let algorithm = match self {
-            Self::EccP256 => ALG_ECC,
-            Self::Rsa2048 => ALG_RSA,
+            Self::EccP256 => alg::ECC,
+            Self::Rsa2048 => alg::RSA,
         };
         let mut w = Writer::new();
-        w.u16(algorithm).u16(ALG_SHA256).u32(PARENT_NEEDS | SENSITIVE_DATA_ORIGIN).bytes16(&[]);
-        w.u16(ALG_AES).u16(AES_BITS).u16(ALG_CFB).u16(ALG_NULL);
+        w.u16(algorithm).u16(alg::SHA256).u32(PARENT_NEEDS | SENSITIVE_DATA_ORIGIN).bytes16(&[]);
+        w.u16(alg::AES).u16(AES_BITS).u16(alg::CFB).u16(alg::NULL);
         match self {
-            Self::EccP256 => w.u16(ECC_NIST_P256).u16(ALG_NULL),
+            Self::EccP256 => w.u16(alg::NIST_P256).u16(alg::NULL),
             Self::Rsa2048 => w.u16(RSA_BITS).u32(0),
         };
         w.finish()
@@ -101,21 +80,13 @@ pub(super) fn is_sealed(public: &[u8], policy: &PolicyDigest) -> bool {
 }
 
 fn sealed_parameters(policy: &PolicyDigest) -> Vec<u8> {
-    Writer::new().u16(ALG_KEYEDHASH).u16(ALG_SHA256).u32(SEALED).bytes16(policy).u16(ALG_NULL).finish()
-}
-
-/// The Name that belongs to a public area whose name algorithm is SHA-256.
-pub(super) fn name(public: &[u8]) -> Name {
-    let mut name = [0; NAME_BYTES];
-    name[..2].copy_from_slice(&ALG_SHA256.to_be_bytes());
-    name[2..].copy_from_slice(&Sha256::digest(public));
-    name
+    Writer::new().u16(alg::KEYEDHASH).u16(alg::SHA256).u32(SEALED).bytes16(policy).u16(alg::NULL).finish()
 }
 
 /// Why a key cannot be the parent of what we seal; `None` if it can. Says nothing of its authValue, which only a use shows.
 pub(super) fn unfit(public: &[u8]) -> Option<&'static str> {
     match head(public) {
-        Ok((ALG_ECC | ALG_RSA, ALG_SHA256, attributes)) => {
+        Ok((alg::ECC | alg::RSA, alg::SHA256, attributes)) => {
             if attributes & PARENT_NEEDS == PARENT_NEEDS && attributes & PARENT_MUST_NOT == 0 {
                 None
             } else {
@@ -124,7 +95,7 @@ pub(super) fn unfit(public: &[u8]) -> Option<&'static str> {
                 )
             }
         }
-        Ok((ALG_ECC | ALG_RSA, _, _)) => Some("its name algorithm is not SHA-256"),
+        Ok((alg::ECC | alg::RSA, _, _)) => Some("its name algorithm is not SHA-256"),
         Ok(_) => Some("it is not an asymmetric key"),
         Err(_) => Some("its public area is cut off"),
     }

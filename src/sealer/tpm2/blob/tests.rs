@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::seal::duplicate::NAME_BYTES;
 use crate::seal::protocol::DeviceBlob;
+use crate::seal::tcg::NAME_BYTES;
 use crate::types::{PcrBank, PcrSet, hex};
 
 const CHECKSUM_BYTES: usize = 32;

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::limits::{ANSWERS_UNTAKEN_MAX, BLOCKED_CONNECTIONS_MAX, READ_AHEAD_BYTES};
 use crate::audit::{Event, emit};
+use crate::types::lock;
 
 /// All open connections.
 pub(super) struct Connections {
@@ -113,7 +114,7 @@ impl Connections {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Slot>>> {
         // The map is whole after every operation.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.open)
     }
 }
 

@@ -4,12 +4,12 @@
 //! were; it comes with the next one that happens, or when the second is over.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::event::Event;
 use super::line::write;
-use crate::types::Class;
+use crate::types::{Class, lock};
 
 /// Between two lines of a kind.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -142,7 +142,7 @@ fn owned(event: &Event<'_>) -> Option<Owned> {
 
 fn rows() -> MutexGuard<'static, Rows> {
     // Whole after every step.
-    ROWS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock::lock(&ROWS)
 }
 
 #[cfg(test)]

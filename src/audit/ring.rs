@@ -7,10 +7,11 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::types::lock;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Bytes that wait. Some 5,000 lines: a burst of a second at level `debug`, and little beside the memory of keys and connections.
@@ -94,7 +95,7 @@ impl Ring {
         let mut held = self.held();
         while held.has_writer && (held.is_writing || !held.lines.is_empty() || held.untold > 0) {
             let Some(left) = end.checked_duration_since(Instant::now()) else { return };
-            held = self.changed.wait_timeout(held, left).unwrap_or_else(PoisonError::into_inner).0;
+            held = lock::wait_for(&self.changed, held, left);
         }
     }
 
@@ -131,8 +132,8 @@ impl Ring {
         let mut held = self.held();
         if held.lines.is_empty() && held.untold == 0 {
             held = match limit {
-                None => self.changed.wait(held).unwrap_or_else(PoisonError::into_inner),
-                Some(limit) => self.changed.wait_timeout(held, limit).unwrap_or_else(PoisonError::into_inner).0,
+                None => lock::wait(&self.changed, held),
+                Some(limit) => lock::wait_for(&self.changed, held, limit),
             };
         }
         let (mut text, mut lines) = (Vec::new(), 0);
@@ -161,7 +162,7 @@ impl Ring {
 
     fn held(&self) -> MutexGuard<'_, Held> {
         // Whole after every step.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.held)
     }
 }
 

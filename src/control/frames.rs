@@ -5,11 +5,12 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::etcd::question::{QUESTION_MAX_BYTES, Question, Verdict};
+use crate::types::lock;
 
 /// Between two questions: the tool waits for etcd meanwhile, or reads what nobody has encrypted.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -67,7 +68,7 @@ impl Seat {
     }
 
     fn sitting(&self) -> MutexGuard<'_, Option<Sitting>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.0)
     }
 }
 

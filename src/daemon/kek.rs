@@ -2,7 +2,7 @@
 //!
 //! A provider that cannot be opened is there all the same and fails each call with its reason: a start must not end over one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 #[cfg(feature = "vault")]
 use tokio::task::AbortHandle;
@@ -11,7 +11,7 @@ use crate::config::providers::Settings;
 #[cfg(feature = "vault")]
 use crate::provider::vault::Vault;
 use crate::provider::{Answer, Context, Kek, KeyIdentity, KeyState, PluginText, ProviderError, ProviderKind, Wrapped};
-use crate::types::Key;
+use crate::types::{Key, lock};
 
 /// What answers.
 #[derive(Clone)]
@@ -96,7 +96,7 @@ impl Slot {
     }
 
     fn source(&self) -> MutexGuard<'_, Source> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.0)
     }
 
     fn kek(&self) -> Arc<dyn Kek> {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::look::Looks;
 use crate::keyring::keeper::KeeperHandle;
@@ -14,7 +14,7 @@ use crate::provider::LoginTries;
 use crate::provider::{CredentialAnswer, CredentialError, Credentials, Mark};
 use crate::seal::credential;
 use crate::store::RunFile;
-use crate::types::{CredentialName, Secret};
+use crate::types::{CredentialName, Secret, lock};
 
 /// How the files of a provider looked when it was made of them, and which of the own seals were there by then.
 #[derive(Clone, Default)]
@@ -43,7 +43,7 @@ struct Seals {
 impl OwnSeals {
     /// Where credentials lie from now on.
     pub(super) fn lie_in(&self, folder: Option<&Path>) {
-        *self.folder.lock().unwrap_or_else(PoisonError::into_inner) = folder.map(Path::to_owned);
+        *lock::lock(&self.folder) = folder.map(Path::to_owned);
     }
 
     /// Before files are looked at. A seal that comes meanwhile is looked at twice, and none goes unseen.
@@ -66,7 +66,7 @@ impl OwnSeals {
 
     /// Just sealed.
     fn note(&self, name: &CredentialName) {
-        let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let folder = lock::lock(&self.folder).clone();
         let path = folder.map(|folder| folder.join(credential::file_name(name)));
         let look = Looks::at(path, &Looks::default());
         let mut seals = self.seals();
@@ -76,7 +76,7 @@ impl OwnSeals {
     }
 
     fn seals(&self) -> MutexGuard<'_, Seals> {
-        self.seals.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.seals)
     }
 }
 

@@ -20,7 +20,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ use crate::seal::client::SealerClient;
 use crate::socket::listen::{self, ListenError, Owners};
 use crate::store::{RealDisk, RunFile};
 use crate::types::stack::{self, IDLE_BYTES};
-use crate::types::{Chain, Class, Explain, Explained, clock};
+use crate::types::{Chain, Class, Explain, Explained, clock, lock};
 
 const PROGRAM: &str = "nodeseald";
 const ABOUT: &str = "Serves the Kubernetes KMS API with keys that only this node's hardware can open";
@@ -254,14 +254,12 @@ impl Hangups {
     }
 
     fn note(&self) {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock::lock(&self.asked) = true;
         self.changed.notify_one();
     }
 
     fn wait(&self) {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = self.changed.wait_while(asked, |asked| !*asked);
-        *asked.unwrap_or_else(PoisonError::into_inner) = false;
+        *lock::wait_while(&self.changed, lock::lock(&self.asked), |asked| !*asked) = false;
     }
 }
 

@@ -10,7 +10,7 @@ mod waiting;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ use crate::provider::set::Specimen;
 use crate::sandbox::Confined;
 use crate::seal::client::SealerClient;
 use crate::store::{OnlyLook, RunFile, StateDir};
-use crate::types::{Chain, Explained, SealTo};
+use crate::types::{Chain, Explained, SealTo, lock};
 
 /// Between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -127,9 +127,8 @@ impl Reloader {
     }
 
     fn turn(&self, patience: Duration) -> Result<Turn<'_>, ReloadError> {
-        let busy = self.is_under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = self.ended.wait_timeout_while(busy, patience, |busy| *busy);
-        let (mut busy, _) = free.unwrap_or_else(PoisonError::into_inner);
+        let busy = lock::lock(&self.is_under_way);
+        let mut busy = lock::wait_while_for(&self.ended, busy, patience, |busy| *busy);
         if std::mem::replace(&mut *busy, true) { Err(ReloadError::Busy) } else { Ok(Turn(self)) }
     }
 
@@ -284,7 +283,7 @@ impl Reloader {
     }
 
     fn runs(&self) -> MutexGuard<'_, Runs> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.runs)
     }
 
     /// Looks at the files for ever. Each provider is for itself: one that is away keeps no other from a new login.
@@ -352,7 +351,7 @@ struct Turn<'a>(&'a Reloader);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.is_under_way.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *lock::lock(&self.0.is_under_way) = false;
         self.0.ended.notify_one();
     }
 }

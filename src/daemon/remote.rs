@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use crate::provider::set::{Member, Providers};
 use crate::provider::{Credentials, Kek};
 use crate::seal::client::SealerClient;
 use crate::store::RunFile;
+use crate::types::lock;
 use crate::types::stack::{self, IDLE_BYTES};
 
 /// Threads for what blocks: the system's look-ups of names, which may hang with their server, and questions to the keeper.
@@ -104,7 +105,7 @@ impl Opened {
 
 impl Made {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.seen)
     }
 
     pub(super) fn name(&self) -> &str {

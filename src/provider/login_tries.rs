@@ -12,13 +12,14 @@
 //! A credential is known by its [`Mark`], which tells nothing of what was sealed. What cannot be read in the file counts as nothing,
 //! and what cannot be written is left out: memory then remembers alone.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
 use super::Mark;
 use crate::store::RunFile;
+use crate::types::lock;
 use crate::types::wire::{Reader, WireError, Writer};
 
 /// First and last pause after an answer that was lost.
@@ -173,7 +174,7 @@ impl LoginTries {
     }
 
     fn records(&self) -> MutexGuard<'_, Vec<Record>> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.records)
     }
 
     fn of(&self, mark: Mark) -> Option<Record> {

@@ -6,7 +6,7 @@
 //! serve only once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::home::Home;
 use super::lease::{Chance, Grant, Lease, Step};
 use super::{ErrorKind, ProviderError};
-use crate::types::{Explained, random};
+use crate::types::{Explained, lock, random};
 
 /// Of one request that makes a login, at least: nobody waits for one that is made beside the calls.
 pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -104,7 +104,7 @@ impl<L: Logins> Session<L> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<L::Login>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.state)
     }
 
     fn now(&self) -> Duration {

@@ -100,11 +100,11 @@ impl Needs {
         self
     }
 
-    /// A file that others replace by a rename, or by a link that is swapped above it: that is a new file each time, so a grant must
-    /// be on its folder. For a file directly below `/` it is on the file alone.
+    /// A file that others replace by a rename, or by a link that is swapped above it. That is a new file each time, so a
+    /// grant must be on its folder. For a file directly below `/` it is on the file alone.
     ///
-    /// Below `/run` a folder itself is made anew by each start of who owns it (RuntimeDirectory= of systemd), and a grant is on the folder that was
-    /// there: where the one above it is no folder of the whole machine, that one is given as well.
+    /// Below `/run` the folder itself is new after each start of its owner (RuntimeDirectory= of systemd), and a grant
+    /// holds for the old one only. So the folder above it is granted too, unless the whole machine uses that one.
     #[must_use]
     pub fn replaced_file(self, file: &Path, why: &'static str) -> Self {
         let folder = |file: &Path| match file.parent() {
@@ -133,9 +133,9 @@ impl Needs {
         self
     }
 
-    /// A unix socket to connect to. Whoever listens may make it anew, and its folder may come later than we do: the grant is on the folder,
-    /// or on the nearest one above it that is there. For a socket directly below `/` it is on the socket alone. Below `/run` it is as with
-    /// [`Needs::replaced_file`].
+    /// A unix socket to connect to. Its owner may replace it, and its folder may not exist yet, so the grant is on the
+    /// folder, or on the nearest existing one above it. For a socket directly below `/` it is on the socket alone. Below
+    /// `/run` the same holds as for [`Needs::replaced_file`].
     #[must_use]
     pub fn socket(mut self, socket: &Path) -> Self {
         let is_fine = |folder: &&Path| folder.parent().is_some() && folder.exists();
@@ -177,7 +177,7 @@ impl Needs {
         FOLDERS.iter().fold(needs, |needs, folder| needs.path(Path::new(folder), Access::Read, "shared libraries"))
     }
 
-    /// Names of users, which a reload looks up anew.
+    /// Names of users, which a reload looks up again.
     #[must_use]
     pub fn users(self) -> Self {
         const FILES: [&str; 3] = ["/etc/nsswitch.conf", "/etc/passwd", "/etc/group"];

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use crate::audit::{Event, emit, log};
 use crate::seal::fault::{Fault, FaultCode};
 use crate::seal::frame;
 use crate::seal::protocol::Response;
+use crate::types::lock;
 
 /// For one question, or for the devices' end. A client waits for a little longer, so that it still hears of it
 /// (`seal::client::ANSWER_TIMEOUT`). TPMs take up to half a minute for an RSA key.
@@ -91,7 +92,7 @@ impl Drop for Asked<'_> {
 impl Shared {
     fn pending(&self) -> MutexGuard<'_, Option<Pending>> {
         // Whole after every step.
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.pending)
     }
 
     fn watch(&self, end: End) {
@@ -99,7 +100,7 @@ impl Shared {
         loop {
             let left = pending.as_ref().map(|asked| asked.end.saturating_duration_since(Instant::now()));
             pending = match left {
-                None => self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner),
+                None => lock::wait(&self.changed, pending),
                 // With the lock: an answer that comes in this moment comes too late.
                 Some(Duration::ZERO) => {
                     if let Some(stuck) = pending.take() {
@@ -107,7 +108,7 @@ impl Shared {
                     }
                     pending
                 }
-                Some(left) => self.changed.wait_timeout(pending, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) => lock::wait_for(&self.changed, pending, left),
             };
         }
     }

@@ -10,6 +10,7 @@ pub mod clock;
 mod explained;
 pub mod hex;
 mod ids;
+pub mod lock;
 pub mod mac;
 mod owner;
 mod policy;

@@ -8,7 +8,7 @@
 //! answer that comes after that is not kept.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use crate::keyring::rooted::{ProvidersError, Rooted};
 use crate::keyring::uses::UseCounter;
 use crate::provider::set::Owned;
 use crate::sandbox::memory::LockedKey;
-use crate::types::{ClusterId, KekId, Key};
+use crate::types::{ClusterId, KekId, Key, lock};
 
 /// KEKs of other nodes in memory: one for each node and rotation.
 const KEPT_MAX: usize = 4096;
@@ -147,7 +147,7 @@ impl Foreign {
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.0)
     }
 }
 

@@ -13,7 +13,7 @@ mod tally;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -35,7 +35,7 @@ use super::uses::Claim;
 use crate::envelope::{Api, EnvelopeError};
 use crate::provider::set::{Member, NotOpened, Owned};
 use crate::provider::{Form, KeyIdentity, KeyState};
-use crate::types::{ClusterId, KekId, Key, KeyId, random};
+use crate::types::{ClusterId, KekId, Key, KeyId, lock, random};
 
 /// How long an Encrypt waits for the next block of uses: inside of kube-apiserver's 3 s (config `timeout` default).
 const RESERVATION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -256,7 +256,7 @@ impl Keyring {
 
     /// Why the keys are not open, once an attempt to open them has failed.
     pub fn refusal(&self) -> Option<SealRefusal> {
-        match &*self.keys.read().unwrap_or_else(PoisonError::into_inner) {
+        match &*lock::read(&self.keys) {
             Keys::Locked(refusal) => Some(refusal.clone()),
             Keys::Open(_) | Keys::Opening => None,
         }
@@ -283,7 +283,7 @@ impl Keyring {
 
     /// The providers of the configuration from now on.
     pub(super) fn set_rooted(&self, rooted: Option<Arc<Rooted>>) {
-        *self.rooted.write().unwrap_or_else(PoisonError::into_inner) = rooted;
+        *lock::write(&self.rooted) = rooted;
     }
 
     /// The providers that run, if any of them wraps new KEKs.
@@ -293,7 +293,7 @@ impl Keyring {
 
     /// The providers that run, if any do.
     pub fn rooted(&self) -> Option<Arc<Rooted>> {
-        self.rooted.read().unwrap_or_else(PoisonError::into_inner).clone()
+        lock::read(&self.rooted).clone()
     }
 
     /// Takes no more uses of the active KEK, and says how many were taken. For the end of the process.
@@ -307,19 +307,19 @@ impl Keyring {
 
     fn set(&self, keys: Keys) {
         // A poisoned lock still holds whole keys: they are replaced in one assignment.
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        *lock::write(&self.keys) = keys;
         self.changed.notify_waiters();
     }
 
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        match &*self.keys.read().unwrap_or_else(PoisonError::into_inner) {
+        match &*lock::read(&self.keys) {
             Keys::Open(snapshot) => Some(Arc::clone(snapshot)),
             Keys::Locked(_) | Keys::Opening => None,
         }
     }
 
     pub(in crate::keyring) fn is_opening(&self) -> bool {
-        matches!(&*self.keys.read().unwrap_or_else(PoisonError::into_inner), Keys::Opening)
+        matches!(&*lock::read(&self.keys), Keys::Opening)
     }
 
     async fn opened(&self) -> Result<Arc<Snapshot>, KeyringError> {

@@ -1,10 +1,11 @@
 //! Which keys the providers have used in mode "direct", as far as the keeper is to hear of it: the same ones again within moments are no news,
 //! and each text would wake it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::provider::KeyState;
+use crate::types::lock;
 
 /// Three sights of a new version in a row make it count (`provider::observed`): they take moments, whatever the rate.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -20,7 +21,7 @@ impl Seen {
     /// What the keeper is to be told of these.
     pub(super) fn news(&self, keys: Keys) -> Option<Keys> {
         let now = Instant::now();
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock::lock(&self.0);
         if last.as_ref().is_some_and(|(at, told)| now - *at < AGAIN && *told == keys) {
             return None;
         }

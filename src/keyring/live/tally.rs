@@ -5,10 +5,10 @@
 //! does not have the last one is kept.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::types::clock::UnixSeconds;
-use crate::types::{Class, KekId};
+use crate::types::{Class, KekId, lock};
 
 /// Shared by all calls.
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl Tally {
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.0)
     }
 }
 

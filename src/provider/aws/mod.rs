@@ -27,7 +27,7 @@ mod wire;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_kms::primitives::Blob;
@@ -43,7 +43,7 @@ pub use self::settings::{AwsAuth, AwsBase, AwsSettings, Endpoint, FormError, Key
 use self::wire::{Wire, unlogged};
 use super::session::{Held, Refusal, Session};
 use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, KeyVersion, ProviderError, ProviderKind, Wrapped};
-use crate::types::Key;
+use crate::types::{Key, lock};
 
 const ENCRYPT: &str = "kms:Encrypt";
 
@@ -107,12 +107,12 @@ impl AwsKek {
     }
 
     fn last(&self) -> Option<Seen> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock::lock(&self.last).clone()
     }
 
     async fn ask(&self, signer: &Signer) -> Result<Seen, ProviderError> {
         let seen = key::ask(signer, &self.key, self.last().as_ref()).await?;
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock::lock(&self.last);
         match &*last {
             // Two first probes of an alias at the same time, and it moved between them.
             Some(first) if first.arn != seen.arn => {

@@ -5,7 +5,7 @@
 //! log is off too: at its finest level it writes answers with their bodies if a variable of the environment says so, and a body holds a key.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue, Method, Uri};
@@ -34,6 +34,7 @@ use super::super::http::{self, Address, Ask, Body, Client, Reply, Roots};
 use super::super::session::LOGIN_TIMEOUT;
 use super::settings::{AwsSettings, Endpoint};
 use crate::provider::{ErrorKind, ProviderError};
+use crate::types::lock;
 
 /// Makes clients of one region that share their connections.
 pub(super) struct Wire {
@@ -135,7 +136,7 @@ impl std::fmt::Debug for Net {
 
 impl Net {
     fn client(&self, address: Address) -> Arc<Client> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = lock::lock(&self.places);
         if let Some((_, client)) = places.iter().find(|(known, _)| *known == address) {
             return Arc::clone(client);
         }

@@ -26,7 +26,7 @@ mod wire;
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use azure_core::Bytes;
@@ -45,7 +45,7 @@ use super::http::{self, Body, Client};
 use super::reads::Reads;
 use super::session::{LOGIN_TIMEOUT, Refusal, Session};
 use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
-use crate::types::Key;
+use crate::types::{Key, lock};
 use fault::{Failed, UNWRAP};
 use key::{Known, Wanted};
 use login::{Bearer, Logins};
@@ -146,12 +146,12 @@ impl AzureKek {
     }
 
     fn last_seen(&self) -> Option<Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock::lock(&self.known).clone()
     }
 
     async fn ask(&self) -> Result<Known, Failed> {
         let known = self.wanted.ask(&self.client, self.last_seen().as_ref()).await?;
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known.clone());
+        *lock::lock(&self.known) = Some(known.clone());
         Ok(known)
     }
 

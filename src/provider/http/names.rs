@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::{ErrorKind, ProviderError};
 use super::order::Order;
+use crate::types::lock;
 
 /// Names that are looked up at once: two for each of the providers of a configuration.
 const LOOKUPS_MAX: usize = 12;
@@ -82,7 +83,7 @@ impl Names {
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.book)
     }
 
     /// At least one address, in the order in which they are to be tried.

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::super::home::Home;
 use super::super::{ErrorKind, ProviderError};
+use crate::types::lock;
 
 /// Connections of a line that rest until the next request: those of eight calls that make two requests at once. More than these are closed
 /// after their answer.
@@ -154,7 +155,7 @@ impl<C: Connect> Pool<C> {
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.lines)
     }
 
     /// One that rests, or the first that comes free or is made from now on.

@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use subtle::ConstantTimeEq;
@@ -17,7 +17,7 @@ use super::watched::{Watched, late};
 use crate::audit::{Event, emit};
 use crate::provider::breaker::{Failure, Pass};
 use crate::provider::{Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
-use crate::types::{Class, ClusterId, Explained, KekId, Key};
+use crate::types::{Class, ClusterId, Explained, KekId, Key, lock};
 
 /// Calls to one provider at once. A cold start of ten thousand objects has as many KEKs as nodes and epochs, not as objects.
 const CALLS_MAX: usize = 16;
@@ -424,7 +424,7 @@ impl Member {
     }
 
     pub(super) fn known(&self) -> MutexGuard<'_, Known> {
-        self.own.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::lock(&self.own.known)
     }
 }
 

@@ -12,7 +12,7 @@ mod key;
 mod login;
 mod names;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64ct::{Base64, Encoding};
@@ -22,8 +22,8 @@ use zeroize::Zeroizing;
 use super::session::{Refusal, Session};
 use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::sandbox::Needs;
-use crate::types::Key;
 use crate::types::wire::Writer;
+use crate::types::{Key, lock};
 use answer::{DECRYPT, Failed, Said};
 use key::{Binding, Known};
 use login::Logins;
@@ -106,11 +106,11 @@ impl Vault {
     }
 
     fn last_seen(&self) -> Option<Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock::lock(&self.known).clone()
     }
 
     fn remember(&self, known: Option<Known>) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        *lock::lock(&self.known) = known;
     }
 
     /// The identity without the time.

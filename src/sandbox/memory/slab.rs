@@ -1,12 +1,12 @@
 //! Places for keys, many to a page, taken and given back. The pages are never unmapped: as many stay as were once needed at the same time.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use zeroize::Zeroize;
 
 use super::super::raw;
 use super::{MemoryError, Protection};
-use crate::types::Key;
+use crate::types::{Key, lock};
 
 type Place = &'static mut [u8; Key::LEN];
 
@@ -84,7 +84,7 @@ impl Slab {
 
 fn slab() -> MutexGuard<'static, Slab> {
     // A poisoned list still holds whole places.
-    SLAB.lock().unwrap_or_else(PoisonError::into_inner)
+    lock::lock(&SLAB)
 }
 
 pub(super) fn reserve() -> Result<Protection, MemoryError> {

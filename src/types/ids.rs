@@ -6,6 +6,7 @@ use std::str::FromStr;
 use sha2::{Digest, Sha256};
 
 use super::hex;
+use super::text::checked_text;
 
 /// Why a text or some bytes are not the identity they claim to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,38 +33,20 @@ pub enum IdError {
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $error:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        checked_text! {
+            $(#[$doc])*
+            #[derive(PartialOrd, Ord, Hash)]
+            $name, IdError, |text| {
+                let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
+                let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+                let fits = starts_well && text.len() <= Self::MAX_BYTES && text.bytes().all(allowed);
+                fits.then_some(()).ok_or(IdError::$error)
+            }
+        }
 
         impl $name {
             /// Bytes. Short enough for every AAD, log line, file name and file header.
             pub const MAX_BYTES: usize = 63;
-
-            /// The text itself.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = IdError;
-
-            fn from_str(text: &str) -> Result<Self, IdError> {
-                let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
-                let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-                if starts_well && text.len() <= Self::MAX_BYTES && text.bytes().all(allowed) {
-                    Ok(Self(text.to_owned()))
-                } else {
-                    Err(IdError::$error)
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
         }
     };
 }

@@ -18,6 +18,7 @@ pub mod random;
 mod secret;
 mod shown;
 pub mod stack;
+mod text;
 pub mod wire;
 
 pub use backend::{Backend, BackendError, SealTo};
@@ -30,3 +31,5 @@ pub use owner::{OVERFLOW_UID, Owner};
 pub use policy::{PcrBank, PcrSet, PcrSetError, SealPolicy};
 pub use secret::{Key, Secret};
 pub use shown::is_shown;
+#[cfg(any(feature = "azure", feature = "vault"))]
+pub(crate) use text::checked_text;

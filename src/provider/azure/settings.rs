@@ -1,6 +1,5 @@
 //! What the Azure provider is told: parsed once, and without a secret. Performs no IO.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use super::super::http::{Address, Roots};
 use crate::sandbox::Needs;
-use crate::types::CredentialName;
+use crate::types::{CredentialName, checked_text};
 
 /// Why a text is not what its place needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -169,56 +168,34 @@ impl FromStr for Algorithm {
     }
 }
 
-macro_rules! text {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $form:literal, $fits:expr) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq)]
-        pub struct $name(String);
-
-        impl $name {
-            /// The text itself.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = FormError;
-
-            fn from_str(text: &str) -> Result<Self, FormError> {
-                let fits: fn(&str) -> bool = $fits;
-                if fits(text) { Ok(Self(text.to_owned())) } else { Err(FormError { what: $what, form: $form }) }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
-}
-
-text! {
+checked_text! {
     /// Name of a key: <https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates#object-identifiers>.
-    KeyName, "a key", "its name alone, of letters, digits and '-', up to 127", |text| {
-        all(text, 127, |byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    KeyName, FormError, |text| {
+        let fits = all(text, 127, |byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        form(fits, "a key", "its name alone, of letters, digits and '-', up to 127")
     }
 }
 
-text! {
+checked_text! {
     /// Of a tenant or an application: a GUID, or a tenant's domain.
-    EntraId, "a tenant or client id", "a GUID as 00000000-0000-0000-0000-000000000000, or a tenant's domain", |text| {
-        all(text, 253, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.')) && !text.starts_with('.')
+    EntraId, FormError, |text| {
+        let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+        let fits = all(text, 253, is_fine) && !text.starts_with('.');
+        form(fits, "a tenant or client id", "a GUID as 00000000-0000-0000-0000-000000000000, or a tenant's domain")
     }
 }
 
-text! {
+checked_text! {
     /// What a login is good for; with `/.default` behind it, its scope.
-    Resource, "a resource", "https://HOST without a path", |text| {
+    Resource, FormError, |text| {
         let host = text.strip_prefix("https://").unwrap_or_default();
-        all(host, 253, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b':'))
+        let fits = all(host, 253, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b':'));
+        form(fits, "a resource", "https://HOST without a path")
     }
+}
+
+fn form(fits: bool, what: &'static str, form: &'static str) -> Result<(), FormError> {
+    if fits { Ok(()) } else { Err(FormError { what, form }) }
 }
 
 fn all(text: &str, max: usize, allowed: impl Fn(u8) -> bool) -> bool {

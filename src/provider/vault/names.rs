@@ -1,7 +1,6 @@
 //! Names in Vault's paths, each parsed once, so that no other place has to encode or to check one.
 
-use std::fmt;
-use std::str::FromStr;
+use crate::types::checked_text;
 
 /// Not a name that goes into a path as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,44 +15,20 @@ fn part(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(plain) && text.bytes().any(|byte| byte != b'.')
 }
 
-macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $may:literal, $fits:expr) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq)]
-        pub struct $name(String);
-
-        impl $name {
-            /// The text itself.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = NameError;
-
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                let fits: fn(&str) -> bool = $fits;
-                if text.len() <= MAX_BYTES && fits(text) { Ok(Self(text.to_owned())) } else { Err(NameError($what, $may)) }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
+fn name(fits: bool, text: &str, what: &'static str, may: &'static str) -> Result<(), NameError> {
+    if fits && text.len() <= MAX_BYTES { Ok(()) } else { Err(NameError(what, may)) }
 }
 
-name! {
+checked_text! {
     /// A key or a role.
-    Name, "a name", "", part
+    Name, NameError, |text| name(part(text), text, "a name", "")
 }
 
-name! {
+checked_text! {
     /// A mount or a namespace: names with `/` between them, none at either end.
-    MountPath, "a mount or namespace", ", with '/' between parts and not at the ends", |text| text.split('/').all(part)
+    MountPath, NameError, |text| {
+        name(text.split('/').all(part), text, "a mount or namespace", ", with '/' between parts and not at the ends")
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! | 1 | [`envelope`] [`store`] [`audit`] [`sandbox`] [`kms`] | pure bytes; atomic files; events; what the process may not do; the KMS messages and a call of them |
 //! | 2 | [`seal`] [`socket`] | client of the sealer, node root; how a unix socket is bound, and who may come in |
 //! | 3 | [`sealer`] [`provider`] | the process behind it: device engines; keys that live elsewhere |
-//! | 4 | [`keyring`] [`etcd`] | local KEKs, states, rotation, key_id; what is stored in etcd |
+//! | 4 | [`keyring`] [`etcd`] [`kube`] | local KEKs, states, rotation, key_id; what is stored in etcd; a client of kube-apiserver |
 //! | 5 | [`api`] | the KMS API on its socket; alone names tonic |
 //! | 6 | [`config`] | the file, checked |
 //! | 7 | [`control`] | what the operator tool and the daemon say to each other |
@@ -35,6 +35,8 @@ pub mod envelope;
 pub mod etcd;
 pub mod keyring;
 pub mod kms;
+#[cfg(feature = "etcd")]
+pub mod kube;
 pub mod provider;
 pub mod sandbox;
 pub mod seal;

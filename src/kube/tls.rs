@@ -1,0 +1,63 @@
+//! TLS to an API server: the authority and the login of the kubeconfig. Always HTTP/2, which every kube-apiserver speaks.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::kubeconfig::{Kubeconfig, KubeconfigError, Login, Pem};
+use crate::types::Secret;
+
+/// Bytes of a file with certificates, a key or a token.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+
+/// TLS 1.2 or 1.3 to a peer that the kubeconfig's authority has signed.
+pub(super) fn config(of: &Kubeconfig) -> Result<Arc<ClientConfig>, KubeconfigError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(&of.authority, "certificate-authority")? {
+        roots.add(certificate).map_err(KubeconfigError::Unfit)?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(KubeconfigError::Unfit)?
+        .with_root_certificates(roots);
+    let mut config = match &of.login {
+        Login::Token(_) | Login::TokenFile(_) => builder.with_no_client_auth(),
+        Login::Certificate { chain, key } => {
+            let chain = certificates(chain, "client-certificate")?;
+            builder.with_client_auth_cert(chain, private_key(key)?).map_err(KubeconfigError::Unfit)?
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn certificates(pem: &Pem, what: &'static str) -> Result<Vec<CertificateDer<'static>>, KubeconfigError> {
+    let found = with(pem, |pem| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>())?;
+    let found = found.unwrap_or_default();
+    if found.is_empty() { Err(KubeconfigError::Value { what, why: "has no certificate in PEM form" }) } else { Ok(found) }
+}
+
+/// The cause is left out: it may show a part of the text.
+fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, KubeconfigError> {
+    let unfit = KubeconfigError::Value { what: "client-key", why: "has no private key in PEM form" };
+    with(pem, |pem| PrivateKeyDer::from_pem_slice(pem))?.map_err(|_| unfit)
+}
+
+fn with<T>(pem: &Pem, read: impl FnOnce(&[u8]) -> T) -> Result<T, KubeconfigError> {
+    match pem {
+        Pem::Data(pem) => Ok(read(pem.expose())),
+        Pem::File(path) => Ok(read(file(path)?.expose())),
+    }
+}
+
+/// A whole file.
+pub(super) fn file(path: &Path) -> Result<Secret, KubeconfigError> {
+    let failed = |source| KubeconfigError::File { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(failed)?.len() > FILE_MAX_BYTES {
+        return Err(KubeconfigError::Value { what: "a file", why: "is longer than 1 MiB" });
+    }
+    std::fs::read(path).map(Secret::new).map_err(failed)
+}

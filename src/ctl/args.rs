@@ -67,6 +67,10 @@ pub(super) enum Verb {
     Members(MembersVerb),
     /// Print the status as Prometheus text, for node_exporter
     Metrics,
+    /// Bring what is stored in etcd under the present key, by way of kube-apiserver
+    #[cfg(feature = "etcd")]
+    #[command(subcommand)]
+    Migrate(super::migrate::MigrateVerb),
     /// Rebuild the keys from a recovery file, or check that file
     Recover(RecoverArgs),
     /// Reload the configuration of nodeseald

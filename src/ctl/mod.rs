@@ -22,6 +22,8 @@ mod kek_ids;
 mod keys;
 mod members;
 mod metrics;
+#[cfg(feature = "etcd")]
+mod migrate;
 mod needs;
 mod next;
 mod output;
@@ -86,6 +88,8 @@ fn run(common: &Common, verb: Verb) -> Done {
         Verb::Keys(verb) => keys::run(common, verb),
         Verb::Members(verb) => members::run(common, &verb),
         Verb::Metrics => metrics::run(common),
+        #[cfg(feature = "etcd")]
+        Verb::Migrate(verb) => migrate::run(common, &verb),
         #[cfg(feature = "etcd")]
         Verb::Recover(args) if args.rehearse => rehearse::run(common, &args),
         Verb::Recover(args) => recover::run(common, &args),

@@ -117,6 +117,16 @@ impl Client {
         Self { server, login: Arc::clone(&self.login), tls: Arc::clone(&self.tls), connection: None, tries: 1 }
     }
 
+    /// The same server by its address, if its certificate has no name that was asked for.
+    pub fn by_address(&self, error: &KubeError) -> Option<Self> {
+        use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
+        let reason = error.tls_reason()?;
+        let is_of_name =
+            matches!(reason, rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }));
+        let server = Server::at(&self.server.host, self.server.port, &self.server.host)?;
+        (is_of_name && server.name != self.server.name).then(|| self.to(server))
+    }
+
     /// Where it asks.
     pub fn server(&self) -> &Server {
         &self.server
@@ -234,8 +244,7 @@ async fn connect(server: &Server, tls: &Arc<ClientConfig>) -> Result<Connection,
     let mut builder = h2::client::Builder::new();
     builder.enable_push(false).initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
     let shaken = builder.handshake(stream).await;
-    let (sender, connection) =
-        shaken.map_err(|source| KubeError::Transport { server: server.to_string(), source })?;
+    let (sender, connection) = shaken.map_err(|source| KubeError::Transport { server: server.to_string(), source })?;
     // Its failure shows in the questions.
     let driver = tokio::spawn(async move {
         let _ = connection.await;
@@ -286,7 +295,8 @@ mod tests {
 
     #[test]
     fn of_a_refusal_one_word_is_kept_and_no_sentence_about_the_object() {
-        let status = br#"{"kind":"Status","message":"Secret \"x\" is invalid: data: hunter2","reason":"Invalid","code":422}"#;
+        let status =
+            br#"{"kind":"Status","message":"Secret \"x\" is invalid: data: hunter2","reason":"Invalid","code":422}"#;
         assert_eq!(reason(status), "Invalid");
         assert_eq!(reason(br#"{"reason":"a b\u001b[2Jc"}"#), "ab2Jc");
         assert_eq!((reason(b"upstream connect error"), reason(b"")), (String::new(), String::new()));

@@ -194,10 +194,13 @@ mod tests {
                 {"name":"events","namespaced":true,"verbs":["list","patch"],"storageVersionHash":"d"}]}"#,
             ),
         );
-        let events = r#"{"resources":[{"name":"events","namespaced":true,"verbs":["list","patch"],"storageVersionHash":"d"}]}"#;
+        let events =
+            r#"{"resources":[{"name":"events","namespaced":true,"verbs":["list","patch"],"storageVersionHash":"d"}]}"#;
         found.add("events.k8s.io", "v1", resources(events));
         let widgets = |hash: &str| {
-            format!(r#"{{"resources":[{{"name":"widgets","namespaced":false,"verbs":["list","patch"],"storageVersionHash":"{hash}"}}]}}"#)
+            format!(
+                r#"{{"resources":[{{"name":"widgets","namespaced":false,"verbs":["list","patch"],"storageVersionHash":"{hash}"}}]}}"#
+            )
         };
         found.add("example.com", "v2", resources(&widgets("w2")));
         found.add("example.com", "v1", resources(&widgets("w1")));

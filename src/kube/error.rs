@@ -121,7 +121,9 @@ impl Explained for KubeError {
                 "see the log of kube-apiserver, and run this again: it continues where it was"
             }
             Self::Answer { .. } => "check that the server of the kubeconfig is a kube-apiserver",
-            Self::Refused { status: 401, .. } => "the login of the kubeconfig is not accepted: renew its certificate or token",
+            Self::Refused { status: 401, .. } => {
+                "the login of the kubeconfig is not accepted: renew its certificate or token"
+            }
             Self::Refused { status: 403, .. } => {
                 "the user of the kubeconfig may not do this: docs/operations/migrate-rbac.yaml has the rights that are needed"
             }

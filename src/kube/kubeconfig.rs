@@ -111,7 +111,9 @@ impl Explained for KubeconfigError {
                 "name the cluster's authority as certificate-authority instead"
             }
             Self::Refused { .. } => "remove it from the context that is used, in a copy of the file",
-            Self::Value { .. } | Self::Unfit(_) => "check it with `kubectl config view`, and that the key belongs to the certificate",
+            Self::Value { .. } | Self::Unfit(_) => {
+                "check it with `kubectl config view`, and that the key belongs to the certificate"
+            }
         }
     }
 }
@@ -214,7 +216,8 @@ impl Kubeconfig {
         let mut contexts = file.contexts.into_iter();
         let context = contexts.find(|one| one.name == file.current_context).ok_or(absent("context of that name"))?;
         let ContextFile { cluster, user } = context.context;
-        let cluster = file.clusters.into_iter().find(|one| one.name == cluster).ok_or(absent("cluster of that name"))?;
+        let cluster =
+            file.clusters.into_iter().find(|one| one.name == cluster).ok_or(absent("cluster of that name"))?;
         let user = file.users.into_iter().find(|one| one.name == user).ok_or(absent("user of that name"))?;
         let cluster = cluster.cluster;
         let refused = [
@@ -295,7 +298,8 @@ impl Server {
             return Err(unfit(FORM));
         }
         let name = name.filter(|name| !name.is_empty()).unwrap_or(host);
-        let name = ServerName::try_from(name.to_owned()).map_err(|_| unfit("is no name that a certificate can have"))?;
+        let name =
+            ServerName::try_from(name.to_owned()).map_err(|_| unfit("is no name that a certificate can have"))?;
         Ok(Self { host: host.to_owned(), port, name, base: base.trim_end_matches('/').to_owned() })
     }
 
@@ -317,7 +321,11 @@ impl std::str::FromStr for Server {
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, base, .. } = self;
-        if host.contains(':') { write!(f, "https://[{host}]:{port}{base}") } else { write!(f, "https://{host}:{port}{base}") }
+        if host.contains(':') {
+            write!(f, "https://[{host}]:{port}{base}")
+        } else {
+            write!(f, "https://{host}:{port}{base}")
+        }
     }
 }
 
@@ -367,7 +375,8 @@ users:
 
     #[test]
     fn a_token_goes_before_a_certificate_and_a_file_before_a_token() {
-        let with = |line: &str| parse(&FILE.replace("    client-key-data", &format!("    {line}\n    client-key-data")));
+        let with =
+            |line: &str| parse(&FILE.replace("    client-key-data", &format!("    {line}\n    client-key-data")));
         assert!(matches!(with("token: abc").unwrap().login, Login::Token(token) if token.expose() == b"abc"));
         let login = with("token: abc\n    tokenFile: /run/token").unwrap().login;
         assert!(matches!(login, Login::TokenFile(path) if path == Path::new("/run/token")));
@@ -381,7 +390,11 @@ users:
             (key, "    auth-provider: {name: oidc}", "auth-provider"),
             (key, "    username: admin\n    password: x", "username"),
             (key, "    client-key-data: c2VjcmV0\n    as: root", "as"),
-            ("    certificate-authority-data: QUJDRA==", "    insecure-skip-tls-verify: true", "insecure-skip-tls-verify"),
+            (
+                "    certificate-authority-data: QUJDRA==",
+                "    insecure-skip-tls-verify: true",
+                "insecure-skip-tls-verify",
+            ),
             ("    server", "    proxy-url: http://proxy\n    server", "proxy-url"),
         ] {
             let error = refusal(from, to);

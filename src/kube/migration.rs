@@ -192,11 +192,16 @@ mod tests {
 
     #[test]
     fn the_state_of_a_migration_is_that_of_its_conditions() {
-        let with = |conditions: &str| migration(&format!(r#","status":{{"resourceVersion":"5","conditions":[{conditions}]}}"#));
+        let with = |conditions: &str| {
+            migration(&format!(r#","status":{{"resourceVersion":"5","conditions":[{conditions}]}}"#))
+        };
         assert_eq!(migration("").state, State::Waiting);
         assert_eq!(with("").state, State::Running);
         assert_eq!(with(r#"{"type":"Running","status":"True"}"#).state, State::Running);
-        assert_eq!(with(r#"{"type":"Running","status":"False"},{"type":"Succeeded","status":"True"}"#).state, State::Done);
+        assert_eq!(
+            with(r#"{"type":"Running","status":"False"},{"type":"Succeeded","status":"True"}"#).state,
+            State::Done
+        );
         assert_eq!(with(r#"{"type":"Failed","status":"True"}"#).state, State::Failed);
         assert_eq!(with(r#"{"type":"Failed","status":"False"}"#).state, State::Running);
         let one = migration("");

@@ -51,6 +51,8 @@ pub struct Page {
     pub items: Vec<Item>,
     /// How many objects follow, as far as the server says it.
     pub left: u64,
+    /// It is the first one of a list that has begun again.
+    pub begins_again: bool,
 }
 
 /// Where the next page begins.
@@ -66,16 +68,18 @@ impl Pages {
         if self.is_over {
             return Ok(None);
         }
-        let list = match list(client, resource, self.next.as_deref()).await {
-            // A list is as of one moment, which etcd forgets after some minutes. What was written since then is under the present key, and
-            // what stands behind the last object is still behind it. Whoever has seen the objects before skips them.
-            Err(error) if error.status() == Some(410) && self.next.is_some() => list(client, resource, None).await?,
-            other => other?,
+        let (list, begins_again) = match list(client, resource, self.next.as_deref()).await {
+            // A list is as of one moment, which etcd forgets after some minutes. What was made since then is under the present key, and what
+            // stood behind the last object still does. Whoever has seen the objects before skips them.
+            Err(error) if error.status() == Some(410) && self.next.is_some() => {
+                (list(client, resource, None).await?, true)
+            }
+            other => (other?, false),
         };
         self.next = Some(list.metadata.next).filter(|next| !next.is_empty());
         self.is_over = self.next.is_none();
         let items = list.items.into_iter().map(|one| one.metadata.into()).collect();
-        Ok(Some(Page { items, left: list.metadata.left.unwrap_or_default() }))
+        Ok(Some(Page { items, left: list.metadata.left.unwrap_or_default(), begins_again }))
     }
 }
 

@@ -37,7 +37,11 @@ pub(super) fn config(of: &Kubeconfig) -> Result<Arc<ClientConfig>, KubeconfigErr
 fn certificates(pem: &Pem, what: &'static str) -> Result<Vec<CertificateDer<'static>>, KubeconfigError> {
     let found = with(pem, |pem| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>())?;
     let found = found.unwrap_or_default();
-    if found.is_empty() { Err(KubeconfigError::Value { what, why: "has no certificate in PEM form" }) } else { Ok(found) }
+    if found.is_empty() {
+        Err(KubeconfigError::Value { what, why: "has no certificate in PEM form" })
+    } else {
+        Ok(found)
+    }
 }
 
 /// The cause is left out: it may show a part of the text.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds kube-apiserver and etcd into CACHE_DIR, once a machine and release.
+# Builds kube-apiserver, kube-controller-manager and etcd into CACHE_DIR, once a machine and release.
 #
 # usage: build-servers.sh CACHE_DIR
 #
@@ -52,3 +52,6 @@ done
 # etcd first: it is there in seconds, and what needs etcd alone can start.
 build "$here/etcd" go.etcd.io/etcd/server/v3 "$cache/etcd-$(release "$here/etcd" go.etcd.io/etcd/server/v3)" ""
 build "$here" k8s.io/kubernetes/cmd/kube-apiserver "$cache/kube-apiserver-$kubernetes" "$stamp"
+# Most of it is compiled for kube-apiserver already.
+build "$here/controller-manager" k8s.io/kubernetes/cmd/kube-controller-manager \
+    "$cache/kube-controller-manager-$kubernetes" "$stamp"

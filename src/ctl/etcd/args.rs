@@ -28,12 +28,12 @@ pub(in super::super) struct ScanArgs {
     pub(super) names: bool,
 }
 
-/// Where the objects are.
-#[derive(Args)]
-pub(super) struct SourceArgs {
+/// A running etcd.
+#[derive(Args, Clone, Default)]
+pub(in super::super) struct LiveArgs {
     /// Client URLs of etcd, or unix:///PATH of kine; by default those of this node's kube-apiserver
-    #[arg(long, value_name = "URL", value_delimiter = ',', conflicts_with = "snapshot")]
-    pub(super) endpoints: Vec<Endpoint>,
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub(in super::super) endpoints: Vec<Endpoint>,
     /// Certificate authority of etcd
     #[arg(long, value_name = "FILE", requires = "endpoints")]
     cacert: Option<PathBuf>,
@@ -43,8 +43,15 @@ pub(super) struct SourceArgs {
     /// Its private key
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+}
+
+/// Where the objects are.
+#[derive(Args)]
+pub(super) struct SourceArgs {
+    #[command(flatten)]
+    pub(super) live: LiveArgs,
     /// A snapshot, or the file `member/snap/db` of an etcd that is stopped
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "endpoints")]
     pub(super) snapshot: Option<PathBuf>,
     /// Read only the keys that begin so: a part of etcd, such as /registry/secrets/
     #[arg(long, value_name = "PREFIX")]
@@ -54,7 +61,7 @@ pub(super) struct SourceArgs {
     pub(super) etcd_prefix: Option<String>,
 }
 
-impl SourceArgs {
+impl LiveArgs {
     pub(super) fn tls(&self) -> Option<TlsFiles> {
         let identity = self.cert.clone().zip(self.key.clone());
         Some(TlsFiles { ca: self.cacert.clone()?, identity })

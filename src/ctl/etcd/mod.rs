@@ -15,7 +15,8 @@ mod tests;
 use super::args::Common;
 use super::output::Done;
 
-pub(super) use args::EtcdVerb;
+pub(super) use args::{EtcdVerb, LiveArgs};
+pub(super) use scan::{encryption_config, scan_live};
 
 pub(super) fn run(common: &Common, verb: &EtcdVerb) -> Done {
     match verb {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use zeroize::Zeroizing;
 
-use super::args::{Open, ScanArgs};
+use super::args::{LiveArgs, Open, ScanArgs, SourceArgs};
 use super::cluster::Cluster;
 use super::evidence::{NotKept, keep};
 use super::names::Names;
@@ -28,10 +28,40 @@ const NOT_COMPLETE: u8 = 2;
 const CONFIG_MAX_BYTES: u64 = 1 << 20;
 
 pub(super) fn run(common: &Common, args: &ScanArgs) -> Done {
-    scan(common, args).map_err(|failed| failed.with_exit(NOT_COMPLETE))
+    let report = scan(common, args).map_err(|failed| failed.with_exit(NOT_COMPLETE))?;
+    print(common, schema::ETCD_SCAN, &report, || table::render(&report))?;
+    Ok(ExitCode::from(exit(&report)))
 }
 
-fn scan(common: &Common, args: &ScanArgs) -> Done {
+/// What a scan of a running etcd says, for a verb that scans as well.
+pub(in super::super) struct Scan {
+    pub(in super::super) value: serde_json::Value,
+    pub(in super::super) text: String,
+    pub(in super::super) exit: u8,
+}
+
+/// The same as `nodeseal etcd scan` with these arguments alone.
+pub(in super::super) fn scan_live(
+    common: &Common,
+    live: &LiveArgs,
+    encryption_config: Option<PathBuf>,
+) -> Result<Scan, Failed> {
+    let source = SourceArgs { live: live.clone(), snapshot: None, prefix: None, etcd_prefix: None };
+    let report = scan(common, &ScanArgs { source, encryption_config, open: Open::Seeds, names: false })?;
+    let value = serde_json::to_value(&report);
+    let value = value.map_err(|error| Failed::new(&Explain::new(&error, Class::Internal, "report this")))?;
+    Ok(Scan { value, text: table::render(&report), exit: exit(&report) })
+}
+
+fn exit(report: &Report) -> u8 {
+    match report.findings.iter().any(|found| found.finding.id == NOTHING_SEEN) {
+        true => NOT_COMPLETE,
+        false if report.findings.is_empty() => 0,
+        false => FINDINGS,
+    }
+}
+
+fn scan(common: &Common, args: &ScanArgs) -> Result<Report, Failed> {
     // Objects that nobody has encrypted pass through, and the configuration may hold keys: no core dump.
     harden()?;
     let found = Cluster::find(Path::new("/"));
@@ -63,12 +93,7 @@ fn scan(common: &Common, args: &ScanArgs) -> Done {
         groups: Row::all(&read.count, wanted.as_ref(), &asked.current),
         findings: Found::all(all, names.as_ref()),
     };
-    print(common, schema::ETCD_SCAN, &report, || table::render(&report))?;
-    Ok(match report.findings.is_empty() {
-        true => ExitCode::SUCCESS,
-        false if is_seen => ExitCode::from(FINDINGS),
-        false => ExitCode::from(NOT_COMPLETE),
-    })
+    Ok(report)
 }
 
 /// What no finding says, and what nobody should take for healthy either.
@@ -145,8 +170,20 @@ fn resolved(endpoint: &str) -> String {
 fn wanted(args: &ScanArgs, found: &Cluster) -> Result<Option<(String, Wanted)>, Failed> {
     let named = args.encryption_config.as_deref();
     // Of this machine's cluster, and not of the one that a snapshot or another etcd is of.
-    let is_own = args.source.snapshot.is_none() && args.source.endpoints.is_empty();
-    let Some(path) = named.or(found.encryption_config.as_deref().filter(|_| is_own)) else { return Ok(None) };
+    let is_own = args.source.snapshot.is_none() && args.source.live.endpoints.is_empty();
+    match named.or(found.encryption_config.as_deref().filter(|_| is_own)) {
+        Some(path) => read_wanted(path).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// That file, or the one of this machine's kube-apiserver.
+pub(in super::super) fn encryption_config(named: Option<&Path>) -> Result<Option<(String, Wanted)>, Failed> {
+    let found = Cluster::find(Path::new("/")).encryption_config;
+    named.or(found.as_deref()).map(read_wanted).transpose()
+}
+
+fn read_wanted(path: &Path) -> Result<(String, Wanted), Failed> {
     let text = match std::fs::metadata(path) {
         Ok(meta) if meta.len() > CONFIG_MAX_BYTES => {
             return Err(WantedError::Content("the file is longer than 1 MiB").into());
@@ -156,7 +193,7 @@ fn wanted(args: &ScanArgs, found: &Cluster) -> Result<Option<(String, Wanted)>, 
         Err(error) => Err(error),
     };
     match text {
-        Ok(text) => Ok(Some((path.display().to_string(), Wanted::parse(&text)?.with_sockets(resolved)))),
+        Ok(text) => Ok((path.display().to_string(), Wanted::parse(&text)?.with_sockets(resolved))),
         // Without it nothing can be said of most objects.
         Err(error) => {
             let error = std::io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()));

@@ -91,7 +91,7 @@ pub(super) fn read(
     if let Some(path) = &args.source.snapshot {
         return read_file(path, part, taking, is_shown);
     }
-    let is_found = args.source.endpoints.is_empty();
+    let is_found = args.source.live.endpoints.is_empty();
     if is_found && found.is_divided {
         let text = "kube-apiserver keeps some resources in another etcd (--etcd-servers-overrides): scan that one too, with --endpoints";
         say::warning(PROGRAM, text);
@@ -104,7 +104,7 @@ pub(super) fn read(
     };
     let (endpoints, tls) = match is_found {
         true => (found.endpoints.clone(), found.tls.clone()),
-        false => (args.source.endpoints.clone(), args.source.tls()),
+        false => (args.source.live.endpoints.clone(), args.source.live.tls()),
     };
     read_live(endpoints, tls.as_ref(), (part, of), taking, is_shown)
 }

@@ -22,20 +22,22 @@ import (
 
 // APIServer is a running kube-apiserver and what is needed to start it again.
 type APIServer struct {
-	t       testing.TB
-	dir     string
-	url     string
-	token   string
-	flags   []string
-	server  *process.Process
-	client  *http.Client
-	Started time.Duration // from exec to ready, the last time
+	t     testing.TB
+	dir   string
+	url   string
+	token string
+
+	migrator string // token of Migrator
+	flags    []string
+	server   *process.Process
+	client   *http.Client
+	Started  time.Duration // from exec to ready, the last time
 }
 
 // StartAPIServer starts kube-apiserver on etcd with an EncryptionConfiguration and waits until it is ready.
 func StartAPIServer(t testing.TB, etcd *Etcd, encryption []byte, flags ...string) *APIServer {
 	t.Helper()
-	a := &APIServer{t: t, dir: process.Dir(t), token: rand.Text()}
+	a := &APIServer{t: t, dir: process.Dir(t), token: rand.Text(), migrator: rand.Text()}
 	port := process.Port(t)
 	a.url = fmt.Sprintf("https://127.0.0.1:%d", port)
 
@@ -52,7 +54,7 @@ func StartAPIServer(t testing.TB, etcd *Etcd, encryption []byte, flags ...string
 		"--etcd-servers=" + etcd.URL,
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-signing-key-file=" + account, "--service-account-key-file=" + account,
-		"--token-auth-file=" + a.write("tokens.csv", []byte(a.token+",tester,tester,system:masters\n")),
+		"--token-auth-file=" + a.write("tokens.csv", []byte(a.token+",tester,tester,system:masters\n"+a.migrator+","+Migrator+","+Migrator+"\n")),
 		"--anonymous-auth=false", "--authorization-mode=RBAC", "--service-cluster-ip-range=10.0.0.0/24",
 		"--disable-admission-plugins=ServiceAccount",
 		// The tests ask for more at once than priority and fairness would let through on a small machine.
@@ -137,12 +139,16 @@ func (a *APIServer) Ready() error {
 }
 
 func (a *APIServer) request(method, path string, body io.Reader) (int, []byte, error) {
+	return a.send(method, path, "application/json", body)
+}
+
+func (a *APIServer) send(method, path, kind string, body io.Reader) (int, []byte, error) {
 	request, err := http.NewRequest(method, a.url+path, body)
 	if err != nil {
 		return 0, nil, err
 	}
 	request.Header.Set("Authorization", "Bearer "+a.token)
-	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Content-Type", kind)
 	response, err := a.client.Do(request)
 	if err != nil {
 		return 0, nil, err

@@ -1,0 +1,240 @@
+//! What the `migrate` verbs answer under `--json` (docs/operations/json.md), and how people read it.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::ready::{How, Ready, Seen, Verdict};
+use crate::ctl::output::counted;
+
+/// `nodeseal.migrate-plan/1`
+#[derive(Debug, Serialize)]
+pub(super) struct Plan {
+    pub(super) key_id_hash: String,
+    /// `run` would write now.
+    pub(super) ready: bool,
+    /// Why it would not, or would wait.
+    pub(super) waits_for: Option<String>,
+    /// For which it would wait.
+    pub(super) wait_minutes: Option<u16>,
+    pub(super) api_servers: Vec<Server>,
+    pub(super) resources: Vec<Planned>,
+    pub(super) notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Server {
+    pub(super) url: String,
+    pub(super) key_id_hash: Option<String>,
+    /// It writes under the key; `None`: nobody knows.
+    pub(super) agrees: Option<bool>,
+    pub(super) why: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Planned {
+    pub(super) resource: String,
+    pub(super) by: &'static str,
+}
+
+/// `nodeseal.migrate-run/1`
+#[derive(Debug, Serialize)]
+pub(super) struct Ran {
+    pub(super) key_id_hash: String,
+    /// Each API server has said that it uses the key; else the time of KEP-3299 was waited for.
+    pub(super) agreed: bool,
+    /// Every object of every resource was written.
+    pub(super) complete: bool,
+    pub(super) resources: Vec<Done>,
+    pub(super) notes: Vec<String>,
+    /// As `nodeseal etcd scan --json` says it, if it was asked for.
+    pub(super) scan: Option<serde_json::Value>,
+    /// KEKs of this node that nothing stored needs.
+    pub(super) retire: Vec<Retirable>,
+}
+
+/// One resource.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Done {
+    pub(super) resource: String,
+    pub(super) by: &'static str,
+    pub(super) state: &'static str,
+    /// Written from here; the cluster does not count.
+    pub(super) objects: Option<u64>,
+    pub(super) failed: u64,
+    /// Of those that failed in this run, at most 100.
+    pub(super) names: Vec<String>,
+    /// The StorageVersionMigration object.
+    pub(super) migration: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Retirable {
+    pub(super) id: String,
+    pub(super) unneeded_since: String,
+    pub(super) command: String,
+}
+
+/// `nodeseal.migrate-status/1`
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    /// The API of the migrations, where it is served.
+    pub(super) api: Option<String>,
+    /// Nothing of ours is under way or failed.
+    pub(super) complete: bool,
+    pub(super) resources: Vec<Known>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Known {
+    /// Beginning of the hash.
+    pub(super) key_id_hash: String,
+    #[serde(flatten)]
+    pub(super) done: Done,
+}
+
+/// `nodeseal.migrate-stop/1`
+#[derive(Debug, Serialize)]
+pub(super) struct Stopped {
+    pub(super) removed: Vec<String>,
+}
+
+pub(super) const WAITING: &str = "waiting";
+pub(super) const RUNNING: &str = "running";
+pub(super) const DONE: &str = "done";
+pub(super) const FAILED: &str = "failed";
+
+impl Server {
+    pub(super) fn all(seen: &[Seen]) -> Vec<Self> {
+        let of = |one: &Seen| {
+            let (agrees, why) = match &one.verdict {
+                Verdict::Agrees => (Some(true), None),
+                Verdict::Differs(why) => (Some(false), Some(why.clone())),
+                Verdict::Unread(why) => (None, Some(why.clone())),
+            };
+            Self { url: one.server.clone(), key_id_hash: one.key_id_hash.clone(), agrees, why }
+        };
+        seen.iter().map(of).collect()
+    }
+}
+
+impl Plan {
+    pub(super) fn new(ready: &Ready, wait: u16, resources: Vec<Planned>, notes: Vec<String>) -> Self {
+        let (waits_for, wait_minutes) = match &ready.how {
+            How::Agreed => (None, None),
+            How::Not(why) => (Some(why.clone()), Some(wait)),
+            How::Waiting { why, .. } => (Some(why.clone()), Some(wait)),
+        };
+        Self {
+            key_id_hash: ready.key_id_hash.clone(),
+            ready: !matches!(ready.how, How::Not(_)),
+            waits_for,
+            wait_minutes,
+            api_servers: Server::all(&ready.servers),
+            resources,
+            notes,
+        }
+    }
+
+    pub(super) fn render(&self, how: &How) -> String {
+        let mut out = format!("key_id    {}\n", self.key_id_hash);
+        for server in &self.api_servers {
+            let says = match server.agrees {
+                Some(true) => "uses it".to_owned(),
+                Some(false) | None => server.why.clone().unwrap_or_default(),
+            };
+            let _ = writeln!(out, "server    {}: {says}", server.url);
+        }
+        let _ = match how {
+            How::Agreed => writeln!(out, "ready     yes: every API server uses this key"),
+            How::Not(_) => writeln!(out, "ready     no: not every API server uses this key yet"),
+            How::Waiting { why, .. } => {
+                writeln!(out, "ready     {}", words(why, self.wait_minutes.unwrap_or_default()))
+            }
+        };
+        out.push('\n');
+        let rows: Vec<_> = self.resources.iter().map(|one| [one.resource.clone(), one.by.to_owned()]).collect();
+        table(&mut out, ["RESOURCE", "BY"], &rows);
+        notes(&mut out, &self.notes);
+        out
+    }
+}
+
+/// What KEP-3299 says of the time that has to pass.
+pub(super) fn words(why: &str, minutes: u16) -> String {
+    format!(
+        "not known: {why}. `run` waits {minutes} minutes before it writes: 3 for kube-apiserver to ask its plugin, N for the plugin to change, and M as a margin, of which KEP-3299 advises 5. Change it with --wait if N is not 0"
+    )
+}
+
+impl Ran {
+    pub(super) fn render(&self, scan: Option<&str>) -> String {
+        let mut out = format!("key_id    {}\n\n", self.key_id_hash);
+        rows(&mut out, self.resources.iter());
+        notes(&mut out, &self.notes);
+        if let Some(scan) = scan {
+            let _ = writeln!(out, "\n{}", scan.trim_end());
+        }
+        out
+    }
+}
+
+impl Status {
+    pub(super) fn render(&self) -> String {
+        let api = self.api.as_deref().unwrap_or("not served: objects are written from here");
+        let mut out = format!("api       {api}\n\n");
+        if self.resources.is_empty() {
+            out.push_str("no migration of ours\n");
+        }
+        let mut last = None;
+        for key in self.resources.iter().map(|known| &known.key_id_hash) {
+            if last.replace(key) != Some(key) {
+                let _ = writeln!(out, "key_id    {key}…");
+                rows(
+                    &mut out,
+                    self.resources.iter().filter(|known| known.key_id_hash == *key).map(|known| &known.done),
+                );
+            }
+        }
+        out
+    }
+}
+
+fn rows<'a>(out: &mut String, all: impl Iterator<Item = &'a Done>) {
+    let all: Vec<_> = all.collect();
+    let count = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
+    let cells: Vec<_> = all
+        .iter()
+        .map(|one| {
+            let failed = if one.objects.is_some() { one.failed.to_string() } else { "-".to_owned() };
+            [one.resource.clone(), one.by.to_owned(), one.state.to_owned(), count(one.objects), failed]
+        })
+        .collect();
+    table(out, ["RESOURCE", "BY", "STATE", "OBJECTS", "FAILED"], &cells);
+    for one in all.iter().filter(|one| !one.names.is_empty()) {
+        let failed = counted(usize::try_from(one.failed).unwrap_or(usize::MAX), "object");
+        let _ = writeln!(out, "\n{}: {failed} could not be written", one.resource);
+        for name in &one.names {
+            let _ = writeln!(out, "    {name}");
+        }
+    }
+}
+
+fn table<const N: usize>(out: &mut String, head: [&str; N], rows: &[[String; N]]) {
+    let head = head.map(str::to_owned);
+    let width = |column: usize| {
+        let cells = std::iter::once(&head).chain(rows).map(|row| row[column].chars().count());
+        cells.max().unwrap_or_default()
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in std::iter::once(&head).chain(rows) {
+        let padded: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(out, "{}", padded.join("  ").trim_end());
+    }
+}
+
+fn notes(out: &mut String, notes: &[String]) {
+    for (at, note) in notes.iter().enumerate() {
+        let _ = writeln!(out, "{}note: {note}", if at == 0 { "\n" } else { "" });
+    }
+}

@@ -1,0 +1,50 @@
+//! Which KEKs nothing stored needs any more, by the scan that has just been made.
+
+use super::report::Retirable;
+use crate::control::{Answer, Request};
+use crate::ctl::args::Common;
+use crate::ctl::failed::Failed;
+use crate::ctl::output::{ask, load, time, unfit};
+use crate::keyring::evidence::{Evidence, NoProof, Subject};
+use crate::keyring::keeper::KekRow;
+use crate::keyring::ring::KekState;
+use crate::types::{KekId, clock};
+
+pub(super) struct Retirement {
+    pub(super) all: Vec<Retirable>,
+    /// kube-apiserver may have written under an old key until shortly before the scan.
+    pub(super) is_early: bool,
+}
+
+/// As `keys retire --dry-run` would say it of each, but for the backups, of which only the operator knows.
+pub(super) fn find(common: &Common) -> Result<Retirement, Failed> {
+    let config = load(common)?;
+    let Answer::Keys(table) = ask(&config, &Request::KeysList {})? else { return Err(unfit()) };
+    let Answer::Evidence { rehearsed, scans, turned } = ask(&config, &Request::Evidence {})? else {
+        return Err(unfit());
+    };
+    let evidence = Evidence { rehearsed, scans };
+    let now = clock::now();
+    let mut found = Retirement { all: Vec::new(), is_early: false };
+    for row in table.keys.iter().filter(|row| may_go(row)) {
+        let Ok(id) = row.id.parse::<KekId>() else { continue };
+        match evidence.proves(Subject::Kek(&id), turned, Some(now), now) {
+            Ok(()) => found.all.push(retirable(row)),
+            Err(NoProof::Early) => found.is_early = true,
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+fn may_go(row: &KekRow) -> bool {
+    let states = [KekState::Deactivated.label(), KekState::Compromised.label()];
+    states.contains(&row.state.as_str()) && !row.under_key_id && !row.may_return
+}
+
+fn retirable(row: &KekRow) -> Retirable {
+    let not_shared = if row.shared { " --not-shared" } else { "" };
+    let command = format!("nodeseal keys retire {0} --confirm {0}{not_shared} --backups-before DATE", row.id);
+    let unneeded_since = time(row.unneeded_since.or(row.scanned).unwrap_or_default());
+    Retirable { id: row.id.clone(), unneeded_since, command }
+}

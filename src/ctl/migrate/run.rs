@@ -1,0 +1,100 @@
+//! `nodeseal migrate run`. Exit 0: every object is written, and the scan, if there was one, has found nothing; 1: some objects could not be
+//! written, or the scan has findings; 2: it could not be done.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::args::RunArgs;
+use super::mistake::Mistake;
+use super::ready::{How, Ready, wait};
+use super::report::{DONE, Done as Row, Ran};
+use super::retire::{self, Retirement};
+use super::rewrite::Rewriting;
+use super::targets::{By, Targets};
+use super::{LEFT, client, controller, runtime, targets};
+use crate::ctl::args::Common;
+use crate::ctl::etcd::scan_live;
+use crate::ctl::failed::Failed;
+use crate::ctl::output::{Done, print_done};
+use crate::ctl::schema;
+use crate::kube::{Client, Record};
+
+pub(super) fn run(common: &Common, args: &RunArgs) -> Done {
+    let mut client = client(&args.plan.cluster.kubeconfig)?;
+    let (ready, resources, notes) = runtime()?.block_on(async {
+        let targets = targets::find(&mut client, &args.plan).await?;
+        let ready = wait(common, &args.plan, &mut client, true).await?;
+        if let How::Not(first) = ready.how {
+            return Err(Mistake::Differ { minutes: args.plan.wait, first }.into());
+        }
+        let resources = migrate(common, args, &mut client, &targets, &ready).await?;
+        Ok::<_, Failed>((ready, resources, targets.notes))
+    })?;
+    let complete = resources.iter().all(|row| row.state == DONE);
+    let scan = match args.scans() && complete {
+        true => Some(scan_live(common, &args.etcd, args.plan.encryption_config.clone())?),
+        false => None,
+    };
+    let retirement = scan.as_ref().map(|_| retire::find(common)).transpose()?;
+    let next = next(complete, retirement.as_ref());
+    let (value, text, found) = scan.map_or((None, None, 0), |scan| (Some(scan.value), Some(scan.text), scan.exit));
+    let ran = Ran {
+        key_id_hash: ready.key_id_hash,
+        agreed: ready.how == How::Agreed,
+        complete,
+        resources,
+        notes,
+        scan: value,
+        retire: retirement.map(|found| found.all).unwrap_or_default(),
+    };
+    print_done(common, schema::MIGRATE_RUN, &ran, &next, || ran.render(text.as_deref()))?;
+    Ok(match (complete, found) {
+        (true, exit) => ExitCode::from(exit),
+        (false, _) => ExitCode::from(LEFT),
+    })
+}
+
+async fn migrate(
+    common: &Common,
+    args: &RunArgs,
+    client: &mut Client,
+    targets: &Targets,
+    ready: &Ready,
+) -> Result<Vec<Row>, Failed> {
+    let (by_cluster, here): (Vec<_>, Vec<_>) = targets.all.iter().partition(|one| one.by == By::Cluster);
+    let mut done = Vec::new();
+    if let Some(migrations) = targets.migrations.as_ref().filter(|_| !by_cluster.is_empty()) {
+        done = controller::migrate(client, migrations, &by_cluster, &ready.mark, !common.json).await?;
+    }
+    if here.is_empty() {
+        return Ok(done);
+    }
+    let record = Record::under(Record::read(client).await?, &ready.mark);
+    let pace = Duration::from_secs(1) / args.rate;
+    let mut rewriting = Rewriting { client, mark: &ready.mark, record, pace, is_shown: !common.json };
+    for target in here {
+        done.push(rewriting.resource(target).await?);
+    }
+    Ok(done)
+}
+
+fn next(complete: bool, retirement: Option<&Retirement>) -> Vec<String> {
+    if !complete {
+        return vec![
+            "see why objects could not be written: `kubectl describe storageversionmigration NAME` shows it of a migration of the cluster, the log of kube-apiserver of others".to_owned(),
+            "then run this again: what is done is not done twice".to_owned(),
+        ];
+    }
+    let Some(retirement) = retirement else {
+        return vec![
+            "on a control-plane node: nodeseal etcd scan (docs/operations/etcd.md)".to_owned(),
+            "then destroy the old KEK when no backup of etcd needs it: nodeseal keys retire (docs/operations/rotate.md)"
+                .to_owned(),
+        ];
+    };
+    let mut next: Vec<_> = retirement.all.iter().map(|one| format!("nothing stored has needed this KEK since {}; once every backup of etcd from before DATE is destroyed: {}", one.unneeded_since, one.command)).collect();
+    if retirement.is_early {
+        next.push("scan once more, 8 minutes after the key_id has moved, before an old KEK may be destroyed: nodeseal etcd scan".to_owned());
+    }
+    next
+}

@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"nodeseal.internal/tests/k8s/internal/cluster"
+	"nodeseal.internal/tests/k8s/internal/process"
+	"nodeseal.internal/tests/k8s/internal/product"
+)
+
+// migration is a control plane for a migration by a user with the rights of the pages.
+type migration struct {
+	*world
+	l          *ledger
+	kubeconfig string
+	encryption string // file
+}
+
+// migrating starts one with that many Secrets. The user has the whole of the file of rights, or without rewrites its first part.
+func migrating(t *testing.T, a api, secrets int, rewrites bool, flags ...string) *migration {
+	t.Helper()
+	m := &migration{world: &world{api: a, etcd: cluster.StartEtcd(t), plugin: product.Start(t)}, l: newLedger()}
+	encryption := m.plugin.EncryptionConfiguration(a.arguments...)
+	m.encryption = filepath.Join(process.Dir(t), "encryption.yaml")
+	if err := os.WriteFile(m.encryption, encryption, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.server = cluster.StartAPIServer(t, m.etcd, encryption, append(a.flags, flags...)...)
+	m.server.CreateNamespace()
+	rights, err := os.ReadFile(filepath.Join(os.Getenv("NODESEAL_TESTS"), "../docs/operations/migrate-rbac.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, found := bytes.Cut(rights, []byte("\n---\n# From here on"))
+	if !found {
+		t.Fatal("the file of rights has no second part")
+	}
+	if rewrites {
+		first = rights
+	}
+	m.server.Apply(first)
+	m.kubeconfig = m.server.Kubeconfig(cluster.Migrator)
+	m.l.writeMany(t, m.server, "old", secrets)
+	return m
+}
+
+// hashOf is a key_id as kube-apiserver's metrics show it.
+func hashOf(key product.Key) string {
+	return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(key.KeyID)))
+}
+
+func (m *migration) arguments(verb string, more ...string) []string {
+	arguments := []string{verb, "--kubeconfig", m.kubeconfig}
+	if verb == "plan" || verb == "run" {
+		arguments = append(arguments, "--encryption-config", m.encryption)
+	}
+	return append(arguments, more...)
+}
+
+// allUnder fails unless every Secret that was acknowledged is stored under the active key and can be read.
+func (m *migration) allUnder(t *testing.T) {
+	t.Helper()
+	count, err := m.sealedUnder(t, m.plugin.Active())
+	if err != nil || count != len(m.l.names()) {
+		t.Errorf("%d of %d Secrets are stored; %v", count, len(m.l.names()), err)
+	}
+	m.l.readAll(t, m.server)
+}
+
+// silent fails if what was printed has the content of a Secret.
+func (m *migration) silent(t *testing.T, answers ...product.Migration) {
+	t.Helper()
+	for _, answer := range answers {
+		if strings.Contains(answer.Text, m.l.canary) {
+			t.Error("what is printed has the content of a Secret")
+		}
+	}
+}
+
+func TestMigrationFromOutsideContinuesWhereItWasKilledAndEndsUnderTheNewKey(t *testing.T) {
+	t.Parallel()
+	const secrets = 600 // three pages
+	m := migrating(t, kmsV2, secrets, true)
+	second := cluster.StartAPIServer(t, m.etcd, m.plugin.EncryptionConfiguration(m.api.arguments...))
+	servers := m.server.URL() + "," + strings.Replace(second.URL(), "127.0.0.1", "localhost", 1)
+	_ = second
+	before := m.plugin.Active()
+	m.plugin.Rotate()
+
+	// Both servers have their own authority: of the second nothing can be known, and no time is waited for by a plan.
+	plan, code := m.plugin.Migrate(m.arguments("plan", "--api-servers", servers)...)
+	if code != 0 || plan.WaitsFor == "" || len(plan.APIServers) != 2 || plan.APIServers[1].Agrees != nil {
+		t.Errorf("plan: exit code %d, %s", code, plan.Text)
+	}
+	second.Stop()
+
+	servers = m.server.URL()
+	plan, code = m.plugin.Migrate(m.arguments("plan", "--api-servers", servers)...)
+	if code != 0 || !plan.Ready || plan.WaitsFor != "" || plan.KeyIDHash != hashOf(m.plugin.Active()) {
+		t.Errorf("plan: exit code %d, %s", code, plan.Text)
+	}
+	if len(plan.Resources) != 1 || plan.Resources[0].Resource != "secrets" || plan.Resources[0].By != "rewrite" {
+		t.Errorf("plan: %+v", plan.Resources)
+	}
+	if count, err := m.sealedUnder(t, before); count != secrets || err != nil {
+		t.Errorf("a plan has written something: %v", err)
+	}
+
+	// A page of 250 takes more than two seconds.
+	running := m.plugin.BeginMigrate(m.arguments("run", "--api-servers", servers, "--rate", "100")...)
+	err := process.Until(time.Minute, 50*time.Millisecond, func() error {
+		if m.etcd.Get("/registry/configmaps/kube-system/nodeseal-migration") == nil {
+			return errors.New("no page is done")
+		}
+		return nil
+	})
+	running.Kill()
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, code := m.plugin.Migrate(m.arguments("status")...)
+	if code != 1 || status.Complete || len(status.Resources) != 1 || status.Resources[0].State != "running" || status.Resources[0].Objects != 250 {
+		t.Errorf("status: exit code %d, %s", code, status.Text)
+	}
+	if _, err := m.sealedUnder(t, m.plugin.Active()); err == nil {
+		t.Error("it had written everything before it was killed")
+	}
+
+	run, code := m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--rate", "10000", "--endpoints", m.etcd.URL)...)
+	if code != 0 || !run.Complete || !run.Agreed || run.Resources[0].Objects != secrets || run.Resources[0].Failed != 0 {
+		t.Fatalf("run: exit code %d, %s", code, run.Text)
+	}
+	if run.Scan == nil || len(run.Scan.Findings) != 0 || !run.Scan.Complete {
+		t.Errorf("its scan: %+v", run.Scan)
+	}
+	// Too soon after the key_id has moved for a proof.
+	if len(run.Retire) != 0 || len(run.Next) == 0 {
+		t.Errorf("it would have a KEK destroyed: %s", run.Text)
+	}
+	m.allUnder(t)
+	status, code = m.plugin.Migrate(m.arguments("status")...)
+	if code != 0 || !status.Complete || status.Resources[0].State != "done" {
+		t.Errorf("status: exit code %d, %s", code, status.Text)
+	}
+	m.silent(t, plan, status, run)
+}
+
+func TestMigrationUnderKMSv1WritesEachObjectOnceByAnAnnotation(t *testing.T) {
+	t.Parallel()
+	const secrets = 40
+	m := migrating(t, kmsV1, secrets, true)
+	m.plugin.Rotate()
+	// Nobody but nodeseald knows a key_id under KMS v1, and so time alone would tell.
+	plan, code := m.plugin.Migrate(m.arguments("plan", "--api-servers", m.server.URL())...)
+	if code != 0 || !strings.Contains(plan.WaitsFor, "KMS v1") || plan.Resources[0].By != "rewrite-with-annotation" {
+		t.Errorf("plan: exit code %d, %s", code, plan.Text)
+	}
+	run, code := m.plugin.Migrate(m.arguments("run", "--api-servers", m.server.URL(), "--wait", "0", "--rate", "10000")...)
+	if code != 0 || !run.Complete || run.Agreed || run.Resources[0].Objects != secrets {
+		t.Fatalf("run: exit code %d, %s", code, run.Text)
+	}
+	m.allUnder(t)
+	values := m.etcd.Values(cluster.Registry)
+	if run, code = m.plugin.Migrate(m.arguments("run", "--api-servers", m.server.URL(), "--wait", "0")...); code != 0 || !run.Complete {
+		t.Errorf("run: exit code %d, %s", code, run.Text)
+	}
+	for name, value := range m.etcd.Values(cluster.Registry) {
+		if !bytes.Equal(value, values[name]) {
+			t.Errorf("%s was written twice", name)
+		}
+	}
+	m.silent(t, plan, run)
+}
+
+func TestMigrationByTheClusterNeedsNoRightToReadSecrets(t *testing.T) {
+	t.Parallel()
+	const secrets = 100
+	m := migrating(t, kmsV2, secrets, false, "--feature-gates=StorageVersionMigrator=true", "--runtime-config=storagemigration.k8s.io/v1beta1=true")
+	servers := m.server.URL()
+	m.plugin.Rotate()
+	plan, code := m.plugin.Migrate(m.arguments("plan", "--api-servers", servers)...)
+	if code != 0 || !plan.Ready || plan.Resources[0].By != "storage-version-migration" {
+		t.Fatalf("plan: exit code %d, %s", code, plan.Text)
+	}
+
+	// Nobody carries it out yet.
+	running := m.plugin.BeginMigrate(m.arguments("run", "--api-servers", servers)...)
+	waiting := func() error {
+		status, code := m.plugin.Migrate(m.arguments("status")...)
+		if code != 1 || len(status.Resources) != 1 || status.Resources[0].State != "waiting" {
+			return errors.New(status.Text)
+		}
+		return nil
+	}
+	err := process.Until(time.Minute, 100*time.Millisecond, waiting)
+	running.Kill()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, code := m.plugin.Migrate(m.arguments("stop")...)
+	if code != 0 || len(stop.Removed) != 1 {
+		t.Errorf("stop: exit code %d, %s", code, stop.Text)
+	}
+	status, code := m.plugin.Migrate(m.arguments("status")...)
+	if code != 0 || len(status.Resources) != 0 {
+		t.Errorf("status after stop: exit code %d, %s", code, status.Text)
+	}
+
+	cluster.StartControllerManager(t, m.server)
+	for range 2 {
+		run, code := m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--endpoints", m.etcd.URL)...)
+		if code != 0 || !run.Complete || !run.Agreed || run.Resources[0].State != "done" || len(run.Scan.Findings) != 0 {
+			t.Fatalf("run: exit code %d, %s", code, run.Text)
+		}
+		m.allUnder(t)
+		m.silent(t, run)
+		// The next key is another migration, and what is left of this one goes.
+		m.plugin.Rotate()
+	}
+	if stop, _ = m.plugin.Migrate(m.arguments("stop")...); len(stop.Removed) != 0 {
+		t.Errorf("stop has removed what is done: %v", stop.Removed)
+	}
+	// And it could not have been done from outside.
+	run, code := m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--rewrite")...)
+	if code != 2 || !strings.Contains(run.Error, "403") {
+		t.Errorf("run --rewrite without rights: exit code %d, %s", code, run.Text)
+	}
+}

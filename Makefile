@@ -20,7 +20,7 @@ help:
 	@echo 'make proto        generate proto/generated anew, after a change of the proto files or of tonic and prost'
 	@echo 'make advisories   known vulnerabilities of dependencies (needs the network)'
 	@echo 'make e2e          only the tests with kube-apiserver and etcd'
-	@echo 'make e2e-full     those with providers in full length: 10,000 Secrets, both APIs'
+	@echo 'make e2e-full     those with providers and migrations in full length: 10,000 Secrets, both APIs'
 	@echo 'make fuzz         run every fuzz target for SECONDS=60; make fuzz-keep puts what it found into the corpora'
 	@echo 'make hsm-test     try a real device: MODULE=/path TOKEN=label PIN_FILE=/path, or DEVICE=/dev/tpmrm0'
 	@echo 'make bench        speed and memory beside a bare tonic echo server, without the sandbox, and with a provider beside bare calls to it'
@@ -97,7 +97,7 @@ e2e:
 e2e-full:
 	scripts/need.sh test
 	cargo build --bins
-	NODESEAL_E2E=full NODESEAL_BIN=$(TARGET)/debug tests/k8s/run.sh e2e -timeout 60m -run '^TestProvider'
+	NODESEAL_E2E=full NODESEAL_BIN=$(TARGET)/debug tests/k8s/run.sh e2e -timeout 60m -run '^TestProvider|^TestMigration'
 
 SECONDS ?= 60
 fuzz:

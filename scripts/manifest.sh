@@ -32,7 +32,7 @@ files() {
         esac
         case $from in
         */)
-            find "$from" -name '*.md' | LC_ALL=C sort | while read -r page; do
+            find "$from" '(' -name '*.md' -o -name '*.yaml' ')' | LC_ALL=C sort | while read -r page; do
                 echo "$mode $page $to${page#"$from"}"
             done
             ;;

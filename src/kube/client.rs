@@ -111,10 +111,10 @@ impl Client {
         Ok(Self { server, login: Arc::new(login), tls, connection: None, tries: TRIES })
     }
 
-    /// Another API server of the same cluster, which is asked once and not again.
+    /// Another API server of the same cluster, which is asked twice at most.
     #[must_use]
     pub fn to(&self, server: Server) -> Self {
-        Self { server, login: Arc::clone(&self.login), tls: Arc::clone(&self.tls), connection: None, tries: 1 }
+        Self { server, login: Arc::clone(&self.login), tls: Arc::clone(&self.tls), connection: None, tries: 2 }
     }
 
     /// The same server by its address, if its certificate has no name that was asked for.

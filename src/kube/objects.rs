@@ -78,7 +78,7 @@ impl Pages {
         };
         self.next = Some(list.metadata.next).filter(|next| !next.is_empty());
         self.is_over = self.next.is_none();
-        let items = list.items.into_iter().map(|one| one.metadata.into()).collect();
+        let items = list.items.into_iter().map(Item::from).collect();
         Ok(Some(Page { items, left: list.metadata.left.unwrap_or_default(), begins_again }))
     }
 }
@@ -99,7 +99,7 @@ struct ListMetadata {
 }
 
 #[derive(Deserialize)]
-struct Object {
+pub(super) struct Object {
     metadata: Metadata,
 }
 
@@ -118,9 +118,9 @@ struct Annotations {
     written_under: Option<String>,
 }
 
-impl From<Metadata> for Item {
-    fn from(metadata: Metadata) -> Self {
-        let Metadata { name, namespace, annotations } = metadata;
+impl From<Object> for Item {
+    fn from(object: Object) -> Self {
+        let Metadata { name, namespace, annotations } = object.metadata;
         let namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
         Self { namespace, name, written_under: annotations.written_under }
     }
@@ -173,7 +173,7 @@ mod tests {
             {"metadata":{"name":"a","namespace":"n","annotations":{"kubectl.kubernetes.io/last-applied-configuration":"hunter2","nodeseal/written-under":"k"}}},
             {"metadata":{"name":"b"}}]}"#;
         let list: List = serde_json::from_str(text).unwrap();
-        let items: Vec<Item> = list.items.into_iter().map(|one| one.metadata.into()).collect();
+        let items: Vec<Item> = list.items.into_iter().map(Item::from).collect();
         assert_eq!((list.metadata.next.as_str(), list.metadata.left), ("abc", Some(7)));
         assert_eq!(items.iter().map(Item::place).collect::<Vec<_>>(), ["n/a", "b"]);
         assert_eq!(items[0].written_under.as_deref(), Some("k"));

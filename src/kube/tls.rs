@@ -47,7 +47,7 @@ fn certificates(pem: &Pem, what: &'static str) -> Result<Vec<CertificateDer<'sta
 /// The cause is left out: it may show a part of the text.
 fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, KubeconfigError> {
     let unfit = KubeconfigError::Value { what: "client-key", why: "has no private key in PEM form" };
-    with(pem, |pem| PrivateKeyDer::from_pem_slice(pem))?.map_err(|_| unfit)
+    with(pem, PrivateKeyDer::from_pem_slice)?.map_err(|_| unfit)
 }
 
 fn with<T>(pem: &Pem, read: impl FnOnce(&[u8]) -> T) -> Result<T, KubeconfigError> {

@@ -5,7 +5,7 @@
 #
 # NODESEAL_BIN      folder with nodeseal, nodeseald and nodeseal-sealer (default: target/release of this checkout)
 # NODESEAL_BACKEND  what seals: tpm2 (default) or pkcs11; `all` runs the tests of e2e with both unless it is set
-# NODESEAL_SERVERS  folder for kube-apiserver, etcd and Vault, built when missing (default: nodeseal/servers in the user's cache)
+# NODESEAL_SERVERS  folder for the servers of Kubernetes, etcd and Vault, built when missing (default: nodeseal/servers in the user's cache)
 # NODESEAL_E2E      full: the tests with providers in full length, which takes some minutes
 set -eu
 

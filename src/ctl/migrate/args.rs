@@ -63,12 +63,15 @@ pub(in super::super) struct RunArgs {
     /// Then scan etcd, which is that of this node unless --endpoints names another
     #[arg(long)]
     pub(super) scan: bool,
+    /// Scan at once, even if it is too early for `keys retire` to go by it
+    #[arg(long)]
+    pub(super) scan_now: bool,
     #[command(flatten)]
     pub(super) etcd: LiveArgs,
 }
 
 impl RunArgs {
     pub(super) fn scans(&self) -> bool {
-        self.scan || !self.etcd.endpoints.is_empty()
+        self.scan || self.scan_now || !self.etcd.endpoints.is_empty()
     }
 }

@@ -238,3 +238,82 @@ fn notes(out: &mut String, notes: &[String]) {
         let _ = writeln!(out, "{}note: {note}", if at == 0 { "\n" } else { "" });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../docs/operations/json.md");
+
+    /// The fields that the page lists under this heading, and below one of them.
+    fn documented(heading: &str, below: &str) -> Vec<String> {
+        let section = PAGE.split("\n### ").find(|section| section.lines().next() == Some(heading)).unwrap();
+        let paths = section.lines().take_while(|line| !line.starts_with("## "));
+        let paths = paths.filter_map(|line| line.strip_prefix("| `")?.split_once('`')?.0.strip_prefix(below));
+        let mut paths: Vec<_> = paths.filter(|path| !path.contains('.')).map(str::to_owned).collect();
+        paths.sort();
+        paths
+    }
+
+    fn fields(value: &Value) -> Vec<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    }
+
+    fn done() -> Done {
+        let resource = "secrets".to_owned();
+        let (by, state, names) = ("rewrite", FAILED, vec!["a/b (HTTP status 422)".to_owned()]);
+        Done { resource, by, state, objects: Some(7), failed: 1, names, migration: None }
+    }
+
+    fn plan(how: How) -> (Plan, How) {
+        let seen =
+            vec![Seen { server: "https://a:1".into(), key_id_hash: None, verdict: Verdict::Unread("no".into()) }];
+        let mark = crate::kube::KeyMark::of(&format!("sha256:{}", "0".repeat(64))).unwrap();
+        let ready = Ready { key_id_hash: "sha256:0".into(), mark, servers: seen, how };
+        let planned = vec![Planned { resource: "secrets".into(), by: "rewrite" }];
+        (Plan::new(&ready, 8, planned, vec!["events".into()]), ready.how)
+    }
+
+    #[test]
+    fn every_field_of_an_answer_stands_on_the_page_and_no_other() {
+        let (plan, _) = plan(How::Agreed);
+        let plan = json!(plan);
+        assert_eq!(fields(&plan), documented("nodeseal.migrate-plan/1", ""));
+        assert_eq!(fields(&plan["api_servers"][0]), documented("nodeseal.migrate-plan/1", "api_servers[]."));
+        let retire = vec![Retirable { id: String::new(), unneeded_since: String::new(), command: String::new() }];
+        let (resources, notes) = (vec![done()], Vec::new());
+        let key_id_hash = String::new();
+        let ran = json!(Ran { key_id_hash, agreed: true, complete: false, resources, notes, scan: None, retire });
+        // `next` is added where it is printed.
+        let mut ran_fields = fields(&ran);
+        ran_fields.push("next".to_owned());
+        ran_fields.sort();
+        assert_eq!(ran_fields, documented("nodeseal.migrate-run/1", ""));
+        assert_eq!(fields(&ran["resources"][0]), documented("migrated resource", ""));
+        let known = vec![Known { key_id_hash: "sha256:0".into(), done: done() }];
+        let status = json!(Status { api: None, complete: false, resources: known });
+        assert_eq!(fields(&status), documented("nodeseal.migrate-status/1", ""));
+        assert!(fields(&status["resources"][0]).contains(&"key_id_hash".to_owned()));
+        assert_eq!(fields(&json!(Stopped { removed: Vec::new() })), ["removed"]);
+    }
+
+    #[test]
+    fn a_plan_says_in_words_what_is_waited_for() {
+        let (answer, how) = plan(How::Waiting { why: "it cannot be asked".into(), is_over: false });
+        let text = answer.render(&how);
+        assert!(answer.ready && text.contains("waits 8 minutes") && text.contains("KEP-3299"), "{text}");
+        let (answer, how) = plan(How::Not("https://a:1 does not".into()));
+        assert!(!answer.ready && answer.render(&how).contains("ready     no"));
+    }
+
+    #[test]
+    fn objects_that_could_not_be_written_are_named() {
+        let (resources, key_id_hash) = (vec![done()], "sha256:0".to_owned());
+        let ran =
+            Ran { key_id_hash, agreed: true, complete: false, resources, notes: vec![], scan: None, retire: vec![] };
+        let text = ran.render(None);
+        assert!(text.contains("secrets: 1 object could not be written\n    a/b (HTTP status 422)"), "{text}");
+    }
+}

@@ -1,11 +1,14 @@
 //! Which KEKs nothing stored needs any more, by the scan that has just been made.
 
+use std::time::Duration;
+
 use super::report::Retirable;
+use super::shown::Shown;
 use crate::control::{Answer, Request};
 use crate::ctl::args::Common;
 use crate::ctl::failed::Failed;
 use crate::ctl::output::{ask, load, time, unfit};
-use crate::keyring::evidence::{Evidence, NoProof, Subject};
+use crate::keyring::evidence::{Evidence, NoProof, SETTLED_SECONDS, Subject};
 use crate::keyring::keeper::KekRow;
 use crate::keyring::ring::KekState;
 use crate::types::{KekId, clock};
@@ -14,6 +17,22 @@ pub(super) struct Retirement {
     pub(super) all: Vec<Retirable>,
     /// kube-apiserver may have written under an old key until shortly before the scan.
     pub(super) is_early: bool,
+}
+
+/// Until a scan can prove something: kube-apiserver may write under an old key for some minutes after it was told of another one
+/// ([`SETTLED_SECONDS`]).
+pub(super) fn wait_until_settled(common: &Common) -> Result<(), Failed> {
+    let config = load(common)?;
+    let Answer::Evidence { turned, .. } = ask(&config, &Request::Evidence {})? else { return Err(unfit()) };
+    let mut shown = Shown::new(!common.json);
+    loop {
+        let left = turned.saturating_add(SETTLED_SECONDS).saturating_sub(clock::now()).min(SETTLED_SECONDS);
+        if left == 0 {
+            return Ok(());
+        }
+        shown.line(|| format!("everything is migrated; the scan begins in {left} s, when `keys retire` goes by it"));
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 /// As `keys retire --dry-run` would say it of each, but for the backups, of which only the operator knows.

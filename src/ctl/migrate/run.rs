@@ -31,7 +31,11 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Done {
         Ok::<_, Failed>((ready, resources, targets.notes))
     })?;
     let complete = resources.iter().all(|row| row.state == DONE);
-    let scan = match args.scans() && complete {
+    let is_scanned = args.scans() && complete;
+    if is_scanned && !args.scan_now {
+        retire::wait_until_settled(common)?;
+    }
+    let scan = match is_scanned {
         true => Some(scan_live(common, &args.etcd, args.plan.encryption_config.clone())?),
         false => None,
     };

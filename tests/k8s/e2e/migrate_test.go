@@ -75,6 +75,27 @@ func (m *migration) allUnder(t *testing.T) {
 	m.l.readAll(t, m.server)
 }
 
+// retired lets a run wait until its scan is a proof, which takes eight minutes, and destroys the KEKs that it names.
+func (m *migration) retired(t *testing.T, servers string) {
+	t.Helper()
+	if os.Getenv("NODESEAL_E2E") != "full" {
+		return
+	}
+	run, code := m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--endpoints", m.etcd.URL)...)
+	// The first one and two that followed; the last one is active.
+	if code != 0 || len(run.Retire) != 3 || len(run.Next) != 3 {
+		t.Fatalf("run: exit code %d, %s", code, run.Text)
+	}
+	// Nobody can make a backup of etcd from before a second that has not ended.
+	time.Sleep(2 * time.Second)
+	now := time.Now().UTC().Add(-time.Second).Format(time.RFC3339)
+	for _, kek := range run.Retire {
+		m.plugin.Retire(kek.ID, "--backups-before", now)
+	}
+	m.allUnder(t)
+	m.silent(t, run)
+}
+
 // silent fails if what was printed has the content of a Secret.
 func (m *migration) silent(t *testing.T, answers ...product.Migration) {
 	t.Helper()
@@ -89,20 +110,27 @@ func TestMigrationFromOutsideContinuesWhereItWasKilledAndEndsUnderTheNewKey(t *t
 	t.Parallel()
 	const secrets = 600 // three pages
 	m := migrating(t, kmsV2, secrets, true)
-	second := cluster.StartAPIServer(t, m.etcd, m.plugin.EncryptionConfiguration(m.api.arguments...))
-	servers := m.server.URL() + "," + strings.Replace(second.URL(), "127.0.0.1", "localhost", 1)
-	_ = second
+	second := m.server.StartBeside(m.etcd, m.plugin.EncryptionConfiguration(m.api.arguments...))
+	servers := m.server.URL() + "," + second.URL()
 	before := m.plugin.Active()
 	m.plugin.Rotate()
 
-	// Both servers have their own authority: of the second nothing can be known, and no time is waited for by a plan.
-	plan, code := m.plugin.Migrate(m.arguments("plan", "--api-servers", servers)...)
-	if code != 0 || plan.WaitsFor == "" || len(plan.APIServers) != 2 || plan.APIServers[1].Agrees != nil {
+	// Nobody answers at the third one, so nothing is known of it, and a plan waits for nothing.
+	plan, code := m.plugin.Migrate(m.arguments("plan", "--api-servers", servers+",https://127.0.0.1:1")...)
+	if code != 0 || plan.WaitsFor == "" || len(plan.APIServers) != 3 || plan.APIServers[2].Agrees != nil {
 		t.Errorf("plan: exit code %d, %s", code, plan.Text)
 	}
-	second.Stop()
+	// A key that no server reports.
+	other := "sha256:" + strings.Repeat("0", 64)
+	plan, code = m.plugin.Migrate(m.arguments("plan", "--api-servers", servers, "--key-id-hash", other, "--wait", "0")...)
+	if code != 1 || plan.Ready || *plan.APIServers[0].Agrees {
+		t.Errorf("plan: exit code %d, %s", code, plan.Text)
+	}
+	run, code := m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--key-id-hash", other, "--wait", "0")...)
+	if code != 2 || !strings.Contains(run.Error, "do not report one key_id") {
+		t.Errorf("run: exit code %d, %s", code, run.Text)
+	}
 
-	servers = m.server.URL()
 	plan, code = m.plugin.Migrate(m.arguments("plan", "--api-servers", servers)...)
 	if code != 0 || !plan.Ready || plan.WaitsFor != "" || plan.KeyIDHash != hashOf(m.plugin.Active()) {
 		t.Errorf("plan: exit code %d, %s", code, plan.Text)
@@ -134,8 +162,15 @@ func TestMigrationFromOutsideContinuesWhereItWasKilledAndEndsUnderTheNewKey(t *t
 		t.Error("it had written everything before it was killed")
 	}
 
-	run, code := m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--rate", "10000", "--endpoints", m.etcd.URL)...)
-	if code != 0 || !run.Complete || !run.Agreed || run.Resources[0].Objects != secrets || run.Resources[0].Failed != 0 {
+	// Others write all the while, what is there already and what is new.
+	done, wrote := make(chan struct{}), make(chan error)
+	go func() { wrote <- writing(m, done) }()
+	run, code = m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--rate", "10000", "--endpoints", m.etcd.URL, "--scan-now")...)
+	close(done)
+	if err := <-wrote; err != nil {
+		t.Errorf("a write beside the migration failed: %v", err)
+	}
+	if code != 0 || !run.Complete || !run.Agreed || run.Resources[0].Objects < secrets || run.Resources[0].Failed != 0 {
 		t.Fatalf("run: exit code %d, %s", code, run.Text)
 	}
 	if run.Scan == nil || len(run.Scan.Findings) != 0 || !run.Scan.Complete {
@@ -151,6 +186,29 @@ func TestMigrationFromOutsideContinuesWhereItWasKilledAndEndsUnderTheNewKey(t *t
 		t.Errorf("status: exit code %d, %s", code, status.Text)
 	}
 	m.silent(t, plan, status, run)
+}
+
+// writing makes and changes Secrets until it is told to end. A change that is based on an older one is refused by kube-apiserver, and made
+// again as every client does it.
+func writing(m *migration, done <-chan struct{}) error {
+	for n := 0; ; n++ {
+		select {
+		case <-done:
+			return nil
+		default:
+		}
+		if err := m.l.write(m.server, fmt.Sprintf("during-%d", n)); err != nil {
+			return err
+		}
+		secret, err := m.server.Get(fmt.Sprintf("old-%d", n%600))
+		if err != nil {
+			return err
+		}
+		secret.Metadata.Annotations = map[string]string{"written": fmt.Sprint(n)}
+		if err := m.server.Replace(secret); err != nil && !strings.Contains(err.Error(), ": 409: ") {
+			return err
+		}
+	}
 }
 
 func TestMigrationUnderKMSv1WritesEachObjectOnceByAnAnnotation(t *testing.T) {
@@ -216,7 +274,7 @@ func TestMigrationByTheClusterNeedsNoRightToReadSecrets(t *testing.T) {
 
 	cluster.StartControllerManager(t, m.server)
 	for range 2 {
-		run, code := m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--endpoints", m.etcd.URL)...)
+		run, code := m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--endpoints", m.etcd.URL, "--scan-now")...)
 		if code != 0 || !run.Complete || !run.Agreed || run.Resources[0].State != "done" || len(run.Scan.Findings) != 0 {
 			t.Fatalf("run: exit code %d, %s", code, run.Text)
 		}
@@ -225,6 +283,7 @@ func TestMigrationByTheClusterNeedsNoRightToReadSecrets(t *testing.T) {
 		// The next key is another migration, and what is left of this one goes.
 		m.plugin.Rotate()
 	}
+	m.retired(t, servers)
 	if stop, _ = m.plugin.Migrate(m.arguments("stop")...); len(stop.Removed) != 0 {
 		t.Errorf("stop has removed what is done: %v", stop.Removed)
 	}

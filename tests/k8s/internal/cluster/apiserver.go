@@ -37,7 +37,21 @@ type APIServer struct {
 // StartAPIServer starts kube-apiserver on etcd with an EncryptionConfiguration and waits until it is ready.
 func StartAPIServer(t testing.TB, etcd *Etcd, encryption []byte, flags ...string) *APIServer {
 	t.Helper()
-	a := &APIServer{t: t, dir: process.Dir(t), token: rand.Text(), migrator: rand.Text()}
+	return start(t, &APIServer{t: t, dir: process.Dir(t), token: rand.Text(), migrator: rand.Text()}, etcd, encryption, flags)
+}
+
+// StartBeside starts another server of the same cluster: with the same certificate and users.
+func (a *APIServer) StartBeside(etcd *Etcd, encryption []byte, flags ...string) *APIServer {
+	a.t.Helper()
+	b := &APIServer{t: a.t, dir: process.Dir(a.t), token: a.token, migrator: a.migrator}
+	if err := os.CopyFS(filepath.Join(b.dir, "certificates"), os.DirFS(filepath.Join(a.dir, "certificates"))); err != nil {
+		a.t.Fatal(err)
+	}
+	return start(a.t, b, etcd, encryption, flags)
+}
+
+func start(t testing.TB, a *APIServer, etcd *Etcd, encryption []byte, flags []string) *APIServer {
+	t.Helper()
 	port := process.Port(t)
 	a.url = fmt.Sprintf("https://127.0.0.1:%d", port)
 

@@ -88,3 +88,9 @@ func (p *Plugin) Migrate(arguments ...string) (Migration, int) {
 	p.t.Helper()
 	return p.BeginMigrate(arguments...).End()
 }
+
+// Retire destroys a KEK.
+func (p *Plugin) Retire(id string, arguments ...string) {
+	p.t.Helper()
+	p.run(nil, append([]string{"keys", "retire", id, "--confirm", id}, arguments...)...)
+}

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use super::{Client, Kubeconfig};
 
@@ -48,28 +49,47 @@ pub(crate) async fn server(answers: Answers) -> (Client, Asked) {
 }
 
 async fn serve(listener: TcpListener, acceptor: tokio_rustls::TlsAcceptor, answers: Answers, asked: Asked) {
-    let mut answers = answers.into_iter();
+    let answers = Arc::new(Mutex::new(answers.into_iter()));
     while let Ok((stream, _)) = listener.accept().await {
         let Ok(stream) = acceptor.accept(stream).await else { continue };
         let mut connection = h2::server::handshake(stream).await.unwrap();
-        while let Some(Ok((request, mut respond))) = connection.accept().await {
-            let (head, mut body) = request.into_parts();
-            assert_eq!(head.headers["authorization"], "Bearer abc");
-            let mut text = Vec::new();
-            if !body.is_end_stream() {
-                // What was sent with the head: the questions are short.
-                let (chunk, _) = tokio::join!(body.data(), std::future::ready(()));
-                text.extend_from_slice(&chunk.unwrap().unwrap());
+        let (end, mut is_over) = mpsc::channel(1);
+        loop {
+            // Bodies come while the connection is asked for the next question.
+            tokio::select! {
+                accepted = connection.accept() => match accepted {
+                    Some(Ok((request, respond))) => {
+                        let (answers, asked) = (Arc::clone(&answers), Arc::clone(&asked));
+                        tokio::spawn(answer(request, respond, answers, asked, end.clone()));
+                    }
+                    Some(Err(_)) | None => break,
+                },
+                _ = is_over.recv() => break,
             }
-            let path = head.uri.path_and_query().unwrap();
-            asked.lock().unwrap().push(format!("{} {path} {}", head.method, String::from_utf8_lossy(&text)));
-            let (status, answer) = answers.next().unwrap_or((500, String::new()));
-            if status == 0 {
-                break;
-            }
-            let response = http::Response::builder().status(status).header("retry-after", "0").body(()).unwrap();
-            let mut stream = respond.send_response(response, false).unwrap();
-            stream.send_data(Bytes::from(answer), true).unwrap();
         }
     }
+}
+
+async fn answer(
+    request: http::Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    answers: Arc<Mutex<std::vec::IntoIter<(u16, String)>>>,
+    asked: Asked,
+    end: mpsc::Sender<()>,
+) {
+    let (head, mut body) = request.into_parts();
+    assert_eq!(head.headers["authorization"], "Bearer abc");
+    let mut text = Vec::new();
+    while let Some(chunk) = body.data().await {
+        text.extend_from_slice(&chunk.unwrap());
+    }
+    let path = head.uri.path_and_query().unwrap();
+    asked.lock().unwrap().push(format!("{} {path} {}", head.method, String::from_utf8_lossy(&text)));
+    let (status, answer) = answers.lock().unwrap().next().unwrap_or((500, String::new()));
+    if status == 0 {
+        return end.send(()).await.unwrap();
+    }
+    let response = http::Response::builder().status(status).header("retry-after", "0").body(()).unwrap();
+    let mut stream = respond.send_response(response, false).unwrap();
+    stream.send_data(Bytes::from(answer), true).unwrap();
 }

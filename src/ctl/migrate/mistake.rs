@@ -57,7 +57,7 @@ impl Explained for Mistake {
                 "this API server keeps them in another way: write them with `kubectl get -o json` and `kubectl replace`"
             }
             Self::Row { .. } => {
-                "see the log of kube-apiserver: a right is missing (docs/operations/migrate-rbac.yaml), its KMS plugin is away, or an admission webhook fails. Then run this again: it continues where it was"
+                "see the log of kube-apiserver: a right is missing (docs/operations/migrate-rbac.yaml), its KMS plugin does not answer, or an admission webhook fails. Then run this again: it continues where it was"
             }
         }
     }

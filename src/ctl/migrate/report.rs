@@ -184,7 +184,7 @@ impl Status {
         let api = self.api.as_deref().unwrap_or("not served: objects are written from here");
         let mut out = format!("api       {api}\n\n");
         if self.resources.is_empty() {
-            out.push_str("no migration of ours\n");
+            out.push_str("no migration by Nodeseal\n");
         }
         let mut last = None;
         for key in self.resources.iter().map(|known| &known.key_id_hash) {

@@ -38,7 +38,9 @@ const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 const MANAGED_BY: &str = "nodeseal";
 /// Label of a migration: the key that it is for ([`KeyMark`]).
 const LABEL_KEY: &str = "nodeseal/key-id-hash";
-/// Annotation of an object under KMS v1, for which kube-apiserver only writes what changes: the key under which it was written.
+/// Label of the record: when the run began, in seconds since 1970.
+const LABEL_BEGUN: &str = "nodeseal/begun";
+/// Annotation of an object under KMS v1, for which kube-apiserver only writes what changes ([`Record::annotation`]).
 const ANNOTATION: &str = "nodeseal/written-under";
 
 /// Digits of a [`KeyMark`]: a label holds 63, and a name of an object is read by people.

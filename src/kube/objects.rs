@@ -2,17 +2,17 @@
 //!
 //! A merge patch that is empty makes kube-apiserver read the object, find that it is not as it would write it now, and write it
 //! (k8s.io/apiserver `storage/etcd3/store.go`, `GuaranteedUpdate`: unchanged data are left alone unless they are stale). Under KMS v1
-//! nothing is ever stale, so there an annotation is set to the key.
+//! nothing is ever stale, so there an annotation is set, to another value in each run.
 
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::ANNOTATION;
 use super::client::{Ask, Client, MERGE_PATCH};
 use super::discovery::Resource;
 use super::error::KubeError;
-use super::{ANNOTATION, KeyMark};
 
 /// Objects: half of what kube-apiserver's own clients ask for, since metadata of objects of 1 MiB can be long too.
 const PAGE_OBJECTS: u32 = 250;
@@ -38,9 +38,9 @@ impl Item {
         self.namespace.iter().chain([&self.name]).map(String::as_str).collect::<Vec<_>>().join("/")
     }
 
-    /// It says itself that it was written under this key.
-    pub fn is_under(&self, mark: &KeyMark) -> bool {
-        self.written_under.as_deref() == Some(mark.as_str())
+    /// It has this annotation already.
+    pub fn has(&self, annotation: &str) -> bool {
+        self.written_under.as_deref() == Some(annotation)
     }
 }
 
@@ -141,16 +141,16 @@ pub enum Touched {
     Gone,
 }
 
-/// Makes kube-apiserver write one object, unchanged but for the annotation if there is a mark for it.
+/// Makes kube-apiserver write one object, unchanged but for our annotation if there is one.
 pub async fn touch(
     client: &mut Client,
     resource: &Resource,
     item: &Item,
-    mark: Option<&KeyMark>,
+    annotation: Option<&str>,
 ) -> Result<Touched, KubeError> {
     let name = utf8_percent_encode(&item.name, NON_ALPHANUMERIC);
     let path = format!("{}/{name}", resource.path(item.namespace.as_deref()));
-    let patch = mark.map_or(json!({}), |mark| json!({ "metadata": { "annotations": { ANNOTATION: mark.as_str() } } }));
+    let patch = annotation.map_or(json!({}), |text| json!({ "metadata": { "annotations": { ANNOTATION: text } } }));
     let mut left = CONFLICT_TRIES;
     loop {
         let body = Some((MERGE_PATCH, patch.to_string()));

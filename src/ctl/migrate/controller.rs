@@ -26,17 +26,22 @@ pub(super) const fn state(state: State) -> &'static str {
     }
 }
 
-/// What has ended, for all of these resources.
+/// Whether all of these resources are migrated under this key.
+pub(super) fn has_all(known: &[Migration], targets: &[&Target], mark: &KeyMark) -> bool {
+    targets.iter().all(|target| of(known, target, mark).is_some_and(|one| one.state == State::Done))
+}
+
+/// What has ended, for all of these resources. `again`: what is done does not count.
 pub(super) async fn migrate(
     client: &mut Client,
     migrations: &Migrations,
     targets: &[&Target],
-    mark: &KeyMark,
+    (mark, again): (&KeyMark, bool),
     is_shown: bool,
 ) -> Result<Vec<Done>, Failed> {
     for old in migrations.list(client).await? {
         // Of a key that is no longer written with; or given up, which kube-controller-manager never tries again.
-        if old.mark != mark.as_str() || old.state == State::Failed {
+        if again || old.mark != mark.as_str() || old.state == State::Failed {
             migrations.remove(client, &old).await?;
         }
     }

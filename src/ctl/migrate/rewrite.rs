@@ -9,7 +9,7 @@ use super::report::{DONE, Done, FAILED};
 use super::shown::Shown;
 use super::targets::{By, Target};
 use crate::ctl::failed::Failed;
-use crate::kube::{Client, Item, KeyMark, KubeError, Page, Pages, Progress, Record, Resource, touch};
+use crate::kube::{Client, Item, KubeError, Page, Pages, Progress, Record, Resource, touch};
 use crate::types::{Chain, is_shown};
 
 /// Objects that fail one after the other: then it is not the objects.
@@ -20,7 +20,6 @@ const NAMES_MAX: usize = 100;
 /// A run over one or more resources.
 pub(super) struct Rewriting<'a> {
     pub(super) client: &'a mut Client,
-    pub(super) mark: &'a KeyMark,
     pub(super) record: Record,
     /// Between two objects.
     pub(super) pace: Duration,
@@ -36,8 +35,7 @@ impl Rewriting<'_> {
         let begun = if begun.finished && begun.failed > 0 { Progress::default() } else { begun };
         let mut one = One {
             resource: &target.resource,
-            mark: self.mark,
-            is_annotated: matches!(target.by, By::Here { annotated: true }),
+            annotation: matches!(target.by, By::Here { annotated: true }).then(|| self.record.annotation()),
             done_before: begun.last.clone(),
             listed: String::new(),
             progress: begun,
@@ -71,8 +69,8 @@ impl Rewriting<'_> {
 
 struct One<'a> {
     resource: &'a Resource,
-    mark: &'a KeyMark,
-    is_annotated: bool,
+    /// What an object gets, and has if this run has written it.
+    annotation: Option<String>,
     /// Up to this one an earlier run, or an earlier list, has done it. What was made there since then is under the present key.
     done_before: String,
     /// The last one of this list.
@@ -101,7 +99,7 @@ impl One<'_> {
             if place <= self.done_before {
                 continue;
             }
-            if self.is_annotated && item.is_under(self.mark) {
+            if self.annotation.as_ref().is_some_and(|annotation| item.has(annotation)) {
                 self.progress.written += 1;
             } else {
                 self.item(client, item, &place).await?;
@@ -116,7 +114,7 @@ impl One<'_> {
     async fn item(&mut self, client: &mut Client, item: &Item, place: &str) -> Result<(), Failed> {
         sleep_until(self.next).await;
         self.next = Instant::now().max(self.next) + self.pace;
-        match touch(client, self.resource, item, self.is_annotated.then_some(self.mark)).await {
+        match touch(client, self.resource, item, self.annotation.as_deref()).await {
             Ok(_) => {
                 self.progress.written += 1;
                 self.row = 0;

@@ -18,6 +18,7 @@ use crate::ctl::failed::Failed;
 use crate::ctl::output::{Done, print_done};
 use crate::ctl::schema;
 use crate::kube::{Client, Record};
+use crate::types::clock;
 
 pub(super) fn run(common: &Common, args: &RunArgs) -> Done {
     let mut client = client(&args.plan.cluster.kubeconfig)?;
@@ -66,16 +67,28 @@ async fn migrate(
     ready: &Ready,
 ) -> Result<Vec<Row>, Failed> {
     let (by_cluster, here): (Vec<_>, Vec<_>) = targets.all.iter().partition(|one| one.by == By::Cluster);
+    let mark = &ready.mark;
+    let migrations = targets.migrations.as_ref().filter(|_| !by_cluster.is_empty());
+    let record = match here.is_empty() {
+        true => None,
+        false => Some(Record::under(Record::read(client).await?, mark, clock::now())),
+    };
+    let is_migrated = match migrations {
+        Some(migrations) => controller::has_all(&migrations.list(client).await?, &by_cluster, mark),
+        None => true,
+    };
+    // Whoever runs it once more, with nothing left to continue, knows of objects that are not as they should be: they were put back, or
+    // written by an API server of another configuration.
+    let again = is_migrated
+        && record.as_ref().is_none_or(|record| here.iter().all(|one| record.has_all_of(&one.resource.name())));
     let mut done = Vec::new();
-    if let Some(migrations) = targets.migrations.as_ref().filter(|_| !by_cluster.is_empty()) {
-        done = controller::migrate(client, migrations, &by_cluster, &ready.mark, !common.json).await?;
+    if let Some(migrations) = migrations {
+        done = controller::migrate(client, migrations, &by_cluster, (mark, again), !common.json).await?;
     }
-    if here.is_empty() {
-        return Ok(done);
-    }
-    let record = Record::under(Record::read(client).await?, &ready.mark);
+    let Some(record) = record else { return Ok(done) };
+    let record = if again { record.again(clock::now()) } else { record };
     let pace = Duration::from_secs(1) / args.rate;
-    let mut rewriting = Rewriting { client, mark: &ready.mark, record, pace, is_shown: !common.json };
+    let mut rewriting = Rewriting { client, record, pace, is_shown: !common.json };
     for target in here {
         done.push(rewriting.resource(target).await?);
     }

@@ -67,7 +67,7 @@ pub(super) enum Verb {
     Members(MembersVerb),
     /// Print the status as Prometheus text, for node_exporter
     Metrics,
-    /// Bring what is stored in etcd under the present key, by way of kube-apiserver
+    /// Have what is stored in etcd written under the present key
     #[cfg(feature = "etcd")]
     #[command(subcommand)]
     Migrate(super::migrate::MigrateVerb),

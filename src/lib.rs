@@ -8,7 +8,7 @@
 //! | row | modules | what they are |
 //! |---|---|---|
 //! | 0 | [`types`] | ids, secret bytes, failure classes |
-//! | 1 | [`envelope`] [`store`] [`audit`] [`sandbox`] [`kms`] | pure bytes; atomic files; events; what the process may not do; the KMS messages and a call of them |
+//! | 1 | [`envelope`] [`store`] [`audit`] [`sandbox`] [`kms`] [`telemetry`] | pure bytes; atomic files; events; what the process may not do; the KMS messages and a call of them; what was done, in numbers |
 //! | 2 | [`seal`] [`socket`] | client of the sealer, node root; how a unix socket is bound, and who may come in |
 //! | 3 | [`sealer`] [`provider`] | the process behind it: device engines; keys that live elsewhere |
 //! | 4 | [`keyring`] [`etcd`] [`kube`] | local KEKs, states, rotation, key_id; what is stored in etcd; a client of kube-apiserver |
@@ -43,4 +43,5 @@ pub mod seal;
 pub mod sealer;
 pub mod socket;
 pub mod store;
+pub mod telemetry;
 pub mod types;

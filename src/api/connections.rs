@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::limits::{ANSWERS_UNTAKEN_MAX, BLOCKED_CONNECTIONS_MAX, READ_AHEAD_BYTES};
 use crate::audit::{Event, emit};
+use crate::telemetry::{self, Refused};
 use crate::types::lock;
 
 /// All open connections.
@@ -103,6 +104,7 @@ impl Connections {
             slot.note_blocked(false);
             slot.is_closed.store(true, Ordering::Relaxed);
             self.untaken.fetch_sub(slot.untaken.load(Ordering::Relaxed), Ordering::Relaxed);
+            telemetry::refused(Refused::Connection);
             emit(&Event::ConnectionEvicted { open: self.count(), reason: "it does not read its answers" });
             slot.close.notify_one();
         }

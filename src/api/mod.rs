@@ -4,7 +4,9 @@
 //! listen ▶ peer check ▶ paced reads ▶ authority fix ▶ HTTP/2 (hyper) ▶ admission ▶ v1 | v2 adapter ▶ keyring
 //! ```
 //!
-//! Everything runs on one thread: a call is microseconds of work in memory. The only wait is for a block of uses (`keyring::uses`).
+//! Metrics have an endpoint, a thread and a runtime of their own ([`scrape`]).
+//!
+//! Everything else runs on one thread: a call is microseconds of work in memory. The only wait is for a block of uses (`keyring::uses`).
 
 mod admission;
 mod answer;
@@ -15,6 +17,7 @@ pub mod limits;
 mod paced;
 mod pb;
 pub mod probe;
+pub mod scrape;
 mod serve;
 mod status;
 mod v1;

@@ -37,6 +37,7 @@ use crate::envelope::Api;
 use crate::keyring::Keyring;
 use crate::sandbox::Confined;
 use crate::socket::peer;
+use crate::telemetry::{self, CALLS, Method, Refused};
 
 /// After accept(2) failed (no descriptors, no memory): long enough for something to be closed, short enough to go unnoticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -94,6 +95,7 @@ impl Server {
                     let (registered, evicted) = self.connections.add();
                     if let Some(slot) = evicted {
                         let open = self.connections.count();
+                        telemetry::refused(Refused::Connection);
                         emit(&Event::ConnectionEvicted { open, reason: "too many connections" });
                         slot.close.notify_one();
                     }
@@ -153,7 +155,11 @@ async fn call(
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     slot.note_call();
-    let answer = |response| Ok(Answer::of(response, &slot));
+    let measured = CALLS.begin(Method::of(request.uri().path()));
+    let answer = |response| {
+        measured.ends(status::code_of(&response));
+        Ok(Answer::of(response, &slot))
+    };
     let Some(permit) = services.admission.admit() else {
         return answer(status::too_many_calls().into_http());
     };

@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 
 use crate::audit::{Event, emit};
 use crate::keyring::KeyringError;
+use crate::telemetry::{self, Refused};
 use crate::types::{Chain, Class, Explained};
 
 /// How texts of ours are told from those that tonic makes.
@@ -77,38 +78,47 @@ fn sentence(error: &KeyringError) -> &'static str {
 /// Logs the failure of a call and gives what its caller may know.
 pub(super) fn refuse(op: &'static str, uid: &str, error: &KeyringError) -> Status {
     let class = error.class();
+    if matches!(error, KeyringError::Crowded) {
+        telemetry::refused(Refused::TooManyWaiting);
+    }
     emit(&Event::RequestRefused { op, uid, class, error: &Chain(error) });
     Status::new(code(class), sentence(error))
 }
 
 /// A field of the request breaks the contract.
 pub(super) fn bad_field(op: &'static str, uid: &str, sentence: &'static str) -> Status {
+    telemetry::refused(Refused::BadField);
     emit(&Event::RequestRefused { op, uid, class: Class::Corrupt, error: &sentence });
     Status::invalid_argument(sentence)
 }
 
 /// The bytes are no protobuf message of this API.
 pub(super) fn not_a_message() -> Status {
+    telemetry::refused(Refused::NotAMessage);
     Status::invalid_argument("nodeseal: corrupt: the request is not a message of this API")
 }
 
 /// The call did not arrive whole in time.
 pub(super) fn too_slow() -> Status {
+    telemetry::refused(Refused::TooSlow);
     Status::deadline_exceeded("nodeseal: unavailable: the request did not arrive in time")
 }
 
 /// The client's own limit has passed; it has most likely gone.
 pub(super) fn past_deadline() -> Status {
+    telemetry::refused(Refused::ClientDeadline);
     Status::deadline_exceeded("nodeseal: unavailable: the call was not finished within the client's deadline")
 }
 
 /// More calls at once than `limits::CALLS_IN_FLIGHT_MAX`.
 pub(super) fn too_many_calls() -> Status {
+    telemetry::refused(Refused::TooManyCalls);
     Status::resource_exhausted("nodeseal: throttled: too many calls at once")
 }
 
 /// A service or method that is not served here.
 pub(super) fn unknown_method() -> Status {
+    telemetry::refused(Refused::UnknownMethod);
     Status::unimplemented("nodeseal: not_found: this API or method is not served here")
 }
 
@@ -121,16 +131,30 @@ pub(super) fn mend<B>(response: &mut Response<B>) {
     if code == Code::Ok || ours {
         return;
     }
-    let (code, text) = match code {
-        Code::OutOfRange => {
-            (Code::ResourceExhausted, "nodeseal:%20throttled:%20the%20message%20is%20longer%20than%20128%20KiB")
-        }
-        Code::Unimplemented => {
-            (Code::Unimplemented, "nodeseal:%20not_found:%20this%20method%20or%20encoding%20is%20not%20served%20here")
-        }
-        _ => (Code::InvalidArgument, "nodeseal:%20corrupt:%20the%20request%20is%20not%20a%20message%20of%20this%20API"),
+    let (why, code, text) = match code {
+        Code::OutOfRange => (
+            Refused::MessageTooLong,
+            Code::ResourceExhausted,
+            "nodeseal:%20throttled:%20the%20message%20is%20longer%20than%20128%20KiB",
+        ),
+        Code::Unimplemented => (
+            Refused::UnknownMethod,
+            Code::Unimplemented,
+            "nodeseal:%20not_found:%20this%20method%20or%20encoding%20is%20not%20served%20here",
+        ),
+        _ => (
+            Refused::NotAMessage,
+            Code::InvalidArgument,
+            "nodeseal:%20corrupt:%20the%20request%20is%20not%20a%20message%20of%20this%20API",
+        ),
     };
+    telemetry::refused(why);
     set(headers, code, text);
+}
+
+/// What an answer says before its body, which is when it has none; absent: what was asked for.
+pub(super) fn code_of<B>(response: &Response<B>) -> Option<i32> {
+    Some(Code::from_bytes(response.headers().get(GRPC_STATUS)?.as_bytes()) as i32)
 }
 
 const GRPC_STATUS: &str = "grpc-status";

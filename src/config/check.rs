@@ -11,11 +11,13 @@ use super::forms::absolute;
 use super::listen::{self, Listen};
 use super::local_kek::{self, LocalKek};
 use super::log::Log;
-use super::problems::{Checked, Problem, Problems};
+use super::problems::{Checked, Noted, Problem, Problems};
 use super::providers::{self, Decrypt, Write};
 use super::sandbox::{self, Sandbox};
 use super::seal::{self, SealTable};
+use super::telemetry::{self, Telemetry};
 use super::{needs, sockets};
+use crate::api::scrape::Place;
 use crate::types::ClusterId;
 
 /// The only version of the file so far.
@@ -44,6 +46,8 @@ pub(super) struct File {
     log: Log,
     #[serde(default)]
     sandbox: Sandbox,
+    #[serde(default)]
+    telemetry: Telemetry,
     watch: Option<bool>,
     // Read by kind, in `providers`.
     #[schemars(with = "Option<Vec<providers::AnyKind>>")]
@@ -75,12 +79,18 @@ fn tables(
     let state_dir = absolute(problems, "state_dir", file.state_dir, STATE_DIR);
     let listen = listen::check(problems, warnings, file.listen);
     let control = control::check(problems, file.control);
-    let seal = seal::check(problems, warnings, file.seal, systemd);
     let of_control = control.as_ref().ok();
+    let metrics = telemetry::check(problems, file.telemetry, of_control.map(|control| control.status_socket.as_path()));
+    let metrics_socket = match &metrics {
+        Ok(Some(Place::Unix(path))) => Some(path.as_path()),
+        Ok(Some(Place::Loopback(_)) | None) | Err(Noted) => None,
+    };
+    let seal = seal::check(problems, warnings, file.seal, systemd);
     let all = [
         ("listen.socket", listen.as_ref().ok().map(|listen| listen.socket.as_path())),
         ("control.socket", of_control.map(|control| control.socket.as_path())),
         ("control.status_socket", of_control.map(|control| control.status_socket.as_path())),
+        ("telemetry.metrics", metrics_socket),
         ("seal.socket", seal.as_ref().ok().and_then(|seal| seal.socket.as_deref())),
     ];
     let all: Vec<_> = all.into_iter().filter_map(|(key, path)| Some((key, path?))).collect();
@@ -100,6 +110,7 @@ fn tables(
     }
     let control = control?;
     Ok(Config {
+        metrics: metrics?,
         path: path.to_owned(),
         warnings: Vec::new(),
         cluster: cluster?,

@@ -31,6 +31,8 @@ pub struct Config {
     pub status_socket: PathBuf,
     /// Whose group that socket belongs to; absent: what its folder says, or our own.
     pub status_group: Option<u32>,
+    /// Where metrics are given out, if they are.
+    pub metrics: Option<api::scrape::Place>,
     /// The sealing device.
     pub seal: Seal,
     /// When a local KEK is replaced.

@@ -29,6 +29,7 @@ mod seal;
 mod shown;
 mod sockets;
 mod systemd;
+mod telemetry;
 
 pub use check::FILE_VERSION;
 pub use checked::Config;

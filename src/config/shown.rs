@@ -43,6 +43,7 @@ pub fn in_force(config: &Config, text: &str) -> Vec<Shown> {
     add("control.socket", json!(config.control_socket));
     add("control.status_socket", json!(config.status_socket));
     add("control.status_group", json!(config.status_group));
+    add("telemetry.metrics", json!(config.metrics.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string)));
     of_seal(config, &mut add);
     let rules = config.providers.as_ref().map(|providers| &providers.rules);
     add("local_kek.enabled", json!(rules.is_none_or(|rules| rules.local_kek)));

@@ -105,13 +105,13 @@ impl Explained for ControlError {
     }
 }
 
-/// The status, by the control socket or, for those who may not open that one, by the status socket.
-pub fn ask_status(control: &Path, status: &Path) -> Result<Answer, ControlError> {
-    let error = match ask(control, &Request::Status {}) {
+/// The status or the metrics, by the control socket or, for those who may not open that one, by the status socket.
+pub fn ask_either(control: &Path, status: &Path, request: &Request) -> Result<Answer, ControlError> {
+    let error = match ask(control, request) {
         Err(error @ (ControlError::Unreachable { .. } | ControlError::Connect { .. })) => error,
         other => return other,
     };
-    match (ask(status, &Request::Status {}), error) {
+    match (ask(status, request), error) {
         // Whoever may look at the one and finds nobody there knows more than by the other, which is closed to him.
         (Err(away @ ControlError::Unreachable { .. }), ControlError::Connect { .. }) => Err(away),
         (Err(ControlError::Unreachable { .. } | ControlError::Connect { .. }), error) => Err(error),
@@ -151,7 +151,7 @@ pub(super) fn failed(socket: &Path, limit: Duration, source: io::Error) -> Contr
 }
 
 fn exchange(socket: &Path, request: &Request) -> Result<String, ControlError> {
-    let limit = if *request == (Request::Status {}) { STATUS_TIMEOUT } else { ANSWER_TIMEOUT };
+    let limit = if request.only_looks() { STATUS_TIMEOUT } else { ANSWER_TIMEOUT };
     let mut stream = connect(socket, limit)?;
     let failed = |source: io::Error| failed(socket, limit, source);
     let question = super::server::to_line(request).map_err(failed)?;

@@ -1,7 +1,7 @@
 //! What the operator tool and the daemon say to each other, and how both speak to people.
 //!
 //! One line of JSON each way on the control socket (0600, root or our own user). Nothing secret ever crosses it. On the status socket (0660,
-//! its group besides) the status is told and nothing else.
+//! its group besides) the status and the metrics are told and nothing else.
 
 #[cfg(feature = "etcd")]
 mod asking;
@@ -9,6 +9,8 @@ mod client;
 pub mod consent;
 #[cfg(feature = "etcd")]
 mod frames;
+pub mod metrics;
+pub mod needs;
 pub mod report;
 pub mod say;
 mod server;
@@ -17,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "etcd")]
 pub use asking::Asking;
-pub use client::{ControlError, ask, ask_status};
+pub use client::{ControlError, ask, ask_either};
 pub use report::{Answer, Status};
 pub use server::{Answering, Door, serve};
 
@@ -140,6 +142,8 @@ pub enum Request {
     Receipt {},
     /// `recover --rehearse`: it was done, and everything opened.
     Rehearsed {},
+    /// `metrics`
+    Metrics {},
     /// `reload`
     Reload {
         /// Also if a KEK is left that no provider opens.
@@ -172,4 +176,11 @@ pub enum Request {
     Status {},
     /// `status --deep`
     StatusDeep {},
+}
+
+impl Request {
+    /// It waits for nobody, changes nothing, and may be asked at each door.
+    pub const fn only_looks(&self) -> bool {
+        matches!(self, Self::Status {} | Self::Metrics {})
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::metrics::Family;
 use crate::keyring::evidence::Scan;
 use crate::keyring::keeper::{CheckReport, KekRow, KeyTable, MemberRow, Renewed};
 use crate::sandbox::Enforced;
@@ -36,6 +37,13 @@ pub enum Answer {
     Key(KekRow),
     /// To the other `keys` verbs.
     Keys(KeyTable),
+    /// To `metrics`.
+    Metrics {
+        /// See [`Status`].
+        status: Box<Status>,
+        /// What was counted, which no status tells.
+        measured: Vec<Family>,
+    },
     /// To the `members` verbs.
     Members(Vec<MemberRow>),
     /// To any.
@@ -325,4 +333,10 @@ pub struct ProviderRow {
     pub error: Option<String>,
     /// Its circuit is open: no call is made for a while.
     pub held_back: bool,
+    /// Until the login ends, if it is not renewed before; absent without one, and for one without an end.
+    #[serde(default)]
+    pub login_ends_in_seconds: Option<u64>,
+    /// Until its TLS certificate ends, as it was last shown.
+    #[serde(default)]
+    pub certificate_ends_in_seconds: Option<u64>,
 }

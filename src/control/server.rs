@@ -46,7 +46,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub enum Door {
     /// Root and our own user: everything.
     Operator,
-    /// Whomever the kernel lets connect: the status.
+    /// Whomever the kernel lets connect: the status and the metrics.
     Status,
 }
 
@@ -244,7 +244,7 @@ fn say_at_once(stream: &UnixStream, why: &Unanswered) {
 
 fn serve_one(stream: &Arc<UnixStream>, door: Door, slow: &Slow, answering: &impl Answering) -> io::Result<()> {
     let answer = match question(stream, door)? {
-        Ok(request @ Request::Status {}) => answering.answer(request),
+        Ok(request) if request.only_looks() => answering.answer(request),
         Ok(_) if door == Door::Status => Unanswered::StatusOnly.refusal(),
         Ok(request) => match slow.take(&request) {
             #[cfg(feature = "etcd")]

@@ -7,6 +7,7 @@ use super::PROGRAM;
 use super::args::Common;
 use super::failed::Failed;
 use crate::config::{self, Config};
+use crate::control::metrics::Family;
 use crate::control::{self, Answer, ControlError, Request, Status, say};
 
 /// See the module.
@@ -36,12 +37,28 @@ impl Asked {
 
     /// The status, by whichever socket may be opened.
     pub(super) fn status(&self) -> Result<Box<Status>, Unanswered> {
-        match control::ask_status(&self.control, &self.status) {
-            Ok(Answer::Status(status)) => {
-                self.warn();
-                Ok(status)
-            }
+        match self.look(&Request::Status {})? {
+            Answer::Status(status) => Ok(status),
+            _ => Err(Unanswered::Other(ControlError::Protocol)),
+        }
+    }
+
+    /// The status and what was counted, which a daemon of an older release does not tell.
+    pub(super) fn metrics(&self) -> Result<(Box<Status>, Vec<Family>), Unanswered> {
+        match self.look(&Request::Metrics {}) {
+            Ok(Answer::Metrics { status, measured }) => Ok((status, measured)),
             Ok(_) => Err(Unanswered::Other(ControlError::Protocol)),
+            Err(Unanswered::Other(ControlError::Refused(_))) => Ok((self.status()?, Vec::new())),
+            Err(why) => Err(why),
+        }
+    }
+
+    fn look(&self, request: &Request) -> Result<Answer, Unanswered> {
+        match control::ask_either(&self.control, &self.status, request) {
+            Ok(answer) => {
+                self.warn();
+                Ok(answer)
+            }
             Err(error) if self.config.is_err() && error.is_away() => Err(Unanswered::Config),
             Err(error) => Err(Unanswered::Other(error)),
         }

@@ -9,7 +9,7 @@ use super::PROGRAM;
 use super::schema::{self, Schema};
 use crate::config::{ConfigError, Problem};
 use crate::control::{ControlError, say};
-use crate::seal::fault::FaultCode;
+pub(super) use crate::seal::fault::code_in;
 use crate::types::{Chain, Class, Explained};
 
 /// See the module.
@@ -128,12 +128,6 @@ pub(super) fn usage(error: &clap::Error, args: impl IntoIterator<Item = std::ffi
         Failed::usage(error).print();
     }
     exit
-}
-
-/// The code of the fault that is told of. They are one closed list, and stand in the text as words of their own.
-pub(super) fn code_in(text: &str) -> Option<&'static str> {
-    let mut words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
-    words.find_map(|word| FaultCode::ALL.iter().map(|fault| fault.code()).find(|code| *code == word))
 }
 
 #[cfg(test)]

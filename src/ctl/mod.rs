@@ -24,7 +24,6 @@ mod members;
 mod metrics;
 #[cfg(feature = "etcd")]
 mod migrate;
-mod needs;
 mod next;
 mod output;
 mod recipients;

@@ -19,6 +19,7 @@ use crate::keyring::recovery::Recipient;
 use crate::sandbox::{self, process};
 use crate::seal::client::SealerClient;
 use crate::store::{RealDisk, StoreError};
+pub(super) use crate::types::clock::text as time;
 use crate::types::{Class, Explain, Explained, clock};
 
 /// The configuration. Its warnings are for `config check` and the log of nodeseald.
@@ -204,21 +205,4 @@ pub(super) fn keeper_settings(config: &Config) -> Settings {
 pub(super) fn counted(count: usize, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")
-}
-
-/// UTC, to the second. What lies behind the year 9999 is shown as its end.
-pub(super) fn time(unix_seconds: u64) -> String {
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(unix_seconds.min(clock::LAST));
-    humantime::format_rfc3339_seconds(time).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_that_no_clock_shows_is_printed_all_the_same() {
-        assert_eq!(time(0), "1970-01-01T00:00:00Z");
-        assert_eq!(time(u64::MAX), "9999-12-31T23:59:59Z");
-    }
 }

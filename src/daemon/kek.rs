@@ -10,7 +10,9 @@ use tokio::task::AbortHandle;
 use crate::config::providers::Settings;
 #[cfg(feature = "vault")]
 use crate::provider::vault::Vault;
-use crate::provider::{Answer, Context, Kek, KeyIdentity, KeyState, PluginText, ProviderError, ProviderKind, Wrapped};
+use crate::provider::{
+    Answer, Context, Ends, Kek, KeyIdentity, KeyState, PluginText, ProviderError, ProviderKind, Wrapped,
+};
 use crate::types::{Key, lock};
 
 /// What answers.
@@ -113,6 +115,10 @@ impl Kek for Slot {
         self.kek().identity()
     }
 
+    fn ends(&self) -> Ends {
+        self.kek().ends()
+    }
+
     fn probe(&self) -> Answer<'_, KeyState> {
         let kek = self.kek();
         Box::pin(async move { kek.probe().await })
@@ -174,6 +180,10 @@ impl Drop for KeptLogin {
 impl Kek for WithLogin {
     fn kind(&self) -> ProviderKind {
         self.vault.kind()
+    }
+
+    fn ends(&self) -> Ends {
+        self.vault.ends()
     }
 
     fn probe(&self) -> Answer<'_, KeyState> {

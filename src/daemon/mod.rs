@@ -17,6 +17,7 @@ mod remote;
 pub mod sealer;
 
 use std::fs::DirBuilder;
+use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
@@ -33,10 +34,11 @@ use self::opener::Opener;
 use self::operator::Operator;
 use self::prepare::{confine, prepare, tell};
 use self::reload::Reloader;
+use crate::api::scrape::{self, Listener, Page, Place};
 use crate::api::{Server, Shutdown};
 use crate::audit::{Event, emit, log};
 use crate::config::Config;
-use crate::control::{self, Door, say};
+use crate::control::{self, Door, metrics, say};
 use crate::keyring::Keyring;
 use crate::keyring::keeper::{self, Settings};
 use crate::sandbox::{Confined, Policy, process};
@@ -76,6 +78,7 @@ fn start() -> ExitCode {
         Err(error) => return say::error(PROGRAM, &error),
     };
     let status = status_socket(&config);
+    let metrics = metrics_listener(&config);
     let sealer = match config.sealer().before_confinement() {
         Ok(sealer) => sealer,
         Err(error) => return say::error(PROGRAM, &error),
@@ -88,7 +91,7 @@ fn start() -> ExitCode {
         Ok(confined) => {
             log::write_beside();
             tell(PROGRAM, &confined);
-            run(config, Parts { kms, control, status, sealer, supervisor, descriptors, confined, login_tries })
+            run(config, Parts { kms, control, status, metrics, sealer, supervisor, descriptors, confined, login_tries })
         }
         Err(code) => code,
     }
@@ -99,6 +102,7 @@ struct Parts {
     kms: UnixListener,
     control: UnixListener,
     status: Option<UnixListener>,
+    metrics: Option<Listener>,
     sealer: SealerClient,
     supervisor: Arc<Supervisor>,
     descriptors: u64,
@@ -135,6 +139,37 @@ fn status_socket(config: &Config) -> Option<UnixListener> {
     bound.ok()
 }
 
+/// The same for who only collects.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one port that can be asked for, of this machine alone, and before the confinement"
+)]
+fn metrics_listener(config: &Config) -> Option<Listener> {
+    let owners = Owners { user: None, group: config.status_group };
+    let bound = match config.metrics.as_ref()? {
+        Place::Unix(path) => listen::bind_for(path, STATUS_MODE, owners)
+            .map(Listener::Unix)
+            .map_err(|error| format!("{}; {}", Chain(&error), error.hint())),
+        Place::Loopback(address) => TcpListener::bind(address).map(Listener::Loopback).map_err(|error| {
+            let hint = "choose a port that is free; under systemd the unit needs SocketBindAllow= (docs/operations/metrics.md)";
+            format!("{address}: {error}; {hint}")
+        }),
+    };
+    let told = bound.as_ref().err().map(|error| format!("is not served: {error}"));
+    if let Some(text) = told {
+        emit(&Event::ConfigWarned { key: "telemetry.metrics", text: &text });
+    }
+    bound.ok()
+}
+
+/// For ever.
+fn collect_from(listener: Listener, text: impl Fn() -> String + Send + Sync + 'static) {
+    let page = Page { content_type: metrics::CONTENT_TYPE, text };
+    if let Err(error) = scrape::serve(listener, page) {
+        emit(&Event::ConfigWarned { key: "telemetry.metrics", text: &format!("is not served: {error}") });
+    }
+}
+
 /// Long enough for a write that has begun.
 const KEEPER_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -145,7 +180,7 @@ const CONTROL_MODE: u32 = 0o600;
 const STATUS_MODE: u32 = 0o660;
 
 fn run(config: Config, parts: Parts) -> ExitCode {
-    let Parts { kms, control, status, sealer, supervisor, descriptors, confined, login_tries } = parts;
+    let Parts { kms, control, status, metrics, sealer, supervisor, descriptors, confined, login_tries } = parts;
     let (keyring, handle, keeper) = keeper::new(Settings {
         disk: RealDisk,
         state_dir: config.state_dir.clone(),
@@ -184,13 +219,16 @@ fn run(config: Config, parts: Parts) -> ExitCode {
         keeper: handle.clone(),
         started: Instant::now(),
     });
-    let teller = Arc::clone(&operator);
+    let (teller, collected) = (Arc::clone(&operator), Arc::clone(&operator));
     let watched = Watched { hangups: Hangups::new(), keyring, supervisor };
     let (watching, reloading) = (Arc::clone(&reloader), watched.clone());
     let started = spawn("keeper", keeper).and_then(|keeper| {
         spawn("control-socket", move || control::serve(&control, &control_socket, Door::Operator, operator))?;
         if let Some(status) = status {
             spawn("status-socket", move || control::serve(&status, &status_socket, Door::Status, teller))?;
+        }
+        if let Some(listener) = metrics {
+            spawn("metrics", move || collect_from(listener, move || collected.metrics()))?;
         }
         spawn("watch", move || watching.watch())?;
         spawn("reload", move || reloading.reload_with(&reloader))?;

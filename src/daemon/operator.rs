@@ -9,6 +9,7 @@ use super::reload::Reloader;
 use crate::audit::log;
 use crate::config;
 use crate::control::consent::{Act, NoConsent};
+use crate::control::metrics;
 use crate::control::report::{HARDWARE_ONLY, ProviderRow, Refusal, WithoutKek};
 use crate::control::{Answer, Answering, Request, Status};
 #[cfg(feature = "etcd")]
@@ -104,6 +105,7 @@ impl Answering for Operator {
             #[cfg(not(feature = "etcd"))]
             Request::EtcdOpen {} => Answer::Refused(Refusal::new(&NoEtcd)),
             Request::StatusDeep {} => self.keeper.check().map_or_else(refused, Answer::Checked),
+            Request::Metrics {} => Answer::Metrics { status: Box::new(self.status()), measured: metrics::measured() },
             Request::Status {} => Answer::Status(Box::new(self.status())),
             Request::KeysList {} => self.keeper.list().map_or_else(refused, Answer::Keys),
             Request::KeysRotate {} => self.keeper.rotate().map_or_else(refused, Answer::Key),
@@ -227,6 +229,11 @@ impl Operator {
         self.keeper.renew_root(order).map_or_else(refused, |renewed| Answer::root_rotated(&renewed))
     }
 
+    /// What the endpoint gives to whoever collects it.
+    pub(super) fn metrics(&self) -> String {
+        metrics::text(metrics::families(&self.status(), false, metrics::measured()))
+    }
+
     fn status(&self) -> Status {
         let config = self.reloader.config();
         let overview = self.keeper.overview();
@@ -321,7 +328,7 @@ fn rows(rooted: &Rooted, roots: &RootsReport) -> Vec<ProviderRow> {
     let row = |member: &Member| {
         let record = roots.records.iter().find(|record| record.is_named(member.name(), member.kind()));
         let current = record.map(|record| record.observed.current());
-        let health = member.health();
+        let (health, ends) = (member.health(), member.ends());
         ProviderRow {
             name: member.name().to_owned(),
             kind: member.kind().label().to_owned(),
@@ -338,6 +345,8 @@ fn rows(rooted: &Rooted, roots: &RootsReport) -> Vec<ProviderRow> {
             class: health.failure.as_ref().map(|(class, _)| class.label().to_owned()),
             error: health.failure.map(|(_, error)| error),
             held_back: health.is_open,
+            login_ends_in_seconds: ends.login.map(|left| left.as_secs()),
+            certificate_ends_in_seconds: ends.certificate.map(|left| left.as_secs()),
         }
     };
     rooted.providers.members().iter().map(row).collect()

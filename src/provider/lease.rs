@@ -116,6 +116,12 @@ struct Denied {
 }
 
 impl Lease {
+    /// How long the token lasts, if there is one and if it has an end.
+    #[cfg(any(test, feature = "aws", feature = "azure", feature = "vault"))]
+    pub(super) fn lasts(&self, now: Duration) -> Option<Duration> {
+        Some(self.held?.ends?.saturating_sub(now))
+    }
+
     /// Due at once.
     pub(super) fn new() -> Self {
         Self::default()

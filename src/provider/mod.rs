@@ -41,6 +41,7 @@ mod wrapped;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 pub use credentials::{CredentialAnswer, CredentialError, Credentials, Mark};
 pub use error::{ErrorKind, ProviderError};
@@ -111,6 +112,15 @@ pub struct KeyState {
 /// An answer that takes the network.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Send + 'a>>;
 
+/// How long something lasts that comes to an end by itself. Absent: there is none, it has no end, or it was not seen yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// The login, if it is not renewed before.
+    pub login: Option<Duration>,
+    /// The provider's TLS certificate, as it was last shown.
+    pub certificate: Option<Duration>,
+}
+
 /// One key at one provider, with a login to it.
 ///
 /// One call is one attempt: no retry inside, and no time limit of its own beyond the one that it was built with. Dropping the
@@ -159,6 +169,11 @@ pub trait Kek: Send + Sync {
     fn open_foreign<'a>(&'a self, _: &'a PluginText) -> Answer<'a, Key> {
         let refusal = ProviderError::new(ErrorKind::Unfit, "it opens only what Nodeseal has made");
         Box::pin(std::future::ready(Err(refusal)))
+    }
+
+    /// How long what its calls need lasts, as far as is known.
+    fn ends(&self) -> Ends {
+        Ends::default()
     }
 
     /// Whether the thread that polls a call is never blocked by it, be it by the path of a file. Then the API's own thread may do that.

@@ -155,6 +155,12 @@ impl<L: Logins> Session<L> {
         self.serving().filter(is_other)
     }
 
+    /// How long the login that there is lasts; `None` without one, and for one without an end.
+    #[cfg(any(feature = "aws", feature = "azure", feature = "vault"))]
+    pub(super) fn lasts(&self) -> Option<Duration> {
+        self.state().lease.lasts(self.now())
+    }
+
     /// Why the last login was refused, if it was.
     #[cfg(feature = "vault")]
     pub(super) fn refusal(&self) -> Option<ProviderError> {

@@ -61,7 +61,7 @@ pub struct Needs {
     pub paths: Vec<PathNeed>,
     /// Folders above some of these, which are given with them and asked of nobody: see [`Needs::replaced_file`].
     pub(super) above: BTreeSet<PathBuf>,
-    /// TCP ports to connect to. Nobody listens on TCP.
+    /// TCP ports to connect to. A port that listens (metrics) is bound before the confinement; nobody binds one after it.
     pub ports: BTreeSet<u16>,
     /// Connections go to any TCP port.
     pub any_port: bool,

@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::time::TimeVal;
@@ -17,6 +17,7 @@ use super::frame;
 use super::protocol::{Auth, CounterStep, DeviceBlob, DeviceInfo, Request, Response};
 use super::starter::{self, Starter};
 use super::token_key::TokenKey;
+use crate::telemetry::{DEVICE, WELL};
 use crate::types::wire::WireError;
 use crate::types::{Backend, Class, Explained, Key, SealTo};
 
@@ -209,6 +210,14 @@ impl SealerClient {
     }
 
     fn ask_within(&self, request: &Request, within: Duration) -> Result<Response, SealerError> {
+        let begun = Instant::now();
+        let answer = self.answer_within(request, within);
+        let class = answer.as_ref().map_or_else(|error| error.class().label(), |_| WELL);
+        DEVICE.note("", request.label(), class, begun.elapsed());
+        answer
+    }
+
+    fn answer_within(&self, request: &Request, within: Duration) -> Result<Response, SealerError> {
         let message = match self {
             Self::Socket(path) => connected(path, within).and_then(|stream| exchange(stream, request, within)),
             Self::Spawn { program, config } => spawn_and_exchange(program, config, request, within),

@@ -224,6 +224,12 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+/// The code of the fault that is told of. They are one closed list, and stand in the text as words of their own.
+pub fn code_in(text: &str) -> Option<&'static str> {
+    let mut words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+    words.find_map(|word| FaultCode::ALL.iter().map(|fault| fault.code()).find(|code| *code == word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,12 +8,14 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 
 use crate::audit::{Event, emit};
+use crate::telemetry::{self, Refused};
 
 /// Whether this user id may, at the socket that he came by.
 pub fn is_allowed(stream: &impl AsFd, socket: &Path, may: impl FnOnce(u32) -> bool) -> bool {
     let Ok(peer) = getsockopt(stream, sockopt::PeerCredentials) else { return false };
     let is_allowed = may(peer.uid());
     if !is_allowed {
+        telemetry::refused(Refused::Peer);
         emit(&Event::PeerRefused { peer_uid: peer.uid(), peer_pid: peer.pid(), socket });
     }
     is_allowed

@@ -1,6 +1,6 @@
 //! The system's clock, for the few places where a wall time is stored. Logic takes the time as a parameter.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970-01-01 UTC.
 pub type UnixSeconds = u64;
@@ -11,7 +11,23 @@ pub const EARLIEST: UnixSeconds = 1_767_225_600;
 /// The last second of the year 9999, which RFC 3339 still writes. No clock of a machine gets there.
 pub const LAST: UnixSeconds = 253_402_300_799;
 
+/// UTC, to the second. What lies behind the year 9999 is shown as its end.
+pub fn text(unix_seconds: UnixSeconds) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(unix_seconds.min(LAST))).to_string()
+}
+
 /// Now. A clock before 1970 reads as 0, which makes every key young and none old.
 pub fn now() -> UnixSeconds {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_no_clock_shows_is_printed_all_the_same() {
+        assert_eq!(text(0), "1970-01-01T00:00:00Z");
+        assert_eq!(text(u64::MAX), "9999-12-31T23:59:59Z");
+    }
 }

@@ -192,3 +192,22 @@ fn every_defect_that_others_have_had_is_a_test_of_ours() {
         assert!(is_there, "there is no test {name}");
     }
 }
+
+/// Names in the code that makes families, and in the tables of the page.
+#[test]
+fn every_metric_is_documented_and_no_other() {
+    let code: String = files_below("src/control/metrics")
+        .iter()
+        .map(|path| read(path).split("#[cfg(test)]").next().unwrap_or_default().to_owned())
+        .collect();
+    let known: BTreeSet<String> =
+        code.split("\"nodeseal_").skip(1).map(|rest| format!("nodeseal_{}", rest.split_once('"').unwrap().0)).collect();
+    let page = read("docs/operations/metrics.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `nodeseal_"));
+    let cells = rows.filter_map(|line| line.split('|').nth(1));
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>());
+    let documented: BTreeSet<String> =
+        names.map(|name| name.strip_suffix("_total").map_or(name.clone(), ToOwned::to_owned)).collect();
+    assert!(known.len() > 40, "{known:?}");
+    assert_eq!(known, documented, "src/control/metrics and docs/operations/metrics.md");
+}

@@ -18,6 +18,7 @@ mod alone;
 mod canary;
 mod chosen;
 mod cli;
+mod collected;
 mod consent;
 mod contract;
 mod control;

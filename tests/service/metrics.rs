@@ -7,7 +7,7 @@ use test_support::swtpm::Swtpm;
 use crate::alone::Alone;
 
 /// Value by name and labels, as in `name{a="b"}`.
-type Samples = BTreeMap<String, f64>;
+pub type Samples = BTreeMap<String, f64>;
 
 fn is_name(text: &str) -> bool {
     !text.is_empty()
@@ -15,21 +15,29 @@ fn is_name(text: &str) -> bool {
         && !text.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// Text format 0.0.4: HELP and TYPE before a family's samples, each family in one piece, labels quoted, one line end at the end.
-fn parse(text: &str) -> Samples {
+/// OpenMetrics 1.0: HELP and TYPE before a family's samples, each family in one piece, labels quoted, `# EOF` as the last line.
+pub fn parse(text: &str) -> Samples {
     let mut samples = Samples::new();
     let mut families = Vec::new();
-    let mut lines = text.strip_suffix('\n').expect("the last line ends").split('\n').peekable();
+    let mut lines = text.strip_suffix("\n# EOF\n").expect("the last line says so").split('\n').peekable();
     while let Some(line) = lines.next() {
         let (name, help) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')).expect(line);
         assert!(is_name(name) && name.starts_with("nodeseal_") && !help.is_empty(), "{line}");
-        assert_eq!(lines.next(), Some(format!("# TYPE {name} gauge").as_str()));
+        let kind = lines.next().and_then(|line| line.strip_prefix(&format!("# TYPE {name} "))).expect(line);
+        let endings: &[&str] = match kind {
+            "gauge" => &[""],
+            "counter" => &["_total"],
+            "histogram" => &["_bucket", "_count", "_sum"],
+            other => panic!("{name} is a {other}"),
+        };
         assert!(!families.contains(&name), "{name} stands twice");
         families.push(name);
         let mut count = 0;
         while let Some(line) = lines.next_if(|line| !line.starts_with('#')) {
             let (series, value) = line.rsplit_once(' ').expect(line);
-            let labels = series.strip_prefix(name).expect(line);
+            let labels = &series[series.find('{').unwrap_or(series.len())..];
+            let ending = series[..series.len() - labels.len()].strip_prefix(name).expect(line);
+            assert!(endings.contains(&ending), "{line}");
             if !labels.is_empty() {
                 let inner = labels.strip_prefix('{').and_then(|rest| rest.strip_suffix("\"}")).expect(line);
                 for label in inner.split("\",") {
@@ -88,6 +96,7 @@ fn the_metrics_of_a_running_daemon_are_its_status_and_those_of_an_absent_one_say
     }
     assert!(samples["nodeseal_uptime_seconds"] <= status["uptime_seconds"].as_f64().unwrap());
     assert!(samples.keys().all(|series| !series.starts_with("nodeseal_provider_")), "there is none");
+    assert!(samples.len() < 150, "{}", samples.len());
     // The same for programs.
     let json = alone.tool(&["metrics", "--json"]).json();
     assert_eq!(json["families"][0]["name"], "nodeseal_up");

@@ -90,7 +90,7 @@ fn a_member_of_the_status_group_gets_status_and_metrics_and_nothing_else_and_no_
     // That nobody is there is a measurement for a monitor too.
     alone.kill();
     let metrics = as_monitor(&alone, &programs, group, &["metrics"]);
-    assert!(metrics.code == 0 && metrics.out.ends_with("nodeseal_up 0\n"), "{metrics:?}");
+    assert!(metrics.code == 0 && metrics.out.ends_with("nodeseal_up 0\n# EOF\n"), "{metrics:?}");
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub(super) fn needs_restart(runs: &Config, next: &Config) -> Vec<&'static str> {
         ("state_dir", runs.state_dir != next.state_dir),
         ("listen", runs.listen != next.listen),
         ("control", control_of(runs) != control_of(next)),
+        ("telemetry", runs.metrics != next.metrics),
         ("seal.socket", runs.seal.socket != next.seal.socket),
         ("seal.tpm2.rollback", runs.seal.guard != next.seal.guard),
         ("seal.pkcs11.pin_file", runs.seal.own_pin_file() != next.seal.own_pin_file()),

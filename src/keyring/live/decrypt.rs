@@ -10,6 +10,7 @@ use crate::keyring::attached::Brought;
 use crate::keyring::error::KeyringError;
 use crate::keyring::rooted::ProvidersError;
 use crate::provider::{Form, PluginText};
+use crate::telemetry::{self, Source};
 use crate::types::{KekId, KeyId, Secret, clock};
 
 /// What a Decrypt gives.
@@ -111,23 +112,28 @@ impl Keyring {
         let snapshot = self.opened().await?;
         let key_id = parsed.key_id().parse().map_err(|_| KeyringError::Envelope(EnvelopeError::Elsewhere))?;
         let brought = Brought::read(parsed.wraps());
-        let kek = match snapshot.by_id.get(parsed.kek_id()) {
-            Some(kek) if kek.is_of(brought.as_ref().map(|brought| brought.check)) => Arc::clone(kek),
+        let (kek, source) = match snapshot.by_id.get(parsed.kek_id()) {
+            Some(kek) if kek.is_of(brought.as_ref().map(|brought| brought.check)) => {
+                (Arc::clone(kek), Source::SealedCopy)
+            }
             None if snapshot.destroyed.contains(parsed.kek_id()) => {
                 return Err(KeyringError::UnknownKek(*parsed.kek_id()));
             }
             Some(_) | None => {
                 let Some(brought) = brought else { return Err(KeyringError::UnknownKek(*parsed.kek_id())) };
-                let kek =
+                let (kek, source) =
                     self.fetch(*parsed.kek_id(), brought, caller, |kek| parsed.open(kek.key.expose()).is_ok()).await?;
                 // By the operator's order, while the providers were asked.
                 if self.opened().await?.destroyed.contains(parsed.kek_id()) {
                     return Err(KeyringError::UnknownKek(*parsed.kek_id()));
                 }
-                kek.ok_or(KeyringError::Envelope(EnvelopeError::Authentication))?
+                (kek.ok_or(KeyringError::Envelope(EnvelopeError::Authentication))?, source)
             }
         };
         let plaintext = parsed.open(kek.key.expose()).map_err(KeyringError::Envelope)?;
+        if caller == Caller::Api {
+            telemetry::decrypted(source);
+        }
         let is_own = snapshot.by_id.get(parsed.kek_id()).is_some_and(|own| Arc::ptr_eq(own, &kek));
         if is_own && caller == Caller::Api {
             self.tally.opened(kek.id, clock::now());
@@ -142,18 +148,18 @@ impl Keyring {
         brought: Brought,
         caller: Caller,
         opens: impl Fn(&LiveKek) -> bool,
-    ) -> Result<Option<Arc<LiveKek>>, KeyringError> {
+    ) -> Result<(Option<Arc<LiveKek>>, Source), KeyringError> {
         let Some(rooted) = self.rooted() else { return Err(KeyringError::UnknownKek(id)) };
         let keep = caller == Caller::Api && rooted.rules.local_kek && brought.form == Form::Local;
         let check = brought.check;
-        let kek = self.foreign.get(&rooted, &self.cluster, id, brought, keep, &self.places).await?;
+        let (kek, source) = self.foreign.get(&rooted, &self.cluster, id, brought, keep, &self.places).await?;
         if !opens(&kek) {
-            return Ok(None);
+            return Ok((None, source));
         }
         // Whoever asked first may not wait any more, or was a scan.
         if keep && self.foreign.is_first_told(id, check) {
             (self.ask)(Ask::Keep(Arc::clone(&kek)));
         }
-        Ok(Some(kek))
+        Ok((Some(kek), source))
     }
 }

@@ -21,6 +21,7 @@ use crate::keyring::rooted::{ProvidersError, Rooted};
 use crate::keyring::uses::UseCounter;
 use crate::provider::set::Owned;
 use crate::sandbox::memory::LockedKey;
+use crate::telemetry::Source;
 use crate::types::{ClusterId, KekId, Key, lock};
 
 /// KEKs of other nodes in memory: one for each node and rotation.
@@ -75,13 +76,13 @@ impl Foreign {
         brought: Brought,
         keep: bool,
         places: &Places,
-    ) -> Result<Arc<LiveKek>, KeyringError> {
+    ) -> Result<(Arc<LiveKek>, Source), KeyringError> {
         let (mut answer, _place) = {
             let slots = &mut *self.slots();
             slots.moment += 1;
             if let Some(kept) = slots.kept.get_mut(&(id, brought.check)) {
                 kept.used = slots.moment;
-                return Ok(Arc::clone(&kept.live));
+                return Ok((Arc::clone(&kept.live), Source::Memory));
             }
             // From here on it waits, also for a question of somebody else.
             let place = places.take()?;
@@ -98,7 +99,7 @@ impl Foreign {
             Ok(found) => found.clone().ok_or_else(lost)?,
             Err(_) => return Err(lost()),
         };
-        found.map_err(KeyringError::Providers)
+        found.map(|kek| (kek, Source::Provider)).map_err(KeyringError::Providers)
     }
 
     /// Whether a sealed copy is to be asked for, which is said once of each that is kept.

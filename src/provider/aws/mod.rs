@@ -41,8 +41,11 @@ use self::login::{Logins, Signer};
 pub(crate) use self::settings::default_chain;
 pub use self::settings::{AwsAuth, AwsBase, AwsSettings, Endpoint, FormError, KeyArn, RoleArn};
 use self::wire::{Wire, unlogged};
+use super::http::Shown;
 use super::session::{Held, Refusal, Session};
-use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, KeyVersion, ProviderError, ProviderKind, Wrapped};
+use super::{
+    Answer, Context, Credentials, Ends, ErrorKind, Kek, KeyState, KeyVersion, ProviderError, ProviderKind, Wrapped,
+};
 use crate::types::{Key, lock};
 
 const ENCRYPT: &str = "kms:Encrypt";
@@ -53,6 +56,7 @@ pub struct AwsKek {
     session: Arc<Session<Logins>>,
     limit: Duration,
     last: Mutex<Option<Seen>>,
+    shown: Shown,
 }
 
 impl AwsKek {
@@ -64,8 +68,9 @@ impl AwsKek {
         }
         let wire = Wire::open(&settings)?;
         let AwsSettings { key, auth, timeout: limit, .. } = settings;
+        let shown = wire.shown();
         let session = Session::new(Logins::new(wire, auth, credentials));
-        Ok(Self { key, session, limit, last: Mutex::new(None) })
+        Ok(Self { key, session, limit, last: Mutex::new(None), shown })
     }
 
     /// Bounds the whole of a call, and does it once more with another login if AWS refused this one.
@@ -199,6 +204,10 @@ impl AwsKek {
 impl Kek for AwsKek {
     fn kind(&self) -> ProviderKind {
         ProviderKind::Aws
+    }
+
+    fn ends(&self) -> Ends {
+        Ends { login: self.session.lasts(), certificate: self.shown.lasts() }
     }
 
     fn probe(&self) -> Answer<'_, KeyState> {

@@ -24,13 +24,12 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::http::StatusCode;
 use bytes::Bytes;
-use rustls::ClientConfig;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 use zeroize::Zeroizing;
 
 use super::super::home::Home;
-use super::super::http::{self, Address, Ask, Body, Client, Reply, Roots};
+use super::super::http::{self, Address, Ask, Body, Client, Reply, Roots, Shown, Tls};
 use super::super::session::LOGIN_TIMEOUT;
 use super::settings::{AwsSettings, Endpoint};
 use crate::provider::{ErrorKind, ProviderError};
@@ -62,6 +61,11 @@ impl Wire {
             sts: settings.sts_endpoint.clone(),
             timeout: settings.timeout,
         })
+    }
+
+    /// Certificates of the services.
+    pub(super) fn shown(&self) -> Shown {
+        self.net.tls.shown.clone()
     }
 
     /// Signs with these.
@@ -122,7 +126,7 @@ type Place = (Address, Arc<Client>);
 /// Clients by their place. The SDK goes to the two services, and for the default chain to those of the machine.
 #[derive(Clone)]
 struct Net {
-    tls: Arc<ClientConfig>,
+    tls: Tls,
     timeout: Duration,
     home: Home,
     places: Arc<Mutex<Vec<Place>>>,
@@ -140,7 +144,7 @@ impl Net {
         if let Some((_, client)) = places.iter().find(|(known, _)| *known == address) {
             return Arc::clone(client);
         }
-        let client = Arc::new(Client::new(address.clone(), Arc::clone(&self.tls), self.timeout, self.home.clone()));
+        let client = Arc::new(Client::new(address.clone(), self.tls.clone(), self.timeout, self.home.clone()));
         places.push((address, Arc::clone(&client)));
         client
     }

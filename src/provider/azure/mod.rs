@@ -41,10 +41,10 @@ use tracing::instrument::WithSubscriber;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::home::Home;
-use super::http::{self, Body, Client};
+use super::http::{self, Body, Client, Shown};
 use super::reads::Reads;
 use super::session::{LOGIN_TIMEOUT, Refusal, Session};
-use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
+use super::{Answer, Context, Credentials, Ends, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::types::{Key, lock};
 use fault::{Failed, UNWRAP};
 use key::{Known, Wanted};
@@ -64,6 +64,7 @@ pub struct AzureKek {
     client: KeyClient,
     session: Arc<Session<Logins>>,
     limit: Duration,
+    shown: Shown,
     /// The SDK's first request goes out without a login, to be told what for. One call does that for all.
     challenged: OnceCell<()>,
     known: Mutex<Option<Known>>,
@@ -104,7 +105,15 @@ impl AzureKek {
         let client = KeyClient::new(&vault.https_url(), bearer, Some(options));
         let client = client.map_err(|_| unfit("the SDK does not take the vault's address"))?;
         let wanted = Wanted { vault, name: key, algorithm };
-        Ok(Self { wanted, client, session, limit, challenged: OnceCell::new(), known: Mutex::new(None) })
+        Ok(Self {
+            wanted,
+            client,
+            session,
+            limit,
+            shown: tls.shown.clone(),
+            challenged: OnceCell::new(),
+            known: Mutex::new(None),
+        })
     }
 
     /// Bounds the whole of a call, and does it once more with another login if the vault refused this one.
@@ -228,6 +237,10 @@ impl AzureKek {
 impl Kek for AzureKek {
     fn kind(&self) -> ProviderKind {
         ProviderKind::Azure
+    }
+
+    fn ends(&self) -> Ends {
+        Ends { login: self.session.lasts(), certificate: self.shown.lasts() }
     }
 
     fn probe(&self) -> Answer<'_, KeyState> {

@@ -12,6 +12,7 @@ mod names;
 mod order;
 mod pool;
 mod race;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -28,7 +29,6 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -38,10 +38,11 @@ use zeroize::Zeroizing;
 pub(super) use address::instance_metadata;
 pub use address::{Address, AddressError};
 pub(super) use body::Body;
+pub(super) use shown::Shown;
 #[cfg(any(feature = "azure", feature = "vault"))]
 pub(super) use tls::Identity;
-pub(super) use tls::config;
 pub use tls::{Roots, SYSTEM_ROOTS};
+pub(super) use tls::{Tls, config};
 
 use self::moved::Moved;
 use self::names::Names;
@@ -129,13 +130,13 @@ impl Sent {
 /// How a connection is made.
 struct Way {
     address: Address,
-    tls: Arc<ClientConfig>,
+    tls: Tls,
     names: Names,
 }
 
 impl Client {
     /// Its connections are made in `home`.
-    pub(super) fn new(address: Address, tls: Arc<ClientConfig>, timeout: Duration, home: Home) -> Self {
+    pub(super) fn new(address: Address, tls: Tls, timeout: Duration, home: Home) -> Self {
         let way = Way { address, tls, names: Names::of_process() };
         Self { pool: Pool::new(way, home), timeout, sent: Sent::default() }
     }
@@ -343,8 +344,11 @@ impl Way {
         stream.set_nodelay(true).map_err(away)?;
         let mut stream = Moved::new(stream);
         if self.address.is_tls() {
-            let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
+            let connector = tokio_rustls::TlsConnector::from(self.tls.config.clone());
             let mut stream = connector.connect(self.address.server_name(), stream).await.map_err(tls::failure)?;
+            if let Some(chain) = stream.get_ref().1.peer_certificates() {
+                self.tls.shown.note(self.address.host(), chain);
+            }
             stream.get_mut().0.move_to(there).map_err(away)?;
             begin(TokioIo::new(stream), there).await
         } else {

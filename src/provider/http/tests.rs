@@ -20,7 +20,7 @@ const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// Speaks TLS after `pause`, and answers everything at once from then on.
 struct Slow {
     at: SocketAddr,
-    config: Arc<ClientConfig>,
+    config: Tls,
     accepted: Arc<AtomicUsize>,
 }
 

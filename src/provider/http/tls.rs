@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
 use super::super::{ErrorKind, ProviderError, files};
+use super::shown::Shown;
 #[cfg(any(feature = "azure", feature = "vault"))]
 use crate::sandbox::Needs;
 use crate::types::Secret;
@@ -82,8 +83,23 @@ impl Identity {
     }
 }
 
+/// How connections are made, and what servers have shown in them.
+#[derive(Clone)]
+pub(in crate::provider) struct Tls {
+    pub(super) config: Arc<ClientConfig>,
+    pub(in crate::provider) shown: Shown,
+}
+
+#[cfg(feature = "vault")]
+impl Tls {
+    /// The same; what servers show goes there.
+    pub(in crate::provider) fn shown_in(self, shown: &Shown) -> Self {
+        Self { shown: shown.clone(), ..self }
+    }
+}
+
 /// TLS 1.2 or 1.3 to a peer that one of these has signed.
-pub(crate) fn config(roots: &Roots, identity: Option<Identity>) -> Result<Arc<ClientConfig>, ProviderError> {
+pub(in crate::provider) fn config(roots: &Roots, identity: Option<Identity>) -> Result<Tls, ProviderError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| ProviderError::new(ErrorKind::Unfit, "TLS").because(error))?
@@ -95,7 +111,7 @@ pub(crate) fn config(roots: &Roots, identity: Option<Identity>) -> Result<Arc<Cl
         })?,
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(Tls { config: Arc::new(config), shown: Shown::default() })
 }
 
 fn store(roots: &Roots) -> Result<RootCertStore, ProviderError> {
@@ -229,7 +245,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
         let client = config(&Roots::File(folder.path().join("ca.pem")), None).unwrap();
-        let mut client = Connection::from(ClientConnection::new(client, "localhost".try_into().unwrap()).unwrap());
+        let mut client =
+            Connection::from(ClientConnection::new(client.config, "localhost".try_into().unwrap()).unwrap());
         let mut server = Connection::from(ServerConnection::new(Arc::new(server)).unwrap());
         while client.is_handshaking() || server.is_handshaking() {
             pass(&mut client, &mut server);

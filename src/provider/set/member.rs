@@ -16,7 +16,7 @@ use super::question::chance;
 use super::watched::{Watched, late};
 use crate::audit::{Event, emit};
 use crate::provider::breaker::{Failure, Pass};
-use crate::provider::{Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
+use crate::provider::{Context, Ends, ErrorKind, Kek, KeyIdentity, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::types::{Class, ClusterId, Explained, KekId, Key, lock};
 
 /// Calls to one provider at once. A cold start of ten thousand objects has as many KEKs as nodes and epochs, not as objects.
@@ -125,6 +125,11 @@ impl Member {
         let known = self.known();
         let answered = known.answered.map(|at| at.elapsed());
         known.way.health(self.kind(), Health { answered, is_open: known.breaker.is_open(), ..known.troubles.health() })
+    }
+
+    /// How long login and certificate last.
+    pub fn ends(&self) -> Ends {
+        self.own.kek.ends()
     }
 
     /// Whether it is time to ask for its version: not while it has told it within `every`, and while other calls succeed only at
@@ -340,7 +345,7 @@ impl Member {
             Ok(answer) => answer,
             Err(_) => Err(late()),
         };
-        watched.ended();
+        watched.ended(&answer);
         match &answer {
             Ok(_) => {
                 let mut known = self.known();

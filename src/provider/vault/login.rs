@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::super::credentials;
 use super::super::files;
 use super::super::home::Home;
-use super::super::http::{self, Body, Client, Identity, Sent};
+use super::super::http::{self, Body, Client, Identity, Sent, Shown};
 use super::super::lease::Grant;
 use super::super::once::Once;
 use super::super::reads::Reads;
@@ -80,6 +80,8 @@ pub(super) struct Logins {
     limit: AtomicU64,
     credentials: Arc<dyn Credentials>,
     reads: Reads,
+    /// Of all logins.
+    pub(super) shown: Shown,
     /// Fetched with a wrapping token that is used up, and not yet sealed.
     unsealed: tokio::sync::Mutex<Option<Fetched>>,
 }
@@ -141,6 +143,7 @@ impl Logins {
             limit: AtomicU64::default(),
             credentials,
             reads: Reads::new(),
+            shown: Shown::default(),
             unsealed: tokio::sync::Mutex::new(None),
         };
         logins.allow(logins.settings.timeout.max(LOGIN_TIMEOUT));
@@ -221,7 +224,7 @@ impl session::Logins for Logins {
         let limit = Duration::from_millis(self.limit.load(Ordering::Relaxed));
         let roots = roots.clone();
         let tls = self.reads.run(move || http::config(&roots, identity)).await?;
-        let client = Client::new(address.clone(), tls, limit, Home::here());
+        let client = Client::new(address.clone(), tls.shown_in(&self.shown), limit, Home::here());
         let sent = client.sent();
         let api = Api::new(client, namespace.as_ref())?;
         let (token, grant) = self.login(auth, &api, &sent).await.map_err(|error| match auth {

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::session::{Refusal, Session};
-use super::{Answer, Context, Credentials, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
+use super::{Answer, Context, Credentials, Ends, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
 use crate::sandbox::Needs;
 use crate::types::wire::Writer;
 use crate::types::{Key, lock};
@@ -241,6 +241,10 @@ impl Vault {
 impl Kek for Vault {
     fn kind(&self) -> ProviderKind {
         ProviderKind::Vault
+    }
+
+    fn ends(&self) -> Ends {
+        Ends { login: self.session.lasts(), certificate: self.session.logins().shown.lasts() }
     }
 
     fn probe(&self) -> Answer<'_, KeyState> {

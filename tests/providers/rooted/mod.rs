@@ -4,6 +4,7 @@
 mod canary;
 mod direct;
 mod files;
+mod measured;
 mod nodes;
 mod reload;
 mod rotation;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nodeseal::provider::vault::{Roots, Vault, VaultAuth, VaultSettings};
-use nodeseal::provider::{ErrorKind, Kek};
+use nodeseal::provider::{Ends, ErrorKind, Kek};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
 };
@@ -69,7 +69,12 @@ async fn a_peer_that_does_not_prove_itself_is_refused_and_gets_no_credential() {
     let mine = Mine::new();
     let memory = || mine.credential(&mine.secret_id);
     let good = settings(&mine, Trouble::None, mine.approle());
-    Vault::new(good.clone(), memory()).probe().await.unwrap();
+    let vault = Vault::new(good.clone(), memory());
+    assert_eq!(vault.ends(), Ends::default(), "nothing was shown yet");
+    vault.probe().await.unwrap();
+    // What rcgen makes ends in the year 4096.
+    let shown = vault.ends().certificate.unwrap();
+    assert!(vault.ends().login.is_some() && shown > Duration::from_secs(2000 * 365 * 86_400), "{shown:?}");
 
     let other = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(other.path(), Authority::new().pem()).unwrap();

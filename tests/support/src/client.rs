@@ -232,6 +232,18 @@ impl Client {
         limited(self.exchange(path, body))
     }
 
+    /// A call whose message does not come. It ends when what this gives is dropped.
+    pub fn begin_and_never_end(&self, path: &str) -> impl Drop + use<> {
+        let send = self.send.clone();
+        let request = Request::post(format!("http://localhost{path}")).header("content-type", "application/grpc");
+        let request = request.header("te", "trailers").body(()).unwrap();
+        let begun = async move {
+            let mut send = send.ready().await.map_err(broken)?;
+            Ok(Unfinished { _call: send.send_request(request, false).map_err(broken)? })
+        };
+        limited(begun).unwrap_or_else(|refusal| panic!("no call: {refusal:?}"))
+    }
+
     async fn ask<T: Message + Default>(&self, path: &str, message: Vec<u8>) -> Answer<T> {
         let bytes = self.exchange(path, framed(&message)).await?;
         T::decode(&bytes[..]).map_err(broken)
@@ -249,6 +261,14 @@ impl Client {
         let _ = stream.send_data(body.into(), true);
         finish(response).await
     }
+}
+
+struct Unfinished {
+    _call: (h2::client::ResponseFuture, h2::SendStream<Bytes>),
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {}
 }
 
 /// Reads an answer to its end.

@@ -108,7 +108,7 @@ async fn get(foreign: &Foreign, rooted: &Rooted, brought: Brought, keep: bool) -
     let places = Places::default();
     match foreign.get(rooted, &"c1".parse().unwrap(), ID, brought, keep, &places).await {
         Err(KeyringError::Providers(error)) => Err(error),
-        opened => Ok(opened.unwrap()),
+        opened => Ok(opened.unwrap().0),
     }
 }
 
@@ -127,6 +127,17 @@ async fn sixty_four_that_miss_the_same_kek_are_one_question_and_later_ones_none(
     assert!(foreign.is_first_told(ID, check) && !foreign.is_first_told(ID, check), "one sealed copy is asked for");
     get(&foreign, &rooted, brought(7, 7), true).await.unwrap();
     assert_eq!(kek.calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn where_a_kek_came_from_is_told_of_the_call_that_asked_and_of_the_one_after_it() {
+    let kek = Arc::<Imitated>::default();
+    let (foreign, rooted, places) = (Foreign::default(), rooted(&kek), Places::default());
+    let cluster = "c1".parse().unwrap();
+    for expected in [Source::Provider, Source::Memory] {
+        let (_, source) = foreign.get(&rooted, &cluster, ID, brought(7, 7), true, &places).await.unwrap();
+        assert_eq!(source, expected);
+    }
 }
 
 #[tokio::test]

@@ -2,11 +2,10 @@
 
 use serde::Serialize;
 
-use super::output::time;
-use crate::control::Status;
-use crate::control::report::ProviderRow;
+use super::report::{ProviderRow, Status};
+use crate::seal::fault::code_in;
 use crate::types::Class;
-use crate::types::clock::{self, UnixSeconds};
+use crate::types::clock::{self, UnixSeconds, text as time};
 
 /// Seconds. Of a KEK that nobody replaces by itself it is said so long before it is due: carrying one to other nodes takes planning.
 const AHEAD_SECONDS: UnixSeconds = 14 * 24 * 3600;
@@ -16,19 +15,19 @@ const AWAY_SECONDS: u64 = 15 * 60;
 
 /// One thing that is to be done.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Need {
+pub struct Need {
     /// One word, for programs.
-    pub(super) kind: &'static str,
+    pub kind: &'static str,
     /// What is the case.
-    pub(super) what: String,
+    pub what: String,
     /// What the operator does about it.
     #[serde(rename = "do")]
-    pub(super) todo: String,
+    pub todo: String,
 }
 
 impl Need {
     /// Every kind, in the order in which they are told.
-    pub(super) const KINDS: [&'static str; 15] = [
+    pub const KINDS: [&'static str; 15] = [
         "closed",
         "config",
         "would_not_open",
@@ -55,7 +54,7 @@ impl std::fmt::Display for Need {
 
 /// All that is known to wait now.
 /// `is_broken`: the configuration cannot be used any more.
-pub(super) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
+pub fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut add = |kind, what: &str, todo: &str| {
         needs.push(Need { kind, what: what.to_owned(), todo: todo.to_owned() });
@@ -157,9 +156,9 @@ fn is_lasting(provider: &ProviderRow) -> bool {
 }
 
 /// Why the keys are closed, and when they are tried again.
-pub(super) fn closed(status: &Status) -> Option<String> {
+pub fn closed(status: &Status) -> Option<String> {
     let error = status.seal_error.as_ref()?;
-    let named = super::failed::code_in(error).map_or_else(String::new, |code| format!(" ({code})"));
+    let named = code_in(error).map_or_else(String::new, |code| format!(" ({code})"));
     Some(format!("the keys are closed{named}, and are tried again {}", retry(status)))
 }
 
@@ -248,6 +247,8 @@ mod tests {
             class: class.map(str::to_owned),
             error: class.map(|_| "no answer in time".to_owned()),
             held_back: false,
+            login_ends_in_seconds: None,
+            certificate_ends_in_seconds: None,
         };
         let told = |uptime_seconds, provider| told(&Status { uptime_seconds, providers: vec![provider], ..status() });
         let away = Some(Class::Unavailable.label());
@@ -280,7 +281,11 @@ mod tests {
 
     #[test]
     fn every_need_is_of_a_known_kind_and_says_what_to_do() {
-        let row = crate::ctl::kek_ids::tests::row("ab");
+        let row = json!({
+            "id": "ab", "state": "pre-activation", "key_id": "", "created": 0, "since": 0, "uses": 0, "shared": false,
+            "wraps": 0, "check": "", "must_be_shared": false,
+        });
+        let row = serde_json::from_value(row).unwrap();
         let status = Status {
             seal_error: Some("closed".to_owned()),
             would_open: Some(false),

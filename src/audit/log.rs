@@ -1,5 +1,5 @@
-//! Sets tracing up: text or JSON lines on standard error, which systemd and every other supervisor collects. A reader that stands
-//! still costs lines, which are counted, and stops nobody.
+//! Sets tracing up: text or JSON lines on standard error, which every supervisor collects. Where that is the journal of systemd, records
+//! with fields, whose message is the line (`journal`). A reader that stands still costs lines, which are counted, and stops nobody.
 
 use std::io;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt;
 
+use super::journal::{self, Record};
 use super::ring::Ring;
 use super::{Event, emit, repeat};
 
@@ -59,8 +60,16 @@ impl From<Level> for LevelFilter {
 /// For the whole process, once; a second call (in tests) changes nothing.
 pub fn start(format: Format, level: Level) {
     let builder = fmt().with_writer(|| Line).with_max_level(LevelFilter::from(level)).with_target(false);
+    let is_journal = journal::open();
     let started = match format {
-        Format::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        Format::Json => {
+            let json = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            if is_journal { json.map_event_format(Record).try_init() } else { json.try_init() }
+        }
+        // The journal has its own time and priority.
+        Format::Text if is_journal => {
+            builder.with_ansi(false).without_time().with_level(false).map_event_format(Record).try_init()
+        }
         Format::Text => builder.with_ansi(false).try_init(),
     };
     drop(started);

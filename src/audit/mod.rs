@@ -2,7 +2,9 @@
 //!
 //! Nobody else logs an auditable fact. No variant has a field that could hold a plaintext, a key, an annotation or a ciphertext.
 
+pub mod catalog;
 mod event;
+mod journal;
 mod line;
 pub mod log;
 mod repeat;

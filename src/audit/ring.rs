@@ -1,4 +1,5 @@
 //! Lines on their way to standard error, which may be a pipe that nobody reads or a disk that hangs. Nobody who logs ever waits for it.
+//! Where the journal takes records (`journal`), they go to it in the same way, each by itself.
 //!
 //! Before [`Ring::write_beside`] (and in a process without threads for good) a line is written by the one who has it, if the other
 //! side takes it within [`PATIENCE`]. From then on lines go through a bounded ring to one thread. What does not fit is counted.
@@ -6,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -13,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::types::lock;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::journal::{Way, as_line, way};
 
 /// Bytes that wait. Some 5,000 lines: a burst of a second at level `debug`, and little beside the memory of keys and connections.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -61,7 +65,7 @@ impl Ring {
         let mut held = self.held();
         if !held.has_writer {
             // Under the lock: who asked first whether there is room has it.
-            if !is_ready(PATIENCE) || write_all(line).is_err() {
+            if !is_ready(PATIENCE) || write_out(line).is_err() {
                 self.drop_lines(&mut held, 1);
             }
             return;
@@ -105,7 +109,7 @@ impl Ring {
         loop {
             match self.next(wants_tick.then_some(TICK)) {
                 Work::Write { text, lines } => {
-                    let written = write_all(&text);
+                    let written = write_out(&text);
                     let mut held = self.held();
                     held.is_writing = false;
                     held.bytes -= text.len();
@@ -137,8 +141,9 @@ impl Ring {
             };
         }
         let (mut text, mut lines) = (Vec::new(), 0);
-        while let Some(line) = held.lines.pop_front_if(|line| text.is_empty() || text.len() + line.len() <= BATCH_BYTES)
-        {
+        // A datagram is one record.
+        let batch = if matches!(way(), Way::Lines) { BATCH_BYTES } else { 0 };
+        while let Some(line) = held.lines.pop_front_if(|line| text.is_empty() || text.len() + line.len() <= batch) {
             text.extend(line);
             lines += 1;
         }
@@ -166,10 +171,33 @@ impl Ring {
     }
 }
 
-/// Standard error takes a line within this time. A file always does.
+/// Lines to standard error, or one record to the journal. What the journal does not take is a line as well.
+fn write_out(text: &[u8]) -> io::Result<()> {
+    match way() {
+        Way::Lines => write_all(text),
+        Way::Records(socket) if send(socket, text).is_ok() => Ok(()),
+        Way::Records(_) | Way::LinesWithPriority => write_all(&as_line(text)),
+    }
+}
+
+/// Waits for as long as it takes, as for standard error. An error is a journal that is not there, or a record that it has no room for.
+fn send(socket: &UnixDatagram, record: &[u8]) -> io::Result<()> {
+    loop {
+        match socket.send(record) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            sent => return sent.map(drop),
+        }
+    }
+}
+
+/// Standard error, or the journal, takes a line within this time. A file always does.
 fn is_ready(limit: Duration) -> bool {
     let stderr = io::stderr();
-    let mut asked = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    let out = match way() {
+        Way::Records(socket) => socket.as_fd(),
+        Way::Lines | Way::LinesWithPriority => stderr.as_fd(),
+    };
+    let mut asked = [PollFd::new(out, PollFlags::POLLOUT)];
     let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::ZERO);
     matches!(poll(&mut asked, limit), Ok(1..))
 }

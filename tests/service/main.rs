@@ -28,6 +28,7 @@ mod floods;
 mod hostile;
 mod hung;
 mod impatient;
+mod journal;
 mod json;
 mod keys;
 mod memory;

@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 export NODESEAL_SERVERS := $(CACHE)/servers
 
-.PHONY: help quickstart test check lint proto advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux seccomp deb rpm package-test small reproducible features msrv minimal-versions mutants aarch64 vm-test
+.PHONY: help quickstart test check lint proto advisories bench e2e e2e-full hsm-test fuzz fuzz-keep torture selinux seccomp deb rpm package-test small reproducible features msrv minimal-versions mutants aarch64 vm-test rules
 help:
 	@echo 'make quickstart   build, start with a software TPM, encrypt and decrypt a DEK, print what kube-apiserver needs'
 	@echo 'make test         lint, then every test: unit, TPM, service, Vault, kube-apiserver'
@@ -35,6 +35,7 @@ help:
 	@echo 'make mutants      change each line of the pure parts and see whether their tests notice; FILES=path for one file'
 	@echo 'make features     each feature alone: no warning, its own tests'
 	@echo 'make aarch64      tests for aarch64 under qemu-user (root), and a package in target/aarch64-unknown-linux-gnu/debian'
+	@echo 'make rules        try the alerts of packaging/monitoring with promtool'
 	@echo 'make torture      1,000 times kill -9 of both daemons in the middle of rotations and writes'
 
 # With the software TPM alone: what talks to clouds takes minutes to build.
@@ -47,6 +48,8 @@ quickstart:
 test: export TSS2_LOG := all+NONE
 test: lint
 	scripts/need.sh test
+	scripts/need.sh rules
+	scripts/rules.sh
 	tests/providers/build-vault.sh "$(NODESEAL_SERVERS)"
 	scripts/rust-tests.sh
 	NODESEAL_BIN=$(TARGET)/debug scripts/tests.sh tests/k8s/run.sh all
@@ -54,6 +57,10 @@ test: lint
 # What a change is tried with before it is committed: minutes, and no server.
 check: lint
 	scripts/tests.sh cargo test --workspace --no-fail-fast --lib --test house -- --skip no_operation_that_is_stopped_at_any_step
+
+rules:
+	scripts/need.sh rules
+	scripts/rules.sh
 
 lint:
 	scripts/need.sh lint

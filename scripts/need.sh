@@ -1,12 +1,12 @@
 #!/bin/sh
 # Makes sure that this machine has what a target of the Makefile needs, says what it does, and does nothing twice.
 #
-# usage: need.sh build|test|seccomp|lint|mutants|msrv|fuzz|selinux|package|vm|aarch64
+# usage: need.sh build|test|seccomp|lint|mutants|msrv|fuzz|selinux|package|vm|aarch64|rules
 #
 # Toolchains are asked for, never installed. Debian's packages are installed with apt-get, which needs root.
 set -eu
 
-[ $# -eq 1 ] || { echo "usage: $0 build|test|seccomp|lint|mutants|msrv|fuzz|selinux|package|vm|aarch64" >&2; exit 64; }
+[ $# -eq 1 ] || { echo "usage: $0 build|test|seccomp|lint|mutants|msrv|fuzz|selinux|package|vm|aarch64|rules" >&2; exit 64; }
 
 toolchain() {
     command -v "$1" >/dev/null 2>&1 && return
@@ -54,6 +54,23 @@ cargo_tool() {
     rm -rf "$root/target"
 }
 
+# Of Debian's package alone: as a whole it is a service, and brings fonts and JavaScript. Nothing is installed.
+promtool_of_debian() {
+    root=${XDG_CACHE_HOME:-$HOME/.cache}/nodeseal/promtool
+    if command -v promtool >/dev/null 2>&1 || [ -x "$root/usr/bin/promtool" ]; then return; fi
+    echo "fetching Debian's prometheus (19 MB), and promtool out of it into $root"
+    mkdir -p "$root"
+    fetched=$(mktemp -d)
+    if (cd "$fetched" && apt-get download -qq prometheus) && ls "$fetched"/prometheus_*.deb >/dev/null; then
+        dpkg-deb --fsys-tarfile "$fetched"/prometheus_*.deb | tar -x -C "$root" ./usr/bin/promtool
+    fi
+    rm -rf "$fetched"
+    [ -x "$root/usr/bin/promtool" ] && return
+    echo "error: there is no promtool to be had" >&2
+    echo "hint: install Prometheus, or run apt-get update and this again" >&2
+    exit 69
+}
+
 cargo_deny() {
     cargo_tool cargo-deny 0.20.2
 }
@@ -64,6 +81,10 @@ selinux="make m4 bzip2 selinux-policy-dev selinux-policy-default checkpolicy sem
 if [ "$1" = selinux ]; then
     # shellcheck disable=SC2086
     packages $selinux
+    exit
+fi
+if [ "$1" = rules ]; then
+    promtool_of_debian
     exit
 fi
 toolchain cargo "Rust 1.95 or later (https://rustup.rs)"
@@ -123,7 +144,7 @@ aarch64)
     rustup --quiet target add aarch64-unknown-linux-gnu
     ;;
 *)
-    echo "usage: $0 build|test|seccomp|lint|mutants|msrv|fuzz|selinux|package|vm|aarch64" >&2
+    echo "usage: $0 build|test|seccomp|lint|mutants|msrv|fuzz|selinux|package|vm|aarch64|rules" >&2
     exit 64
     ;;
 esac

@@ -9,6 +9,7 @@
     reason = "a test may panic, has no users, and leaves files as a crash would"
 )]
 
+mod alerts;
 mod catalog;
 mod code;
 mod documented;

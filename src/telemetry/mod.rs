@@ -103,6 +103,8 @@ impl Refused {
 /// Where the KEK of a Decrypt was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// The plugin that has made the ciphertext, which Nodeseal has not (`opens_foreign`).
+    Foreign,
     /// In memory alone: a provider has opened it since the start, and it has no sealed copy (yet).
     Memory,
     /// A provider was asked for it.
@@ -113,11 +115,12 @@ pub enum Source {
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Memory, Self::Provider, Self::SealedCopy];
+    pub const ALL: [Self; 4] = [Self::Foreign, Self::Memory, Self::Provider, Self::SealedCopy];
 
     /// For a label.
     pub const fn label(self) -> &'static str {
         match self {
+            Self::Foreign => "foreign",
             Self::Memory => "memory",
             Self::Provider => "provider",
             Self::SealedCopy => "sealed_copy",

@@ -187,6 +187,7 @@ mod tests {
     #[test]
     fn a_provider_that_was_not_asked_is_neither_up_nor_down_and_one_that_fails_says_how() {
         let row = |name: &str, class: Option<&str>, answered| ProviderRow {
+            opens_foreign: false,
             name: name.to_owned(),
             kind: "vault".to_owned(),
             role: "required".to_owned(),

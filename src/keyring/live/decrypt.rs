@@ -58,7 +58,7 @@ impl Keyring {
     async fn open_v1(&self, text: &[u8], caller: Caller) -> Result<Decrypted, KeyringError> {
         match envelope::parse_v1(&self.cluster, text) {
             Ok(parsed) => self.open(parsed, caller).await,
-            Err(why) => self.open_foreign(why, || PluginText::v1beta1(text)).await,
+            Err(why) => self.open_foreign(why, caller, || PluginText::v1beta1(text)).await,
         }
     }
 
@@ -71,7 +71,7 @@ impl Keyring {
     ) -> Result<Decrypted, KeyringError> {
         match envelope::parse_v2(&self.cluster, key_id, wraps.clone(), text) {
             Ok(parsed) => self.open(parsed, caller).await,
-            Err(why) => self.open_foreign(why, || PluginText::v2(key_id, text, wraps.iter())).await,
+            Err(why) => self.open_foreign(why, caller, || PluginText::v2(key_id, text, wraps.iter())).await,
         }
     }
 
@@ -79,6 +79,7 @@ impl Keyring {
     async fn open_foreign(
         &self,
         why: EnvelopeError,
+        caller: Caller,
         text: impl FnOnce() -> PluginText,
     ) -> Result<Decrypted, KeyringError> {
         let may_be_foreign = match why {
@@ -95,6 +96,9 @@ impl Keyring {
         let opened = rooted.spawn(async move { providers.open_foreign(&text).await }).await;
         let opened = opened.map_err(|_| KeyringError::Providers(ProvidersError::lost()))?;
         let key = opened.map_err(|error| KeyringError::Providers(ProvidersError::of(&error)))?;
+        if caller == Caller::Api {
+            telemetry::decrypted(Source::Foreign);
+        }
         Ok(Decrypted { plaintext: Secret::copy_of(key.expose()), key_id: None })
     }
 

@@ -51,6 +51,8 @@ pub(super) enum Verb {
     Credentials(CredentialsVerb),
     /// Try it out: everything in one folder, software TPM or token
     Dev(DevArgs),
+    /// Check this node: configuration, device, keys, units, and what kube-apiserver is told
+    Doctor(super::doctor::DoctorArgs),
     /// Print the EncryptionConfiguration for kube-apiserver
     EncryptionConfig(EncryptionConfigArgs),
     /// Count what is stored in etcd, and under which key

@@ -82,7 +82,6 @@ impl Failed {
     }
 
     /// For a verb whose exit codes say something of their own.
-    #[cfg(feature = "etcd")]
     pub(super) fn with_exit(mut self, exit: u8) -> Self {
         self.0.exit = exit;
         self

@@ -12,6 +12,7 @@ mod config_check;
 mod config_show;
 mod credentials;
 mod dev;
+mod doctor;
 mod encryption_config;
 #[cfg(feature = "etcd")]
 mod etcd;
@@ -52,6 +53,7 @@ use self::output::Done;
 pub(crate) const PROGRAM: &str = "nodeseal";
 
 pub use self::completions::completions;
+pub use self::doctor::{DoctorRow, doctor_rows};
 
 /// The command line, for manual pages.
 pub fn command() -> clap::Command {
@@ -80,6 +82,7 @@ fn run(common: &Common, verb: Verb) -> Done {
         }
         Verb::Credentials(verb) => credentials::run(common, &verb),
         Verb::Dev(args) => dev::run(common, &args),
+        Verb::Doctor(args) => doctor::run(common, &args),
         Verb::EncryptionConfig(args) => encryption_config::run(common, &args),
         #[cfg(feature = "etcd")]
         Verb::Etcd(verb) => etcd::run(common, &verb),

@@ -14,6 +14,7 @@ pub(super) const CREDENTIALS_LIST: Schema = "nodeseal.credentials-list/1";
 pub(super) const CREDENTIALS_REMOVE: Schema = "nodeseal.credentials-remove/1";
 pub(super) const CREDENTIALS_SEAL: Schema = "nodeseal.credentials-seal/1";
 pub(super) const DEV: Schema = "nodeseal.dev/1";
+pub(super) const DOCTOR: Schema = "nodeseal.doctor/1";
 pub(super) const ERROR: Schema = "nodeseal.error/1";
 #[cfg(feature = "etcd")]
 pub(super) const ETCD_SCAN: Schema = "nodeseal.etcd-scan/1";

@@ -85,7 +85,7 @@ pub fn is_current(group: &Group, wanted: Option<&Wanted>, current: &Current) -> 
     match (writer, group.means) {
         (Writer::Identity, Means::Plain(_)) => Some(true),
         (Writer::Local { kind, key }, Means::Local(of)) => Some(*kind == of && group.provider.as_ref() == Some(key)),
-        (Writer::Kms { api, name, endpoint }, Means::KmsV2 | Means::KmsV1) => {
+        (Writer::Kms { api, name, endpoint, .. }, Means::KmsV2 | Means::KmsV1) => {
             let is_same = (*api == Api::V2) == (group.means == Means::KmsV2) && group.provider.as_ref() == Some(name);
             if !is_same {
                 return Some(false);

@@ -22,6 +22,8 @@ pub enum Writer {
         name: String,
         /// Its socket, as `unix:///PATH`.
         endpoint: String,
+        /// As it is written (Go's `time.ParseDuration`); absent where the file leaves it to kube-apiserver.
+        timeout: Option<String>,
     },
     /// A key in the configuration itself.
     Local {
@@ -102,6 +104,8 @@ struct KmsFile {
     name: String,
     #[serde(default)]
     endpoint: String,
+    // kube-apiserver takes text alone; whatever else stands there is not what this reader refuses.
+    timeout: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -131,10 +135,18 @@ impl Wanted {
     pub fn of(&self, resource: &str) -> Vec<&Writer> {
         let of_group = group(resource).map(|group| format!("*.{group}"));
         let names = [Some(resource.to_owned()), of_group, Some("*.*".to_owned())];
-        let for_name = |name: &String| -> Vec<&Writer> {
-            self.0.iter().filter(|rule| rule.resources.contains(name)).flat_map(|rule| &rule.providers).collect()
-        };
-        names.iter().flatten().map(for_name).find(|found| !found.is_empty()).unwrap_or_default()
+        names.iter().flatten().map(|name| self.named(name)).find(|found| !found.is_empty()).unwrap_or_default()
+    }
+
+    /// Who writes and reads what the rules call by this very name, which may be a wildcard.
+    pub fn named(&self, name: &str) -> Vec<&Writer> {
+        let is_for = |rule: &&Rule| rule.resources.iter().any(|resource| resource == name);
+        self.0.iter().filter(is_for).flat_map(|rule| &rule.providers).collect()
+    }
+
+    /// Every name and wildcard of the rules, once.
+    pub fn names(&self) -> std::collections::BTreeSet<&str> {
+        self.0.iter().flat_map(|rule| &rule.resources).map(String::as_str).collect()
     }
 
     /// Whether [`Wanted::of`] is all that there is to say of it. It is not for a resource whose group its place in etcd does not show, as a
@@ -205,7 +217,8 @@ impl Writer {
             Some("v2") => Api::V2,
             Some(_) => return Err(WantedError::Content("a kms provider of the file is neither v1 nor v2")),
         };
-        Ok(Self::Kms { api, name: kept_name(&file.name).to_owned(), endpoint: file.endpoint })
+        let timeout = file.timeout.map(|timeout| timeout.as_str().unwrap_or_default().to_owned());
+        Ok(Self::Kms { api, name: kept_name(&file.name).to_owned(), endpoint: file.endpoint, timeout })
     }
 }
 

@@ -33,6 +33,23 @@ fn every_fault_code_is_documented_as_it_is() {
     assert!(unknown.is_empty(), "documented and not in the code: {unknown:?}");
 }
 
+#[cfg(feature = "etcd")]
+#[test]
+fn every_check_of_the_doctor_is_documented_as_it_is_and_no_other() {
+    let page = read("docs/operations/doctor.md");
+    let checks = nodeseal::ctl::doctor_rows();
+    assert!(checks.len() > 30, "{checks:?}");
+    for check in &checks {
+        let cells =
+            row(&page, check.id).unwrap_or_else(|| panic!("docs/operations/doctor.md has no row for {}", check.id));
+        assert!(cells.contains(&check.title) && cells.contains(&check.impact), "{check:?}: {cells:?}");
+        read(&format!("docs/{}", check.page));
+    }
+    let known: BTreeSet<_> = checks.iter().map(|check| check.id).collect();
+    let documented: BTreeSet<_> = rows_of(&page).filter(|name| name.starts_with("ND-")).collect();
+    assert_eq!(known, documented);
+}
+
 #[test]
 fn every_event_is_documented_and_no_other() {
     let source = read("src/audit/line.rs");

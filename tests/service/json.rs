@@ -158,6 +158,7 @@ fn every_answer_of_a_node_by_itself_has_the_documented_fields_and_no_other() {
     seen.done("status", &json(&alone, &["status"]));
     seen.done("status", &json(&alone, &["status", "--probe", "--device", "--deep"]));
     seen.done("metrics", &json(&alone, &["metrics"]));
+    seen.done("doctor", &json(&alone, &["doctor", "--only", "ND-002,ND-003"]));
     seen.done("reload", &json(&alone, &["reload"]));
     let list = seen.done("keys-list", &json(&alone, &["keys", "list"]));
     let first = list["keys"][0]["id"].as_str().unwrap();

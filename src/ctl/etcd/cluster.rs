@@ -8,8 +8,8 @@ use serde::Deserialize;
 use crate::etcd::resource::api_prefix;
 use crate::etcd::{Endpoint, TlsFiles};
 
-const KUBEADM: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
-const RKE2_MANIFEST: &str = "/var/lib/rancher/rke2/agent/pod-manifests/kube-apiserver.yaml";
+pub(in crate::ctl) const KUBEADM: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+pub(in crate::ctl) const RKE2_MANIFEST: &str = "/var/lib/rancher/rke2/agent/pod-manifests/kube-apiserver.yaml";
 /// Folders of the servers of k3s and RKE2.
 const RANCHER: [&str; 2] = ["/var/lib/rancher/k3s/server", "/var/lib/rancher/rke2/server"];
 /// Their configuration, in which flags of kube-apiserver may stand (`kube-apiserver-arg`).
@@ -46,31 +46,66 @@ impl Cluster {
     }
 }
 
+/// A static pod, of which only this is read.
 #[derive(Deserialize)]
-struct Pod {
-    spec: PodSpec,
+pub(in crate::ctl) struct Pod {
+    pub(in crate::ctl) spec: PodSpec,
 }
 
 #[derive(Deserialize)]
-struct PodSpec {
-    containers: Vec<Container>,
+pub(in crate::ctl) struct PodSpec {
+    pub(in crate::ctl) containers: Vec<Container>,
+    #[serde(default)]
+    pub(in crate::ctl) volumes: Vec<Volume>,
 }
 
 #[derive(Deserialize)]
-struct Container {
+#[serde(rename_all = "camelCase")]
+pub(in crate::ctl) struct Container {
     #[serde(default)]
     command: Vec<String>,
     #[serde(default)]
     args: Vec<String>,
+    #[serde(default)]
+    pub(in crate::ctl) volume_mounts: Vec<VolumeMount>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::ctl) struct VolumeMount {
+    pub(in crate::ctl) name: String,
+    pub(in crate::ctl) mount_path: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::ctl) struct Volume {
+    pub(in crate::ctl) name: String,
+    pub(in crate::ctl) host_path: Option<HostPath>,
+}
+
+#[derive(Deserialize)]
+pub(in crate::ctl) struct HostPath {
+    pub(in crate::ctl) path: PathBuf,
+}
+
+impl Pod {
+    pub(in crate::ctl) fn parse(text: &str) -> Option<Self> {
+        serde_saphyr::from_str(text).ok()
+    }
+
+    pub(in crate::ctl) fn flags(&self) -> Flags {
+        Flags(self.spec.containers.iter().flat_map(|one| [&one.command[..], &one.args].concat()).collect())
+    }
 }
 
 /// The words of a command line, read as kube-apiserver does it (spf13/pflag): `--name=value` or `--name value`, `_` for `-` in a name
 /// (k8s.io/component-base `cli/flag`, `WordSepNormalizeFunc`), and no flags behind `--`.
-struct Flags(Vec<String>);
+pub(in crate::ctl) struct Flags(pub(in crate::ctl) Vec<String>);
 
 impl Flags {
     /// Every value that a flag is given, in their order.
-    fn all<'a>(&'a self, name: &str) -> impl DoubleEndedIterator<Item = &'a str> {
+    pub(in crate::ctl) fn all<'a>(&'a self, name: &str) -> impl DoubleEndedIterator<Item = &'a str> {
         let end = self.0.iter().position(|word| word == "--").unwrap_or(self.0.len());
         let words = &self.0[..end];
         words.iter().enumerate().filter_map(move |(at, word)| {
@@ -81,7 +116,7 @@ impl Flags {
     }
 
     /// Of several the last one counts.
-    fn last(&self, name: &str) -> Option<&str> {
+    pub(in crate::ctl) fn last(&self, name: &str) -> Option<&str> {
         self.all(name).next_back()
     }
 }
@@ -89,8 +124,7 @@ impl Flags {
 fn of_manifest(path: &Path) -> Option<Cluster> {
     let is_short = std::fs::metadata(path).ok()?.len() <= MANIFEST_MAX_BYTES;
     let text = std::fs::read_to_string(path).ok().filter(|_| is_short)?;
-    let pod: Pod = serde_saphyr::from_str(&text).ok()?;
-    let flags = Flags(pod.spec.containers.into_iter().flat_map(|one| [one.command, one.args].concat()).collect());
+    let flags = Pod::parse(&text)?.flags();
     let file = |name: &str| flags.last(name).map(PathBuf::from);
     // A list: a flag that is repeated adds to it.
     let servers: Vec<_> = flags.all("etcd-servers").flat_map(|urls| urls.split(',')).collect();

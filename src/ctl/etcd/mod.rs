@@ -1,7 +1,7 @@
 //! `nodeseal etcd`: what is stored in etcd, under which key, and whether it opens. It reads etcd and changes nothing there.
 
 mod args;
-mod cluster;
+pub(in crate::ctl) mod cluster;
 mod evidence;
 mod names;
 mod progress;

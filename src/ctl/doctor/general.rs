@@ -92,6 +92,9 @@ fn serves(scene: &Scene) -> Looked {
             Finding::fail(why, status.seal_hint.as_deref().unwrap_or("nodeseal status says what is missing"))
         }
         Told::Away(_) if scene.is_set_up() == Some(false) => Finding::skip("nodeseald does not run before `init`"),
+        Told::Away(_) if scene.config.is_err() => {
+            Finding::skip("nobody answers where the configuration may mean (ND-001)")
+        }
         Told::Away(why) => Finding::fail(why, "systemctl start nodeseal.service; then see its log"),
         Told::Silent { why, hint } => Finding::warn(why, hint),
     })

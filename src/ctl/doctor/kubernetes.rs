@@ -82,7 +82,7 @@ fn is_usable(scene: &Scene) -> Looked {
 }
 
 /// Names whose first provider is of this kind.
-fn written_by<'a>(wanted: &'a Wanted, is: fn(&Writer) -> bool) -> Vec<&'a str> {
+fn written_by(wanted: &Wanted, is: fn(&Writer) -> bool) -> Vec<&str> {
     wanted.names().into_iter().filter(|name| wanted.named(name).first().is_some_and(|writer| is(writer))).collect()
 }
 

@@ -1,5 +1,6 @@
 //! The node: files and who may touch them, recovery, ages, sockets, and the units as they are.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -112,23 +113,24 @@ fn has_two(row: &Row, inside: &Path) -> bool {
 /// Of what has two, by the table of the files; their content is what the daemon checks each day, and `status --deep`.
 fn generations(scene: &Scene) -> Looked {
     let all = all_of(scene)?;
-    let is_there = |path: &Path| all.iter().any(|other| other == path);
+    let names: BTreeSet<&Path> = all.iter().map(PathBuf::as_path).collect();
+    let is_there = |path: &Path| names.contains(path);
     let top = all[0].clone();
-    let lacks = |path: &&PathBuf| {
+    // Not what is just being written, whose name is another.
+    let is_one = |path: &Path| {
         let inside = path.strip_prefix(&top).unwrap_or(path);
+        FILES.iter().any(|row| has_two(row, inside)) && scene.link_meta(path).is_ok_and(|meta| meta.is_file())
+    };
+    let lacks = |path: &&PathBuf| {
         let mut previous = path.as_os_str().to_owned();
         previous.push(".prev");
-        let is_file = scene.link_meta(path.as_path()).is_ok_and(|meta| meta.is_file());
-        FILES.iter().any(|row| has_two(row, inside)) && is_file && !is_there(Path::new(&previous))
+        is_one(path) && !is_there(Path::new(&previous))
     };
     // The other way round: the newest is lost.
     let alone = |path: &&PathBuf| {
         path.to_str().and_then(|path| path.strip_suffix(".prev")).is_some_and(|newest| !is_there(Path::new(newest)))
     };
-    let empty = |path: &&PathBuf| {
-        let is_lock = path.file_name().is_some_and(|name| name == "lock" || name == "spare");
-        !is_lock && scene.link_meta(path.as_path()).is_ok_and(|meta| meta.is_file() && meta.len() == 0)
-    };
+    let empty = |path: &&PathBuf| is_one(path) && scene.link_meta(path).is_ok_and(|meta| meta.len() == 0);
     let bad: Vec<_> = all.iter().filter(|path| lacks(path) || alone(path) || empty(path)).collect();
     Ok(match bad.as_slice() {
         [] => Finding::pass("whatever has two has both; nodeseal status --deep reads them"),
@@ -263,6 +265,11 @@ fn kms_socket(scene: &Scene) -> Looked {
         let why =
             format!("{} has mode {:04o}: others can replace the socket", folder.display(), around.mode() & 0o7777);
         return Ok(Finding::fail(why, format!("chmod go-w {}", folder.display())));
+    }
+    let service = scene.meta(&scene.config()?.state_dir).map_or(scene.root_uid, |meta| meta.uid());
+    if ![scene.root_uid, service].contains(&around.uid()) {
+        let why = format!("{} belongs to user {}, who can replace the socket", folder.display(), around.uid());
+        return Ok(Finding::fail(why, format!("chown root {}, or to the user of nodeseald", folder.display())));
     }
     let mode = meta.mode() & 0o7777;
     if mode & 0o007 != 0 {

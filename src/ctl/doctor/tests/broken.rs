@@ -34,6 +34,10 @@ const GENERAL: &[Broken] = &[
         node.status = None;
         node.remove("/var/lib/nodeseal/current");
     }),
+    ("ND-003", Skip, "ND-001", |node| {
+        node.status = None;
+        node.config_error = true;
+    }),
     ("ND-004", Fail, "did not open", |node| node.say("would_open", json!(false))),
     ("ND-005", Warn, "is in pre-activation", |node| {
         let kek = json!({
@@ -171,8 +175,8 @@ const KUBERNETES: &[Broken] = &[
     ("ND-312", Fail, "mode 0620", |node| node.mode(ENCRYPTION, 0o620)),
     ("ND-312", Warn, "mode 0644", |node| node.mode(ENCRYPTION, 0o644)),
     ("ND-313", Fail, "another folder", |node| {
-        node.remove("/proc/4711/root");
-        node.write("/proc/4711/root/run/nodeseal/x", "", 0o600);
+        node.remove(super::SEEN);
+        node.write(&format!("{}/run/nodeseal/x", super::SEEN), "", 0o600);
     }),
     ("ND-313", Fail, "mounts the socket itself", |node| {
         node.replace(MANIFEST, "mountPath: /run/nodeseal,", "mountPath: /run/nodeseal/kms.sock,");

@@ -18,6 +18,8 @@ use crate::seal::protocol::DeviceInfo;
 pub(super) const NOW: u64 = 1_795_824_000;
 pub(super) const CONFIG: &str = "/etc/nodeseal/nodeseal.toml";
 pub(super) const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+/// What kube-apiserver sees of the machine.
+pub(super) const SEEN: &str = "/proc/4711/root";
 pub(super) const ENCRYPTION: &str = "/etc/kubernetes/nodeseal/encryption.yaml";
 
 type AskDevice = fn(&crate::config::Config, Option<crate::types::Backend>) -> Result<DeviceInfo, Finding>;
@@ -76,8 +78,8 @@ impl Fixture {
         fixture.write(MANIFEST, MANIFEST_TEXT, 0o600);
         fixture.write(ENCRYPTION, ENCRYPTION_TEXT, 0o600);
         fixture.write("/proc/4711/comm", "kube-apiserver\n", 0o444);
-        fs::create_dir_all(fixture.at("/proc/4711/root")).unwrap();
-        std::os::unix::fs::symlink(fixture.at("/run"), fixture.at("/proc/4711/root/run")).unwrap();
+        fs::create_dir_all(fixture.at(SEEN)).unwrap();
+        std::os::unix::fs::symlink(fixture.at("/run"), fixture.at(SEEN).join("run")).unwrap();
         fixture
     }
 

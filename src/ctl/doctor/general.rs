@@ -1,7 +1,10 @@
 //! The configuration, the set-up, and what the running daemon says of itself.
 
-use super::scene::{Scene, Told};
+use std::io::ErrorKind;
+
+use super::scene::{Scene, Told, Unread};
 use super::table::{Check, Finding, Impact, Looked};
+use crate::config::ConfigError;
 use crate::ctl::failed::code_in;
 use crate::ctl::needs::needs;
 use crate::types::{Chain, Explained};
@@ -54,6 +57,10 @@ pub(super) const CHECKS: &[Check] = &[
 fn configuration(scene: &Scene) -> Looked {
     let config = match &scene.config {
         Ok(config) => config,
+        // The daemon's user may read it, and this one need not.
+        Err(ConfigError::Read { path, source }) if source.kind() == ErrorKind::PermissionDenied => {
+            return Ok(Unread::Denied.skipped(path));
+        }
         Err(error) => return Ok(Finding::fail(format!("{}{}", Chain(error), error.few()), error.hint())),
     };
     let path = config.path.display();
@@ -93,7 +100,7 @@ fn serves(scene: &Scene) -> Looked {
         }
         Told::Away(_) if scene.is_set_up() == Some(false) => Finding::skip("nodeseald does not run before `init`"),
         Told::Away(_) if scene.config.is_err() => {
-            Finding::skip("nobody answers where the configuration may mean (ND-001)")
+            Finding::skip("no configuration names a socket on which it answers (ND-001)")
         }
         Told::Away(why) => Finding::fail(why, "systemctl start nodeseal.service; then see its log"),
         Told::Silent { why, hint } => Finding::warn(why, hint),

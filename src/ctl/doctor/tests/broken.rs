@@ -24,6 +24,7 @@ pub(super) fn all() -> Vec<Broken> {
 const GENERAL: &[Broken] = &[
     ("ND-001", Fail, "mistake", |node| node.config_error = true),
     ("ND-001", Warn, "software TPM", |node| node.config += "seal.tpm2.allow_software_tpm = true\n"),
+    ("ND-001", Skip, "closed to this user", |node| node.config_denied = true),
     ("ND-002", Warn, "no keys yet", |node| node.remove("/var/lib/nodeseal/current")),
     ("ND-003", Fail, "cannot talk", |node| node.status = None),
     ("ND-003", Fail, "closed (E-AUTH)", |node| {

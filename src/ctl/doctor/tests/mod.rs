@@ -29,6 +29,7 @@ pub(super) struct Fixture {
     root: tempfile::TempDir,
     pub(super) config: String,
     pub(super) config_error: bool,
+    pub(super) config_denied: bool,
     /// `None`: nobody listens.
     pub(super) status: Option<Value>,
     pub(super) asks: Asks,
@@ -46,6 +47,7 @@ impl Fixture {
             root,
             config: "version = 1\ncluster = \"c\"\nseal.socket = \"/run/nodeseal-sealer/sealer.sock\"\n".to_owned(),
             config_error: false,
+            config_denied: false,
             status: Some(status()),
             asks: Asks { status: |_| panic!("given"), keys: |_| None, device, room },
             _socket: socket,
@@ -115,7 +117,9 @@ impl Fixture {
 
     pub(super) fn scene(&self) -> Scene {
         let text = if self.config_error { "cluster = 1" } else { self.config.as_str() };
-        let config = config::parse(Path::new(CONFIG), text);
+        let denied =
+            || config::ConfigError::Read { path: CONFIG.into(), source: std::io::ErrorKind::PermissionDenied.into() };
+        let config = if self.config_denied { Err(denied()) } else { config::parse(Path::new(CONFIG), text) };
         let own = fs::metadata(self.root.path()).unwrap().uid();
         let Asks { keys, device, room, .. } = self.asks;
         let asks = Asks { status: |_| Told::Away("cannot talk to nodeseald".to_owned()), keys, device, room };

@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use super::scene::{Scene, Told, Unread};
 use super::table::{Check, Finding, Impact, Looked};
 use crate::config::ConfigError;
+use crate::control::needs::needs;
 use crate::ctl::failed::code_in;
-use crate::ctl::needs::needs;
 use crate::types::{Chain, Explained};
 
 pub(super) const CHECKS: &[Check] = &[

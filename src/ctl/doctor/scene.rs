@@ -233,7 +233,7 @@ fn ask_status(scene: &Scene) -> Told {
     let Some((control, status)) = sockets(scene) else {
         return Told::Away("there is no configuration that names its sockets".to_owned());
     };
-    match control::ask_status(&control, &status) {
+    match control::ask_either(&control, &status, &Request::Status {}) {
         Ok(Answer::Status(status)) => Told::Status(status),
         Ok(_) => Told::silent(&ControlError::Protocol),
         Err(error) if error.is_unreachable() => Told::Away(Chain(&error).to_string()),

@@ -320,6 +320,7 @@ pub struct ProviderRow {
     /// `required`, `optional` or `decrypt-only`.
     pub role: String,
     /// It is handed what another plugin has made.
+    #[serde(default)]
     pub opens_foreign: bool,
     /// Identity of its key, once it was seen.
     pub key: Option<String>,

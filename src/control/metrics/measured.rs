@@ -80,7 +80,7 @@ mod tests {
         let providers: Vec<_> = (0..6)
             .map(|number| {
                 json!({
-                    "name": format!("provider-{number}"), "kind": "vault", "role": "optional", "key": null, "version": null,
+                    "name": format!("provider-{number}"), "kind": "vault", "role": "optional", "opens_foreign": true, "key": null, "version": null,
                     "answered_seconds_ago": 1, "class": "denied", "error": "words of a server", "held_back": true,
                     "login_ends_in_seconds": 1, "certificate_ends_in_seconds": 1,
                 })

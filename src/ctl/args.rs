@@ -51,7 +51,7 @@ pub(super) enum Verb {
     Credentials(CredentialsVerb),
     /// Try it out: everything in one folder, software TPM or token
     Dev(DevArgs),
-    /// Check this node: configuration, device, keys, units, and what kube-apiserver is told
+    /// Check this node, its machine, and what kube-apiserver is told
     Doctor(super::doctor::DoctorArgs),
     /// Print the EncryptionConfiguration for kube-apiserver
     EncryptionConfig(EncryptionConfigArgs),
@@ -67,7 +67,7 @@ pub(super) enum Verb {
     /// Manage the nodes that share keys with this one
     #[command(subcommand)]
     Members(MembersVerb),
-    /// Print the status as Prometheus text, for node_exporter
+    /// Print all metrics as OpenMetrics text
     Metrics,
     /// Have what is stored in etcd written under the present key
     #[cfg(feature = "etcd")]
@@ -79,11 +79,11 @@ pub(super) enum Verb {
     Reload(ReloadArgs),
     /// Seal the node root again: device, policy, PCRs, recipients
     Reseal(ResealArgs),
-    /// Move everything to a new node root; no key and no key_id changes
+    /// Move everything to a new node root; keys and key_id stay
     RotateRoot(RotateRootArgs),
     /// Show the state of the running nodeseald
     Status(StatusArgs),
-    /// Show the release, its features, and the formats that it reads and writes
+    /// Show the release, its features and formats
     Version,
 }
 

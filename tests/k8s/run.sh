@@ -54,8 +54,8 @@ started=$(date +%s)
 with_token() {
     [ "$what" = all ] && [ -z "${NODESEAL_BACKEND:-}" ] || return 0
     echo "tests/k8s e2e once more, with a token in place of the TPM"
-    # Providers are the same to both.
-    NODESEAL_BACKEND=pkcs11 go test -count=1 -p 1 -timeout 15m -v -skip '^TestProvider' "$@" ./e2e
+    # What seals is nothing to providers, to another plugin and to a migration.
+    NODESEAL_BACKEND=pkcs11 go test -count=1 -p 1 -timeout 15m -v -skip '^Test(Provider|Migration|AnotherPlugin)' "$@" ./e2e
 }
 # Those that go side by side spend most of their time waiting for kube-apiserver to look at its plugin.
 if go test -count=1 -p 1 -parallel 5 -timeout 15m -v "$@" $packages && with_token "$@"; then

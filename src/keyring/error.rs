@@ -213,7 +213,7 @@ pub enum KeeperError {
     #[error(
         "the scan counted no object under any KEK of this node, so it may be of another cluster or of a part of etcd"
     )]
-    ForeignScan,
+    ScanElsewhere,
     /// A scan that says what no scan can say.
     #[error("the scan names more keys than are kept, or something that is no key")]
     UnfitScan,

@@ -17,7 +17,7 @@ pub(super) fn draw_kek(now: UnixSeconds) -> Result<(Entry, Key), KeeperError> {
 }
 
 /// A KEK that another node has made.
-pub(super) const fn foreign_entry(label: &KekLabel) -> Entry {
+pub(super) const fn entry_of_another(label: &KekLabel) -> Entry {
     Entry { id: label.id, created: label.created, uses_reserved: 0, shared: true }
 }
 

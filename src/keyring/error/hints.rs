@@ -26,7 +26,7 @@ impl Explained for KeeperError {
             | Self::NotAllWereGiven { .. }
             | Self::PendingElsewhere(_)
             | Self::InUseElsewhere(_)
-            | Self::ForeignScan
+            | Self::ScanElsewhere
             | Self::NoProof { .. }
             | Self::NoProofOfKey { .. }
             | Self::UnfitScan
@@ -137,7 +137,7 @@ impl Explained for KeeperError {
                     "destroy the backups of etcd that were taken before the first scan without such objects (`nodeseal keys show` has the times of scans), then say so: --backups-before DATE, at or after that time; or keep the key for as long as you keep them"
                 }
             },
-            Self::ForeignScan => {
+            Self::ScanElsewhere => {
                 "check --endpoints and --prefix: they must be those of the kube-apiserver that this node serves"
             }
             Self::UnfitScan => {

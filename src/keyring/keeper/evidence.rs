@@ -30,7 +30,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let has_own = self.ring().entries().any(|(entry, _)| scan.objects_under(&entry.id) > 0)
             || keys.any(|(kind, identity)| scan.objects_by(kind, identity) > 0);
         if !has_own {
-            return Err(KeeperError::ForeignScan);
+            return Err(KeeperError::ScanElsewhere);
         }
         self.keep_evidence(self.evidence.with(scan, (self.settings.now)()))
     }

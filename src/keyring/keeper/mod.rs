@@ -22,13 +22,13 @@ mod credentials;
 mod device;
 mod errands;
 mod evidence;
-mod foreign;
 mod handle;
 mod key_id;
 mod keys;
 mod members;
 mod offline;
 mod openers;
+mod others;
 mod probes;
 mod renew;
 mod report;
@@ -50,11 +50,11 @@ use self::arrival::{Arrival, Message};
 pub(in crate::keyring) use self::books::digest;
 use self::books::{Books, Change};
 use self::errands::Errands;
-use self::foreign::Foreign;
 pub use self::handle::KeeperHandle;
 use self::keys::Keys;
 pub use self::offline::with_keeper;
 pub use self::openers::Next;
+use self::others::Others;
 use self::probes::Probes;
 use self::request::Request;
 pub use self::request::{
@@ -163,7 +163,7 @@ struct Keeper<'a, D: Disk> {
     /// The KEK that was made for a key_id, and what that one names.
     made_for: Option<(KekId, Reported)>,
     /// KEKs of other nodes without a sealed copy here.
-    foreign: Foreign,
+    others: Others,
     blocks: Blocks,
     rotation: rotation::Rotation,
     check: check::Check,
@@ -296,7 +296,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let now = Instant::now();
         self.look_at_openers();
         self.settle(now);
-        self.keep_foreign(now);
+        self.keep_others(now);
         self.rotate_if_due(now);
         self.pursue(now);
         self.check_if_due(now);
@@ -333,7 +333,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         use self::errands::Errand;
         self.errands.want_if(Errand::Count, self.books.is_count_owed);
         self.errands.want_if(Errand::RecoveryFile, self.books.is_recovery_owed);
-        self.errands.want_if(Errand::Keep, !self.foreign.is_empty());
+        self.errands.want_if(Errand::Keep, !self.others.is_empty());
         self.errands.want_if(Errand::Rotate, self.is_rotation_due());
         self.errands.want(Errand::Check);
     }

@@ -53,7 +53,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             RetireTo::Destroyed | RetireTo::GoneEverywhere => {
                 self.keys.undestroyed.insert(*id);
                 self.keys.forget(id);
-                self.foreign.forget(id);
+                self.others.forget(id);
                 self.publish();
                 let exporter = Exporter { settings: self.settings, keys: &self.keys };
                 let forgotten = self.books.forget_in_recovery_files(|state| exporter.export(state));

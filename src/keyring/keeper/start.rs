@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use super::arrival::{Arrival, Message};
 use super::books::{Books, Change, NewKek, Sealing};
 use super::errands::Errands;
-use super::foreign::Foreign;
 use super::keys::Keys;
+use super::others::Others;
 use super::probes::Probes;
 use super::request::Request;
 use super::uses::Blocks;
@@ -157,7 +157,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             errands: Errands::new(),
             probes: Probes::default(),
             made_for: None,
-            foreign: Foreign::default(),
+            others: Others::default(),
             blocks: Blocks::default(),
             rotation: rotation::Rotation::default(),
             check: check::Check::default(),

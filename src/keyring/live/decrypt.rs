@@ -156,12 +156,12 @@ impl Keyring {
         let Some(rooted) = self.rooted() else { return Err(KeyringError::UnknownKek(id)) };
         let keep = caller == Caller::Api && rooted.rules.local_kek && brought.form == Form::Local;
         let check = brought.check;
-        let (kek, source) = self.foreign.get(&rooted, &self.cluster, id, brought, keep, &self.places).await?;
+        let (kek, source) = self.others.get(&rooted, &self.cluster, id, brought, keep, &self.places).await?;
         if !opens(&kek) {
             return Ok((None, source));
         }
         // Whoever asked first may not wait any more, or was a scan.
-        if keep && self.foreign.is_first_told(id, check) {
+        if keep && self.others.is_first_told(id, check) {
             (self.ask)(Ask::Keep(Arc::clone(&kek)));
         }
         Ok((Some(kek), source))

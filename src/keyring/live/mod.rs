@@ -4,7 +4,7 @@
 //! Nothing here waits for the network but a text whose KEK this node does not have, and mode "direct".
 
 mod decrypt;
-mod foreign;
+mod others;
 mod places;
 mod seen;
 mod serving;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 pub use self::decrypt::Decrypted;
-use self::foreign::Foreign;
+use self::others::Others;
 use self::places::Places;
 pub use self::places::WAITING_MAX;
 use self::seen::Seen;
@@ -59,7 +59,7 @@ pub struct Keyring {
     cluster: ClusterId,
     keys: RwLock<Keys>,
     rooted: RwLock<Option<Arc<Rooted>>>,
-    foreign: Foreign,
+    others: Others,
     places: Places,
     /// Woken by the keeper after every change of `keys` and every block that it reserved.
     changed: Notify,
@@ -109,7 +109,7 @@ impl Keyring {
             cluster,
             keys: RwLock::new(Keys::Opening),
             rooted: RwLock::default(),
-            foreign: Foreign::default(),
+            others: Others::default(),
             places: Places::default(),
             changed: Notify::new(),
             refused_blocks: AtomicU64::new(0),
@@ -245,7 +245,7 @@ impl Keyring {
 
     /// The keeper's new truth: everything that it names is safe on disk.
     pub(super) fn publish(&self, snapshot: Snapshot) {
-        self.foreign.forget(&snapshot.destroyed);
+        self.others.forget(&snapshot.destroyed);
         self.set(Keys::Open(Arc::new(snapshot)));
     }
 

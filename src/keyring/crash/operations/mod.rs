@@ -305,7 +305,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         name: "keep a neighbour's KEK",
         prepare: read_a_neighbour,
-        run: Run::Online(keep_foreign),
+        run: Run::Online(keep_others),
         moves: Moves::Never,
     },
     Operation { name: "reserve uses", prepare: grow, run: Run::Online(reserve), moves: Moves::Never },

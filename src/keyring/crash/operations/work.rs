@@ -328,7 +328,7 @@ pub(in crate::keyring::crash) fn read_a_neighbour(node: &mut Node) {
     node.ledger.take(running.encrypt().unwrap());
 }
 
-pub(in crate::keyring::crash) fn keep_foreign(node: &Node, running: &Running) -> Result<(), Refused> {
+pub(in crate::keyring::crash) fn keep_others(node: &Node, running: &Running) -> Result<(), Refused> {
     let target = node.target.unwrap().to_string();
     let is_kept = running.until(node, || {
         node.ledger.read_all(running);

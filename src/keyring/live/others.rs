@@ -64,9 +64,9 @@ impl Slots {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Foreign(Arc<Mutex<Slots>>);
+pub(super) struct Others(Arc<Mutex<Slots>>);
 
-impl Foreign {
+impl Others {
     /// The KEK of a text, from memory or from a provider. `keep` is false where each text is to be asked for.
     pub(super) async fn get(
         &self,
@@ -167,7 +167,7 @@ fn question(id: KekId, brought: &Brought) -> Question {
 
 /// A question that has ended leaves no slot behind.
 struct Asked<'a> {
-    this: &'a Foreign,
+    this: &'a Others,
     question: Question,
     has_ended: bool,
 }

@@ -9,7 +9,7 @@ use super::{Keeper, trouble};
 use crate::audit::{Event, emit};
 use crate::keyring::error::KeeperError;
 use crate::keyring::kek_file::KekLabel;
-use crate::keyring::kek_store::foreign_entry;
+use crate::keyring::kek_store::entry_of_another;
 use crate::keyring::live::LiveKek;
 use crate::keyring::state_file::State;
 use crate::seal::root::NodeRoot;
@@ -17,17 +17,17 @@ use crate::store::Disk;
 use crate::types::{KekId, Key};
 
 const KEEP: &str = "seal a copy of another node's local KEK";
-/// KEKs on disk, own and foreign: sixteen nodes at four rotations a year for 64 years.
+/// KEKs on disk, own and of others: sixteen nodes at four rotations a year for 64 years.
 const KEPT_MAX: usize = 4096;
 
 /// What waits for its sealed copy. Nothing leaves it before it has one, or must not have one.
 #[derive(Default)]
-pub(super) struct Foreign {
+pub(super) struct Others {
     waiting: Vec<Arc<LiveKek>>,
     is_full_told: bool,
 }
 
-impl Foreign {
+impl Others {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -41,23 +41,23 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     /// A KEK of another node that a text has shown to be right. One of our own comes this way when its sealed copy is damaged: it
     /// gets a new one.
     pub(super) fn keep(&mut self, kek: Arc<LiveKek>) {
-        let waits = self.foreign.waiting.iter().any(|waiting| waiting.id == kek.id);
+        let waits = self.others.waiting.iter().any(|waiting| waiting.id == kek.id);
         if self.keys.has(&kek.id) || waits || self.ring().is_destroyed(&kek.id) {
             return;
         }
-        if self.ring().entries().count() + self.foreign.waiting.len() >= KEPT_MAX {
-            if !std::mem::replace(&mut self.foreign.is_full_told, true) {
+        if self.ring().entries().count() + self.others.waiting.len() >= KEPT_MAX {
+            if !std::mem::replace(&mut self.others.is_full_told, true) {
                 emit(&Event::LimitReached { what: "local KEKs of other nodes", limit: KEPT_MAX });
             }
             return;
         }
-        self.foreign.waiting.push(kek);
+        self.others.waiting.push(kek);
         self.errands.want(Errand::Keep);
     }
 
     /// Asks the device for the root, if there is something to seal.
-    pub(super) fn keep_foreign(&mut self, now: Instant) {
-        self.errands.want_if(Errand::Keep, !self.foreign.is_empty());
+    pub(super) fn keep_others(&mut self, now: Instant) {
+        self.errands.want_if(Errand::Keep, !self.others.is_empty());
         if !self.errands.is_due(Errand::Keep, now) || !self.errands.is_free(Slot::Device) {
             return;
         }
@@ -74,7 +74,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         });
         match kept {
             Ok(()) => {
-                self.errands.want_if(Errand::Keep, !self.foreign.is_empty());
+                self.errands.want_if(Errand::Keep, !self.others.is_empty());
                 self.publish();
             }
             // Each stays in memory, and is tried again.
@@ -92,13 +92,13 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         let mut ring = self.ring().clone();
         // What was destroyed while the device was asked stays so.
         let keks: Vec<Arc<LiveKek>> =
-            self.foreign.waiting.iter().filter(|kek| !ring.is_destroyed(&kek.id)).cloned().collect();
+            self.others.waiting.iter().filter(|kek| !ring.is_destroyed(&kek.id)).cloned().collect();
         let mut copies: Vec<(KekLabel, Key, bool)> = Vec::new();
         for kek in &keks {
             let own = ring.entries().find(|(entry, _)| entry.id == kek.id).map(|(entry, _)| entry.created);
             let label = KekLabel { id: kek.id, created: own.unwrap_or(now) };
             if own.is_none() {
-                ring = ring.with_found(foreign_entry(&label), now);
+                ring = ring.with_found(entry_of_another(&label), now);
             }
             copies.push((label, kek.copy_key(), own.is_some()));
         }
@@ -115,10 +115,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         match &changed {
             Ok(()) => {
                 for kek in &keks {
-                    self.foreign.forget(&kek.id);
+                    self.others.forget(&kek.id);
                 }
                 let ring = self.ring().clone();
-                self.foreign.waiting.retain(|kek| !ring.is_destroyed(&kek.id));
+                self.others.waiting.retain(|kek| !ring.is_destroyed(&kek.id));
             }
             Err(_) => keks.iter().for_each(|kek| self.keys.drop_key(&kek.id)),
         }

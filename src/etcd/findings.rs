@@ -129,9 +129,19 @@ pub fn findings(groups: &[Group], wanted: Option<&Wanted>, current: &Current, as
         if let Some(writers) = &writers {
             of_configuration(&mut found, at, group, writers);
         }
-        if is_current(group, wanted, current) == Some(false) && found.is_free(at) && group.kek != Kek::None {
-            let text = "under a key_id that this node no longer reports";
-            found.add(at, group, About::All, "older-key", text, MIGRATE);
+        if is_current(group, wanted, current) == Some(false) && found.is_free(at) {
+            match (group.kek, group.means) {
+                (Kek::Local(_) | Kek::Once | Kek::Unread, _) => {
+                    let text = "under a key_id that this node no longer reports";
+                    found.add(at, group, About::All, "older-key", text, MIGRATE);
+                }
+                // They may open: the plugin whose place Nodeseal has taken is handed them (`opens_foreign`).
+                (Kek::None, Means::KmsV2 | Means::KmsV1) if !found.is_of_another_plugin(at) => {
+                    let text = "were made by another KMS plugin, whose place Nodeseal has taken";
+                    found.add(at, group, About::All, "other-plugin", text, MIGRATE);
+                }
+                (Kek::None, _) => {}
+            }
         }
         let short = group.fewest_copies.is_some_and(|fewest| fewest < current.copies);
         if short && ask != Ask::Nothing && group.kek != Kek::None {
@@ -193,7 +203,7 @@ pub fn absent<'w>(groups: &[Group], wanted: &'w Wanted) -> Vec<&'w str> {
 }
 
 const MIGRATE: &str =
-    "rewrite them: `kubectl get RESOURCE -A -o json | kubectl replace -f -`, or a StorageVersionMigration";
+    "rewrite them: `nodeseal migrate run`, or `kubectl get RESOURCE -A -o json | kubectl replace -f -`";
 
 /// Whether another plugin is to open this group: by the configuration, or because it is of another API server.
 fn is_for_another(group: &Group, writers: Option<&[&Writer]>, current: &Current) -> bool {
@@ -367,6 +377,11 @@ impl Found {
     }
 
     /// Whether the configuration has nothing to say about this group yet.
+    /// It is said already, since this node does not open them.
+    fn is_of_another_plugin(&self, at: usize) -> bool {
+        self.0.iter().any(|finding| finding.id == "other-plugin" && finding.groups.contains(&at))
+    }
+
     fn is_free(&self, at: usize) -> bool {
         let of_configuration = ["unreadable", "written-past", "not-encrypted", "older-provider"];
         !self.0.iter().any(|finding| of_configuration.contains(&finding.id) && finding.groups.contains(&at))

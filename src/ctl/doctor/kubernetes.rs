@@ -202,10 +202,14 @@ fn own_socket(scene: &Scene) -> Result<String, Finding> {
 fn endpoint(scene: &Scene) -> Looked {
     let (apiserver, Encryption { wanted, .. }) = encryption(scene)?;
     let own = own_socket(scene)?;
-    let is_ours = |endpoint: &str| apiserver.socket_of(endpoint).as_deref() == Some(own.as_str());
+    // A link may stand between both, as where Nodeseal has taken another plugin's place.
+    let leads_to = |path: &str| {
+        std::fs::canonicalize(path).map_or_else(|_| path.to_owned(), |to| socket(&to.display().to_string()))
+    };
+    let is_ours = |endpoint: &str| apiserver.socket_of(endpoint).is_some_and(|path| leads_to(&path) == leads_to(&own));
     let plugins = plugins(&wanted);
     let ours = plugins.iter().any(|writer| matches!(writer, Writer::Kms { endpoint, .. } if is_ours(endpoint)));
-    let todo = "nodeseal encryption-config prints the endpoint; in a pod the folder of the socket must be mounted";
+    let todo = "change `endpoint:` alone, and keep name, resources and all other providers, or what is stored cannot be read; in a pod the folder of the socket must be mounted";
     Ok(match (wanted.of("secrets").first(), ours) {
         (_, false) => Finding::fail(format!("no provider kms has the endpoint unix://{own} of this node"), todo),
         (Some(Writer::Kms { endpoint, name, .. }), true) if !is_ours(endpoint) => {

@@ -71,7 +71,7 @@ fn no_software(scene: &Scene) -> Looked {
         false => Finding::pass(format!("maker {}", device.manufacturer)),
         true => Finding::warn(
             format!("its maker is {}: a software TPM protects only as well as whoever runs it", device.manufacturer),
-            "in a virtual machine the host must keep it; anywhere else set seal.tpm2.allow_software_tpm = false",
+            "in a virtual machine the host must keep it; anywhere else move the seal to a TPM of hardware (nodeseal reseal), and only then set seal.tpm2.allow_software_tpm = false",
         ),
     })
 }

@@ -19,6 +19,9 @@ pub(super) struct Retirement {
     pub(super) is_early: bool,
 }
 
+/// Seconds. nodeseald counts from what it has seen itself in whole seconds, and a scan that is a moment early counts for nothing.
+const MARGIN_SECONDS: u64 = 5;
+
 /// Until a scan can prove something: kube-apiserver may write under an old key for some minutes after it was told of another one
 /// ([`SETTLED_SECONDS`]).
 pub(super) fn wait_until_settled(common: &Common) -> Result<(), Failed> {
@@ -26,7 +29,8 @@ pub(super) fn wait_until_settled(common: &Common) -> Result<(), Failed> {
     let Answer::Evidence { turned, .. } = ask(&config, &Request::Evidence {})? else { return Err(unfit()) };
     let mut shown = Shown::new(!common.json);
     loop {
-        let left = turned.saturating_add(SETTLED_SECONDS).saturating_sub(clock::now()).min(SETTLED_SECONDS);
+        let at = turned.saturating_add(SETTLED_SECONDS + MARGIN_SECONDS);
+        let left = at.saturating_sub(clock::now()).min(SETTLED_SECONDS + MARGIN_SECONDS);
         if left == 0 {
             return Ok(());
         }

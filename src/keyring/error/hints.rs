@@ -134,7 +134,7 @@ impl Explained for KeeperError {
                     "migrate the storage first (rotate.md, from step 3), then scan again: `nodeseal etcd scan`"
                 }
                 NoProof::Backups | NoProof::BackupsLeft => {
-                    "destroy the backups of etcd that were taken before the first scan without such objects (`nodeseal keys show` has the times of scans), then say so: --backups-before DATE, at or after that time; or keep the key for as long as you keep them"
+                    "destroy the backups of etcd that were taken before the first scan without such objects (`nodeseal keys show` has the times of scans), then say so: --backups-before DATE, at or after that time and not in the future (a date is its midnight in UTC, and 2026-01-31T12:00:00Z a time); or keep the key for as long as you keep them"
                 }
             },
             Self::ScanElsewhere => {

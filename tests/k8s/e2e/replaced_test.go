@@ -120,12 +120,21 @@ resources:
 	}
 	foreign := func() (objects, opening int) {
 		t.Helper()
-		scan, _ := w.plugin.Scan("--endpoints", w.etcd.URL, "--open", "all", "--encryption-config", configuration)
+		scan, code := w.plugin.Scan("--endpoints", w.etcd.URL, "--open", "all", "--encryption-config", configuration)
 		for _, group := range scan.Groups {
 			if group.Provider == "theirs" && group.KEK == "" {
 				objects += group.Objects
 				opening += group.Opens["opens"]
 			}
+		}
+		found := 0
+		for _, finding := range scan.Findings {
+			if finding.ID == "other-plugin" {
+				found += finding.Objects
+			}
+		}
+		if found != objects || objects > 0 && code != 1 {
+			t.Errorf("%d objects are not Nodeseal's; exit code %d and findings %+v", objects, code, scan.Findings)
 		}
 		return objects, opening
 	}

@@ -423,9 +423,12 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         all.extend(marks.direct().filter(|key| counts(key)).map(|key| alone(key, Why::Direct)));
         if marks.is_full() {
             let running = self.keyring.rooted();
-            let ways = self.ways(running.as_deref()).into_iter();
-            let keys = ways.filter_map(|way| way.key.map(|key| (way.member.kind(), key)));
-            all.extend(keys.filter(|key| !marks.knows(key)).map(|key| alone(&key, Why::Direct)));
+            let ways = self.all_ways(running.as_deref()).into_iter();
+            let keys = ways.filter_map(|way| Some((way.member, (way.member.kind(), way.key?))));
+            for (member, key) in keys.filter(|(_, key)| !marks.knows(key)) {
+                all.extend(member.opens_foreign().then(|| alone(&key, Why::Foreign)));
+                all.extend((!member.is_twin()).then(|| alone(&key, Why::Direct)));
+            }
         }
         if let Reported::Epoch(epoch) = &roots.reported {
             let keys = epoch.parts.iter().map(|Part { kind, identity, .. }| (*kind, identity.clone()));

@@ -44,7 +44,7 @@ impl Member {
         if opened.is_err() {
             self.settle_doubt(None, end.min(Instant::now() + ATTEMPT)).await;
         }
-        opened
+        opened.map_err(|error| self.once_in_doubt(error))
     }
 }
 

@@ -152,3 +152,22 @@ fn a_node_whose_providers_all_cease_to_write_is_one_of_hardware_only_that_still_
     assert!(running.decrypt(&rooted).unwrap());
     assert!(running.decrypt(&alone).is_err(), "no provider has wrapped it");
 }
+
+/// A server that names another key at each look fills them.
+#[test]
+fn where_no_more_keys_are_remembered_whoever_opens_what_another_plugin_has_made_does_not_leave_unnoticed() {
+    let node = Node::new();
+    node.init().unwrap();
+    let of = |number: usize| Provider::of(Box::leak(number.to_string().into_boxed_str()));
+    let alone = |own: &Provider| Some(proved(together(&[("own", Required, own)], |rules| rules.local_kek = false)));
+    let running = node.start_with(alone(&of(0)).unwrap());
+    running.first_attempt().unwrap();
+    for number in 1..1024 {
+        running.handle.configure(alone(&of(number)), Some(Proof::Waived)).unwrap();
+    }
+    let [own, old] = [of(0), Provider::of("old")];
+    running.handle.configure(set(&own, Some((&old, true))), Some(Proof::Waived)).unwrap();
+    let refused = running.handle.configure(set(&own, Some((&old, false))), None).unwrap_err();
+    assert!(matches!(refused, KeeperError::OnlyForeign { .. }), "{refused:?}");
+    assert!(running.opens_foreign().unwrap());
+}

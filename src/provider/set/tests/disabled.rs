@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::*;
+use crate::provider::PluginText;
 use crate::types::Class;
 
 /// Tells its key, and has it until it is disabled: from then on every call with it is answered with FAILED_PRECONDITION.
@@ -97,6 +98,50 @@ async fn texts_that_nobody_has_opened_since_the_start_do_not_each_take_all_their
     for number in 0..32 {
         let wrap = Wrapped::new(ProviderKind::Vault, identity("k"), KeyVersion::new("1").unwrap(), vec![number; 32]);
         providers.unwrap(&[wrap.unwrap()], &of(), is_right).await.err().unwrap();
+    }
+    let (took, asked) = (started.elapsed(), asked.load(Ordering::SeqCst));
+    assert!(took < Duration::from_secs(16) && asked < 64, "32 texts took {took:?} and {asked} questions");
+}
+
+/// Answers what it cannot open as most plugins in Go do: with UNKNOWN, which says nothing of whose fault it is.
+struct Unspoken(Arc<AtomicU32>);
+
+impl Kek for Unspoken {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::KmsPlugin
+    }
+
+    fn probe(&self) -> Answer<'_, KeyState> {
+        Box::pin(async { Ok(KeyState { identity: identity("k"), version: KeyVersion::new("1").unwrap() }) })
+    }
+
+    fn wrap_key<'a>(&'a self, _: &'a Key, _: Context<'a>) -> Answer<'a, Wrapped> {
+        Box::pin(async { Err(ProviderError::new(ErrorKind::Down, "gRPC code 2")) })
+    }
+
+    fn unwrap_key<'a>(&'a self, _: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
+        Box::pin(async { Err(ProviderError::new(ErrorKind::Down, "gRPC code 2")) })
+    }
+
+    fn opens_foreign(&self) -> bool {
+        true
+    }
+
+    fn open_foreign<'a>(&'a self, _: &'a PluginText) -> Answer<'a, Key> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async { Err(ProviderError::new(ErrorKind::Down, "gRPC code 2")) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn texts_of_another_plugin_that_do_not_open_do_not_each_take_all_their_time() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let member = Member::new("old", Role::DecryptOnly, Arc::new(Unspoken(Arc::clone(&asked))));
+    let providers = Providers::new(vec![member.clone()], Strategy::Ordered);
+    member.probe(Instant::now() + BUDGET).await.unwrap();
+    let started = Instant::now();
+    for number in 0..32 {
+        assert!(providers.open_foreign(&PluginText::v1beta1(&[number; 32])).await.is_err());
     }
     let (took, asked) = (started.elapsed(), asked.load(Ordering::SeqCst));
     assert!(took < Duration::from_secs(16) && asked < 64, "32 texts took {took:?} and {asked} questions");

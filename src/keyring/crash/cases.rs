@@ -1,5 +1,8 @@
 //! One operation, one fault of the disk, and the life after it.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
 use super::device::Trouble;
 use super::node::Node;
 use super::operations::{Moves, Operation, Run};
@@ -8,6 +11,7 @@ use super::running::Running;
 use crate::keyring::{KeeperError, recovery};
 use crate::store::sim::{Crash, Extent, Failure, Fault};
 use crate::types::KekId;
+use crate::types::random::drawn::{self, Draws};
 
 /// What goes wrong at which step or question.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +108,7 @@ pub(super) fn run_again(operation: &Operation, node: &Node, running: Option<&Run
 ///
 /// The keeper goes on with errands of its own after an answer, so that a run may take a step more or fewer than the one
 /// that was measured. Returns whether this one did: such a case proves what it proves, for another step than it names.
-pub(super) fn disk_case(operation: &Operation, template: &Node, at: usize, fault: Fault, steps: usize) -> bool {
+pub(super) fn disk_case(operation: &'static Operation, template: &Node, at: usize, fault: Fault, steps: usize) -> bool {
     let mut node = template.on(template.disk.copy());
     let Done { running, result } = run(operation, &mut node, Some(Plan::Disk(at, fault)));
     let is_struck = node.disk.was_struck();
@@ -173,8 +177,32 @@ impl Node {
     }
 }
 
-/// The next boot on a disk that is well, and the life after it.
-pub(super) fn boot(operation: &Operation, mut node: Node, is_answered: bool) {
+/// How many boots there were, and how many of them were tried: each that differs in a byte from all others.
+#[derive(Debug, Default)]
+pub(super) struct Boots {
+    pub(super) all: usize,
+    pub(super) tried: BTreeSet<(&'static str, bool, [u8; 32])>,
+}
+
+pub(super) static BOOTS: Mutex<Boots> = Mutex::new(Boots { all: 0, tried: BTreeSet::new() });
+
+/// The next boot on a disk that is well, and the life after it. What is the same to the last byte is tried once: many faults leave
+/// one disk, and draws that can be had again ([`drawn`]) let it be seen.
+pub(super) fn boot(operation: &'static Operation, node: Node, is_answered: bool) {
+    let is_new = {
+        let mut boots = BOOTS.lock().unwrap();
+        boots.all += 1;
+        boots.tried.insert((operation.name, is_answered, node.digest()))
+    };
+    if is_new {
+        let draws = drawn::from(Some(Draws::of(&format!("boot after {}", operation.name))));
+        next_boot(operation, node, is_answered);
+        drawn::from(draws);
+    }
+}
+
+/// See [`boot`].
+fn next_boot(operation: &Operation, mut node: Node, is_answered: bool) {
     if matches!(operation.run, Run::Init) && !is_answered {
         // Nobody was told that the node is set up. Whether the daemon or the operator comes first is open.
         let other = node.on(node.disk.copy());

@@ -121,6 +121,13 @@ impl Device {
         self.server().shared.desk().counters.iter().map(|(index, (value, _))| (*index, *value)).collect()
     }
 
+    /// All that it remembers.
+    pub(super) fn state(&self) -> Vec<(u32, (u64, Vec<u8>))> {
+        let mut counters: Vec<_> = self.server().shared.desk().counters.clone().into_iter().collect();
+        counters.sort();
+        counters
+    }
+
     /// Counts questions from 0 on again, and lets one of them meet this. What waits is answered.
     pub(super) fn plan(&self, plan: Option<(usize, Trouble)>) {
         let shared = &self.server().shared;

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use super::node::cluster;
 use super::running::Running;
 use crate::keyring::{Encrypted, KeyringError};
@@ -32,6 +34,17 @@ impl Ledger {
     /// The present key_id.
     pub(super) fn key_id(&self) -> Option<&KeyId> {
         self.key_ids.last()
+    }
+
+    /// Adds what tells two ledgers apart.
+    pub(super) fn digest(&self, sum: &mut Sha256) {
+        let Self { texts, alone, key_ids, uses, condemned, is_gone } = self;
+        for text in texts {
+            sum.update(text.text.len().to_le_bytes());
+            sum.update(&text.text);
+            sum.update(format!("{:?}{:?}", text.key_id, text.attached.iter().collect::<Vec<_>>()));
+        }
+        sum.update(format!("{alone:?}{key_ids:?}{uses:?}{condemned:?}{is_gone}"));
     }
 
     /// Takes down what the node reports now, without asking it for anything new.

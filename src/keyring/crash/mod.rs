@@ -3,6 +3,9 @@
 //!
 //! Nobody lists the steps: a run without a fault counts them, and every fault that fits is planned at each. A new operation is one
 //! entry in [`operations`].
+//!
+//! Each case draws the same random bytes as the one before it, so that two faults which leave the same disk are seen to do so, and
+//! what comes after is tried once. Nothing is taken for the same that differs in one byte.
 
 mod cases;
 pub(in crate::keyring) mod device;
@@ -22,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use self::cases::{disk_case, run};
+use self::cases::{BOOTS, Boots, disk_case, run};
 use self::device::Trouble;
 use self::node::Node;
 use self::operations::{OPERATIONS, Operation, Run};
@@ -30,6 +33,7 @@ use self::outages::{Jump, clock_case, device_case, provider_case};
 use self::provider::Silence;
 use self::running::Running;
 use crate::store::sim::{Extent, Failure, Fault, StepKind};
+use crate::types::random::drawn::{self, Draws};
 
 /// Threads. More than processors, since a keeper that could not open waits for half a second.
 const WORKERS: usize = 16;
@@ -114,6 +118,7 @@ impl Measured {
     /// Whether it took another number of steps than was measured, or what went wrong.
     fn try_case(&self, case: Case) -> Result<bool, String> {
         let (operation, template) = (self.operation, &self.template);
+        drawn::from(Some(Draws::of(operation.name)));
         let done = catch_unwind(AssertUnwindSafe(|| {
             match case {
                 Case::Clock(jump) => clock_case(operation, template, jump),
@@ -214,7 +219,9 @@ fn no_operation_that_is_stopped_at_any_step_by_any_fault_loses_a_key() {
         }
     });
     let (off, wrong) = (off.into_inner(), wrong.into_inner().unwrap());
+    let Boots { all: boots, tried } = &*BOOTS.lock().unwrap();
     println!("{all} of {} operations, {off} of other steps, {:.0?}", measured.len(), started.elapsed());
+    println!("{boots} boots, {} of them different", tried.len());
     assert!(off <= cases.len() / OFF_ONE_IN, "the runs are not those that were measured: {off} of {}", cases.len());
     let is_enough = measured.len() >= 35 && all.disk >= 20_000 && all.device >= 200 && all.provider >= 15;
     assert!(only.is_some() || is_enough, "too little happened");

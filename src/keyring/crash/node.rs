@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use sha2::{Digest, Sha256};
+
 use super::device::Device;
 use super::ledger::Ledger;
 use super::provider::Provider;
@@ -24,6 +26,7 @@ use crate::seal::root::{NodeRoot, Parent};
 use crate::store::sim::SimDisk;
 use crate::store::{Disk, Kind, StateDir, container};
 use crate::types::clock::EARLIEST;
+use crate::types::random;
 use crate::types::{ClusterId, CredentialName, KekId, Key, KeyId, SealPolicy, SealTo, Secret};
 
 pub(super) const TO: SealTo = SealTo::Tpm2(SealPolicy::None);
@@ -106,6 +109,19 @@ impl Node {
             reader: self.reader.clone(),
             ..*self
         }
+    }
+
+    /// Equal for nodes of one template with which nothing can go another way: all that a boot begins with.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let Self { disk, device, ledger, clock, later, left, target, provider, kept, .. } = self;
+        // Those of one template share these.
+        let Self { guard: _, identity: _, export: _, file: _, reader: _, .. } = self;
+        let mut sum = Sha256::new();
+        sum.update(disk.digest());
+        ledger.digest(&mut sum);
+        let state = (device.state(), provider.as_ref().map(Provider::state));
+        sum.update(format!("{state:?}{clock}.{later}.{left:?}{target:?}{kept:?}"));
+        sum.finalize().into()
     }
 
     /// Whether what was planned for its disk, its device or its provider has happened.
@@ -233,10 +249,10 @@ impl Node {
         keyring.begin_with(rooted);
         let clock = Arc::new(AtomicU64::new(self.clock));
         let own = Arc::clone(&clock);
-        let thread = thread::spawn(move || {
+        let thread = thread::spawn(random::carried(move || {
             CLOCK.set(own);
             around(Box::new(body));
-        });
+        }));
         Running::new(keyring, handle, clock, thread)
     }
 

@@ -12,7 +12,7 @@ use super::running::Running;
 use crate::store::sim::Crash;
 
 /// A device that fails, is away or is slow at one question.
-pub(super) fn device_case(operation: &Operation, template: &Node, at: usize, trouble: Trouble) {
+pub(super) fn device_case(operation: &'static Operation, template: &Node, at: usize, trouble: Trouble) {
     let mut node = template.on(template.disk.copy());
     node.device = node.device.apart();
     let (running, result) = match (operation.run, trouble) {
@@ -44,7 +44,7 @@ pub(super) fn device_case(operation: &Operation, template: &Node, at: usize, tro
 }
 
 /// All is well again: what was refused is done again, and the node lives on.
-fn go_on(operation: &Operation, mut node: Node, running: Option<Running>, result: &Result<(), String>) {
+fn go_on(operation: &'static Operation, mut node: Node, running: Option<Running>, result: &Result<(), String>) {
     if result.is_err() {
         run_again(operation, &node, running.as_ref());
     }
@@ -83,7 +83,7 @@ fn late(work: Work, node: &mut Node, at: usize) -> (Option<Running>, Result<(), 
 }
 
 /// A provider that says nothing from one question on.
-pub(super) fn provider_case(operation: &Operation, template: &Node, at: usize, silence: Silence) {
+pub(super) fn provider_case(operation: &'static Operation, template: &Node, at: usize, silence: Silence) {
     let mut node = template.on(template.disk.copy());
     let Done { running, result } = run(operation, &mut node, Some(Plan::Provider(at, silence)));
     let open = running.as_ref().filter(|running| running.keyring.key_id_now().is_some());

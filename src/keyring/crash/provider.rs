@@ -69,6 +69,12 @@ impl Provider {
         Self { desk: Arc::new(Mutex::new(Desk { key, version, ..Desk::default() })), ..*self }
     }
 
+    /// All that a copy has.
+    pub(super) fn state(&self) -> (&'static str, u32, bool) {
+        let Desk { key, version, .. } = *self.desk();
+        (key, version, self.local_kek)
+    }
+
     /// For another node.
     pub(super) fn shared(&self) -> Self {
         Self { desk: Arc::clone(&self.desk), ..*self }

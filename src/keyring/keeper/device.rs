@@ -18,6 +18,7 @@ use crate::seal::client::{SealerClient, SealerError};
 use crate::seal::root::{NodeRoot, Question, RootError};
 use crate::store::Disk;
 use crate::types::Backend;
+use crate::types::random;
 use crate::types::stack::{self, KEEPER_BYTES};
 
 impl<D: Disk + Clone> Keeper<'_, D> {
@@ -39,10 +40,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     ) -> Result<(), KeeperError> {
         self.errands.begin(Slot::Device, holder).map_err(|_: Taken| KeeperError::Busy)?;
         let (sealer, own): (SealerClient, Sender<Message>) = (self.settings.sealer.clone(), self.own.clone());
-        let spawned = thread::Builder::new().name("device".into()).spawn(move || {
+        let spawned = thread::Builder::new().name("device".into()).spawn(random::carried(move || {
             // Fails only when the keeper has stopped.
             let _ = own.send(Message::Arrival(stack::wiped::<KEEPER_BYTES, _>(|| ask(&sealer))));
-        });
+        }));
         if spawned.is_err() {
             self.errands.end(Slot::Device);
             return Err(KeeperError::Busy);

@@ -12,6 +12,7 @@ use crate::keyring::error::KeeperError;
 use crate::keyring::live::Keyring;
 use crate::keyring::open::Trust;
 use crate::store::Disk;
+use crate::types::random;
 
 /// Opens the keys once, lets `work` ask the keeper, and closes them again. With `accept_rollback` a state directory that the guard
 /// calls old is taken as it is, gets a new KEK, and the next reseal gives it a new counter.
@@ -26,11 +27,11 @@ pub fn with_keeper<D: Disk + Clone, T: Send>(
     let mut keeper = Keeper::open(settings, &keyring, &own, trust)?;
     let handle = KeeperHandle(own.clone());
     thread::scope(|scope| {
-        let worker = scope.spawn(move || {
+        let worker = scope.spawn(random::carried(move || {
             let result = work(&handle);
             handle.stop();
             result
-        });
+        }));
         let mut is_stopping = false;
         loop {
             while let Some(request) = keeper.errands.next_waiting() {

@@ -87,6 +87,14 @@ pub(super) fn fresh_code() -> Result<(Recipient, Secret), RecipientError> {
 
 /// The age file.
 pub(super) fn sealed(recipients: &[Recipient], plain: &Secret) -> Result<Vec<u8>, RecoveryError> {
+    // The library draws by itself.
+    #[cfg(test)]
+    return crate::types::random::drawn::alike(plain.expose(), || sealed_by_library(recipients, plain));
+    #[cfg(not(test))]
+    sealed_by_library(recipients, plain)
+}
+
+fn sealed_by_library(recipients: &[Recipient], plain: &Secret) -> Result<Vec<u8>, RecoveryError> {
     let recipients = recipients.iter().map(|recipient| &recipient.0 as &dyn age::Recipient);
     let fail = |error: age::EncryptError| RecoveryError::Encrypt(std::io::Error::other(error));
     let encryptor = age::Encryptor::with_recipients(recipients).map_err(fail)?;

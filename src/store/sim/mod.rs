@@ -4,6 +4,7 @@
 //! and [`Disk::sync_dir`] carry the first over to the second, and nothing else does. Every call is a numbered step, at which one
 //! [`Fault`] can be planned; [`SimDisk::after_kill`] and [`SimDisk::after_cut`] are what the next boot finds.
 
+mod digest;
 mod disk;
 mod fault;
 

@@ -111,3 +111,75 @@ fn one_owner_has_the_lock_until_it_is_gone() {
     drop(lock);
     assert!(disk.lock(path).unwrap().is_some());
 }
+
+/// A disk that somebody else made in his own way, and this one.
+#[test]
+fn two_disks_are_alike_however_they_came_to_be() {
+    let one = disk_with_a_synced_file();
+    let other = disk_with_a_synced_file();
+    assert_eq!(one.digest(), other.digest());
+    // A file that is no more, and a plan.
+    let gone = Path::new("/dir/gone");
+    other.write_new(gone, b"gone").unwrap();
+    other.remove(gone).unwrap();
+    assert_ne!(one.digest(), other.digest(), "the medium has not seen it go");
+    other.sync_dir(Path::new("/dir")).unwrap();
+    other.plan(Some((3, Fault::Cut)));
+    assert_eq!(one.digest(), other.digest());
+}
+
+#[test]
+fn disks_that_can_go_different_ways_are_not_alike() {
+    fn dir() -> &'static Path {
+        Path::new("/dir")
+    }
+    fn old() -> &'static Path {
+        Path::new("/dir/old")
+    }
+    fn new() -> &'static Path {
+        Path::new("/dir/new")
+    }
+    type Change = fn(&SimDisk);
+    let changes: [(&str, Change); 9] = [
+        ("nothing", |_| {}),
+        ("a name that is not synced", |disk| disk.link(old(), new()).unwrap()),
+        ("the same name on the medium", |disk| {
+            disk.link(old(), new()).unwrap();
+            disk.sync_dir(dir()).unwrap();
+        }),
+        ("another file of the same content", |disk| {
+            disk.write_new(new(), b"old").unwrap();
+            disk.sync_file(new()).unwrap();
+            disk.sync_dir(dir()).unwrap();
+        }),
+        ("the same without its content", |disk| {
+            disk.write_new(new(), b"old").unwrap();
+            disk.sync_dir(dir()).unwrap();
+        }),
+        ("a bad sector", |disk| disk.spoil(old())),
+        ("no room", |disk| disk.leave_room(0)),
+        ("no free block", |disk| disk.fill()),
+        ("another content", |disk| disk.scribble(old(), Some(b"new".to_vec()))),
+    ];
+    let digests: BTreeSet<[u8; 32]> = changes
+        .iter()
+        .map(|(_, change)| {
+            let disk = disk_with_a_synced_file();
+            change(&disk);
+            disk.digest()
+        })
+        .collect();
+    assert_eq!(digests.len(), changes.len());
+}
+
+/// [`SimDisk::newest`] tells them apart.
+#[test]
+fn the_order_in_which_two_files_were_made_is_part_of_a_disk() {
+    let made = |names: [&str; 2]| {
+        let disk = disk_with_a_synced_file();
+        names.iter().for_each(|name| disk.write_new(&Path::new("/dir").join(name), b"").unwrap());
+        disk.sync_dir(Path::new("/dir")).unwrap();
+        disk.digest()
+    };
+    assert_ne!(made(["a", "b"]), made(["b", "a"]));
+}

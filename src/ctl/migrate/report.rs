@@ -72,7 +72,23 @@ pub(super) struct Done {
 pub(super) struct Retirable {
     pub(super) id: String,
     pub(super) unneeded_since: String,
+    /// Other nodes have it too, and whether they still write under it this node cannot see.
+    pub(super) shared: bool,
     pub(super) command: String,
+}
+
+impl Retirable {
+    /// What the operator does before this KEK may go.
+    pub(super) fn next(&self) -> String {
+        let Self { unneeded_since, command, .. } = self;
+        let unneeded = format!("nothing stored has needed this KEK since {unneeded_since}");
+        match self.shared {
+            false => format!("{unneeded}; once every backup of etcd from before DATE is destroyed: {command}"),
+            true => format!(
+                "{unneeded}, but other nodes have it too, and this node cannot see whether they still write under it: see on each of them that `nodeseal keys list` has shown another KEK as active for 8 minutes at least, then scan again; once every backup of etcd from before DATE is destroyed: {command}"
+            ),
+        }
+    }
 }
 
 /// `nodeseal.migrate-status/1`
@@ -282,7 +298,8 @@ mod tests {
         let plan = json!(plan);
         assert_eq!(fields(&plan), documented("nodeseal.migrate-plan/1", ""));
         assert_eq!(fields(&plan["api_servers"][0]), documented("nodeseal.migrate-plan/1", "api_servers[]."));
-        let retire = vec![Retirable { id: String::new(), unneeded_since: String::new(), command: String::new() }];
+        let retire =
+            vec![Retirable { id: String::new(), unneeded_since: String::new(), shared: false, command: String::new() }];
         let (resources, notes) = (vec![done()], Vec::new());
         let key_id_hash = String::new();
         let ran = json!(Ran { key_id_hash, agreed: true, complete: false, resources, notes, scan: None, retire });

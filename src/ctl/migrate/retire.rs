@@ -69,5 +69,5 @@ fn retirable(row: &KekRow) -> Retirable {
     let not_shared = if row.shared { " --not-shared" } else { "" };
     let command = format!("nodeseal keys retire {0} --confirm {0}{not_shared} --backups-before DATE", row.id);
     let unneeded_since = time(row.unneeded_since.or(row.scanned).unwrap_or_default());
-    Retirable { id: row.id.clone(), unneeded_since, command }
+    Retirable { id: row.id.clone(), unneeded_since, shared: row.shared, command }
 }

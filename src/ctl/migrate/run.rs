@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::args::RunArgs;
 use super::mistake::Mistake;
 use super::ready::{How, Ready, wait};
-use super::report::{DONE, Done as Row, Ran};
+use super::report::{DONE, Done as Row, Ran, Retirable};
 use super::retire::{self, Retirement};
 use super::rewrite::Rewriting;
 use super::targets::{By, Targets};
@@ -109,7 +109,7 @@ fn next(complete: bool, retirement: Option<&Retirement>) -> Vec<String> {
                 .to_owned(),
         ];
     };
-    let mut next: Vec<_> = retirement.all.iter().map(|one| format!("nothing stored has needed this KEK since {}; once every backup of etcd from before DATE is destroyed: {}", one.unneeded_since, one.command)).collect();
+    let mut next: Vec<_> = retirement.all.iter().map(Retirable::next).collect();
     if retirement.is_early {
         next.push("scan once more, 8 minutes after the key_id has moved, before an old KEK may be destroyed: nodeseal etcd scan".to_owned());
     }

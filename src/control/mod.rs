@@ -7,10 +7,12 @@
 mod asking;
 mod client;
 pub mod consent;
+pub(crate) mod failed;
 #[cfg(feature = "etcd")]
 mod frames;
 pub mod metrics;
 pub mod needs;
+pub(crate) mod program;
 pub mod report;
 pub mod say;
 mod server;

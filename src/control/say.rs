@@ -4,32 +4,8 @@
 //! to standard output and nothing else does. A closed pipe ends nothing with a panic.
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 
-use crate::config::{ConfigError, Problem};
-use crate::types::{Chain, Explained};
-
-/// An error for the operator. The exit code is that of the class.
-pub fn error(program: &str, error: &dyn Explained) -> ExitCode {
-    refusal(program, &Chain(error).to_string(), &[], error.hint());
-    ExitCode::from(error.class().exit_code())
-}
-
-/// A configuration that cannot be used: every mistake on its own line.
-pub fn config_error(program: &str, config: &ConfigError) -> ExitCode {
-    refusal(program, &Chain(config).to_string(), config.problems(), config.hint());
-    ExitCode::from(config.class().exit_code())
-}
-
-/// sysexits.h, for a command line that is none.
-pub const EX_USAGE: u8 = 64;
-
-/// Help or the version where they were asked for, on standard output; or what is wrong with the command line.
-pub fn usage(error: &clap::Error) -> ExitCode {
-    // A closed pipe leaves nobody to tell.
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS }
-}
+use crate::config::Problem;
 
 /// An error with its causes in one line, what is wrong with the configuration, if that is why, and what to do next.
 pub fn refusal(program: &str, error: &str, problems: &[Problem], hint: &str) {

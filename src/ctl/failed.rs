@@ -1,132 +1,45 @@
 //! Why a verb has not done what was asked: two lines for people on standard error, and under `--json` one object on standard output
 //! besides.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
 use super::PROGRAM;
 use super::schema::{self, Schema};
-use crate::config::{ConfigError, Problem};
-use crate::control::{ControlError, say};
+pub(super) use crate::control::failed::Failed;
+use crate::control::say;
 pub(super) use crate::seal::fault::code_in;
-use crate::types::{Chain, Class, Explained};
 
-/// See the module.
-#[derive(Debug)]
-#[must_use = "an error must be shown"]
-pub(super) struct Failed(Box<Told>);
-
-#[derive(Debug, Serialize)]
-struct Told {
+#[derive(Serialize)]
+struct Shown<T> {
     schema: Schema,
-    error: String,
-    /// The error and what caused it, the root cause last.
-    chain: Vec<String>,
-    code: Option<&'static str>,
-    class: &'static str,
-    hint: String,
-    exit: u8,
-    /// Mistakes in the configuration.
-    problems: Vec<Problem>,
+    #[serde(flatten)]
+    failed: T,
 }
 
-impl Failed {
-    pub(super) fn new(error: &dyn Explained) -> Self {
-        Self::of(Chain(error).said(), error.class(), error.hint())
+/// Tells it, and gives the exit code.
+pub(super) fn tell(failed: &Failed, json: bool) -> ExitCode {
+    if json {
+        print(failed);
     }
+    failed.tell(PROGRAM)
+}
 
-    fn of(chain: Vec<String>, class: Class, hint: &str) -> Self {
-        // A library may end its text with a line break.
-        let chain: Vec<String> = chain.iter().map(|cause| cause.trim_end().to_owned()).collect();
-        let error = chain.join(": ");
-        let (class, exit) = (class.label(), class.exit_code());
-        let code = code_in(&error);
-        let (hint, problems) = (hint.to_owned(), Vec::new());
-        Self(Box::new(Told { schema: schema::ERROR, error, chain, code, class, hint, exit, problems }))
-    }
-
-    pub(super) fn config(error: &ConfigError) -> Self {
-        let mut failed = Self::new(error);
-        failed.0.problems = error.problems().to_vec();
-        failed
-    }
-
-    pub(super) fn control(error: &ControlError) -> Self {
-        match error {
-            // What the daemon says is not ours, and has a chain of its own.
-            ControlError::Refused(refusal) if !refusal.chain.is_empty() => {
-                Self::of(refusal.chain.clone(), error.class(), error.hint())
-            }
-            _ => Self::new(error),
-        }
-    }
-
-    /// A command line that is none. The text is for those who have asked for help with it.
-    fn usage(error: &clap::Error) -> Self {
-        let said = error.to_string();
-        let is_help = error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-        let first = said.split("\n\n").next().filter(|_| !is_help).unwrap_or("error: a verb is missing");
-        let words: Vec<&str> = first.split_whitespace().skip_while(|word| *word == "error:").collect();
-        let usage = said.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("nodeseal VERB --help");
-        Self(Box::new(Told {
-            schema: schema::ERROR,
-            error: words.join(" "),
-            chain: vec![words.join(" ")],
-            code: None,
-            class: "usage",
-            hint: format!("usage: {usage}"),
-            exit: say::EX_USAGE,
-            problems: Vec::new(),
-        }))
-    }
-
-    /// For a verb whose exit codes say something of their own.
-    pub(super) fn with_exit(mut self, exit: u8) -> Self {
-        self.0.exit = exit;
-        self
-    }
-
-    /// Tells it, and gives the exit code.
-    pub(super) fn tell(&self, json: bool) -> ExitCode {
-        if json {
-            self.print();
-        }
-        self.tell_people()
-    }
-
-    /// The same beside an answer.
-    pub(super) fn tell_people(&self) -> ExitCode {
-        say::refusal(PROGRAM, &self.0.error, &self.0.problems, &self.0.hint);
-        ExitCode::from(self.0.exit)
-    }
-
-    /// The error and its causes in one line.
-    pub(super) fn text(&self) -> &str {
-        &self.0.error
-    }
-
-    fn print(&self) {
-        // Of strings and numbers alone: cannot fail.
-        if let Ok(text) = serde_json::to_string(&self.0) {
-            say::result(&text);
-        }
+/// For programs.
+pub(super) fn print(failed: &Failed) {
+    // Of strings and numbers alone: cannot fail.
+    if let Ok(text) = serde_json::to_string(&Shown { schema: schema::ERROR, failed: failed.fields() }) {
+        say::result(&text);
     }
 }
 
-impl<E: Explained> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self::new(&error)
-    }
-}
-
-/// Help that was asked for, or a command line that is none: in the words of its reader.
-pub(super) fn usage(error: &clap::Error, args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
-    let exit = say::usage(error);
+/// A command line that is none, for programs, where they have asked for that. Help that was asked for is text.
+pub(super) fn print_usage(error: &clap::Error, args: impl IntoIterator<Item = OsString>) {
     if error.use_stderr() && args.into_iter().take_while(|arg| arg != "--").any(|arg| arg == "--json") {
-        Failed::usage(error).print();
+        print(&Failed::usage(error));
     }
-    exit
 }
 
 #[cfg(test)]
@@ -138,7 +51,7 @@ mod tests {
     use crate::types::{Class, Explain};
 
     fn json(failed: &Failed) -> serde_json::Value {
-        serde_json::to_value(&failed.0).unwrap()
+        serde_json::to_value(failed.fields()).unwrap()
     }
 
     #[test]

@@ -49,6 +49,7 @@ use clap::{CommandFactory, Parser};
 
 use self::args::{Cli, Common, Verb};
 use self::output::Done;
+use crate::control::program;
 
 pub(crate) const PROGRAM: &str = "nodeseal";
 
@@ -62,12 +63,14 @@ pub fn command() -> clap::Command {
 
 /// `nodeseal`.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return failed::usage(&error, std::env::args_os()),
-    };
-    let Cli { common, verb } = cli;
-    run(&common, verb).unwrap_or_else(|failed| failed.tell(common.json))
+    let line = Cli::try_parse().inspect_err(|error| failed::print_usage(error, std::env::args_os()));
+    program::main(PROGRAM, line, |Cli { common, verb }| {
+        run(&common, verb).inspect_err(|failed| {
+            if common.json {
+                failed::print(failed);
+            }
+        })
+    })
 }
 
 fn run(common: &Common, verb: Verb) -> Done {

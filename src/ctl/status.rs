@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::args::{Common, StatusArgs};
 use super::asked::Asked;
-use super::failed::{Failed, code_in};
+use super::failed::{self, Failed, code_in};
 use super::output::{Done, act_as_owner, counted, print, time, unfit};
 use super::rows::Kek;
 use super::schema;
@@ -45,7 +45,7 @@ fn watch(common: &Common, args: &StatusArgs) -> Done {
         is_first = false;
         match looked {
             Ok(report) => drop(show(common, &report)?),
-            Err(failed) => drop(failed.tell(common.json)),
+            Err(failed) => drop(failed::tell(&failed, common.json)),
         }
         if !waits_for_a_reader(WATCH_EVERY) {
             return Ok(ExitCode::SUCCESS);
@@ -109,7 +109,7 @@ fn show(common: &Common, report: &Report) -> Done {
         return Ok(ExitCode::from(Class::Unavailable.exit_code()));
     }
     if let Some(failed) = probe_failed.as_ref().or(device_failed.as_ref()) {
-        return Ok(failed.tell_people());
+        return Ok(failed.tell(super::PROGRAM));
     }
     if status.healthy {
         return Ok(code);

@@ -17,9 +17,11 @@ mod remote;
 pub mod sealer;
 
 use std::fs::DirBuilder;
+use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
@@ -38,7 +40,8 @@ use crate::api::scrape::{self, Listener, Page, Place};
 use crate::api::{Server, Shutdown};
 use crate::audit::{Event, emit, log};
 use crate::config::Config;
-use crate::control::{self, Door, metrics, say};
+use crate::control::failed::Failed;
+use crate::control::{self, Door, metrics, program};
 use crate::keyring::Keyring;
 use crate::keyring::keeper::{self, Settings};
 use crate::sandbox::{Confined, Policy, process};
@@ -58,43 +61,28 @@ pub fn command() -> clap::Command {
 
 /// `nodeseald`.
 pub fn main() -> ExitCode {
-    let code = start();
-    log::flush();
-    code
+    program::main(PROGRAM, prepare::parse(command()), |config| start(&config))
 }
 
-fn start() -> ExitCode {
-    let config = match prepare(PROGRAM, ABOUT) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+fn start(config: &Path) -> Result<ExitCode, Failed> {
+    let config = prepare(config)?;
     emit(&Event::ServiceStarted { program: PROGRAM });
     for warning in &config.warnings {
         emit(&Event::ConfigWarned { key: &warning.key, text: &warning.text });
     }
     let descriptors = process::raise_descriptor_limit();
-    let (kms, control) = match sockets(&config) {
-        Ok(sockets) => sockets,
-        Err(error) => return say::error(PROGRAM, &error),
-    };
+    let (kms, control) = sockets(&config)?;
     let status = status_socket(&config);
     let metrics = metrics_listener(&config);
-    let sealer = match config.sealer().before_confinement() {
-        Ok(sealer) => sealer,
-        Err(error) => return say::error(PROGRAM, &error),
-    };
+    let sealer = config.sealer().before_confinement()?;
     make_state_dir(&config);
     // What a login may have used up, for the next process of this boot.
     let login_tries = RunFile::open(&config.control_socket.with_file_name("login-tries"));
     let supervisor = Arc::new(Supervisor::from_env());
-    match confine(PROGRAM, &config.sandbox, &config.daemon_needs(), Policy::Daemon) {
-        Ok(confined) => {
-            log::write_beside();
-            tell(PROGRAM, &confined);
-            run(config, Parts { kms, control, status, metrics, sealer, supervisor, descriptors, confined, login_tries })
-        }
-        Err(code) => code,
-    }
+    let confined = confine(&config.sandbox, &config.daemon_needs(), Policy::Daemon)?;
+    log::write_beside();
+    tell(PROGRAM, &confined);
+    run(config, Parts { kms, control, status, metrics, sealer, supervisor, descriptors, confined, login_tries })
 }
 
 /// What was opened before the confinement, and the proof of it.
@@ -179,7 +167,7 @@ const CONTROL_MODE: u32 = 0o600;
 /// Its group besides. The kernel knows who is in it, also where a user namespace hides from us who asks.
 const STATUS_MODE: u32 = 0o660;
 
-fn run(config: Config, parts: Parts) -> ExitCode {
+fn run(config: Config, parts: Parts) -> Result<ExitCode, Failed> {
     let Parts { kms, control, status, metrics, sealer, supervisor, descriptors, confined, login_tries } = parts;
     let (keyring, handle, keeper) = keeper::new(Settings {
         disk: RealDisk,
@@ -194,23 +182,12 @@ fn run(config: Config, parts: Parts) -> ExitCode {
     let server = Server::new(&config.listen, &keyring, descriptors, &confined);
     let (socket, control_socket) = (config.listen.socket.clone(), config.control_socket.clone());
     let status_socket = config.status_socket.clone();
-    let reloader = match Reloader::new(config, handle.clone(), sealer, confined, login_tries) {
-        Ok(reloader) => Arc::new(reloader),
-        Err(error) => {
-            return say::error(
-                PROGRAM,
-                &Explain::new(&error, Class::Unavailable, "see the limits of processes and memory"),
-            );
-        }
-    };
+    let lacks = |hint| move |error: io::Error| Failed::new(&Explain::new(&error, Class::Unavailable, hint));
+    let reloader = Reloader::new(config, handle.clone(), sealer, confined, login_tries);
+    let reloader = Arc::new(reloader.map_err(lacks("see the limits of processes and memory"))?);
     keyring.begin_with(reloader.rooted());
     #[cfg(feature = "etcd")]
-    let opener = match Opener::new(Arc::clone(&keyring)) {
-        Ok(opener) => opener,
-        Err(error) => {
-            return say::error(PROGRAM, &Explain::new(&error, Class::Unavailable, "see the limit of descriptors"));
-        }
-    };
+    let opener = Opener::new(Arc::clone(&keyring)).map_err(lacks("see the limit of descriptors"))?;
     let operator = Arc::new(Operator {
         #[cfg(feature = "etcd")]
         opener,
@@ -236,24 +213,17 @@ fn run(config: Config, parts: Parts) -> ExitCode {
     });
     let served = started.and_then(|keeper| serve(server, kms, &socket, &watched).map(|()| keeper));
     handle.stop();
-    match served {
-        Ok(keeper) => {
-            // A keeper that waits for a hung device is left behind: its files are whole at every step (`store`).
-            let give_up = Instant::now() + KEEPER_STOP_TIMEOUT;
-            while !keeper.is_finished() && Instant::now() < give_up {
-                thread::sleep(Duration::from_millis(5));
-            }
-            ExitCode::SUCCESS
-        }
-        Err(error) => say::error(
-            PROGRAM,
-            &Explain::new(&error, Class::Unavailable, "see the limits of processes, memory and descriptors"),
-        ),
+    let keeper = served.map_err(lacks("see the limits of processes, memory and descriptors"))?;
+    // A keeper that waits for a hung device is left behind: its files are whole at every step (`store`).
+    let give_up = Instant::now() + KEEPER_STOP_TIMEOUT;
+    while !keeper.is_finished() && Instant::now() < give_up {
+        thread::sleep(Duration::from_millis(5));
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// All threads but those of questions start with the process: later there may be none to be had.
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.into()).spawn(work)
 }
 
@@ -302,7 +272,7 @@ impl Hangups {
 }
 
 /// The API's own runtime: one thread, which is this one.
-fn serve(server: Server, kms: UnixListener, socket: &std::path::Path, watched: &Watched) -> std::io::Result<()> {
+fn serve(server: Server, kms: UnixListener, socket: &Path, watched: &Watched) -> io::Result<()> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     // Plaintexts and round keys went through its frames; each use of a cipher has overwritten the nearest already.
     builder.enable_all().on_thread_park(stack::overwrite::<IDLE_BYTES>).max_blocking_threads(1);
@@ -350,7 +320,7 @@ async fn report(supervisor: Arc<Supervisor>, keyring: Arc<Keyring>) {
 }
 
 /// Stops on SIGTERM and SIGINT, and reads the configuration anew on SIGHUP.
-fn watch_signals(watched: &Watched) -> std::io::Result<Shutdown> {
+fn watch_signals(watched: &Watched) -> io::Result<Shutdown> {
     let Watched { hangups, keyring, supervisor } = watched.clone();
     let (stop, shutdown) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;

@@ -1,39 +1,29 @@
 //! What both daemons do first: command line, configuration, log, and the process itself.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command, value_parser};
 
 use crate::audit::{Event, emit, log};
 use crate::config::{self, Config, DEFAULT_PATH};
-use crate::control::say;
+use crate::control::failed::Failed;
 use crate::sandbox::{self, Confined, Needs, Policy, Settings, process};
 use crate::types::{Class, Explain, Explained};
 
-/// A checked configuration, with the log started and the process hardened; or the exit code after the reason was said.
-pub(super) fn prepare(program: &'static str, about: &'static str) -> Result<Config, ExitCode> {
-    let path = parse(program, about)?;
-    let config = config::load(&path).map_err(|error| say::config_error(program, &error))?;
+/// A checked configuration, with the log started and the process hardened.
+pub(super) fn prepare(path: &Path) -> Result<Config, Failed> {
+    let config = config::load(path).map_err(|error| Failed::config(&error))?;
     log::start(config.log_format, config.log_level);
     process::harden().map_err(|error| {
-        say::error(
-            program,
-            &Explain::new(&error, Class::Internal, "the kernel refused what every kernel allows: see its log"),
-        )
+        Failed::new(&Explain::new(&error, Class::Internal, "the kernel refused what every kernel allows: see its log"))
     })?;
     Ok(config)
 }
 
-/// Irrevocable; tells what was reached, or gives the exit code after the reason was said.
-pub(super) fn confine(
-    program: &'static str,
-    settings: &Settings,
-    needs: &Needs,
-    policy: Policy,
-) -> Result<Confined, ExitCode> {
+/// Irrevocable.
+pub(super) fn confine(settings: &Settings, needs: &Needs, policy: Policy) -> Result<Confined, Failed> {
     sandbox::confine(settings, needs, policy)
-        .map_err(|error| say::error(program, &Explain::new(&error, Class::Misconfigured, error.hint())))
+        .map_err(|error| Failed::new(&Explain::new(&error, Class::Misconfigured, error.hint())))
 }
 
 /// For the log, once a process that serves is confined.
@@ -51,9 +41,9 @@ pub(super) fn tell(program: &'static str, confined: &Confined) {
     });
 }
 
-/// The configuration's path, or the exit code after help, version or a mistake was printed.
-fn parse(program: &'static str, about: &'static str) -> Result<PathBuf, ExitCode> {
-    let matches = command(program, about).try_get_matches().map_err(|error| say::usage(&error))?;
+/// The configuration's path.
+pub(super) fn parse(command: Command) -> Result<PathBuf, clap::Error> {
+    let matches = command.try_get_matches()?;
     Ok(matches.get_one::<PathBuf>("config").cloned().unwrap_or_else(|| DEFAULT_PATH.into()))
 }
 

@@ -11,10 +11,11 @@ use nix::sys::socket::{SockType, getsockopt, sockopt};
 
 use super::look::Looks;
 use super::notify::Supervisor;
-use super::prepare::{confine, prepare, tell};
-use crate::audit::{Event, emit, log};
+use super::prepare::{confine, parse, prepare, tell};
+use crate::audit::{Event, emit};
 use crate::config::{self, Config};
-use crate::control::say;
+use crate::control::failed::Failed;
+use crate::control::program;
 use crate::sandbox::{Confined, Policy};
 use crate::seal::starter;
 use crate::sealer::server::{Anew, Engines};
@@ -37,16 +38,11 @@ pub fn command() -> clap::Command {
 
 /// `nodeseal-sealer`.
 pub fn main() -> ExitCode {
-    let code = start();
-    log::flush();
-    code
+    program::main(PROGRAM, parse(command()), |config| start(&config))
 }
 
-fn start() -> ExitCode {
-    let config = match prepare(PROGRAM, ABOUT) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+fn start(config: &Path) -> Result<ExitCode, Failed> {
+    let config = prepare(config)?;
     match stdin() {
         Stdin::Question(stream) => one_question(&config, stream),
         Stdin::Asker(way) => start_others(&config, &way),
@@ -54,42 +50,31 @@ fn start() -> ExitCode {
     }
 }
 
-fn one_question(config: &Config, stream: UnixStream) -> ExitCode {
+fn one_question(config: &Config, stream: UnixStream) -> Result<ExitCode, Failed> {
     let (needs, policy) = config.sealer_needs();
     let mut devices = engines(config, true, &tries(config));
-    match confine(PROGRAM, &config.sandbox, &needs, policy) {
-        Ok(confined) => finish(server::answer(stream, &mut devices, &confined)),
-        Err(code) => code,
-    }
+    let confined = confine(&config.sandbox, &needs, policy)?;
+    finish(server::answer(stream, &mut devices, &confined))
 }
 
 /// Never asks a device itself. What each sealer needs is in the configuration as it is when it is started.
-fn start_others(config: &Config, way: &OwnedFd) -> ExitCode {
+fn start_others(config: &Config, way: &OwnedFd) -> Result<ExitCode, Failed> {
     let program = std::env::current_exe().unwrap_or_else(|_| PROGRAM.into());
-    match confine(PROGRAM, &config.sandbox, &config.sealer_needs().0, Policy::Starter) {
-        Ok(_) => finish(starter::serve(way, &program, &config.path)),
-        Err(code) => code,
-    }
+    confine(&config.sandbox, &config.sealer_needs().0, Policy::Starter)?;
+    finish(starter::serve(way, &program, &config.path))
 }
 
-fn listen(config: &Config) -> ExitCode {
+fn listen(config: &Config) -> Result<ExitCode, Failed> {
     emit(&Event::ServiceStarted { program: PROGRAM });
-    let (listener, socket) = match listener(config) {
-        Ok(listener) => listener,
-        Err(error) => return say::error(PROGRAM, &error),
-    };
+    let (listener, socket) = listener(config)?;
     let tries = tries(config);
     let (engines, policy) = engines_of(config, &tries);
     let supervisor = Supervisor::from_env();
-    match confine(PROGRAM, &config.sandbox, &engines.needs, policy) {
-        Ok(confined) => {
-            tell(PROGRAM, &confined);
-            supervisor.ready("waiting for requests");
-            let mut runs = Runs { config: config.clone(), policy, tries, looks: Looks::default() };
-            finish(server::serve(&listener, &socket, engines, &confined, || runs.anew(&confined)))
-        }
-        Err(code) => code,
-    }
+    let confined = confine(&config.sandbox, &engines.needs, policy)?;
+    tell(PROGRAM, &confined);
+    supervisor.ready("waiting for requests");
+    let mut runs = Runs { config: config.clone(), policy, tries, looks: Looks::default() };
+    finish(server::serve(&listener, &socket, engines, &confined, || runs.anew(&confined)))
 }
 
 /// What a sealer that goes on listening is made of.
@@ -213,12 +198,8 @@ fn listener(config: &Config) -> Result<(std::os::unix::net::UnixListener, PathBu
 
 const DEFAULT_SOCKET: &str = "/run/nodeseal-sealer/sealer.sock";
 
-fn finish(result: io::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => say::error(
-            PROGRAM,
-            &Explain::new(&error, Class::Unavailable, "check that its client is from the same release"),
-        ),
-    }
+fn finish(result: io::Result<()>) -> Result<ExitCode, Failed> {
+    let hint = "check that its client is from the same release";
+    result.map_err(|error| Failed::new(&Explain::new(&error, Class::Unavailable, hint)))?;
+    Ok(ExitCode::SUCCESS)
 }

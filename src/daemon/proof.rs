@@ -3,17 +3,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::reload::ReloadError;
+use super::reload::error::{PROOF_TIMEOUT, ReloadError};
 use super::remote::Opened;
 use crate::keyring::rooted::Rooted;
 use crate::provider::set::{Member, Owned, Role, Specimen};
 use crate::provider::{ProviderError, ProviderKind};
 use crate::types::{Chain, Class, ClusterId, Explained, KekId, Key, random};
-
-/// What the proof of one provider may take, login included. All are asked at once.
-pub(super) const PROOF_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What came of it.
 pub(super) struct Proofs {
@@ -183,6 +180,8 @@ async fn open_all(member: &Member, shown: &[Specimen], end: tokio::time::Instant
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::runtime::Builder;
 
     use super::*;

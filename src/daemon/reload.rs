@@ -4,7 +4,7 @@
 //! Providers and their rules change so. What the process has built itself on (sockets, state directory, sealing device, cluster)
 //! needs a restart, and is told. A start itself proves nothing: it must come up with every provider away.
 
-mod error;
+pub(super) mod error;
 mod waiting;
 
 use std::collections::{HashMap, HashSet};
@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(super) use self::error::ReloadError;
+use self::error::{ReloadError, TURN_TIMEOUT};
 use self::waiting::{needs_reseal, needs_restart};
 use super::look::Looks;
 use super::proof::prove;
@@ -33,8 +33,6 @@ use crate::types::{Chain, Explained, SealTo, lock};
 
 /// Between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// What an operator waits for a reload that is under way: the proofs of most configurations.
-const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pauses between two attempts to take up files that were refused.
 const AGAIN_MIN: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_secs(300);

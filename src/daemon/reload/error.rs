@@ -1,15 +1,19 @@
 //! Why the running configuration is kept, and what the operator does about it.
 
 use std::io;
+use std::time::Duration;
 
-use super::TURN_TIMEOUT;
 use crate::config::ConfigError;
-use crate::daemon::proof::PROOF_TIMEOUT;
 use crate::keyring::KeeperError;
 use crate::provider::ProviderError;
 use crate::sandbox::{Lack, Lost};
 use crate::types::random::RandomError;
 use crate::types::{Class, ClusterId, Explained};
+
+/// What the proof of one provider may take, login included. All are asked at once.
+pub(in crate::daemon) const PROOF_TIMEOUT: Duration = Duration::from_secs(15);
+/// What an operator waits for a reload that is under way: the proofs of most configurations.
+pub(super) const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the running configuration is kept.
 #[derive(Debug, thiserror::Error)]

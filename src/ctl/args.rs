@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(super) use super::common::Common;
+use super::encryption_config::EncryptionConfigArgs;
 use super::recipients::RecoveryArgs;
-use crate::config::DEFAULT_PATH;
 use crate::keyring::bundle::read_fingerprint;
 
 #[derive(Parser)]
@@ -19,17 +20,6 @@ pub(super) struct Cli {
     pub(super) common: Common,
     #[command(subcommand)]
     pub(super) verb: Verb,
-}
-
-/// Options of every verb.
-#[derive(Args)]
-pub(super) struct Common {
-    /// The configuration
-    #[arg(long, global = true, value_name = "FILE", env = "NODESEAL_CONFIG", default_value = DEFAULT_PATH)]
-    pub(super) config: PathBuf,
-    /// Print the result or the error as JSON
-    #[arg(long, global = true)]
-    pub(super) json: bool,
 }
 
 #[derive(Subcommand)]
@@ -379,25 +369,6 @@ pub(super) struct DevArgs {
 pub(super) enum Backend {
     Tpm2,
     Pkcs11,
-}
-
-#[derive(Args)]
-pub(super) struct EncryptionConfigArgs {
-    /// The KMS API to use
-    #[arg(long, value_enum, default_value_t = KmsApi::V2)]
-    pub(super) api: KmsApi,
-    /// Resources to encrypt
-    #[arg(long, value_delimiter = ',', default_value = "secrets", value_parser = super::encryption_config::resource)]
-    pub(super) resources: Vec<String>,
-    /// Leave out the provider that reads unencrypted objects
-    #[arg(long)]
-    pub(super) no_identity: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum KmsApi {
-    V2,
-    V1beta1,
 }
 
 /// A day, or a time in UTC, in seconds since 1970.

@@ -5,9 +5,10 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::{BundleVerb, Common};
+use super::exchange::{Shown, warn_of_providers};
 use super::failed::Failed;
 use super::files::{OutFile, WrongKind, read_file, read_kind};
 use super::keys::render;
@@ -16,14 +17,12 @@ use super::rows::Keks;
 use super::{next, schema};
 use crate::config::Config;
 use crate::control::consent::Act;
-use crate::control::report::HARDWARE_ONLY;
 use crate::control::{Answer, Request, say};
 use crate::keyring::bundle::{Bundle, BundleRequest, fingerprint};
 use crate::keyring::exchanged::FileKind;
 use crate::keyring::keeper::{KekRow, KeyTable};
 use crate::keyring::member::{Identity, Standing};
 use crate::keyring::ring::KekState;
-use crate::types::clock::UnixSeconds;
 use crate::types::{Class, Explain, hex};
 
 pub(super) fn run(common: &Common, verb: &BundleVerb) -> Done {
@@ -66,17 +65,6 @@ fn make(common: &Common, config: &Config, file: &Path, given: &str, out: &Path) 
     print_done(common, schema::BUNDLE_MAKE, &value, &next, || {
         format!("wrote the bundle {}: only the TPM of the request opens it\nfingerprint: {mark}", out.display())
     })
-}
-
-/// Such a node replaces its KEK without asking anybody.
-pub(super) fn warn_of_providers(config: &Config) {
-    let Ok(Answer::Status(status)) = ask(config, &Request::Status {}) else { return };
-    if status.mode != HARDWARE_ONLY {
-        say::warning(
-            super::PROGRAM,
-            "this node has providers, and replaces its KEK automatically: a node without the same providers cannot read what it writes then. Configure them there too",
-        );
-    }
 }
 
 fn make_for(common: &Common, config: &Config, name: &str, out: &Path) -> Done {
@@ -168,28 +156,4 @@ fn show(common: &Common, path: &Path) -> Done {
         let whose = node.as_ref().map_or_else(String::new, |node| format!(" of node {node}"));
         format!("a {kind}{whose}, cluster {cluster}, good until {}\nfingerprint: {mark}", time(expires))
     })
-}
-
-/// What a file says of itself.
-pub(super) struct Shown<'a> {
-    pub(super) kind: &'a str,
-    pub(super) cluster: &'a str,
-    pub(super) node: Option<&'a str>,
-    pub(super) from: Option<&'a str>,
-    pub(super) expires: Option<UnixSeconds>,
-    pub(super) fingerprint: Option<&'a str>,
-}
-
-impl<'a> Shown<'a> {
-    pub(super) const fn of(kind: &'a str, cluster: &'a str) -> Self {
-        Self { kind, cluster, node: None, from: None, expires: None, fingerprint: None }
-    }
-
-    pub(super) fn value(&self) -> Value {
-        let Self { kind, cluster, node, from, expires, fingerprint } = self;
-        let expires = expires.map(time);
-        json!({
-            "kind": kind, "cluster": cluster, "node": node, "from": from, "expires": expires, "fingerprint": fingerprint,
-        })
-    }
 }

@@ -5,9 +5,10 @@
 
 use std::process::ExitCode;
 
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::args::{Common, EncryptionConfigArgs, KmsApi};
+use super::common::Common;
 use super::output::{Done, load, print_json};
 use crate::config::Config;
 use crate::control::say;
@@ -19,6 +20,25 @@ const NAME: &str = "nodeseal";
 const TIMEOUT: &str = "3s";
 /// v1 only: DEKs that kube-apiserver keeps (apiserver/v1/defaults.go).
 const V1_CACHE_SIZE: u32 = 1000;
+
+#[derive(Args)]
+pub(super) struct EncryptionConfigArgs {
+    /// The KMS API to use
+    #[arg(long, value_enum, default_value_t = KmsApi::V2)]
+    pub(super) api: KmsApi,
+    /// Resources to encrypt
+    #[arg(long, value_delimiter = ',', default_value = "secrets", value_parser = resource)]
+    pub(super) resources: Vec<String>,
+    /// Leave out the provider that reads unencrypted objects
+    #[arg(long)]
+    pub(super) no_identity: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum KmsApi {
+    V2,
+    V1beta1,
+}
 
 pub(super) fn run(common: &Common, args: &EncryptionConfigArgs) -> Done {
     let config = load(common)?;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::args::{Common, KeysVerb};
 use super::asked::Asked;
-use super::bundle::warn_of_providers;
+use super::exchange::warn_of_providers;
 use super::failed::Failed;
 use super::files::{FileError, file_error, put, read_file};
 use super::kek_ids::{whole, whole_of};

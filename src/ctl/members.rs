@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::args::{Common, MembersVerb};
-use super::bundle::Shown;
+use super::exchange::Shown;
 use super::failed::Failed;
 use super::files::{OutFile, read_kind};
 use super::output::{Done, ask, consent, load, print, print_done, unfit};

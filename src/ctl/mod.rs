@@ -6,6 +6,7 @@
 mod args;
 mod asked;
 mod bundle;
+mod common;
 mod compared;
 mod completions;
 mod config_check;
@@ -16,6 +17,7 @@ mod doctor;
 mod encryption_config;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod exchange;
 mod failed;
 mod files;
 mod init;

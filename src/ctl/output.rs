@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::PROGRAM;
-use super::args::Common;
+use super::common::Common;
 use super::failed::Failed;
 use super::schema::Schema;
 use crate::config::{self, Config};

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::finding::Finding;
 use super::scene::{Scene, Unread};
-use super::table::Finding;
 use crate::ctl::etcd::cluster::{Flags, KUBEADM, Pod, RKE2_MANIFEST};
 use crate::etcd::wanted::{Wanted, socket};
 

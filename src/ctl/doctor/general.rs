@@ -2,8 +2,9 @@
 
 use std::io::ErrorKind;
 
+use super::check::Check;
+use super::finding::{Finding, Impact, Looked};
 use super::scene::{Scene, Told, Unread};
-use super::table::{Check, Finding, Impact, Looked};
 use crate::config::ConfigError;
 use crate::control::needs::needs;
 use crate::ctl::failed::code_in;

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::apiserver::{Apiserver, Encryption, FLAG, processes};
+use super::check::Check;
+use super::finding::{Finding, Impact, Looked};
 use super::scene::Scene;
-use super::table::{Check, Finding, Impact, Looked};
 use crate::ctl::output::{counted, time};
 use crate::envelope::Api;
 use crate::etcd::wanted::{Wanted, Writer, socket};

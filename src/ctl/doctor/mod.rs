@@ -8,6 +8,8 @@
 
 #[cfg(feature = "etcd")]
 mod apiserver;
+mod check;
+mod finding;
 mod general;
 #[cfg(feature = "etcd")]
 mod kubernetes;
@@ -25,10 +27,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use self::check::Check;
+use self::finding::Outcome;
 use self::report::Report;
 use self::scene::Scene;
-use self::table::{Check, Outcome};
-use super::args::Common;
+use super::common::Common;
 use super::failed::Failed;
 use super::output::{Done, harden, print};
 use super::schema;

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::check::Check;
+use super::finding::{Finding, Impact, Looked};
 use super::scene::{Scene, Unread};
-use super::table::{Check, Finding, Impact, Looked};
 use super::units;
 use crate::ctl::output::{counted, time};
 use crate::keyring::files::{FILES, Generations, Place, Row};

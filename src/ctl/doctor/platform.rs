@@ -4,8 +4,9 @@
 
 use std::path::Path;
 
+use super::check::Check;
+use super::finding::{Finding, Impact, Looked};
 use super::scene::{Scene, Told};
-use super::table::{Check, Finding, Impact, Looked};
 use crate::ctl::output::counted;
 use crate::sandbox::{Mode, Protection};
 use crate::sealer::settings::TpmDevice;

@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal};
 
 use serde::Serialize;
 
-use super::table::{Check, Finding, Impact, Outcome};
+use super::check::Check;
+use super::finding::{Finding, Impact, Outcome};
 use crate::ctl::output::counted;
 
 #[derive(Serialize)]

@@ -5,8 +5,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::check::Check;
+use super::finding::Finding;
 use super::scene::Scene;
-use super::table::{Check, Finding};
 
 /// Of one check: the daemon's status may take 10 s (`control::client`), a TPM in trouble more.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(11);
@@ -47,7 +48,7 @@ fn within(scene: Scene, checks: &[&'static Check], each: Duration, whole: Durati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ctl::doctor::table::{Impact, Outcome};
+    use crate::ctl::doctor::finding::{Impact, Outcome};
     use crate::ctl::doctor::tests::Fixture;
 
     static HANGS: Check = Check {

@@ -11,11 +11,11 @@ use std::sync::OnceLock;
 
 use zeroize::Zeroizing;
 
-use super::table::Finding;
+use super::finding::Finding;
 use crate::config::{self, Config, ConfigError};
 use crate::control::report::Status;
 use crate::control::{self, Answer, ControlError, Request};
-use crate::ctl::args::Common;
+use crate::ctl::common::Common;
 use crate::keyring::keeper::KeyTable;
 use crate::sandbox;
 use crate::seal::protocol::DeviceInfo;

@@ -12,7 +12,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use super::args::Common;
+use super::common::Common;
 use super::output::Done;
 
 pub(super) use args::{EtcdVerb, LiveArgs};

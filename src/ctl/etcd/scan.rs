@@ -14,7 +14,7 @@ use super::source::{Scanned, read};
 use super::table;
 use crate::config::{self, Config};
 use crate::control::{self, Answer, Asking, ControlError, Request, Status, say};
-use crate::ctl::args::Common;
+use crate::ctl::common::Common;
 use crate::ctl::failed::Failed;
 use crate::ctl::output::{Done, counted, harden, load, print};
 use crate::ctl::{PROGRAM, schema};

@@ -22,7 +22,7 @@ mod targets;
 
 use std::path::Path;
 
-use super::args::Common;
+use super::common::Common;
 use super::failed::Failed;
 use super::output::{Done, harden};
 use crate::kube::{Client, Kubeconfig};

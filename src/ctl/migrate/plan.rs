@@ -6,7 +6,7 @@ use super::args::PlanArgs;
 use super::ready::wait;
 use super::report::{Plan, Planned};
 use super::{LEFT, client, runtime, targets};
-use crate::ctl::args::Common;
+use crate::ctl::common::Common;
 use crate::ctl::output::{Done, print};
 use crate::ctl::schema;
 

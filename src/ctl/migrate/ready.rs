@@ -7,7 +7,7 @@ use super::mistake::Mistake;
 use super::shown::Shown;
 use crate::config;
 use crate::control::{self, Answer, Request};
-use crate::ctl::args::Common;
+use crate::ctl::common::Common;
 use crate::ctl::failed::Failed;
 use crate::kube::{Client, KeyMark, KubeError, Looked, api_servers, look};
 use crate::types::{Chain, metric_hash};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::report::Retirable;
 use super::shown::Shown;
 use crate::control::{Answer, Request};
-use crate::ctl::args::Common;
+use crate::ctl::common::Common;
 use crate::ctl::failed::Failed;
 use crate::ctl::output::{ask, load, time, unfit};
 use crate::keyring::evidence::{Evidence, NoProof, SETTLED_SECONDS, Subject};

@@ -12,7 +12,7 @@ use super::retire::{self, Retirement};
 use super::rewrite::Rewriting;
 use super::targets::{By, Targets};
 use super::{LEFT, client, controller, runtime, targets};
-use crate::ctl::args::Common;
+use crate::ctl::common::Common;
 use crate::ctl::etcd::scan_live;
 use crate::ctl::failed::Failed;
 use crate::ctl::output::{Done, print_done};

@@ -9,7 +9,7 @@ use super::controller::state;
 use super::report::{DONE, Done as Row, FAILED, Known, RUNNING, Status, Stopped};
 use super::targets::By;
 use super::{LEFT, client, runtime};
-use crate::ctl::args::Common;
+use crate::ctl::common::Common;
 use crate::ctl::output::{Done, counted, print, print_done};
 use crate::ctl::schema;
 use crate::kube::{Client, KubeError, Migration, Migrations, Record, State};

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::super::table::Outcome;
-use super::super::table::Outcome::{Fail, Skip, Warn};
+use super::super::finding::Outcome;
+use super::super::finding::Outcome::{Fail, Skip, Warn};
 use super::Fixture;
 #[cfg(feature = "etcd")]
 use super::{ENCRYPTION, MANIFEST};

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::check::Check;
+use super::finding::{Finding, Outcome};
 use super::scene::{Asks, Room, Scene, Told};
-use super::table::{self, Check, Finding, Outcome};
+use super::table;
 use crate::config;
 use crate::seal::protocol::DeviceInfo;
 

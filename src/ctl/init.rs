@@ -9,7 +9,7 @@ use super::output::{Done, found_as_owner, founding, harden, load, once_free, pri
 use super::recipients::{PROVE, Recovery, code_text, keep_code, shown};
 use super::schema;
 use crate::config::Config;
-use crate::keyring::home::CURRENT;
+use crate::keyring::files::CURRENT;
 use crate::keyring::recovery::Recipient;
 use crate::keyring::{self, KeeperError};
 use crate::store::{StateDir, StoreError};

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::export::Export;
+pub use super::fingerprint::{FileDigest, FingerprintError, digest, fingerprint, is_fingerprint, read_fingerprint};
 use super::uses::SHARERS_MAX;
 use crate::envelope::{KekCipher, NONCE_BYTES};
 use crate::seal::agree::{self, HALF_BYTES};
@@ -20,7 +21,7 @@ use crate::seal::host_secret::expand;
 use crate::seal::protocol::Auth;
 use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};
-use crate::types::{Class, ClusterId, Explained, Key, Secret, hex};
+use crate::types::{Class, ClusterId, Explained, Key, Secret};
 
 /// The open request of a node, inside of its state directory.
 pub const REQUEST_FILE: &str = "bundle.request";
@@ -35,9 +36,6 @@ const NODE_MAX_BYTES: usize = 255;
 
 /// The secret half of a request, beside it in the state directory of the node that asks.
 const SECRET_BYTES: usize = Key::LEN;
-
-/// SHA-256 over a whole request or bundle.
-pub type FileDigest = [u8; 32];
 
 /// What a node asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,45 +179,9 @@ impl Explained for BundleError {
     }
 }
 
-/// SHA-256 of the file.
-pub fn digest(file: &[u8]) -> FileDigest {
-    Sha256::digest(file).into()
-}
-
-/// For people: the first 160 bits of [`digest`], in eight groups.
-pub fn fingerprint(file: &[u8]) -> String {
-    let hex = hex::encode(&digest(file)[..20]);
-    let groups: Vec<&str> = (0..8).filter_map(|group| hex.get(group * 5..group * 5 + 5)).collect();
-    groups.join("-")
-}
-
 /// Refuses a file that is not the one that two operators compared. Case and hyphens do not count.
 pub fn check_fingerprint(file: &[u8], given: &str) -> Result<(), BundleError> {
     if is_fingerprint(file, given) { Ok(()) } else { Err(BundleError::Fingerprint) }
-}
-
-/// Whether it is the fingerprint of these bytes, as people write it.
-pub fn is_fingerprint(bytes: &[u8], given: &str) -> bool {
-    plain(&fingerprint(bytes)) == plain(given)
-}
-
-fn plain(text: &str) -> String {
-    text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
-}
-
-/// Digits of a fingerprint.
-const FINGERPRINT_DIGITS: usize = 40;
-
-/// Not a fingerprint of anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is not a fingerprint: write eight groups of five hexadecimal digits")]
-pub struct FingerprintError;
-
-/// As an operator has typed it, if it can be the fingerprint of something.
-pub fn read_fingerprint(given: &str) -> Result<String, FingerprintError> {
-    let digits = plain(given);
-    let is_one = digits.len() == FINGERPRINT_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_one { Ok(given.to_owned()) } else { Err(FingerprintError) }
 }
 
 /// Whether so many nodes, this one and the one that gets the bundle among them, may share a KEK.

@@ -11,7 +11,7 @@
 //! | MAC, 32 bytes
 //! ```
 
-use crate::keyring::state_file::{HMAC_SHA256, MAC_BYTES, mac};
+use crate::keyring::mac::{HMAC_SHA256, MAC_BYTES, mac};
 use crate::provider::{KeyIdentity, KeyVersion, ProviderKind};
 use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};

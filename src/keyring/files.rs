@@ -1,6 +1,6 @@
 //! Every file of the state directory, in one table. Sweeping, recovery, the daily check and docs/formats.md go by it.
 
-use super::{bundle, evidence, home, kek_file, member, recovery, wraps_file};
+use super::{bundle, evidence, kek_file, member, recovery, wraps_file};
 use crate::seal::host_secret::HostSecret;
 use crate::seal::{credential, root};
 use crate::store::{Disk, Kind, StateDir, StoreError};
@@ -8,6 +8,12 @@ use crate::store::{Disk, Kind, StateDir, StoreError};
 /// Folders of one root.
 pub(super) const FOLDERS: [&str; 4] = ["node", kek_file::DIR, credential::DIR, member::DIR];
 
+/// The file that names the folder that counts.
+pub const CURRENT: &str = "current";
+/// In a folder that is not finished.
+pub(super) const HALF_MADE: &str = "half-made";
+/// In a folder that a recovery has replaced and kept.
+pub(super) const KEPT: &str = "kept";
 /// The newest word on all keys.
 pub(super) const STATE: &str = "state";
 /// Left by release 0.1 while `init` had not finished.
@@ -58,7 +64,7 @@ const fn row(name: &'static str, kind: Kind, place: Place, generations: Generati
 
 /// The table.
 pub const FILES: &[Row] = &[
-    row(home::CURRENT, Kind::Current, Place::Top, Generations::Both),
+    row(CURRENT, Kind::Current, Place::Top, Generations::Both),
     row(recovery::FILE, Kind::Recovery, Place::Top, Generations::Both),
     Row { is_checked: false, ..row("recovery-*.age", Kind::Recovery, Place::Top, Generations::One) },
     Row { is_checked: false, ..row(INIT_MARKER, Kind::InitMarker, Place::Top, Generations::One) },
@@ -71,8 +77,8 @@ pub const FILES: &[Row] = &[
         is_secret: false,
         is_checked: false,
     },
-    Row { is_checked: false, ..row(home::HALF_MADE, Kind::InitMarker, Place::Root, Generations::One) },
-    Row { is_checked: false, ..row(home::KEPT, Kind::InitMarker, Place::Root, Generations::One) },
+    Row { is_checked: false, ..row(HALF_MADE, Kind::InitMarker, Place::Root, Generations::One) },
+    Row { is_checked: false, ..row(KEPT, Kind::InitMarker, Place::Root, Generations::One) },
     Row { is_secret: true, ..row(HostSecret::FILE, Kind::HostSecret, Place::Root, Generations::Both) },
     row(root::FILE, Kind::NodeRoot, Place::Root, Generations::Both),
     row(STATE, Kind::State, Place::Root, Generations::Alternate),

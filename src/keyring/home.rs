@@ -19,18 +19,12 @@ mod current;
 
 pub use self::current::Current;
 use super::error::KeeperError;
-use super::files;
+use super::files::{self, CURRENT, HALF_MADE, KEPT};
 use crate::store::{Disk, Generation, Kind, LoadError, Pair, Repaired, StateDir, StoreError};
 use crate::types::RootId;
 
-/// The file that names the folder that counts.
-pub const CURRENT: &str = "current";
 /// The folder of all roots.
 pub(super) const ROOTS: &str = "roots";
-/// In a folder that is not finished.
-pub(super) const HALF_MADE: &str = "half-made";
-/// In a folder that a recovery has replaced and kept.
-pub(super) const KEPT: &str = "kept";
 /// Of release 0.1: what begins the name of a folder that its recovery has kept.
 const KEPT_BY_RELEASE_0_1: &str = "before-recovery-";
 /// Below [`ROOTS`]: what lay in the state directory itself when a recovery replaced it.

@@ -6,7 +6,7 @@
 
 use ed25519_dalek::{PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, Signature, Signer, SigningKey, VerifyingKey};
 
-use super::bundle;
+use super::fingerprint;
 use crate::seal::root::NodeRoot;
 use crate::types::{ClusterId, Key};
 
@@ -54,12 +54,12 @@ impl Maker {
 
     /// For people: as bundles have it.
     pub fn fingerprint(&self) -> String {
-        bundle::fingerprint(&self.0)
+        fingerprint::fingerprint(&self.0)
     }
 
     /// Whether this is the fingerprint that an operator gave. Case and hyphens do not count.
     pub fn is(&self, given: &str) -> bool {
-        bundle::is_fingerprint(&self.0, given)
+        fingerprint::is_fingerprint(&self.0, given)
     }
 
     /// Refuses public halves of small order, and every second form of a signature.
@@ -103,6 +103,6 @@ mod tests {
             "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46b\
              d25bf5f0595bbe24655141438e7a100b"
         );
-        assert_eq!(key.maker().fingerprint(), bundle::fingerprint(key.maker().as_bytes()));
+        assert_eq!(key.maker().fingerprint(), fingerprint::fingerprint(key.maker().as_bytes()));
     }
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::epoch::Reported;
 use super::error::KeeperError;
-use super::files::STATE;
+use super::files::{CURRENT, STATE};
 use super::guard::{self, Stand};
-use super::home::{CURRENT, Home};
+use super::home::Home;
 use super::kek_store::{load_kek, unknown_keks};
 use super::ring::Entry;
 use super::ring::bytes::VERSION_4;

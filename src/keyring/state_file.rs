@@ -23,12 +23,10 @@ mod nodes;
 
 use std::collections::BTreeMap;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
-
 use self::nodes::ascending;
 pub use self::nodes::{NodeMark, Nodes};
 use super::epoch::Roots;
+use super::mac::{HMAC_SHA256, MAC_BYTES, mac};
 use super::marks::Marks;
 use super::recovery::{Recipient, known_recipient};
 use super::ring::bytes::{VERSION_1, VERSION_2, VERSION_4, read_ring, write_ring};
@@ -38,9 +36,6 @@ use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{ClusterId, KekId, Key, RootId};
 
-pub(super) const HMAC_SHA256: u8 = 1;
-pub(super) const MAC_BYTES: usize = 32;
-const SHA256_BLOCK_BYTES: usize = 64;
 const LABEL: &[u8] = b"nodeseal state\0";
 
 /// What a state says of the seal of the node root, so that another one is noticed.
@@ -303,30 +298,6 @@ impl State {
         }
         read_body(version, r).map_err(StateError::Format)
     }
-}
-
-/// A MAC that is about to be written or compared.
-pub(super) struct Tag(Hmac<Sha256>);
-
-impl Tag {
-    pub(super) fn finalize(self) -> [u8; MAC_BYTES] {
-        self.0.finalize().into_bytes().into()
-    }
-
-    /// In constant time.
-    pub(super) fn is(self, stored: &[u8; MAC_BYTES]) -> bool {
-        self.0.verify(stored.into()).is_ok()
-    }
-}
-
-/// Over all pieces, one behind the other.
-pub(super) fn mac(key: &Key, pieces: &[&[u8]]) -> Tag {
-    // RFC 2104 §2: a key shorter than the block is padded with zeros.
-    let mut block = zeroize::Zeroizing::new([0; SHA256_BLOCK_BYTES]);
-    block[..Key::LEN].copy_from_slice(key.expose());
-    let mut mac = <Hmac<Sha256> as KeyInit>::new((&*block).into());
-    pieces.iter().for_each(|piece| mac.update(piece));
-    Tag(mac)
 }
 
 fn read_head(r: &mut Reader<'_>, cluster: &ClusterId) -> Result<RootId, StateError> {

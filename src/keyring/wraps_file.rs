@@ -10,7 +10,7 @@
 //! out with no more than those. A file that is lost costs nothing but asking the
 //! providers once more.
 
-use crate::keyring::state_file::{HMAC_SHA256, MAC_BYTES, mac};
+use crate::keyring::mac::{HMAC_SHA256, MAC_BYTES, mac};
 use crate::keyring::uses::USES_END;
 use crate::provider::{KeyIdentity, ProviderKind, Wrapped};
 use crate::types::wire::{Reader, WireError, Writer};

@@ -9,7 +9,7 @@
 
 use super::Identity;
 use crate::keyring::bundle::{self, BundleError};
-use crate::keyring::state_file::{HMAC_SHA256, MAC_BYTES, mac};
+use crate::keyring::mac::{HMAC_SHA256, MAC_BYTES, mac};
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{ClusterId, KekId, Key, MemberName, RootId};
 

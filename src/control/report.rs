@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::metrics::Family;
+use super::metrics::family::Family;
 use crate::keyring::evidence::Scan;
 use crate::keyring::keeper::{CheckReport, KekRow, KeyTable, MemberRow, Renewed};
 use crate::sandbox::Enforced;

@@ -19,6 +19,7 @@ mod specimen;
 #[cfg(test)]
 mod tests;
 mod watched;
+mod way;
 mod ways;
 
 use std::sync::Arc;

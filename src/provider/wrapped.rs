@@ -1,6 +1,8 @@
 //! A wrap as it is stored: which key of which provider made it, and its text (docs/formats.md, "Wrap"). Pure, total over any bytes.
 
+use std::collections::hash_map::DefaultHasher;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use sha2::{Digest, Sha256};
 
@@ -115,6 +117,13 @@ impl Wrapped {
     #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "the others tell it with the text"))]
     pub(super) fn of_version(self, version: KeyVersion) -> Self {
         Self { version, ..self }
+    }
+
+    /// Tells wraps apart, for as long as the process runs.
+    pub(super) fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.identity.as_str(), self.version.as_str(), self.text()).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The provider's own bytes.

@@ -42,7 +42,7 @@ impl DeviceBlob {
     pub const MAX_BYTES: usize = 8 * 1024;
 
     /// First bytes of what a TPM engine made.
-    pub const TPM2_MAGIC: &[u8; 8] = b"NSEALTPM";
+    pub const TPM2_MAGIC: &[u8; 8] = TpmHead::MAGIC;
     /// First bytes of what a PKCS#11 engine made.
     pub const PKCS11_MAGIC: &[u8; 8] = b"NSEALP11";
 

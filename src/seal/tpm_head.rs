@@ -3,13 +3,12 @@
 //!
 //! Total over any bytes.
 
-use super::protocol::DeviceBlob;
 use super::tcg::Name;
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{Checked, SealPolicy};
 
 /// In the one version there is.
-const FORMAT: Checked = Checked::new(DeviceBlob::TPM2_MAGIC, 1);
+const FORMAT: Checked = Checked::new(TpmHead::MAGIC, 1);
 
 /// The one set of algorithms there is.
 const ALGORITHM: u8 = 1;
@@ -28,6 +27,9 @@ pub struct TpmHead {
 }
 
 impl TpmHead {
+    /// The first bytes of the blob.
+    pub const MAGIC: &[u8; 8] = b"NSEALTPM";
+
     /// Reads it, and gives what follows up to the checksum.
     pub fn read(blob: &[u8]) -> Result<(Self, Reader<'_>), WireError> {
         let mut r = FORMAT.read(blob)?;
@@ -55,6 +57,7 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
+    use crate::seal::protocol::DeviceBlob;
     use crate::types::hex;
     use crate::types::{PcrBank, PcrSet};
 

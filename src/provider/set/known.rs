@@ -8,7 +8,7 @@ use super::Owned;
 use super::health::Troubles;
 use super::pace::Pace;
 use super::specimen::Fingerprint;
-use super::ways::Way;
+use super::way::Way;
 use crate::provider::breaker::Breaker;
 use crate::provider::{ErrorKind, KeyIdentity, KeyState, Wrapped};
 use crate::types::{Class, Key};

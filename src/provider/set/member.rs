@@ -1,7 +1,5 @@
 //! One provider of a set: its name and role, its circuit breaker, its cap on calls, how long it usually takes, and how it is.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -283,7 +281,7 @@ impl Member {
     }
 
     pub(super) async fn unwrap(&self, wrapped: &Wrapped, of: &Owned, end: Instant) -> Result<Key, ProviderError> {
-        let text = Some(digest(wrapped));
+        let text = Some(wrapped.digest());
         let unwrapped = self.opens(wrapped, of, text, end).await;
         match &unwrapped {
             Ok(key) => self.went_well(Operation::Unwrap, |known| known.opens_again(wrapped, key)),
@@ -431,13 +429,6 @@ impl Member {
     pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         lock::lock(&self.own.known)
     }
-}
-
-/// Tells wraps apart, for as long as the process runs.
-pub(super) fn digest(wrapped: &Wrapped) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (wrapped.identity.as_str(), wrapped.version.as_str(), wrapped.text()).hash(&mut hasher);
-    hasher.finish()
 }
 
 fn context(of: &Owned) -> Context<'_> {

@@ -12,86 +12,11 @@
 
 use tokio::time::Instant;
 
-use super::health::{Health, Operation};
-use super::member::digest;
+use super::way::{TWIN, Twin};
 use super::{ANOTHER_KEY, ATTEMPT, Member, Specimen};
 use crate::audit::{Event, emit};
-use crate::provider::{ErrorKind, KeyIdentity, ProviderError, ProviderKind};
+use crate::provider::{ErrorKind, ProviderError};
 use crate::types::Explained;
-
-const TWIN: &str = "it reports the key of another provider, but does not open what that one has wrapped";
-const REMEDY: &str = "two keys of one name may have been made within one second: make a key of another name for one of the two providers, and name it in its table; keep what was there until nothing stored needs it";
-
-/// What is known of this.
-#[derive(Default)]
-pub(super) struct Way {
-    opened: Option<KeyIdentity>,
-    /// It has refused its specimen once.
-    has_refused: bool,
-    twin: Option<Twin>,
-    /// To be opened by the next probe.
-    specimen: Option<Specimen>,
-}
-
-#[derive(Clone, Copy)]
-struct Twin {
-    since: Instant,
-    /// How it refuses.
-    refusal: ErrorKind,
-}
-
-impl Twin {
-    /// It has the key under another name, as far as its words tell. One that may not open, or is not able to, has the key: what it cannot
-    /// do is told, and takes nothing from what others do with the same key. Plugins often have no words but these (gRPC UNKNOWN).
-    fn has_another_key(self, kind: ProviderKind) -> bool {
-        match self.refusal {
-            ErrorKind::Text | ErrorKind::NoKey | ErrorKind::Lied => true,
-            ErrorKind::Down | ErrorKind::Protocol => kind == ProviderKind::KmsPlugin,
-            ErrorKind::Forbidden
-            | ErrorKind::Unfit
-            | ErrorKind::Away
-            | ErrorKind::Throttled
-            | ErrorKind::Login
-            | ErrorKind::Credential
-            | ErrorKind::Peer => false,
-        }
-    }
-
-    /// Why it does not count.
-    fn error(self, kind: ProviderKind) -> ProviderError {
-        if self.has_another_key(kind) {
-            return ProviderError::new(ErrorKind::Unfit, TWIN).with_hint(REMEDY);
-        }
-        // What it lacks has its own remedy, which is tried before another key is made.
-        let Self { refusal, .. } = self;
-        ProviderError::new(ErrorKind::Unfit, format!("{TWIN}: {}", refusal.message())).with_hint(refusal.hint())
-    }
-}
-
-impl Way {
-    /// What was refused once is looked at again soon.
-    pub(super) const fn is_doubted(&self) -> bool {
-        self.has_refused
-    }
-
-    fn is_to(&self, specimen: &Specimen) -> bool {
-        self.opened.as_ref() == Some(&specimen.wrap.identity)
-    }
-
-    /// With what a twin cannot do.
-    pub(super) fn health(&self, kind: ProviderKind, mut health: Health) -> Health {
-        if let Some(twin) = self.twin {
-            let (since, error) = (twin.since, twin.error(kind));
-            health.failure.get_or_insert((error.class(), error.to_string()));
-            health.failing_for = health.failing_for.max(Some(since.elapsed()));
-            health.wraps_fail_for = health.wraps_fail_for.max(Some(since.elapsed()));
-            if !health.failing.contains(&Operation::Unwrap) {
-                health.failing.push(Operation::Unwrap);
-            }
-        }
-        health
-    }
-}
 
 impl Member {
     /// It tells a key that it does not have.
@@ -144,7 +69,7 @@ impl Member {
         if self.own_identity().as_ref() != Some(&wrap.identity) || self.kind() != wrap.kind {
             return Ok(());
         }
-        let (error, counts) = match self.opens(wrap, of, Some(digest(wrap)), end).await {
+        let (error, counts) = match self.opens(wrap, of, Some(wrap.digest()), end).await {
             Ok(key) if specimen.is_of(&key) => {
                 specimen.opens();
                 self.is_a_way(specimen);

@@ -10,7 +10,8 @@ use cryptoki::types::Ulong;
 
 use super::blob::Head;
 use super::fault::{Failure, Step};
-use super::mechanism::{IvForm, LabelForm, needed, trial};
+use super::handles::{Handles, IvForm, LabelForm};
+use super::mechanism::{needed, trial};
 use super::token::Token;
 use crate::seal::fault::{Fault, FaultCode};
 use crate::sealer::settings::{Pkcs11Mechanism, Pkcs11Settings};
@@ -24,14 +25,6 @@ const MODULUS_BITS: Ulong = Ulong::new(3072);
 const PUBLIC_EXPONENT: [u8; 3] = [1, 0, 1];
 /// Bytes of a CKA_ID of ours.
 const ID_BYTES: usize = 16;
-
-/// The objects that are one wrapping key. Valid as long as the session.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Handles {
-    Aes { key: ObjectHandle, iv: IvForm },
-    Rsa { public: Option<ObjectHandle>, private: ObjectHandle, label: LabelForm },
-    AesAndMac { aes: ObjectHandle, mac: ObjectHandle },
-}
 
 /// A wrapping key that passed its trial.
 pub(super) struct WrappingKey {

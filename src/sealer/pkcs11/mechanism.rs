@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::blob::{MAC_BYTES, Sealed, iv_bytes};
 use super::fault::{Failure, Step};
-use super::key::Handles;
+use super::handles::{Handles, IvForm, LabelForm};
 use crate::seal::fault::{Fault, FaultCode};
 use crate::sealer::settings::Pkcs11Mechanism;
 use crate::types::random;
@@ -29,36 +29,6 @@ use crate::types::random;
 /// Bits of the GCM tag. NIST SP 800-38D §5.2.1.2 allows less; we do not.
 const GCM_TAG_BITS: Ulong = Ulong::new(128);
 const GCM_TAG_BYTES: usize = 16;
-
-/// Who makes the IV of AES-GCM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum IvForm {
-    /// We do.
-    Given,
-    /// The token does, and writes it where it was given zeros: AWS CloudHSM.
-    Zeros,
-    /// The token does, wants none, and writes it behind the text: Luna in FIPS mode.
-    Absent,
-}
-
-impl IvForm {
-    /// In the order in which they are tried.
-    const ALL: [Self; 3] = [Self::Given, Self::Zeros, Self::Absent];
-}
-
-/// How a token wants to be told that OAEP has no label. The text is the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LabelForm {
-    /// As data of no bytes: PKCS#11 v3.0 §2.1.8.
-    Empty,
-    /// As no source of data at all.
-    Absent,
-}
-
-impl LabelForm {
-    /// In the order in which they are tried.
-    const ALL: [Self; 2] = [Self::Empty, Self::Absent];
-}
 
 /// CK_RSA_PKCS_OAEP_PARAMS without a source, which the library cannot say.
 #[repr(C)]

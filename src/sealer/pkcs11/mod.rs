@@ -12,10 +12,12 @@
 
 pub mod blob;
 mod fault;
+mod handles;
 mod key;
 mod login;
 mod mechanism;
 mod module;
+mod pin;
 mod shared;
 mod token;
 mod tries;

@@ -9,7 +9,8 @@ use cryptoki::slot::{Slot, TokenInfo};
 
 use super::blob::printable;
 use super::fault::{Failure, Step};
-use super::login::{Pin, Pins};
+use super::login::Pins;
+use super::pin::Pin;
 use crate::seal::fault::{Fault, FaultCode};
 use crate::sealer::settings::Pkcs11Settings;
 

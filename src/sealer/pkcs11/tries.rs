@@ -13,14 +13,11 @@
 //! PINs that can be told apart have a record each, so that two programs that keep writing the file of the PIN, each with a PIN of its
 //! own, spend one try for each of the two and no more.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hmac::Mac;
 
-use super::login::Pin;
+use super::pin::{FileId, Pin};
 use crate::store::RunFile;
 use crate::types::mac::hmac_sha256;
 use crate::types::random;
@@ -56,26 +53,6 @@ pub(super) enum Verdict {
     Unclear,
     /// The token has refused it.
     Refused,
-}
-
-/// Tells the file of a PIN from the one before and the next: device, inode, and when it was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileId(u64, u64, i64, i64);
-
-impl FileId {
-    /// `None` for a file that every start makes anew, whatever is in it.
-    pub(super) fn of(path: &Path, meta: &Metadata) -> Option<Self> {
-        let path = path.canonicalize().ok()?;
-        let own = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        let folders = [Some(Path::new("/run/credentials")), own.as_deref()];
-        let is_made_anew = folders.into_iter().flatten().any(|folder| path.starts_with(folder));
-        (!is_made_anew).then(|| Self(meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec()))
-    }
-
-    #[cfg(test)]
-    pub(super) const fn numbered(inode: u64) -> Self {
-        Self(1, inode, 1, 0)
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,6 +213,9 @@ fn digest(salt: &[u8; SALT_BYTES], pin: &Pin) -> [u8; DIGEST_BYTES] {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1000);

@@ -7,7 +7,7 @@
 //!
 //! | row | modules | what they are |
 //! |---|---|---|
-//! | 0 | [`types`] | ids, secret bytes, failure classes |
+//! | 0 | [`types`] [`http2`] | ids, secret bytes, failure classes; a connection as a client |
 //! | 1 | [`envelope`] [`store`] [`audit`] [`sandbox`] [`kms`] [`telemetry`] | pure bytes; atomic files; events; what the process may not do; the KMS messages and a call of them; what was done, in numbers |
 //! | 2 | [`seal`] [`socket`] | client of the sealer, node root; how a unix socket is bound, and who may come in |
 //! | 3 | [`sealer`] [`provider`] | the process behind it: device engines; keys that live elsewhere |
@@ -33,6 +33,7 @@ pub mod daemon;
 pub mod envelope;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+pub mod http2;
 pub mod keyring;
 pub mod kms;
 #[cfg(feature = "etcd")]

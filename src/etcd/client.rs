@@ -16,7 +16,6 @@ use http::{HeaderMap, Request, Version};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::client_error::ClientError;
@@ -24,6 +23,7 @@ use super::endpoint::Endpoint;
 use super::range::{Answer, RangeError, RangeRequest, Summary};
 use super::tls::{self, TlsFiles};
 use super::{ReadError, Stored};
+use crate::http2::Connection;
 use crate::kms::{self, CallError};
 
 /// Bytes of a page that are aimed at: what etcd holds for us at once.
@@ -97,18 +97,6 @@ impl State {
     /// Of the etcd as a whole, the same at each of its members. 0: kine has none.
     pub const fn cluster_id(&self) -> u64 {
         self.cluster_id
-    }
-}
-
-/// A connection, closed when it drops.
-struct Connection {
-    sender: SendRequest<Bytes>,
-    driver: JoinHandle<()>,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
     }
 }
 
@@ -324,7 +312,7 @@ impl Client {
 
     async fn connected(&mut self) -> Result<SendRequest<Bytes>, ClientError> {
         if let Some(connection) = &self.connection {
-            return Ok(connection.sender.clone());
+            return Ok(connection.sender());
         }
         let endpoint = self.endpoint().clone();
         let shown = endpoint.to_string();
@@ -333,7 +321,7 @@ impl Client {
             Ok(connection) => connection?,
             Err(_) => return Err(ClientError::Silent { endpoint: shown, limit: CONNECT_TIMEOUT }),
         };
-        Ok(self.connection.insert(connection).sender.clone())
+        Ok(self.connection.insert(connection).sender())
     }
 }
 
@@ -360,14 +348,9 @@ async fn begin<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     endpoint: &Endpoint,
 ) -> Result<Connection, ClientError> {
     let mut builder = h2::client::Builder::new();
-    builder.enable_push(false).initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
-    let failed = |source| ClientError::Transport { endpoint: endpoint.to_string(), source };
-    let (sender, connection) = builder.handshake(stream).await.map_err(failed)?;
-    // Its failure shows in the questions.
-    let driver = tokio::spawn(async move {
-        let _ = connection.await;
-    });
-    Ok(Connection { sender, driver })
+    builder.initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+    let begun = Connection::begin(stream, &mut builder).await;
+    begun.map_err(|source| ClientError::Transport { endpoint: endpoint.to_string(), source })
 }
 
 /// The status in these headers, unless it is OK or not there.

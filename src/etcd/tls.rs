@@ -4,10 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
 
+use crate::http2;
 use crate::types::{Class, Explained, Secret};
 
 /// Bytes of a file with certificates or a key.
@@ -69,23 +70,9 @@ impl Explained for TlsError {
 
 /// TLS 1.2 or 1.3 to a peer that this authority has signed.
 pub(super) fn config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(&files.ca)? {
-        roots.add(certificate).map_err(TlsError::Unfit)?;
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Unfit)?
-        .with_root_certificates(roots);
-    let mut config = match &files.identity {
-        None => builder.with_no_client_auth(),
-        Some((chain, key)) => {
-            builder.with_client_auth_cert(certificates(chain)?, private_key(key)?).map_err(TlsError::Unfit)?
-        }
-    };
-    // gRPC over HTTP/2, "HTTP2 Transport Mapping": grpc-go refuses a peer that has not agreed on it.
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
+    let authority = certificates(&files.ca)?;
+    let identity = files.identity.as_ref().map(|(chain, key)| Ok((certificates(chain)?, private_key(key)?)));
+    http2::tls(authority, identity.transpose()?).map_err(TlsError::Unfit)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

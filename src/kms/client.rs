@@ -11,15 +11,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
-use h2::client::SendRequest;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, StatusCode, Version};
 use prost::Message;
 use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use super::wiped;
+use crate::http2;
 
 /// Bytes of an answer. The longest of the API has 32 kB of annotations, 1 kB of text and 1 kB of key_id (kmsv2/envelope.go).
 pub(crate) const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -57,22 +56,14 @@ impl CallError {
 }
 
 /// A connection, closed when it drops.
-pub(crate) struct Connection {
-    sender: SendRequest<Bytes>,
-    driver: JoinHandle<()>,
-}
+pub(crate) struct Connection(http2::Connection);
 
 impl Connection {
     /// Begins HTTP/2 on a socket that is connected.
     pub(crate) async fn begin(stream: UnixStream) -> Result<Self, CallError> {
         let mut builder = h2::client::Builder::new();
-        builder.enable_push(false).max_header_list_size(HEADER_LIST_MAX_BYTES);
-        let (sender, connection) = builder.handshake(stream).await.map_err(CallError::Transport)?;
-        // Its failure shows in the calls.
-        let driver = tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        Ok(Self { sender, driver })
+        builder.max_header_list_size(HEADER_LIST_MAX_BYTES);
+        http2::Connection::begin(stream, &mut builder).await.map(Self).map_err(CallError::Transport)
     }
 
     /// Asks `path` (`/package.Service/Method`). `within` is what the plugin is told of the caller's patience.
@@ -89,7 +80,7 @@ impl Connection {
             .header("grpc-timeout", timeout_text(within))
             .body(())
             .map_err(|_| CallError::Answer("the request cannot be built"))?;
-        let mut sender = self.sender.clone().ready().await.map_err(CallError::Transport)?;
+        let mut sender = self.0.sender().ready().await.map_err(CallError::Transport)?;
         let (response, mut body) = sender.send_request(request, false).map_err(CallError::Transport)?;
         body.send_data(frame(question), true).map_err(CallError::Transport)?;
         let (head, mut body) = response.await.map_err(CallError::Transport)?.into_parts();
@@ -118,12 +109,6 @@ impl Connection {
             return Err(CallError::Answer("an answer has no gRPC status"));
         }
         message(bytes)
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
     }
 }
 

@@ -13,7 +13,6 @@ use http::{HeaderMap, Method, Request, Version};
 use rustls::ClientConfig;
 use serde::Deserialize;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
@@ -21,6 +20,7 @@ use super::date;
 use super::error::KubeError;
 use super::kubeconfig::{Kubeconfig, KubeconfigError, Login, Server};
 use super::tls;
+use crate::http2::Connection;
 use crate::types::Secret;
 
 /// Connecting, with TLS.
@@ -60,18 +60,6 @@ pub(super) struct Ask<'a> {
 impl<'a> Ask<'a> {
     pub(super) fn get(path: &'a str) -> Self {
         Self { method: Method::GET, path, accept: JSON, body: None }
-    }
-}
-
-/// A connection, closed when it drops.
-struct Connection {
-    sender: SendRequest<Bytes>,
-    driver: JoinHandle<()>,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
     }
 }
 
@@ -225,13 +213,13 @@ impl Client {
 
     async fn connected(&mut self) -> Result<SendRequest<Bytes>, KubeError> {
         if let Some(connection) = &self.connection {
-            return Ok(connection.sender.clone());
+            return Ok(connection.sender());
         }
         let connecting = connect(&self.server, &self.tls);
         let connection = timeout(CONNECT_TIMEOUT, connecting)
             .await
             .map_err(|_| KubeError::Silent { server: self.server.to_string(), limit: CONNECT_TIMEOUT })??;
-        Ok(self.connection.insert(connection).sender.clone())
+        Ok(self.connection.insert(connection).sender())
     }
 }
 
@@ -242,14 +230,9 @@ async fn connect(server: &Server, tls: &Arc<ClientConfig>) -> Result<Connection,
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(tls));
     let stream = connector.connect(server.name.clone(), stream).await.map_err(failed)?;
     let mut builder = h2::client::Builder::new();
-    builder.enable_push(false).initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
-    let shaken = builder.handshake(stream).await;
-    let (sender, connection) = shaken.map_err(|source| KubeError::Transport { server: server.to_string(), source })?;
-    // Its failure shows in the questions.
-    let driver = tokio::spawn(async move {
-        let _ = connection.await;
-    });
-    Ok(Connection { sender, driver })
+    builder.initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+    let begun = Connection::begin(stream, &mut builder).await;
+    begun.map_err(|source| KubeError::Transport { server: server.to_string(), source })
 }
 
 /// Without leaving a copy behind where the buffer was before it grew.

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
 
 use super::kubeconfig::{Kubeconfig, KubeconfigError, Login, Pem};
+use crate::http2;
 use crate::types::Secret;
 
 /// Bytes of a file with certificates, a key or a token.
@@ -15,23 +16,12 @@ const FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// TLS 1.2 or 1.3 to a peer that the kubeconfig's authority has signed.
 pub(super) fn config(of: &Kubeconfig) -> Result<Arc<ClientConfig>, KubeconfigError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(&of.authority, "certificate-authority")? {
-        roots.add(certificate).map_err(KubeconfigError::Unfit)?;
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(KubeconfigError::Unfit)?
-        .with_root_certificates(roots);
-    let mut config = match &of.login {
-        Login::Token(_) | Login::TokenFile(_) => builder.with_no_client_auth(),
-        Login::Certificate { chain, key } => {
-            let chain = certificates(chain, "client-certificate")?;
-            builder.with_client_auth_cert(chain, private_key(key)?).map_err(KubeconfigError::Unfit)?
-        }
+    let authority = certificates(&of.authority, "certificate-authority")?;
+    let identity = match &of.login {
+        Login::Token(_) | Login::TokenFile(_) => None,
+        Login::Certificate { chain, key } => Some((certificates(chain, "client-certificate")?, private_key(key)?)),
     };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
+    http2::tls(authority, identity).map_err(KubeconfigError::Unfit)
 }
 
 fn certificates(pem: &Pem, what: &'static str) -> Result<Vec<CertificateDer<'static>>, KubeconfigError> {

@@ -18,6 +18,8 @@ mod question;
 mod specimen;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod twin;
 mod watched;
 mod way;
 mod ways;

@@ -12,6 +12,8 @@
 pub mod aws;
 #[cfg(feature = "azure")]
 pub mod azure;
+#[cfg(any(feature = "azure", feature = "vault"))]
+mod base64;
 pub mod breaker;
 mod credentials;
 mod error;

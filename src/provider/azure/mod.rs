@@ -44,7 +44,9 @@ use super::home::Home;
 use super::http::{self, Body, Client, Shown};
 use super::reads::Reads;
 use super::session::{LOGIN_TIMEOUT, Refusal, Session};
-use super::{Answer, Context, Credentials, Ends, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
+use super::{
+    Answer, Context, Credentials, Ends, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped, base64,
+};
 use crate::types::{Key, lock};
 use fault::{Failed, UNWRAP};
 use key::{Known, Wanted};
@@ -168,7 +170,7 @@ impl AzureKek {
         let known = self.ask().await?;
         let KeyState { identity, version } = self.wanted.state(&known)?;
         let mut text = Zeroizing::new([0; KEY_CHARACTERS]);
-        let value = encoded(key.expose(), &mut *text)?;
+        let value = base64::encoded::<Base64UrlUnpadded>(key.expose(), &mut *text)?;
         let under = KeyClientWrapKeyOptions { key_version: Some(version.to_string()), ..Default::default() };
         let answer = self.client.wrap_key(self.wanted.name.as_str(), self.request(value), Some(under));
         let answer = answer.await.map_err(|error| fault::in_use(WRAP, &error))?;
@@ -197,7 +199,7 @@ impl AzureKek {
         let value = Base64UrlUnpadded::encode_string(wrapped.text());
         let answer = self.client.unwrap_key(self.wanted.name.as_str(), version, self.request(&value), None);
         let answer = answer.await.map_err(|error| fault::in_use(UNWRAP, &error))?;
-        Ok(self.read(UNWRAP, version, answer, opened)?)
+        Ok(self.read(UNWRAP, version, answer, base64::key::<Base64UrlUnpadded>)?)
     }
 
     fn request(&self, value: &str) -> RequestContent<KeyOperationParameters> {
@@ -265,33 +267,6 @@ async fn unlogged<T>(work: impl Future<Output = T>) -> T {
     work.with_subscriber(Dispatch::none()).await
 }
 
-fn encoded<'a>(bytes: &[u8], into: &'a mut [u8]) -> Result<&'a str, ProviderError> {
-    Base64UrlUnpadded::encode(bytes, into).map_err(|_| ProviderError::new(ErrorKind::Unfit, "base64"))
-}
-
-/// Exactly 32 bytes.
-fn opened(value: &str) -> Option<Key> {
-    let mut bytes = Zeroizing::new([0; Key::LEN]);
-    if value.len() != KEY_CHARACTERS {
-        return None;
-    }
-    Key::copy_of(Base64UrlUnpadded::decode(value, &mut *bytes).ok()?)
-}
-
 fn lied(asked: &str, what: &str) -> ProviderError {
     ProviderError::new(ErrorKind::Lied, format!("{asked}: {what}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_opened_key_has_exactly_32_bytes() {
-        assert_eq!(opened(&Base64UrlUnpadded::encode_string(&[0xff; 32])).unwrap().expose(), &[0xff; 32]);
-        for len in [0, 1, 16, 31, 33, 64] {
-            assert!(opened(&Base64UrlUnpadded::encode_string(&vec![9; len])).is_none(), "{len}");
-        }
-        assert!(opened(&"!".repeat(KEY_CHARACTERS)).is_none());
-    }
 }

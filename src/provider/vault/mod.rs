@@ -20,7 +20,9 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::session::{Refusal, Session};
-use super::{Answer, Context, Credentials, Ends, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped};
+use super::{
+    Answer, Context, Credentials, Ends, ErrorKind, Kek, KeyState, ProviderError, ProviderKind, Wrapped, base64,
+};
 use crate::sandbox::Needs;
 use crate::types::wire::Writer;
 use crate::types::{Key, lock};
@@ -192,7 +194,7 @@ impl Vault {
     async fn encrypt(&self, plain: &Key, context: Context<'_>) -> Result<Wrapped, ProviderError> {
         let known = self.seen().await?;
         let mut text = Zeroizing::new([0; KEY_CHARACTERS]);
-        let plain = encoded(plain.expose(), &mut *text)?;
+        let plain = base64::encoded::<Base64>(plain.expose(), &mut *text)?;
         let version = known.version.to_string();
         let bound = bound(context);
         let mut fields = vec![("plaintext", plain), ("key_version", version.as_str())];
@@ -297,10 +299,6 @@ fn binding(binding: Binding, bound: &str) -> impl Iterator<Item = (&'static str,
     associated.into_iter().chain(derived)
 }
 
-fn encoded<'a>(bytes: &[u8], into: &'a mut [u8]) -> Result<&'a str, ProviderError> {
-    Base64::encode(bytes, into).map_err(|_| ProviderError::new(ErrorKind::Unfit, "base64"))
-}
-
 /// Version and base64 of `vault:vN:…`.
 fn split(text: &str) -> Option<(&str, &str)> {
     text.strip_prefix("vault:v")?.split_once(':')
@@ -333,13 +331,8 @@ fn opened(body: &[u8]) -> Result<Key, ProviderError> {
         plaintext: &'a str,
     }
     let Decrypted { plaintext } = answer::read_data(body, "decrypt")?;
-    let lied = || ProviderError::new(ErrorKind::Lied, "decrypt: the answer is not 32 bytes");
-    let mut bytes = Zeroizing::new([0; KEY_CHARACTERS / 4 * 3]);
-    if plaintext.len() != KEY_CHARACTERS {
-        return Err(lied());
-    }
-    let bytes = Base64::decode(plaintext, &mut *bytes).map_err(|_| lied())?;
-    Key::copy_of(bytes).ok_or_else(lied)
+    base64::key::<Base64>(plaintext)
+        .ok_or_else(|| ProviderError::new(ErrorKind::Lied, "decrypt: the answer is not 32 bytes"))
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use super::checked::Config;
 use super::lines;
 use super::problems::Problem;
 use crate::api::V2Version;
-use crate::envelope::Api;
 use crate::keyring::rooted::OnOutage;
 use crate::provider::set::{Role, Strategy};
 use crate::sandbox::Mode;
@@ -38,7 +37,7 @@ pub fn in_force(config: &Config, text: &str) -> Vec<Shown> {
     add("listen.socket", json!(config.listen.socket));
     add("listen.mode", json!(format!("{:04o}", config.listen.mode)));
     add("listen.allow_users", json!(config.listen.allow_uids));
-    add("listen.apis", json!(config.listen.apis.iter().map(|api| of_api(*api)).collect::<Vec<_>>()));
+    add("listen.apis", json!(config.listen.apis.iter().map(|api| api.label()).collect::<Vec<_>>()));
     add("listen.v2_version", json!(of_v2(config.listen.v2_version)));
     add("control.socket", json!(config.control_socket));
     add("control.status_socket", json!(config.status_socket));
@@ -143,13 +142,6 @@ fn flat(path: &str, table: &toml::Table, add: &mut impl FnMut(&str, Value)) {
 
 fn of_time(time: Duration) -> Value {
     json!(humantime::format_duration(time).to_string())
-}
-
-const fn of_api(api: Api) -> &'static str {
-    match api {
-        Api::V1 => "v1beta1",
-        Api::V2 => "v2",
-    }
 }
 
 const fn of_v2(version: V2Version) -> &'static str {

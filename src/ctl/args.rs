@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use super::common::Common;
 use super::encryption_config::EncryptionConfigArgs;
 use super::recipients::RecoveryArgs;
 use crate::keyring::bundle::read_fingerprint;
+use crate::types::Backend;
 
 #[derive(Parser)]
 #[command(
@@ -365,10 +367,14 @@ pub(super) struct DevArgs {
     pub(super) backend: Backend,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Backend {
-    Tpm2,
-    Pkcs11,
+impl ValueEnum for Backend {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Tpm2, Self::Pkcs11]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.label()))
+    }
 }
 
 /// A day, or a time in UTC, in seconds since 1970.

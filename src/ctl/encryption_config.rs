@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -12,7 +13,7 @@ use super::common::Common;
 use super::output::{Done, load, print_json};
 use crate::config::Config;
 use crate::control::say;
-use crate::envelope::Api;
+use crate::types::Api;
 
 /// Names the provider in etcd: `k8s:enc:kms:v2:nodeseal:`. Changing it makes kube-apiserver look for another provider.
 const NAME: &str = "nodeseal";
@@ -24,8 +25,8 @@ const V1_CACHE_SIZE: u32 = 1000;
 #[derive(Args)]
 pub(super) struct EncryptionConfigArgs {
     /// The KMS API to use
-    #[arg(long, value_enum, default_value_t = KmsApi::V2)]
-    pub(super) api: KmsApi,
+    #[arg(long, value_enum, default_value_t = Api::V2)]
+    pub(super) api: Api,
     /// Resources to encrypt
     #[arg(long, value_delimiter = ',', default_value = "secrets", value_parser = resource)]
     pub(super) resources: Vec<String>,
@@ -34,19 +35,19 @@ pub(super) struct EncryptionConfigArgs {
     pub(super) no_identity: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum KmsApi {
-    V2,
-    V1beta1,
+impl ValueEnum for Api {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::V2, Self::V1]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.label()))
+    }
 }
 
 pub(super) fn run(common: &Common, args: &EncryptionConfigArgs) -> Done {
     let config = load(common)?;
-    let wanted = match args.api {
-        KmsApi::V2 => Api::V2,
-        KmsApi::V1beta1 => Api::V1,
-    };
-    if !config.listen.apis.contains(&wanted) {
+    if !config.listen.apis.contains(&args.api) {
         say::warning(super::PROGRAM, "listen.apis does not name this API: nodeseald would refuse it");
     }
     if common.json {
@@ -82,14 +83,12 @@ fn endpoint(config: &Config) -> String {
 fn as_yaml(config: &Config, args: &EncryptionConfigArgs) -> String {
     let resources: String = args.resources.iter().map(|resource| format!("      - {}\n", quoted(resource))).collect();
     let version = match args.api {
-        KmsApi::V2 => "          apiVersion: v2\n".to_owned(),
-        KmsApi::V1beta1 => format!("          apiVersion: v1\n          cachesize: {V1_CACHE_SIZE}\n"),
+        Api::V2 => "          apiVersion: v2\n".to_owned(),
+        Api::V1 => format!("          apiVersion: v1\n          cachesize: {V1_CACHE_SIZE}\n"),
     };
     let gate = match args.api {
-        KmsApi::V2 => "",
-        KmsApi::V1beta1 => {
-            "# KMS v1 is off since Kubernetes 1.29: kube-apiserver also needs --feature-gates=KMSv1=true.\n"
-        }
+        Api::V2 => "",
+        Api::V1 => "# KMS v1 is off since Kubernetes 1.29: kube-apiserver also needs --feature-gates=KMSv1=true.\n",
     };
     let identity = if args.no_identity { "" } else { IDENTITY };
     format!(
@@ -111,8 +110,8 @@ fn quoted(text: &str) -> String {
 fn as_json(config: &Config, args: &EncryptionConfigArgs) -> Value {
     let mut kms = json!({ "name": NAME, "endpoint": endpoint(config), "timeout": TIMEOUT });
     match args.api {
-        KmsApi::V2 => kms["apiVersion"] = "v2".into(),
-        KmsApi::V1beta1 => {
+        Api::V2 => kms["apiVersion"] = "v2".into(),
+        Api::V1 => {
             kms["apiVersion"] = "v1".into();
             kms["cachesize"] = V1_CACHE_SIZE.into();
         }

@@ -39,6 +39,7 @@ pub use wraps::{WRAPS_MAX_BYTES, WrapError, Wraps};
 
 use sha2::{Digest, Sha256};
 
+pub use crate::types::Api;
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{ClusterId, KekId, Key, Secret};
 
@@ -56,16 +57,6 @@ const AES_256_GCM: u8 = 1;
 const AAD_LABEL: &[u8] = b"nodeseal aad v1\0";
 const HEAD_BYTES: usize = 3 + 1 + 1 + 1 + KekId::LEN;
 const CHECK_BYTES: usize = 8;
-
-/// Which of the two APIs a text belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Api {
-    /// KMS v1beta1.
-    V1 = 1,
-    /// KMS v2.
-    V2 = 2,
-}
 
 /// Why a text cannot be opened. The caller learns none of this, only that it was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

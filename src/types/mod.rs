@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of the rest of the house and performs no IO, except that [`random`] asks the kernel and [`Owner`] the machine's users.
 
+mod api;
 mod backend;
 mod chain;
 mod checked;
@@ -21,6 +22,7 @@ pub mod stack;
 mod text;
 pub mod wire;
 
+pub use api::Api;
 pub use backend::{Backend, BackendError, SealTo};
 pub use chain::Chain;
 pub use checked::Checked;

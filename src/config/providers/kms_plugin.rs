@@ -8,8 +8,9 @@ use super::table::Table;
 use crate::config::forms::{self, uid_of};
 use crate::config::problems::Checked;
 use crate::provider::KeyIdentity;
-use crate::provider::kms_plugin::{KmsPluginSettings, PluginApi};
+use crate::provider::kms_plugin::KmsPluginSettings;
 use crate::sandbox::Needs;
+use crate::types::Api;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,8 +29,8 @@ pub(super) fn check(table: &mut Table<'_>) -> Checked<Found> {
     let socket = table.socket("socket", socket);
     let timeout = table.timeout(timeout);
     let api = match api.as_deref() {
-        None | Some("v2") => Ok(PluginApi::V2),
-        Some("v1beta1") => Ok(PluginApi::V1beta1),
+        None | Some("v2") => Ok(Api::V2),
+        Some("v1beta1") => Ok(Api::V1),
         Some(other) => table.refuse("api", format!("{other:?} is neither \"v2\" nor \"v1beta1\"")),
     };
     let key = KeyIdentity::new(key).or_else(|_| {

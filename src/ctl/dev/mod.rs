@@ -22,7 +22,7 @@ use self::child::{Child, ChildError};
 use self::layout::{Layout, LayoutError};
 use self::softhsm::{SoftHsm, SoftHsmError};
 use self::swtpm::{Swtpm, SwtpmError};
-use super::args::{Backend, Common, DevArgs};
+use super::args::{Common, DevArgs};
 use super::failed::Failed;
 use super::keys::quoted;
 use super::output::Done;
@@ -32,7 +32,7 @@ use crate::config::{self, ConfigError};
 use crate::control::say;
 use crate::keyring::KeeperError;
 use crate::socket::listen::{self, ListenError};
-use crate::types::{Class, Explained};
+use crate::types::{Backend, Class, Explained};
 
 /// From the start to the first Encrypt that would be answered. swtpm and its first key take well below a second.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -143,12 +143,8 @@ fn devices(layout: &Layout, backend: Backend) -> Result<(Option<Swtpm>, Option<S
 }
 
 fn seal_table(backend: Backend, swtpm: Option<&Swtpm>, token: Option<&SoftHsm>) -> Table {
-    let label = match backend {
-        Backend::Tpm2 => crate::types::Backend::Tpm2.label(),
-        Backend::Pkcs11 => crate::types::Backend::Pkcs11.label(),
-    };
     let mut seal = Table::new();
-    seal.insert("backend".into(), Value::String(label.into()));
+    seal.insert("backend".into(), Value::String(backend.label().into()));
     seal.extend(swtpm.map(|swtpm| ("tpm2".to_owned(), Value::Table(swtpm.table()))));
     seal.extend(token.map(|token| ("pkcs11".to_owned(), Value::Table(token.table()))));
     seal

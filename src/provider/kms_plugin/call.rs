@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 
-use super::{KmsPluginSettings, PluginApi};
+use super::KmsPluginSettings;
 use crate::kms::{CallError, Connection, Message};
 use crate::provider::reads::Reads;
 use crate::provider::{ErrorKind, ProviderError};
-use crate::types::OVERFLOW_UID;
+use crate::types::{Api, OVERFLOW_UID};
 
 /// Characters of a text of the plugin's that are shown.
 const SHOWN_MAX: usize = 200;
@@ -86,7 +86,7 @@ impl Plugin {
 
     pub(super) async fn call<Q: Message, A: Message + Default>(
         &self,
-        api: PluginApi,
+        api: Api,
         method: Method,
         question: &Q,
     ) -> Result<A, ProviderError> {
@@ -273,7 +273,7 @@ mod tests {
         }
         let plugin = Plugin { connection, patience: Duration::from_secs(5) };
         let asked = crate::kms::v2::StatusRequest {};
-        let answer = plugin.call::<_, crate::kms::v2::StatusResponse>(PluginApi::V2, Method::Encrypt, &asked).await;
+        let answer = plugin.call::<_, crate::kms::v2::StatusResponse>(Api::V2, Method::Encrypt, &asked).await;
         let error = answer.err().unwrap();
         let shown = format!("{} {error:?}", crate::types::Chain(&error));
         assert!(!shown.contains("CANARY") && shown.contains("internal"), "{shown}");

@@ -35,7 +35,7 @@ use super::{Answer, Context, ErrorKind, Kek, KeyIdentity, KeyState, ProviderErro
 use crate::kms::{v1beta1, v2, wiped};
 use crate::types::mac::hmac_sha256;
 use crate::types::wire::Writer;
-use crate::types::{Key, hex, random};
+use crate::types::{Api, Key, hex, random};
 
 pub use text::Text;
 
@@ -46,41 +46,13 @@ const MAC_BYTES: usize = 32;
 /// What a plugin encrypts for us.
 const PLAINTEXT_BYTES: usize = Key::LEN + MAC_BYTES;
 
-/// A generation of the API. The number is stored and never changes its meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum PluginApi {
-    /// `v1beta1.KeyManagementService`.
-    V1beta1 = 1,
-    /// `v2.KeyManagementService`.
-    V2 = 2,
-}
-
-impl PluginApi {
-    /// As written in the configuration.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::V1beta1 => "v1beta1",
-            Self::V2 => "v2",
-        }
-    }
-
-    const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            1 => Some(Self::V1beta1),
-            2 => Some(Self::V2),
-            _ => None,
-        }
-    }
-}
-
 /// Which plugin, and what its key is called. Holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KmsPluginSettings {
     /// Where it listens, absolute.
     pub socket: PathBuf,
     /// What new texts are made with. Old ones are opened with what made them.
-    pub api: PluginApi,
+    pub api: Api,
     /// The operator's name for the key, the same on all nodes.
     pub key: KeyIdentity,
     /// Who may listen there, beside root and ourselves.
@@ -117,13 +89,13 @@ impl KmsPlugin {
         let api = self.settings.api;
         let plugin = Plugin::connect(&self.settings, &self.reads).await?;
         let key_id = match api {
-            PluginApi::V1beta1 => {
+            Api::V1 => {
                 let asked = v1beta1::VersionRequest { version: api.label().into() };
                 let said: v1beta1::VersionResponse = plugin.call(api, Method::Version, &asked).await?;
                 expect_version(&said.version, &["v1beta1"])?;
                 String::new()
             }
-            PluginApi::V2 => {
+            Api::V2 => {
                 let said: v2::StatusResponse = plugin.call(api, Method::Status, &v2::StatusRequest {}).await?;
                 // api.proto v2: both are equivalent.
                 expect_version(&said.version, &["v2", "v2beta1"])?;
@@ -143,13 +115,13 @@ impl KmsPlugin {
         let plugin = Plugin::connect(&self.settings, &self.reads).await?;
         let plaintext = wiped(bound(key, context));
         let text = match api {
-            PluginApi::V1beta1 => {
+            Api::V1 => {
                 let asked = v1beta1::EncryptRequest { version: api.label().into(), plain: plaintext };
                 let said: v1beta1::EncryptResponse = plugin.call(api, Method::Encrypt, &asked).await?;
                 let (key_id, annotations) = (String::new(), BTreeMap::new());
                 Text { api, key_id, ciphertext: said.cipher.to_vec(), annotations }
             }
-            PluginApi::V2 => {
+            Api::V2 => {
                 let asked = v2::EncryptRequest { plaintext, uid: uid()? };
                 let said: v2::EncryptResponse = plugin.call(api, Method::Encrypt, &asked).await?;
                 let annotations = said.annotations.into_iter().map(|(name, value)| (name, value.to_vec())).collect();
@@ -195,11 +167,11 @@ impl KmsPlugin {
         let plugin = Plugin::connect(&self.settings, &self.reads).await?;
         let (api, ciphertext) = (text.api, text.ciphertext.into());
         Ok(match api {
-            PluginApi::V1beta1 => {
+            Api::V1 => {
                 let asked = v1beta1::DecryptRequest { version: api.label().into(), cipher: ciphertext };
                 plugin.call::<_, v1beta1::DecryptResponse>(api, Method::Decrypt, &asked).await?.plain
             }
-            PluginApi::V2 => {
+            Api::V2 => {
                 let annotations = text.annotations.into_iter().map(|(name, value)| (name, value.into())).collect();
                 let asked = v2::DecryptRequest { ciphertext, uid: uid()?, key_id: text.key_id, annotations };
                 plugin.call::<_, v2::DecryptResponse>(api, Method::Decrypt, &asked).await?.plaintext

@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use super::PluginApi;
 use crate::provider::KeyVersion;
-use crate::types::hex;
 use crate::types::wire::{Reader, WireError, Writer};
+use crate::types::{Api, hex};
 
 const MAGIC: &[u8; 4] = b"NSKP";
 const VERSION: u8 = 1;
@@ -26,7 +25,7 @@ const UNVERSIONED: &str = "unversioned";
 /// Everything that is given back to the plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Text {
-    pub(super) api: PluginApi,
+    pub(super) api: Api,
     /// Empty in v1beta1.
     pub(super) key_id: String,
     pub(super) ciphertext: Vec<u8>,
@@ -38,13 +37,13 @@ impl Text {
     /// A text of KMS v1beta1, which is all that there is.
     pub fn v1beta1(ciphertext: &[u8]) -> Self {
         let (key_id, annotations) = (String::new(), BTreeMap::new());
-        Self { api: PluginApi::V1beta1, key_id, ciphertext: ciphertext.to_vec(), annotations }
+        Self { api: Api::V1, key_id, ciphertext: ciphertext.to_vec(), annotations }
     }
 
     /// A text of KMS v2, with what is stored beside it.
     pub fn v2<'a>(key_id: &str, ciphertext: &[u8], annotations: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
         let annotations = annotations.into_iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
-        Self { api: PluginApi::V2, key_id: key_id.to_owned(), ciphertext: ciphertext.to_vec(), annotations }
+        Self { api: Api::V2, key_id: key_id.to_owned(), ciphertext: ciphertext.to_vec(), annotations }
     }
 
     /// Bytes of [`Text::encode`]: the caller refuses what a wrap cannot hold before fields are cut.
@@ -74,7 +73,7 @@ impl Text {
         if r.u8("version")? != VERSION {
             return Err(WireError::BadValue("version"));
         }
-        let api = PluginApi::from_number(r.u8("api")?).ok_or(WireError::BadValue("api"))?;
+        let api = Api::from_number(r.u8("api")?).ok_or(WireError::BadValue("api"))?;
         let key_id = r.text16("key_id")?.to_owned();
         let ciphertext = r.bytes16("ciphertext")?.to_vec();
         let mut annotations = BTreeMap::<String, Vec<u8>>::new();
@@ -89,8 +88,8 @@ impl Text {
         }
         r.end()?;
         let fits = match api {
-            PluginApi::V1beta1 => key_id.is_empty() && annotations.is_empty(),
-            PluginApi::V2 => (1..=KEY_ID_MAX_BYTES).contains(&key_id.len()),
+            Api::V1 => key_id.is_empty() && annotations.is_empty(),
+            Api::V2 => (1..=KEY_ID_MAX_BYTES).contains(&key_id.len()),
         };
         if !fits || ciphertext.is_empty() {
             return Err(WireError::BadValue("text"));
@@ -105,8 +104,8 @@ impl Text {
 }
 
 /// One to one from key_ids to versions.
-pub(super) fn version(api: PluginApi, key_id: &str) -> Option<KeyVersion> {
-    if api == PluginApi::V1beta1 {
+pub(super) fn version(api: Api, key_id: &str) -> Option<KeyVersion> {
+    if api == Api::V1 {
         return KeyVersion::new(UNVERSIONED).ok();
     }
     match KeyVersion::new(key_id) {
@@ -121,7 +120,7 @@ mod tests {
 
     fn text() -> Text {
         let annotations = [("a.example".to_owned(), vec![1]), ("b.example".to_owned(), Vec::new())].into();
-        Text { api: PluginApi::V2, key_id: "k1".into(), ciphertext: b"xyz".to_vec(), annotations }
+        Text { api: Api::V2, key_id: "k1".into(), ciphertext: b"xyz".to_vec(), annotations }
     }
 
     #[test]
@@ -132,7 +131,7 @@ mod tests {
             hex::encode(&bytes),
             "4e534b50010200026b31000378797a00020009612e6578616d706c650001010009622e6578616d706c650000"
         );
-        let v1 = Text { api: PluginApi::V1beta1, key_id: String::new(), annotations: BTreeMap::new(), ..text() };
+        let v1 = Text { api: Api::V1, key_id: String::new(), annotations: BTreeMap::new(), ..text() };
         assert_eq!(hex::encode(v1.encode()), "4e534b50010100000003 78797a0000".replace(' ', ""));
         for text in [v2, v1] {
             let bytes = text.encode();
@@ -154,7 +153,7 @@ mod tests {
 
     #[test]
     fn versions_are_one_to_one() {
-        let of = |key_id: &str| version(PluginApi::V2, key_id).unwrap();
+        let of = |key_id: &str| version(Api::V2, key_id).unwrap();
         assert_eq!(of("projects/p/cryptoKeyVersions/1").as_str(), "projects/p/cryptoKeyVersions/1");
         let long = "x".repeat(1024);
         let hashed = of(&long).as_str().to_owned();

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use nodeseal::provider::kms_plugin::{KmsPlugin, KmsPluginSettings, PluginApi, Text};
+use nodeseal::provider::kms_plugin::{KmsPlugin, KmsPluginSettings, Text};
 use nodeseal::provider::set::{Member, Providers, Role, Strategy};
 use nodeseal::provider::{ErrorKind, Kek};
-use nodeseal::types::{Class, Explained, Key};
+use nodeseal::types::{Api, Class, Explained, Key};
 
 use test_support::client::Client;
 
@@ -29,8 +29,8 @@ impl Mine {
     fn encrypted(&self, plaintext: &[u8]) -> Text {
         let client = Client::connect(&self.front.path());
         match self.api {
-            PluginApi::V1beta1 => Text::v1beta1(&client.encrypt_v1(plaintext).unwrap()),
-            PluginApi::V2 => {
+            Api::V1 => Text::v1beta1(&client.encrypt_v1(plaintext).unwrap()),
+            Api::V2 => {
                 let said = client.encrypt(plaintext).unwrap();
                 let notes = said.annotations.iter().map(|(name, value)| (name.as_str(), &value[..]));
                 Text::v2(&said.key_id, &said.ciphertext, notes)
@@ -40,7 +40,7 @@ impl Mine {
 }
 
 fn all() -> [Mine; 4] {
-    let [v2, v1] = [PluginApi::V2, PluginApi::V1beta1];
+    let [v2, v1] = [Api::V2, Api::V1];
     [Mine::go(v2), Mine::go(v1), Mine::new(v2), Mine::new(v1)]
 }
 
@@ -74,12 +74,12 @@ async fn a_wrap_of_a_local_kek_does_not_leave_as_a_text_of_the_plugin() {
 
 #[tokio::test]
 async fn of_several_plugins_the_one_that_has_made_it_opens_it_and_nobody_else_is_asked() {
-    let (one, other) = (Mine::go(PluginApi::V2), Mine::go(PluginApi::V2));
+    let (one, other) = (Mine::go(Api::V2), Mine::go(Api::V2));
     let silent = Mine::fake(plugin(|_, _| Said::refusal(13, "never to be asked")));
     let members = [("one", one.opener(true)), ("other", other.opener(true)), ("silent", silent.opener(false))];
     let members = members.map(|(name, kek)| Member::new(name, Role::DecryptOnly, kek));
     let providers = Providers::new(members.to_vec(), Strategy::Ordered);
-    let (text, strange) = (other.text_of(&SEED), Mine::go(PluginApi::V2).text_of(&SEED));
+    let (text, strange) = (other.text_of(&SEED), Mine::go(Api::V2).text_of(&SEED));
     assert_eq!(providers.open_foreign(&text).await.unwrap().expose(), &SEED);
     let refused = providers.open_foreign(&strange).await.err().unwrap();
     let names: Vec<_> = refused.refusals.iter().map(|refusal| refusal.provider.as_str()).collect();
@@ -94,7 +94,7 @@ async fn of_several_plugins_the_one_that_has_made_it_opens_it_and_nobody_else_is
 
 #[tokio::test]
 async fn a_plugin_that_is_away_is_told_from_a_text_that_does_not_open() {
-    let mine = Mine::go(PluginApi::V2);
+    let mine = Mine::go(Api::V2);
     let text = mine.text_of(&SEED);
     let socket = "/nonexistent/socket".into();
     let away = KmsPluginSettings { socket, opens_foreign: true, timeout: conformance::TIMEOUT, ..mine.settings() };

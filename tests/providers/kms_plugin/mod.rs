@@ -9,9 +9,9 @@ mod peers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nodeseal::provider::kms_plugin::{KmsPlugin, KmsPluginSettings, PluginApi};
+use nodeseal::provider::kms_plugin::{KmsPlugin, KmsPluginSettings};
 use nodeseal::provider::{ErrorKind, Kek, KeyIdentity, Wrapped};
-use nodeseal::types::Key;
+use nodeseal::types::{Api, Key};
 
 use crate::conformance::{self, Ground, Of, Trouble, refused};
 use crate::dev::Dev;
@@ -29,7 +29,7 @@ pub struct GoV1(Mine);
 struct Mine {
     server: Server,
     front: Front,
-    api: PluginApi,
+    api: Api,
 }
 
 /// Ended when it drops.
@@ -40,13 +40,13 @@ enum Server {
 }
 
 impl Mine {
-    fn new(api: PluginApi) -> Self {
+    fn new(api: Api) -> Self {
         let dev = Dev::start("tpm2");
         let front = Front::before(dev.path("kms.sock"));
         Self { server: Server::Nodeseal(dev), front, api }
     }
 
-    fn go(api: PluginApi) -> Self {
+    fn go(api: Api) -> Self {
         let go = Go::start();
         let front = Front::before(go.socket());
         Self { server: Server::Go(go), front, api }
@@ -56,7 +56,7 @@ impl Mine {
     fn fake(mode: Mode) -> Self {
         let front = Front::before("/nonexistent/socket".into());
         front.set(mode);
-        Self { server: Server::None, front, api: PluginApi::V2 }
+        Self { server: Server::None, front, api: Api::V2 }
     }
 
     fn settings(&self) -> KmsPluginSettings {
@@ -199,10 +199,10 @@ macro_rules! ground {
     };
 }
 
-ground!(V2, Mine::new(PluginApi::V2), Mine::rotate);
-ground!(V1, Mine::new(PluginApi::V1beta1), |_| panic!("KMS v1beta1 tells no version of the key"));
-ground!(GoV2, Mine::go(PluginApi::V2), Mine::rotate);
-ground!(GoV1, Mine::go(PluginApi::V1beta1), Mine::rotate);
+ground!(V2, Mine::new(Api::V2), Mine::rotate);
+ground!(V1, Mine::new(Api::V1), |_| panic!("KMS v1beta1 tells no version of the key"));
+ground!(GoV2, Mine::go(Api::V2), Mine::rotate);
+ground!(GoV1, Mine::go(Api::V1), Mine::rotate);
 
 // Without these claims:
 // * a_denied_login: a plugin has no logins; its refusals are in a_refusal_has_its_kind;
@@ -367,10 +367,10 @@ async fn a_refusal_has_its_kind() {
 
 #[tokio::test]
 async fn a_text_is_opened_by_the_api_that_made_it() {
-    let mine = Mine::new(PluginApi::V1beta1);
+    let mine = Mine::new(Api::V1);
     let (key, of) = (Key::random().unwrap(), Of::new("prod", 1));
     let wrapped = mine.kek(conformance::TIMEOUT).wrap_key(&key, of.context()).await.unwrap();
-    let later = KmsPlugin::new(KmsPluginSettings { api: PluginApi::V2, ..mine.settings() });
+    let later = KmsPlugin::new(KmsPluginSettings { api: Api::V2, ..mine.settings() });
     assert_eq!(later.unwrap_key(&wrapped, of.context()).await.unwrap().expose(), key.expose());
     // And a changed context is none of the plugin's business: it gives the bytes, and we refuse them.
     let ground = V1(mine);

@@ -15,7 +15,7 @@ use crate::control::{Answer, Answering, Request, Status};
 #[cfg(feature = "etcd")]
 use crate::etcd::question::{Question, Verdict};
 use crate::keyring::evidence::{Evidence, Scan};
-use crate::keyring::keeper::{Activation, KeeperHandle, Proof, ResealOrder, RootsReport, Seen};
+use crate::keyring::keeper::{Activation, KeeperHandle, Proof, ProvidersReport, ResealOrder, Seen};
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::{KeeperError, Keyring, Unknown};
@@ -324,7 +324,7 @@ fn mode(rooted: Option<&Rooted>) -> &'static str {
     }
 }
 
-fn rows(rooted: &Rooted, roots: &RootsReport) -> Vec<ProviderRow> {
+fn rows(rooted: &Rooted, roots: &ProvidersReport) -> Vec<ProviderRow> {
     let row = |member: &Member| {
         let record = roots.records.iter().find(|record| record.is_named(member.name(), member.kind()));
         let current = record.map(|record| record.observed.current());

@@ -58,8 +58,8 @@ use self::others::Others;
 use self::probes::Probes;
 use self::request::Request;
 pub use self::request::{
-    Activation, CheckReport, KekRow, KeyTable, MemberRow, Overview, Proof, RenewOrder, Renewed, ResealOrder,
-    RootsReport, Seen,
+    Activation, CheckReport, KekRow, KeyTable, MemberRow, Overview, Proof, ProvidersReport, RenewOrder, Renewed,
+    ResealOrder, Seen,
 };
 #[cfg(test)]
 pub(in crate::keyring) use self::start::PIN_LOOK_EVERY;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use super::Keeper;
-use super::request::{KekRow, KeyTable, Overview, RootsReport};
+use super::request::{KekRow, KeyTable, Overview, ProvidersReport};
 use crate::keyring::epoch::Reported;
 use crate::keyring::error::KeeperError;
 use crate::keyring::live::Told;
@@ -54,9 +54,9 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         })
     }
 
-    fn roots(&self) -> RootsReport {
+    fn roots(&self) -> ProvidersReport {
         let owed: Vec<(KekId, Vec<String>)> = self.debts();
-        RootsReport {
+        ProvidersReport {
             records: self.state().roots.records.clone(),
             owed: owed.iter().map(|(_, names)| names.len()).sum(),
             short_texts: self.short_texts(),

@@ -165,12 +165,12 @@ pub struct Overview {
     /// Fingerprint of the key that signs this node's recovery files.
     pub recovery_maker: String,
     /// Keys of the providers, and the copies that they have made or still owe.
-    pub roots: RootsReport,
+    pub roots: ProvidersReport,
 }
 
 /// What the keeper knows of providers and of the copies that they have made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RootsReport {
+pub struct ProvidersReport {
     /// Their keys.
     pub records: Vec<Record>,
     /// Copies that are still to be made: one for each KEK and key.

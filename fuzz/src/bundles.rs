@@ -2,7 +2,7 @@
 //! "Duplicate").
 
 use nodeseal::keyring::bundle::{self, Bundle, BundleRequest, Drawn, OpenRequest};
-use nodeseal::keyring::epoch::Roots;
+use nodeseal::keyring::epoch::ProviderMemory;
 use nodeseal::keyring::export::Export;
 use nodeseal::keyring::member::{Identity, Known, MemberKeys, Receipt, Standing};
 use nodeseal::keyring::ring::{Entry, Ring};
@@ -106,7 +106,10 @@ fn round_trip(export: &[u8]) {
     assert_eq!(read, sealed);
     let opened = read.open(&key(7), &open_request()).expect("what was sealed opens");
     assert!(opened.encode_unsigned().same_as(export.encode_unsigned().expose()));
-    assert!(opened.roots == Roots::default() && opened.copies.is_empty(), "a memory of providers has travelled");
+    assert!(
+        opened.roots == ProviderMemory::default() && opened.copies.is_empty(),
+        "a memory of providers has travelled"
+    );
     assert!(read.open(&key(8), &open_request()).is_err());
 }
 
@@ -125,7 +128,7 @@ fn adopt(export: &Export) {
             own.entries().all(|(ours, _)| ring.entries().any(|(entry, _)| entry.id == ours.id)),
             "one was given up"
         );
-        let (roots, copies) = (Roots::default(), Vec::new());
+        let (roots, copies) = (ProviderMemory::default(), Vec::new());
         let taken = Export { cluster: cluster(), written: 6, roots, ring, keys: Vec::new(), copies };
         let again = Export::decode_unsigned(taken.encode_unsigned().expose()).expect("what was written is read");
         assert_eq!(again.ring, taken.ring);

@@ -73,7 +73,7 @@ impl Compared {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::keyring::epoch::Roots;
+    use crate::keyring::epoch::ProviderMemory;
     use crate::keyring::keeper::KekRow;
     use crate::keyring::ring::{Entry, Ring};
     use crate::types::{KekId, Key};
@@ -82,7 +82,14 @@ pub(super) mod tests {
         let entry = |byte| Entry { id: KekId::from_bytes([byte; 16]), created: 1, uses_reserved: 2, shared: false };
         let ring = Ring::new(entry(1), 1).with_pending(entry(2)).unwrap();
         let keys = [1, 2].map(|byte| (entry(byte).id, Key::copy_of(&[byte; 32]).unwrap())).into();
-        Export { cluster: "c1".parse().unwrap(), written: 3, roots: Roots::default(), ring, keys, copies: Vec::new() }
+        Export {
+            cluster: "c1".parse().unwrap(),
+            written: 3,
+            roots: ProviderMemory::default(),
+            ring,
+            keys,
+            copies: Vec::new(),
+        }
     }
 
     /// As the node has them that made the export.

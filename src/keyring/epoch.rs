@@ -122,7 +122,7 @@ impl Record {
 
 /// Everything that is remembered of providers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Roots {
+pub struct ProviderMemory {
     /// Now.
     pub reported: Reported,
     /// key_ids of epochs that have ended. Those of local KEKs never come back by themselves.
@@ -131,7 +131,7 @@ pub struct Roots {
     pub records: Vec<Record>,
 }
 
-impl Roots {
+impl ProviderMemory {
     /// The record of the key that a provider was seen to have.
     pub fn record(&self, name: &str, kind: ProviderKind) -> Option<&Record> {
         self.records.iter().find(|record| record.is_named(name, kind))
@@ -322,18 +322,18 @@ mod tests {
     }
 
     /// Names by key, where these are configured.
-    fn put(roots: &mut Roots, configured: &[&str], name: &str, seen: &KeyState) {
+    fn put(roots: &mut ProviderMemory, configured: &[&str], name: &str, seen: &KeyState) {
         roots.put_name(name, ProviderKind::Vault, seen, |name| configured.contains(&name));
     }
 
-    fn names(roots: &Roots, identity: &str) -> Vec<String> {
+    fn names(roots: &ProviderMemory, identity: &str) -> Vec<String> {
         let record = roots.of_key(ProviderKind::Vault, &KeyIdentity::new(identity).unwrap());
         record.map_or_else(Vec::new, |record| record.names.iter().cloned().collect())
     }
 
     #[test]
     fn a_name_is_a_label_that_a_key_keeps_until_it_has_another_one() {
-        let mut roots = Roots::default();
+        let mut roots = ProviderMemory::default();
         put(&mut roots, &["a"], "a", &state("k", "1"));
         put(&mut roots, &["b"], "b", &state("k", "2"));
         assert_eq!((names(&roots, "k"), roots.records.len()), (vec!["b".to_owned()], 1), "it was renamed");
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn ways_to_one_key_are_read_back_as_one_record_and_one_of_nobody_too() {
-        let mut roots = Roots::default();
+        let mut roots = ProviderMemory::default();
         put(&mut roots, &["a", "b", "c"], "a", &state("k", "1"));
         put(&mut roots, &["a", "b", "c"], "b", &state("k", "1"));
         put(&mut roots, &["a", "b", "c"], "c", &state("l", "1"));
@@ -360,18 +360,18 @@ mod tests {
         let mut w = Writer::new();
         roots.write(&mut w);
         let bytes = w.finish();
-        assert_eq!(Roots::read(&mut Reader::new(&bytes)), Ok(roots));
+        assert_eq!(ProviderMemory::read(&mut Reader::new(&bytes)), Ok(roots));
     }
 
     #[test]
     fn a_name_that_was_given_to_a_provider_of_another_kind_is_read_back_for_both() {
-        let mut roots = Roots::default();
+        let mut roots = ProviderMemory::default();
         for kind in [ProviderKind::Vault, ProviderKind::Aws] {
             roots.put_name("main", kind, &state("k", "1"), |name| name == "main");
         }
         let mut w = Writer::new();
         roots.write(&mut w);
-        let read = Roots::read(&mut Reader::new(&w.finish())).unwrap();
+        let read = ProviderMemory::read(&mut Reader::new(&w.finish())).unwrap();
         assert!(read.record("main", ProviderKind::Aws).is_some(), "a start without it would not know its key");
         assert_eq!(read, roots);
     }
@@ -381,16 +381,16 @@ mod tests {
         let left = [("k".to_owned(), "1".to_owned())];
         let record =
             |name: &str, observed| Record { names: [name.to_owned()].into(), kind: ProviderKind::Vault, observed };
-        let apart = Roots {
+        let apart = ProviderMemory {
             records: vec![
                 record("a", Observed::new(state("k", "1"))),
                 record("b", Observed::from_parts(state("k", "2"), left.clone())),
             ],
-            ..Roots::default()
+            ..ProviderMemory::default()
         };
         let mut w = Writer::new();
         apart.write(&mut w);
-        let read = Roots::read(&mut Reader::new(&w.finish())).unwrap();
+        let read = ProviderMemory::read(&mut Reader::new(&w.finish())).unwrap();
         let one = Record {
             names: ["a".to_owned(), "b".to_owned()].into(),
             ..record("", Observed::from_parts(state("k", "2"), left))
@@ -402,15 +402,15 @@ mod tests {
     fn what_was_left_is_written_and_read_back() {
         let cluster = "c1".parse().unwrap();
         let first = epoch(&[part(ProviderKind::Vault, "1")]);
-        let roots = Roots::default().report(Reported::Epoch(first.clone()), &cluster);
+        let roots = ProviderMemory::default().report(Reported::Epoch(first.clone()), &cluster);
         let roots = roots.report(Reported::Epoch(epoch(&[part(ProviderKind::Vault, "2")])), &cluster);
         assert_eq!(roots.left, BTreeSet::from([first.key_id(&cluster)]));
         let mut w = Writer::new();
         roots.write(&mut w);
         let bytes = w.finish();
-        assert_eq!(Roots::read(&mut Reader::new(&bytes)), Ok(roots));
+        assert_eq!(ProviderMemory::read(&mut Reader::new(&bytes)), Ok(roots));
         for cut in 0..bytes.len() {
-            assert!(Roots::read(&mut Reader::new(&bytes[..cut])).is_err());
+            assert!(ProviderMemory::read(&mut Reader::new(&bytes[..cut])).is_err());
         }
     }
 }

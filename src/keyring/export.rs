@@ -16,7 +16,7 @@
 //! Destroyed KEKs are listed in the ring and have no key; a KEK whose sealed copy did not open has none either.
 
 use super::attached::Check;
-use super::epoch::Roots;
+use super::epoch::ProviderMemory;
 use super::maker::{MAKER_BYTES, Maker, MakerKey, SIGNATURE_BYTES};
 use super::ring::bytes::{VERSION_4, read_ring, write_ring};
 use super::ring::{KekState, Ring};
@@ -38,7 +38,7 @@ pub struct Export {
     /// When it was taken.
     pub written: UnixSeconds,
     /// What its node remembers of providers. Nothing in version 1.
-    pub roots: Roots,
+    pub roots: ProviderMemory,
     /// All KEKs.
     pub ring: Ring,
     /// Their keys.
@@ -131,7 +131,7 @@ impl Export {
     fn read(version: u16, mut r: Reader<'_>) -> Result<Self, WireError> {
         let cluster = r.text16("cluster")?.parse().map_err(|_| WireError::BadValue("cluster"))?;
         let written = r.time("written")?;
-        let roots = if version == UNSIGNED { Roots::default() } else { Roots::read(&mut r)? };
+        let roots = if version == UNSIGNED { ProviderMemory::default() } else { ProviderMemory::read(&mut r)? };
         // Version 2 of a ring has nothing that version 4 has not.
         let ring = read_ring(VERSION_4, &mut r)?;
         let is_listed =
@@ -195,7 +195,7 @@ mod tests {
         let ring = Ring::new(entry(1), 5).with_pending(entry(2)).unwrap().activate(&entry(2).id, 6).unwrap();
         let ring = ring.with_pending(entry(3)).unwrap().retire(&entry(3).id, RetireTo::Destroyed, 7).unwrap();
         let keys = vec![(entry(1).id, key(11)), (entry(2).id, key(12))];
-        let (roots, copies) = (Roots::default(), Vec::new());
+        let (roots, copies) = (ProviderMemory::default(), Vec::new());
         Export { cluster: "c1".parse().unwrap(), written: 8, roots, ring, keys, copies }
     }
 
@@ -210,7 +210,9 @@ mod tests {
         let (identity, version) = at("2");
         let observed = Observed::new(KeyState { identity: identity.clone(), version: version.clone() });
         let records = vec![Record { names: ["vault".to_owned()].into(), kind: ProviderKind::Vault, observed }];
-        let roots = Roots { records, ..Roots::default() }.report(epoch("1"), &cluster).report(epoch("2"), &cluster);
+        let roots = ProviderMemory { records, ..ProviderMemory::default() }
+            .report(epoch("1"), &cluster)
+            .report(epoch("2"), &cluster);
         let wrap = Wrapped::new(ProviderKind::Vault, identity, version, b"t".to_vec()).unwrap();
         let copies = vec![(entry(2).id, WrapSet { wraps: vec![wrap], born: 1, short: 7 })];
         Export { roots, copies, ..export() }
@@ -233,7 +235,7 @@ mod tests {
              0c0c0c0c0c0c0c0c0c"
         );
         let (back, maker) = Export::decode(bytes.expose()).unwrap();
-        assert_eq!((&back.roots, back.copies.len(), maker), (&Roots::default(), 0, None));
+        assert_eq!((&back.roots, back.copies.len(), maker), (&ProviderMemory::default(), 0, None));
         assert_eq!((back.written, &back.ring, back.lacking()), (8, &export().ring, vec![]));
         assert!(back.keys.iter().zip(export().keys).all(|(a, b)| a.0 == b.0 && a.1.expose() == b.1.expose()));
     }

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use super::epoch::Roots;
+use super::epoch::ProviderMemory;
 use crate::provider::{KeyIdentity, ProviderKind};
 use crate::types::wire::{Reader, WireError, Writer};
 
@@ -33,7 +33,7 @@ pub struct Marks(BTreeMap<ProviderKey, u8>);
 
 impl Marks {
     /// Of a node of which the keys are known and not what they have done: each may be the only one of something.
-    pub fn of_unknown(roots: &Roots) -> Self {
+    pub fn of_unknown(roots: &ProviderMemory) -> Self {
         let keys = roots.records.iter().map(|record| (record.kind, record.identity().clone()));
         Self(keys.map(|key| (key, DIRECT)).collect())
     }

@@ -130,7 +130,7 @@ pub fn decrypt(identity: &Identity, file: &[u8]) -> Result<(Export, Option<Maker
 
 #[cfg(test)]
 mod tests {
-    use super::super::epoch::Roots;
+    use super::super::epoch::ProviderMemory;
     use super::super::ring::{Entry, Ring};
     use super::*;
     use crate::types::{KekId, Key};
@@ -138,7 +138,7 @@ mod tests {
     fn export() -> Export {
         let id = KekId::from_bytes([1; 16]);
         let ring = Ring::new(Entry { id, created: 1, uses_reserved: 2, shared: false }, 3);
-        let (roots, copies) = (Roots::default(), Vec::new());
+        let (roots, copies) = (ProviderMemory::default(), Vec::new());
         let keys = vec![(id, Key::copy_of(&[5; 32]).unwrap())];
         Export { cluster: "c1".parse().unwrap(), written: 4, roots, ring, keys, copies }
     }

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 
 use self::nodes::ascending;
 pub use self::nodes::{NodeMark, Nodes};
-use super::epoch::Roots;
+use super::epoch::ProviderMemory;
 use super::mac::{HMAC_SHA256, MAC_BYTES, mac};
 use super::marks::Marks;
 use super::recovery::{Recipient, known_recipient};
@@ -84,7 +84,7 @@ pub struct State {
     /// Recipients of the recovery file. Empty: the operator refused one.
     pub recipients: Vec<Recipient>,
     /// What the key_id names, and what is known of providers.
-    pub roots: Roots,
+    pub roots: ProviderMemory,
     /// What keys at providers have done here.
     pub marks: Marks,
     /// When the key_id of providers' keys that is reported began.
@@ -219,7 +219,7 @@ impl State {
             left_counters: LeftCounters::new(),
             awaits_bundle: false,
             recipients: Vec::new(),
-            roots: Roots::default(),
+            roots: ProviderMemory::default(),
             marks: Marks::default(),
             key_id_began: KeyIdBegan::UNKNOWN,
             ring,
@@ -319,8 +319,8 @@ fn read_body(version: u8, mut r: Reader<'_>) -> Result<State, WireError> {
         _ => (r.time("written")?, read_guard(version, &mut r)?, read_recipients(&mut r)?),
     };
     let roots = match version {
-        VERSION_1 | VERSION_2 => Roots::default(),
-        _ => Roots::read(&mut r)?,
+        VERSION_1 | VERSION_2 => ProviderMemory::default(),
+        _ => ProviderMemory::read(&mut r)?,
     };
     let mut state =
         State { generation, written, guard, guard_to_come, recipients, roots, ..State::bare(Ring::empty()) };

@@ -1,7 +1,7 @@
 //! Requests and bundles: frozen vectors, and every way in which one is refused.
 
 use super::*;
-use crate::keyring::epoch::Roots;
+use crate::keyring::epoch::ProviderMemory;
 use crate::keyring::ring::{Entry, Ring};
 use crate::keyring::uses::{HARD_LIMIT_USES, ROTATE_AT_USES};
 use crate::types::{KekId, hex};
@@ -33,7 +33,7 @@ fn open_request() -> OpenRequest {
 fn bundle() -> Bundle {
     let id = KekId::from_bytes([3; 16]);
     let ring = Ring::new(Entry { id, created: 1, uses_reserved: 2, shared: true }, 3);
-    let (roots, copies) = (Roots::default(), Vec::new());
+    let (roots, copies) = (ProviderMemory::default(), Vec::new());
     let export = Export { cluster: cluster("c1"), written: 4, roots, ring, keys: vec![(id, key(5))], copies };
     let drawn = Drawn { transport: key(7), secret: key(10), nonce: [8; 12] };
     Bundle::seal(&request(), digest(&request().encode()), vec![6; 300], &drawn, &export).unwrap()

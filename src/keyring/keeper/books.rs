@@ -136,7 +136,7 @@ impl<D: Disk + Clone> Books<D> {
     }
 
     /// Takes note of what needs no writing: it is seen again after a restart.
-    pub(super) fn remember(&mut self, roots: crate::keyring::epoch::Roots) {
+    pub(super) fn remember(&mut self, roots: crate::keyring::epoch::ProviderMemory) {
         self.state.roots = roots;
     }
 

@@ -10,7 +10,7 @@ use super::books::Change;
 use super::errands::Errand;
 use super::{Keeper, trouble};
 use crate::audit::{Event, emit};
-use crate::keyring::epoch::Roots;
+use crate::keyring::epoch::ProviderMemory;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::state_file::State;
 use crate::provider::KeyState;
@@ -146,7 +146,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     /// Whether a provider counts as a way to the key that it tells. Once that is known of it, another key has to stay for a while; before,
     /// a name says nothing against a key that is known: whoever has it now was renamed.
-    fn is_its_key(&mut self, member: &Member, seen: &KeyState, roots: &Roots) -> bool {
+    fn is_its_key(&mut self, member: &Member, seen: &KeyState, roots: &ProviderMemory) -> bool {
         let Some(record) = roots.record(member.name(), member.kind()) else { return true };
         let is_known = roots.of_key(member.kind(), &seen.identity).is_some();
         if *record.identity() == seen.identity || (is_known && !self.probes.confirmed.contains(member.name())) {

@@ -5,7 +5,7 @@ use crate::envelope::NONCE_BYTES;
 use crate::keyring::attached::Check;
 use crate::keyring::bundle::Drawn;
 use crate::keyring::crash::device::PARENT;
-use crate::keyring::epoch::Roots;
+use crate::keyring::epoch::ProviderMemory;
 use crate::keyring::export::Export;
 use crate::keyring::ring::{Entry, Ring};
 use crate::types::{KekId, RootId, hex};
@@ -31,7 +31,7 @@ fn export() -> Export {
     Export {
         cluster: cluster(),
         written: 2,
-        roots: Roots::default(),
+        roots: ProviderMemory::default(),
         ring: Ring::new(entry, 3),
         copies: Vec::new(),
         keys: vec![(KekId::from_bytes([1; 16]), key(8))],

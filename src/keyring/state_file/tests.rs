@@ -27,7 +27,7 @@ fn state() -> State {
     }
 }
 
-fn roots() -> Roots {
+fn roots() -> ProviderMemory {
     let cluster = "c1".parse().unwrap();
     let key = |version: &str| KeyState {
         identity: KeyIdentity::new("transit/k@1").unwrap(),
@@ -39,7 +39,7 @@ fn roots() -> Roots {
     };
     let observed = Observed::from_parts(key("2"), [("transit/k@1".to_owned(), "1".to_owned())]);
     let records = vec![Record { names: ["vault".to_owned()].into(), kind: ProviderKind::Vault, observed }];
-    Roots { records, ..Roots::default() }.report(epoch("1"), &cluster).report(epoch("2"), &cluster)
+    ProviderMemory { records, ..ProviderMemory::default() }.report(epoch("1"), &cluster).report(epoch("2"), &cluster)
 }
 
 /// The test key of age's specification.
@@ -66,7 +66,7 @@ fn a_state_of_version_1_is_read() {
 fn a_state_of_version_2_is_read() {
     let bytes = hex::decode(VERSION_2_BYTES).unwrap();
     let read = State::decode(2, &bytes, &"c1".parse().unwrap(), &ROOT, &key(7));
-    assert_eq!(read, Ok(State { roots: Roots::default(), ..state() }));
+    assert_eq!(read, Ok(State { roots: ProviderMemory::default(), ..state() }));
 }
 
 const VERSION_2_BYTES: &str = "010909090909090909090909090909090900026331000000000000000300000000000000080101804e53000000000000\

@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Handle};
 
 use super::*;
 use crate::keyring::bundle::{self, BundleError, BundleRequest};
-use crate::keyring::epoch::Roots;
+use crate::keyring::epoch::ProviderMemory;
 use crate::keyring::export::Export;
 use crate::keyring::keeper::KekRow;
 use crate::keyring::recovery::Identity;
@@ -224,7 +224,7 @@ fn entry(byte: u8, uses_reserved: u64, shared: bool) -> Entry {
 
 fn export(active: Entry) -> Export {
     let keys = vec![(active.id, Key::copy_of(&[7; 32]).unwrap())];
-    let (roots, copies) = (Roots::default(), Vec::new());
+    let (roots, copies) = (ProviderMemory::default(), Vec::new());
     Export { cluster: cluster(), written: 0, roots, ring: Ring::new(active, 0), keys, copies }
 }
 

@@ -10,7 +10,7 @@ use crate::keyring::crash::device::{PARENT, TRANSPORT};
 use crate::keyring::crash::node::{Node, TO};
 use crate::keyring::crash::provider::Provider;
 use crate::keyring::crash::running::Running;
-use crate::keyring::epoch::Roots;
+use crate::keyring::epoch::ProviderMemory;
 use crate::keyring::evidence::{KekUse, Scan};
 use crate::keyring::export::Export;
 use crate::keyring::keeper::{KeeperHandle, KeyTable, Proof, RenewOrder};
@@ -164,7 +164,7 @@ pub(in crate::keyring::crash) fn bundle_of_member(own: &[u8], ring: Ring, now: u
     let drawn = Drawn { transport: Key::copy_of(&TRANSPORT).unwrap(), secret: key(5), nonce: [6; 12] };
     let own = member::Identity::decode(own).unwrap();
     let keys = ring.usable().map(|(entry, _)| (entry.id, key(entry.id.as_bytes()[0].wrapping_add(10)))).collect();
-    let (cluster, roots, copies) = ("c1".parse().unwrap(), Roots::default(), Vec::new());
+    let (cluster, roots, copies) = ("c1".parse().unwrap(), ProviderMemory::default(), Vec::new());
     let export = Export { cluster, written: 3, roots, ring, keys, copies };
     Standing::seal(&own, &member_keys(77), vec![1], &drawn, now + STANDING_VALID_SECONDS, &export).unwrap()
 }
@@ -178,7 +178,7 @@ fn theirs() -> Export {
     let entry = |byte| Entry { id: KekId::from_bytes([byte; 16]), created: 1, uses_reserved: 2, shared: true };
     let ring = Ring::new(entry(3), 1).with_pending(entry(4)).unwrap().activate(&entry(4).id, 2).unwrap();
     let keys = vec![(entry(3).id, key(13)), (entry(4).id, key(14))];
-    let (cluster, roots, copies) = ("c1".parse().unwrap(), Roots::default(), Vec::new());
+    let (cluster, roots, copies) = ("c1".parse().unwrap(), ProviderMemory::default(), Vec::new());
     Export { cluster, written: 3, roots, ring, keys, copies }
 }
 

@@ -48,7 +48,7 @@ use std::time::Duration;
 pub use credentials::{CredentialAnswer, CredentialError, Credentials, Mark};
 pub use error::{ErrorKind, ProviderError};
 #[cfg(feature = "http-client")]
-pub use http::{Address, AddressError, Roots, SYSTEM_ROOTS};
+pub use http::{Address, AddressError, SYSTEM_ROOTS, TrustAnchors};
 pub use kms_plugin::Text as PluginText;
 #[cfg(feature = "vault")]
 pub use login_tries::LoginTries;

@@ -7,7 +7,7 @@ use super::settings::{Found, OfKind, Settings};
 use super::table::Table;
 use crate::config::problems::Checked;
 use crate::provider::ProviderError;
-use crate::provider::azure::{self, AzureSettings, EntraId, Roots};
+use crate::provider::azure::{self, AzureSettings, EntraId, TrustAnchors};
 use crate::sandbox::Needs;
 use crate::types::{CredentialName, Secret};
 
@@ -61,7 +61,7 @@ pub(super) fn check(table: &mut Table<'_>) -> Checked<Found> {
         auth,
         authority: authority?,
         resource: resource?,
-        roots: ca_file.map_or(Roots::System, Roots::File),
+        roots: ca_file.map_or(TrustAnchors::System, TrustAnchors::File),
         timeout: timeout?,
     };
     Ok(Found { settings: Settings::Azure(Box::new(settings)), credentials, files, tokens })
@@ -122,7 +122,7 @@ impl OfKind for AzureSettings {
     }
 
     fn has_system_roots(&self) -> bool {
-        self.roots == Roots::System
+        self.roots == TrustAnchors::System
     }
 
     fn check_credential(&self, name: &CredentialName, content: &Secret) -> Result<(), ProviderError> {
@@ -161,7 +161,7 @@ mod tests {
         ] {
             let (settings, has, reads) = check(&format!("{KEY}auth = {{ {auth} }}")).unwrap();
             assert_eq!((has, reads, settings.key.as_str()), (credentials, files, "k"), "{auth}");
-            assert_eq!((settings.authority, settings.resource, settings.roots), (None, None, Roots::System));
+            assert_eq!((settings.authority, settings.resource, settings.roots), (None, None, TrustAnchors::System));
         }
     }
 

@@ -7,7 +7,7 @@ use super::settings::{Found, OfKind, Settings};
 use super::table::Table;
 use crate::config::problems::Checked;
 use crate::provider::ProviderError;
-use crate::provider::vault::{self, Roots, VaultSettings};
+use crate::provider::vault::{self, TrustAnchors, VaultSettings};
 use crate::sandbox::Needs;
 use crate::types::{CredentialName, Secret};
 
@@ -59,7 +59,7 @@ pub(super) fn check(table: &mut Table<'_>) -> Checked<Found> {
         key: key?,
         created,
         auth,
-        roots: ca_file.map_or(Roots::System, Roots::File),
+        roots: ca_file.map_or(TrustAnchors::System, TrustAnchors::File),
         timeout: timeout?,
     };
     Ok(Found { settings: Settings::Vault(Box::new(settings)), credentials, files, tokens })
@@ -115,7 +115,7 @@ impl OfKind for VaultSettings {
     }
 
     fn has_system_roots(&self) -> bool {
-        self.roots == Roots::System
+        self.roots == TrustAnchors::System
     }
 
     fn check_credential(&self, name: &CredentialName, content: &Secret) -> Result<(), ProviderError> {

@@ -29,7 +29,7 @@ use tracing::instrument::WithSubscriber;
 use zeroize::Zeroizing;
 
 use super::super::home::Home;
-use super::super::http::{self, Address, Ask, Body, Client, Reply, Roots, Shown, Tls};
+use super::super::http::{self, Address, Ask, Body, Client, Reply, Shown, Tls, TrustAnchors};
 use super::super::session::LOGIN_TIMEOUT;
 use super::settings::{AwsSettings, Endpoint};
 use crate::provider::{ErrorKind, ProviderError};
@@ -47,7 +47,7 @@ pub(super) struct Wire {
 impl Wire {
     /// Reads the trusted authorities; connects to nothing.
     pub(super) fn open(settings: &AwsSettings) -> Result<Self, ProviderError> {
-        let roots = settings.ca_file.clone().map_or(Roots::System, Roots::File);
+        let roots = settings.ca_file.clone().map_or(TrustAnchors::System, TrustAnchors::File);
         let net = Net {
             tls: http::config(&roots, None)?,
             timeout: settings.timeout.max(LOGIN_TIMEOUT),

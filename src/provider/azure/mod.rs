@@ -53,7 +53,7 @@ use key::{Known, Wanted};
 use login::{Bearer, Logins};
 use wire::Wire;
 
-pub use super::http::{Address, AddressError, Roots, SYSTEM_ROOTS};
+pub use super::http::{Address, AddressError, SYSTEM_ROOTS, TrustAnchors};
 pub use settings::{Algorithm, AzureAuth, AzureSettings, EntraId, FormError, KeyName, Resource};
 
 const WRAP: &str = "wrapKey";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::super::http::{Address, Roots};
+use super::super::http::{Address, TrustAnchors};
 use crate::sandbox::Needs;
 use crate::types::{CredentialName, checked_text};
 
@@ -33,7 +33,7 @@ pub struct AzureSettings {
     /// What a login is good for. None: the vault's host without its first label, as `https://vault.azure.net`.
     pub resource: Option<Resource>,
     /// Who may have signed the certificates of vault and authority.
-    pub roots: Roots,
+    pub roots: TrustAnchors,
     /// For one call in all: login, connection and every request that it takes.
     pub timeout: Duration,
 }
@@ -214,7 +214,7 @@ mod tests {
             auth: AzureAuth::ManagedIdentity { client: None, endpoint: None },
             authority: None,
             resource: None,
-            roots: Roots::System,
+            roots: TrustAnchors::System,
             timeout: AzureSettings::TIMEOUT,
         }
     }

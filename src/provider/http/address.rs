@@ -9,7 +9,7 @@ use std::str::FromStr;
 use rustls::pki_types::ServerName;
 
 #[cfg(any(feature = "azure", feature = "vault"))]
-use super::tls::Roots;
+use super::tls::TrustAnchors;
 #[cfg(any(feature = "azure", feature = "vault"))]
 use crate::sandbox::Needs;
 
@@ -54,7 +54,7 @@ impl Address {
 
     /// The port, the name service where the host is a name, and what the roots are read from, which is done without TLS too.
     #[cfg(any(feature = "azure", feature = "vault"))]
-    pub(in super::super) fn needs(&self, roots: &Roots) -> Needs {
+    pub(in super::super) fn needs(&self, roots: &TrustAnchors) -> Needs {
         let needs = roots.needs().port(self.port);
         if self.host.parse::<IpAddr>().is_ok() { needs } else { needs.name_service() }
     }

@@ -41,7 +41,7 @@ pub(super) use body::Body;
 pub(super) use shown::Shown;
 #[cfg(any(feature = "azure", feature = "vault"))]
 pub(super) use tls::Identity;
-pub use tls::{Roots, SYSTEM_ROOTS};
+pub use tls::{SYSTEM_ROOTS, TrustAnchors};
 pub(super) use tls::{Tls, config};
 
 use self::moved::Moved;

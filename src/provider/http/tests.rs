@@ -41,7 +41,7 @@ impl Slow {
         let server = server.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], secret).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
-        let config = config(&Roots::File(folder.path().join("ca.pem")), None).unwrap();
+        let config = config(&TrustAnchors::File(folder.path().join("ca.pem")), None).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
         let (server, accepted) = (Arc::new(server), Arc::new(AtomicUsize::new(0)));
@@ -260,7 +260,7 @@ fn an_authority_that_others_could_have_written_signs_for_nobody() {
     std::fs::write(&path, certificate.pem()).unwrap();
     let taken = |mode| {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        super::tls::config(&Roots::File(path.clone()), None).map(drop)
+        super::tls::config(&TrustAnchors::File(path.clone()), None).map(drop)
     };
     assert!(taken(0o644).is_ok());
     for mode in [0o664, 0o646] {

@@ -25,7 +25,7 @@ pub const SYSTEM_ROOTS: [&str; 4] = [
 
 /// Who may have signed the provider's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Roots {
+pub enum TrustAnchors {
     /// Those of the operating system: the first file of [`SYSTEM_ROOTS`] that is there.
     System,
     /// Those in this file (PEM), and no other.
@@ -33,7 +33,7 @@ pub enum Roots {
 }
 
 #[cfg(any(feature = "azure", feature = "vault"))]
-impl Roots {
+impl TrustAnchors {
     /// Those of the system; a file is listed by whoever configures it.
     pub(super) fn needs(&self) -> Needs {
         match self {
@@ -99,7 +99,7 @@ impl Tls {
 }
 
 /// TLS 1.2 or 1.3 to a peer that one of these has signed.
-pub(in crate::provider) fn config(roots: &Roots, identity: Option<Identity>) -> Result<Tls, ProviderError> {
+pub(in crate::provider) fn config(roots: &TrustAnchors, identity: Option<Identity>) -> Result<Tls, ProviderError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| ProviderError::new(ErrorKind::Unfit, "TLS").because(error))?
@@ -114,11 +114,11 @@ pub(in crate::provider) fn config(roots: &Roots, identity: Option<Identity>) -> 
     Ok(Tls { config: Arc::new(config), shown: Shown::default() })
 }
 
-fn store(roots: &Roots) -> Result<RootCertStore, ProviderError> {
+fn store(roots: &TrustAnchors) -> Result<RootCertStore, ProviderError> {
     let mut store = RootCertStore::empty();
     let path = match roots {
-        Roots::File(path) => path.as_path(),
-        Roots::System => match SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.exists()) {
+        TrustAnchors::File(path) => path.as_path(),
+        TrustAnchors::System => match SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.exists()) {
             Some(path) => path,
             None => {
                 return Err(ProviderError::new(ErrorKind::Unfit, "this system has no root certificates; set ca_file"));
@@ -127,17 +127,17 @@ fn store(roots: &Roots) -> Result<RootCertStore, ProviderError> {
     };
     let unfit = || ProviderError::new(ErrorKind::Unfit, format!("ca_file {}", path.display()));
     let read = match roots {
-        Roots::File(path) => files::read_roots(path),
+        TrustAnchors::File(path) => files::read_roots(path),
         // The administrator's of the whole system.
-        Roots::System => std::fs::read(path),
+        TrustAnchors::System => std::fs::read(path),
     };
     let pem = read.map_err(|error| unfit().because(error))?;
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| unfit().because(error))?;
         match (store.add(certificate), roots) {
             // A system has many, and some are too odd for webpki. A file that the operator named is not half good.
-            (Ok(()), _) | (Err(_), Roots::System) => {}
-            (Err(error), Roots::File(_)) => return Err(unfit().because(error)),
+            (Ok(()), _) | (Err(_), TrustAnchors::System) => {}
+            (Err(error), TrustAnchors::File(_)) => return Err(unfit().because(error)),
         }
     }
     if store.is_empty() {
@@ -244,7 +244,7 @@ mod tests {
             server.unwrap().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], secret).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
-        let client = config(&Roots::File(folder.path().join("ca.pem")), None).unwrap();
+        let client = config(&TrustAnchors::File(folder.path().join("ca.pem")), None).unwrap();
         let mut client =
             Connection::from(ClientConnection::new(client.config, "localhost".try_into().unwrap()).unwrap());
         let mut server = Connection::from(ServerConnection::new(Arc::new(server)).unwrap());

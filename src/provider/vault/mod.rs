@@ -30,7 +30,7 @@ use answer::{DECRYPT, Failed, Said};
 use key::{Binding, Known};
 use login::Logins;
 
-pub use super::http::{Address, AddressError, Roots, SYSTEM_ROOTS};
+pub use super::http::{Address, AddressError, SYSTEM_ROOTS, TrustAnchors};
 pub use key::Remark;
 pub use login::VaultAuth;
 pub use names::{MountPath, Name, NameError};
@@ -56,7 +56,7 @@ pub struct VaultSettings {
     /// How to log in.
     pub auth: VaultAuth,
     /// Who may have signed Vault's certificate.
-    pub roots: Roots,
+    pub roots: TrustAnchors,
     /// Of one request, and of one call with all its requests.
     pub timeout: Duration,
 }

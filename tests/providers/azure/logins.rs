@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nodeseal::provider::azure::{AzureAuth, AzureKek, AzureSettings, Roots};
+use nodeseal::provider::azure::{AzureAuth, AzureKek, AzureSettings, TrustAnchors};
 use nodeseal::provider::{ErrorKind, Kek};
 use nodeseal::types::Key;
 use serde_json::json;
@@ -23,7 +23,7 @@ async fn round_trip(kek: &dyn Kek) {
 fn over_tls(mine: &Mine, auth: AzureAuth) -> AzureSettings {
     let address = mine.server.tls().parse().unwrap();
     let authority = mine.server.tls().parse().unwrap();
-    let roots = Roots::File(mine.server.ca_file());
+    let roots = TrustAnchors::File(mine.server.ca_file());
     AzureSettings { vault: address, authority: Some(authority), roots, ..mine.settings(auth) }
 }
 
@@ -44,7 +44,7 @@ async fn a_secret_logs_in_over_tls_and_a_peer_that_does_not_prove_itself_gets_no
     let port = good.vault.to_string().rsplit(':').next().unwrap().to_owned();
     let other_name = format!("https://localhost:{port}").parse().unwrap();
     for (settings, kind) in [
-        (AzureSettings { roots: Roots::System, ..good.clone() }, ErrorKind::Peer),
+        (AzureSettings { roots: TrustAnchors::System, ..good.clone() }, ErrorKind::Peer),
         (AzureSettings { authority: Some(other_name), ..good.clone() }, ErrorKind::Peer),
         (
             AzureSettings { vault: format!("https://{}", mine.server.plain()).parse().unwrap(), ..good.clone() },
@@ -53,7 +53,7 @@ async fn a_secret_logs_in_over_tls_and_a_peer_that_does_not_prove_itself_gets_no
     ] {
         refused(&mine, AzureKek::open(settings, memory.clone()).unwrap().probe().await, &[kind]);
     }
-    let nowhere = AzureSettings { roots: Roots::File("nowhere.pem".into()), ..good };
+    let nowhere = AzureSettings { roots: TrustAnchors::File("nowhere.pem".into()), ..good };
     assert_eq!(AzureKek::open(nowhere, memory).err().unwrap().kind(), ErrorKind::Unfit);
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nodeseal::provider::Kek;
-use nodeseal::provider::azure::{Algorithm, AzureAuth, AzureKek, AzureSettings, Roots};
+use nodeseal::provider::azure::{Algorithm, AzureAuth, AzureKek, AzureSettings, TrustAnchors};
 use serde_json::{Value, json};
 use test_support::proxy::{Proxy, Seen};
 
@@ -67,7 +67,7 @@ impl Mine {
             auth,
             authority: Some(self.proxy.url().parse().unwrap()),
             resource: Some(self.server.resource().parse().unwrap()),
-            roots: Roots::System,
+            roots: TrustAnchors::System,
             timeout: conformance::TIMEOUT,
         }
     }
@@ -150,7 +150,7 @@ impl Ground for Mine {
         let settings = AzureSettings {
             vault: url.parse().unwrap(),
             authority: Some(url.parse().unwrap()),
-            roots: Roots::File(roots.to_owned()),
+            roots: TrustAnchors::File(roots.to_owned()),
             timeout,
             ..self.settings(self.by_secret())
         };

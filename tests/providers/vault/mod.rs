@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nodeseal::provider::Kek;
-use nodeseal::provider::vault::{Roots, Vault, VaultAuth, VaultSettings};
+use nodeseal::provider::vault::{TrustAnchors, Vault, VaultAuth, VaultSettings};
 use rcgen::KeyPair;
 use serde_json::json;
 
@@ -99,7 +99,7 @@ impl Mine {
             key: "kubernetes".parse().unwrap(),
             created: None,
             auth,
-            roots: Roots::System,
+            roots: TrustAnchors::System,
             timeout: conformance::TIMEOUT,
         }
     }
@@ -198,7 +198,7 @@ impl Ground for Mine {
     }
 
     fn kek_at(&self, url: &str, roots: &Path, timeout: Duration) -> Arc<dyn Kek> {
-        let (address, roots) = (url.parse().unwrap(), Roots::File(roots.to_owned()));
+        let (address, roots) = (url.parse().unwrap(), TrustAnchors::File(roots.to_owned()));
         let settings = VaultSettings { address, roots, timeout, ..self.settings(self.approle()) };
         Arc::new(Vault::new(settings, self.credential(&self.secret_id)))
     }

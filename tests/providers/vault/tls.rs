@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nodeseal::provider::vault::{Roots, Vault, VaultAuth, VaultSettings};
+use nodeseal::provider::vault::{TrustAnchors, Vault, VaultAuth, VaultSettings};
 use nodeseal::provider::{Ends, ErrorKind, Kek};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
@@ -61,7 +61,7 @@ impl Authority {
 
 fn settings(mine: &Mine, trouble: Trouble, auth: VaultAuth) -> VaultSettings {
     let address = shared().tls(trouble).parse().unwrap();
-    VaultSettings { address, roots: Roots::File(shared().ca_file()), ..mine.settings(auth) }
+    VaultSettings { address, roots: TrustAnchors::File(shared().ca_file()), ..mine.settings(auth) }
 }
 
 #[tokio::test]
@@ -82,9 +82,9 @@ async fn a_peer_that_does_not_prove_itself_is_refused_and_gets_no_credential() {
     for (settings, kind) in [
         (settings(&mine, Trouble::Expired, mine.approle()), ErrorKind::Peer),
         (settings(&mine, Trouble::OtherName, mine.approle()), ErrorKind::Peer),
-        (VaultSettings { roots: Roots::File(other.path().to_owned()), ..good.clone() }, ErrorKind::Peer),
-        (VaultSettings { roots: Roots::System, ..good.clone() }, ErrorKind::Peer),
-        (VaultSettings { roots: Roots::File("nowhere.pem".into()), ..good.clone() }, ErrorKind::Unfit),
+        (VaultSettings { roots: TrustAnchors::File(other.path().to_owned()), ..good.clone() }, ErrorKind::Peer),
+        (VaultSettings { roots: TrustAnchors::System, ..good.clone() }, ErrorKind::Peer),
+        (VaultSettings { roots: TrustAnchors::File("nowhere.pem".into()), ..good.clone() }, ErrorKind::Unfit),
         (VaultSettings { address: plain, ..good.clone() }, ErrorKind::Protocol),
     ] {
         refused(&mine, Vault::new(settings, memory()).probe().await, &[kind]);

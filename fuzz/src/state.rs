@@ -2,7 +2,7 @@
 
 use ed25519_dalek::{Signer, SigningKey};
 use hmac::{Hmac, KeyInit, Mac};
-use nodeseal::envelope::{KekCipher, NONCE_BYTES};
+use nodeseal::envelope::{BoundCipher, NONCE_BYTES};
 use nodeseal::keyring::bundle::OpenRequest;
 use nodeseal::keyring::evidence::Evidence;
 use nodeseal::keyring::export::Export;
@@ -135,7 +135,7 @@ fn wrapped_kek(plain: &[u8]) {
     let (head, nonce) = opening.split_at(KEK_HEAD_BYTES);
     let aad = [b"nodeseal kek file v1\0", &[0, 2][..], b"c1", head].concat();
     let mut bytes = opening.to_vec();
-    let sealed = KekCipher(&key(4)).seal(nonce.try_into().expect("12 bytes"), &aad, kek, &mut bytes);
+    let sealed = BoundCipher(&key(4)).seal(nonce.try_into().expect("12 bytes"), &aad, kek, &mut bytes);
     sealed.expect("shorter than 64 GiB");
     let opens = kek_file::open(&bytes, &cluster(), &KEK_ROOT, &key(4)).is_ok();
     assert_eq!(opens, head[0] == 1 && head[1..17] == *KEK_ROOT.as_bytes() && kek.len() == Key::LEN);
@@ -167,7 +167,7 @@ fn wrapped_credential(plain: &[u8]) {
     let (head, nonce) = opening.split_at(head_bytes);
     let aad = [b"nodeseal credential v1\0", &[0, 2][..], b"c1", head].concat();
     let mut bytes = opening.to_vec();
-    let sealed = KekCipher(&key(4)).seal(nonce.try_into().expect("12 bytes"), &aad, content, &mut bytes);
+    let sealed = BoundCipher(&key(4)).seal(nonce.try_into().expect("12 bytes"), &aad, content, &mut bytes);
     sealed.expect("shorter than 64 GiB");
     if let Ok(label) = credential::label(&bytes) {
         let opens = credential::open(&bytes, &label.name, &cluster(), &KEK_ROOT, &key(4)).is_ok();

@@ -57,9 +57,9 @@ pub(super) fn open(
 }
 
 /// AES-256-GCM for the other formats of ours that hold a key.
-pub struct KekCipher<'a>(pub &'a Key);
+pub struct BoundCipher<'a>(pub &'a Key);
 
-impl KekCipher<'_> {
+impl BoundCipher<'_> {
     /// Appends ciphertext and tag to `out`.
     pub fn seal(
         &self,

@@ -34,7 +34,7 @@
 mod aead;
 mod wraps;
 
-pub use aead::{AeadError, KekCipher, NONCE_BYTES, TAG_BYTES};
+pub use aead::{AeadError, BoundCipher, NONCE_BYTES, TAG_BYTES};
 pub use wraps::{WRAPS_MAX_BYTES, WrapError, Wraps};
 
 use sha2::{Digest, Sha256};

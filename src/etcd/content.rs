@@ -9,7 +9,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 
 use super::object::SourceKind;
-use crate::envelope::{Api, KekCipher, NONCE_BYTES};
+use crate::envelope::{Api, BoundCipher, NONCE_BYTES};
 use crate::types::{Key, Secret};
 
 /// `infoSizeExtendedNonceGCM`
@@ -38,7 +38,7 @@ fn derived(seed: &Key, info: &[u8]) -> Option<Key> {
 
 fn opens_gcm(key: &Key, data: &[u8], aad: &[u8]) -> bool {
     let Some((nonce, data)) = data.split_first_chunk::<NONCE_BYTES>() else { return false };
-    KekCipher(key).open(nonce, aad, data).is_ok()
+    BoundCipher(key).open(nonce, aad, data).is_ok()
 }
 
 /// As CBC is: an IV, and one block at least.
@@ -55,7 +55,7 @@ mod tests {
 
     fn sealed(key: &Key, nonce: [u8; NONCE_BYTES], plain: &[u8]) -> Vec<u8> {
         let mut data = nonce.to_vec();
-        KekCipher(key).seal(&nonce, KEY, plain, &mut data).unwrap();
+        BoundCipher(key).seal(&nonce, KEY, plain, &mut data).unwrap();
         data
     }
 

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::export::Export;
 pub use super::fingerprint::{FileDigest, FingerprintError, digest, fingerprint, is_fingerprint, read_fingerprint};
 use super::uses::SHARERS_MAX;
-use crate::envelope::{KekCipher, NONCE_BYTES};
+use crate::envelope::{BoundCipher, NONCE_BYTES};
 use crate::seal::agree::{self, HALF_BYTES};
 use crate::seal::duplicate::{ParentError, ScalarError};
 use crate::seal::host_secret::expand;
@@ -295,7 +295,7 @@ impl Bundle {
             text: Vec::new(),
         };
         let mut text = Vec::new();
-        KekCipher(&text_key(&drawn.transport, &shared, &digest))
+        BoundCipher(&text_key(&drawn.transport, &shared, &digest))
             .seal(&drawn.nonce, &bundle.head(), export.encode_unsigned().expose(), &mut text)
             .map_err(|_| BundleError::Tag)?;
         bundle.text = text;
@@ -306,7 +306,7 @@ impl Bundle {
     pub fn open(&self, transport: &Key, request: &OpenRequest) -> Result<Export, BundleError> {
         let shared = agree::agree(&request.secret, &self.half).map_err(BundleError::Format)?;
         let key = text_key(transport, &shared, &self.request);
-        let plain = KekCipher(&key).open(&self.nonce, &self.head(), &self.text).map_err(|_| BundleError::Tag)?;
+        let plain = BoundCipher(&key).open(&self.nonce, &self.head(), &self.text).map_err(|_| BundleError::Tag)?;
         let export = Export::decode_unsigned(plain.expose()).map_err(BundleError::Format)?;
         if export.cluster == self.cluster { Ok(export) } else { Err(BundleError::Cluster(export.cluster.to_string())) }
     }

@@ -7,7 +7,7 @@
 //! Everything before the nonce, and the cluster, is bound by the tag: a file renamed, moved to another node or cluster, or given
 //! another age does not open.
 
-use crate::envelope::{KekCipher, NONCE_BYTES};
+use crate::envelope::{BoundCipher, NONCE_BYTES};
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{ClusterId, KekId, Key, RootId};
 
@@ -61,7 +61,7 @@ pub fn seal(
     let mut bytes = Writer::new();
     bytes.raw(&head).raw(&nonce);
     let mut bytes = bytes.finish();
-    KekCipher(wrapping_key)
+    BoundCipher(wrapping_key)
         .seal(&nonce, &aad(&head, cluster), kek.expose(), &mut bytes)
         .map_err(|_| KekFileError::Tag)?;
     Ok(bytes)
@@ -79,7 +79,7 @@ pub fn open(
         return Err(KekFileError::Root(stored_root));
     }
     let aad = aad(&head(&label, root), cluster);
-    let plain = KekCipher(wrapping_key).open(&nonce, &aad, text).map_err(|_| KekFileError::Tag)?;
+    let plain = BoundCipher(wrapping_key).open(&nonce, &aad, text).map_err(|_| KekFileError::Tag)?;
     let kek = Key::copy_of(plain.expose()).ok_or(KekFileError::Format(WireError::BadValue("KEK")))?;
     Ok((label, kek))
 }

@@ -8,7 +8,7 @@
 //! Everything before the nonce, and the cluster, is bound by the tag: a file that was renamed, or moved to another node or cluster,
 //! does not open. Refuses an empty content and one above [`CONTENT_MAX_BYTES`].
 
-use crate::envelope::{KekCipher, NONCE_BYTES};
+use crate::envelope::{BoundCipher, NONCE_BYTES};
 use crate::types::clock::UnixSeconds;
 use crate::types::wire::{Reader, WireError, Writer};
 use crate::types::{Class, ClusterId, CredentialName, Explained, Key, RootId, Secret};
@@ -87,7 +87,7 @@ pub fn seal(
     }
     let head = head(label, root);
     let mut bytes = [&head[..], &nonce].concat();
-    KekCipher(key)
+    BoundCipher(key)
         .seal(&nonce, &aad(&head, cluster), content.expose(), &mut bytes)
         .map_err(|_| CredentialError::Tag)?;
     Ok(bytes)
@@ -111,7 +111,7 @@ pub fn open(
     }
     let nonce = r.array("nonce").map_err(CredentialError::Format)?;
     let aad = aad(&head(&label, root), cluster);
-    KekCipher(key).open(&nonce, &aad, r.rest()).map_err(|_| CredentialError::Tag)
+    BoundCipher(key).open(&nonce, &aad, r.rest()).map_err(|_| CredentialError::Tag)
 }
 
 /// What no other sealing has: its nonce.

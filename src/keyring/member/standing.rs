@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{Identity, MemberKeys, check_signed, read_magic, split};
-use crate::envelope::{KekCipher, NONCE_BYTES};
+use crate::envelope::{BoundCipher, NONCE_BYTES};
 use crate::keyring::bundle::{BUNDLE_MAGIC, BundleError, Drawn};
 use crate::keyring::export::Export;
 use crate::keyring::maker::Maker;
@@ -89,7 +89,7 @@ impl Standing {
             text: Vec::new(),
         };
         let mut text = Vec::new();
-        KekCipher(&standing.text_key(&drawn.transport, &shared))
+        BoundCipher(&standing.text_key(&drawn.transport, &shared))
             .seal(&drawn.nonce, &standing.head(), export.encode_unsigned().expose(), &mut text)
             .map_err(|_| BundleError::Tag)?;
         standing.text = text;
@@ -133,7 +133,7 @@ impl Standing {
     pub fn open(&self, transport: &Key, keys: &MemberKeys) -> Result<Export, BundleError> {
         let shared = agree::agree(&keys.agreement, &self.half).map_err(BundleError::Format)?;
         let key = self.text_key(transport, &shared);
-        let plain = KekCipher(&key).open(&self.nonce, &self.head(), &self.text).map_err(|_| BundleError::Tag)?;
+        let plain = BoundCipher(&key).open(&self.nonce, &self.head(), &self.text).map_err(|_| BundleError::Tag)?;
         let export = Export::decode_unsigned(plain.expose()).map_err(BundleError::Format)?;
         if export.cluster == self.cluster { Ok(export) } else { Err(BundleError::Cluster(export.cluster.to_string())) }
     }

@@ -19,7 +19,7 @@ use crate::control::{self, Answer, Request, say};
 use crate::keyring::{Home, KeeperError};
 use crate::provider::ProviderError;
 use crate::seal::credential::CONTENT_MAX_BYTES;
-use crate::seal::credentials::{self, CredentialKey, CredentialsError, list};
+use crate::seal::credentials::{self, CredentialKey, CredentialStoreError, list};
 use crate::seal::root::{NodeRoot, RootError};
 use crate::store::{OnlyLook, StateDir};
 use crate::types::{Class, CredentialName, Explain, Explained, Secret, clock, hex};
@@ -28,7 +28,7 @@ use crate::types::{Class, CredentialName, Explain, Explained, Secret, clock, hex
 #[derive(Debug, thiserror::Error)]
 enum SealError {
     #[error(transparent)]
-    Credentials(CredentialsError),
+    Credentials(CredentialStoreError),
     #[error("not sealed: provider {provider} cannot log in with it")]
     Form {
         provider: String,
@@ -101,7 +101,7 @@ fn refuse_used(name: &CredentialName, used_by: &[&str]) -> Result<(), Failed> {
     match used_by {
         [] => Ok(()),
         users => {
-            let error = CredentialsError::Used { name: name.clone(), providers: users.join(", ") };
+            let error = CredentialStoreError::Used { name: name.clone(), providers: users.join(", ") };
             Err(Failed::new(&error))
         }
     }

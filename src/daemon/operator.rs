@@ -20,7 +20,7 @@ use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::{KeeperError, Keyring, Unknown};
 use crate::provider::set::{Member, Role};
-use crate::seal::credentials::CredentialsError;
+use crate::seal::credentials::CredentialStoreError;
 use crate::seal::root::{Parent, SealedRoot};
 use crate::types::{Class, CredentialName, Explain, Explained, IdError, KekId, MemberName, hex};
 
@@ -190,7 +190,7 @@ impl Operator {
         let users = providers.filter(|provider| provider.credentials.contains(&name));
         let users: Vec<_> = users.map(|provider| provider.name.as_str()).collect();
         if !users.is_empty() {
-            return Answer::Refused(Refusal::new(&CredentialsError::Used { name, providers: users.join(", ") }));
+            return Answer::Refused(Refusal::new(&CredentialStoreError::Used { name, providers: users.join(", ") }));
         }
         self.keeper.remove_credential(name).map_or_else(refused, |()| Answer::CredentialRemoved {})
     }

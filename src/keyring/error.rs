@@ -15,7 +15,7 @@ use crate::envelope::EnvelopeError;
 use crate::provider::ProviderKind;
 use crate::sandbox::memory::MemoryError;
 use crate::seal::client::SealerError;
-use crate::seal::credentials::CredentialsError;
+use crate::seal::credentials::CredentialStoreError;
 use crate::seal::duplicate::{ParentError, ScalarError};
 use crate::seal::fault::FaultCode;
 use crate::seal::root::RootError;
@@ -102,7 +102,7 @@ pub enum KeeperError {
     Confirmation,
     /// A credential.
     #[error("a credential cannot be stored or opened")]
-    Credentials(#[source] CredentialsError),
+    Credentials(#[source] CredentialStoreError),
     /// The device, asked for a counter, its storage key or an import.
     #[error("the sealing device could not serve the request")]
     Device(#[source] SealerError),

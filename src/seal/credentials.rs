@@ -10,7 +10,7 @@ use crate::types::{Class, ClusterId, CredentialName, Explained, Key, RootId, Sec
 
 /// Why a credential cannot be sealed, stored or opened.
 #[derive(Debug, thiserror::Error)]
-pub enum CredentialsError {
+pub enum CredentialStoreError {
     /// The content, or the file.
     #[error("credential `{name}` cannot be used")]
     Credential {
@@ -42,7 +42,7 @@ pub enum CredentialsError {
     Store(#[source] StoreError),
 }
 
-impl Explained for CredentialsError {
+impl Explained for CredentialStoreError {
     fn class(&self) -> Class {
         match self {
             Self::Credential { source, .. } => source.class(),
@@ -93,9 +93,9 @@ impl CredentialKey {
         name: &CredentialName,
         cluster: &ClusterId,
         now: UnixSeconds,
-    ) -> Result<Vec<u8>, CredentialsError> {
+    ) -> Result<Vec<u8>, CredentialStoreError> {
         let label = Label { name: name.clone(), sealed: now };
-        let nonce = random::array().map_err(CredentialsError::Random)?;
+        let nonce = random::array().map_err(CredentialStoreError::Random)?;
         credential::seal(content, &label, cluster, &self.root, &self.key, nonce).map_err(fail(name))
     }
 
@@ -107,7 +107,7 @@ impl CredentialKey {
         label: &Label,
         cluster: &ClusterId,
         nonce: [u8; NONCE_BYTES],
-    ) -> Result<Vec<u8>, CredentialsError> {
+    ) -> Result<Vec<u8>, CredentialStoreError> {
         credential::seal(content, label, cluster, &self.root, &self.key, nonce).map_err(fail(&label.name))
     }
 
@@ -118,9 +118,9 @@ impl CredentialKey {
         payload: &[u8],
         name: &CredentialName,
         cluster: &ClusterId,
-    ) -> Result<(), CredentialsError> {
+    ) -> Result<(), CredentialStoreError> {
         self.open_payload(payload, name, cluster)?;
-        let store = CredentialsError::Store;
+        let store = CredentialStoreError::Store;
         dir.make_dir(DIR).map_err(store)?;
         dir.replace_both(&credential::file_name(name), Kind::Credential, payload).map_err(store)
     }
@@ -131,7 +131,7 @@ impl CredentialKey {
         dir: &StateDir<D>,
         name: &CredentialName,
         cluster: &ClusterId,
-    ) -> Result<Secret, CredentialsError> {
+    ) -> Result<Secret, CredentialStoreError> {
         self.open_marked(dir, name, cluster).map(|(content, _)| content)
     }
 
@@ -141,7 +141,7 @@ impl CredentialKey {
         dir: &StateDir<D>,
         name: &CredentialName,
         cluster: &ClusterId,
-    ) -> Result<(Secret, [u8; NONCE_BYTES]), CredentialsError> {
+    ) -> Result<(Secret, [u8; NONCE_BYTES]), CredentialStoreError> {
         let accept = |_, bytes: &[u8]| {
             let content = credential::open(bytes, name, cluster, &self.root, &self.key)?;
             Ok((content, credential::nonce(bytes)?))
@@ -149,8 +149,8 @@ impl CredentialKey {
         match dir.load(&credential::file_name(name), Kind::Credential, accept) {
             Ok(loaded) => Ok(loaded.value),
             Err(LoadError::Content(source)) => Err(fail(name)(source)),
-            Err(LoadError::Store(error)) if error.is_missing() => Err(CredentialsError::Missing(name.clone())),
-            Err(LoadError::Store(error)) => Err(CredentialsError::Store(error)),
+            Err(LoadError::Store(error)) if error.is_missing() => Err(CredentialStoreError::Missing(name.clone())),
+            Err(LoadError::Store(error)) => Err(CredentialStoreError::Store(error)),
         }
     }
 
@@ -159,25 +159,25 @@ impl CredentialKey {
         payload: &[u8],
         name: &CredentialName,
         cluster: &ClusterId,
-    ) -> Result<Secret, CredentialsError> {
+    ) -> Result<Secret, CredentialStoreError> {
         credential::open(payload, name, cluster, &self.root, &self.key).map_err(fail(name))
     }
 }
 
 /// Takes both generations away. Who uses it is the caller's to know.
-pub fn remove<D: Disk>(dir: &StateDir<D>, name: &CredentialName) -> Result<(), CredentialsError> {
+pub fn remove<D: Disk>(dir: &StateDir<D>, name: &CredentialName) -> Result<(), CredentialStoreError> {
     // One of which only the older generation is left is there too.
     for generation in [SUFFIX.to_owned(), format!("{SUFFIX}{PREVIOUS}")] {
         match dir.list(DIR, &generation) {
             Ok(names) if names.iter().any(|found| found == name.as_str()) => {
-                return dir.destroy(&credential::file_name(name)).map_err(CredentialsError::Store);
+                return dir.destroy(&credential::file_name(name)).map_err(CredentialStoreError::Store);
             }
             Ok(_) => {}
             Err(error) if error.is_missing() => {}
-            Err(error) => return Err(CredentialsError::Store(error)),
+            Err(error) => return Err(CredentialStoreError::Store(error)),
         }
     }
-    Err(CredentialsError::Missing(name.clone()))
+    Err(CredentialStoreError::Missing(name.clone()))
 }
 
 /// Names and ages, without a key: what each file says in clear. Files that cannot be read are left out.
@@ -194,7 +194,7 @@ pub fn list<D: Disk>(dir: &StateDir<D>) -> Result<Vec<Label>, StoreError> {
     Ok(names.iter().filter_map(read).collect())
 }
 
-fn fail(name: &CredentialName) -> impl FnOnce(CredentialError) -> CredentialsError {
+fn fail(name: &CredentialName) -> impl FnOnce(CredentialError) -> CredentialStoreError {
     let name = name.clone();
-    move |source| CredentialsError::Credential { name, source }
+    move |source| CredentialStoreError::Credential { name, source }
 }

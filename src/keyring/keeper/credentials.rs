@@ -5,7 +5,7 @@ use super::Keeper;
 use crate::audit::{Event, emit};
 use crate::keyring::error::KeeperError;
 use crate::provider::Mark;
-use crate::seal::credentials::{self, CredentialKey, CredentialsError};
+use crate::seal::credentials::{self, CredentialKey, CredentialStoreError};
 use crate::store::Disk;
 use crate::types::{CredentialName, Secret};
 
@@ -41,7 +41,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         content: &Secret,
     ) -> Result<(), KeeperError> {
         if self.open_credential(name)?.1 != from {
-            return Err(KeeperError::Credentials(CredentialsError::Replaced(name.clone())));
+            return Err(KeeperError::Credentials(CredentialStoreError::Replaced(name.clone())));
         }
         let key = self.key_of_credentials()?;
         let payload = key.seal(content, name, &self.settings.cluster, (self.settings.now)());

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::reload::error::{PROOF_TIMEOUT, ReloadError};
 use super::remote::Opened;
 use crate::keyring::rooted::Rooted;
-use crate::provider::set::{Member, Owned, Role, Specimen};
+use crate::provider::set::{Member, Role, Specimen, WrapContext};
 use crate::provider::{ProviderError, ProviderKind};
 use crate::types::{Chain, Class, ClusterId, Explained, KekId, Key, random};
 
@@ -34,7 +34,8 @@ pub(super) fn prove(
     specimens: Vec<Specimen>,
     cluster: &ClusterId,
 ) -> Result<Proofs, ReloadError> {
-    let of = Owned { cluster: cluster.clone(), kek: KekId::from_bytes(random::array().map_err(ReloadError::Random)?) };
+    let of =
+        WrapContext { cluster: cluster.clone(), kek: KekId::from_bytes(random::array().map_err(ReloadError::Random)?) };
     let key = Arc::new(Key::random().map_err(ReloadError::Random)?);
     let members = opened.rooted.providers.members();
     let olds = before.map_or(&[][..], |before| before.providers.members());
@@ -123,7 +124,7 @@ pub(super) fn prove(
 async fn there_and_back(
     member: &Member,
     key: &Key,
-    of: &Owned,
+    of: &WrapContext,
     end: tokio::time::Instant,
 ) -> Result<(), ProviderError> {
     // The first call logs in as well, and may take longer than an attempt for a text.
@@ -209,7 +210,7 @@ mod tests {
         // `west` was away since the start, and is back for the reload.
         let (east, west) = (member("east", 3), member("west", 5));
         let cluster: ClusterId = "c1".parse().unwrap();
-        let owned = Owned { cluster: cluster.clone(), kek: KekId::from_bytes([1; 16]) };
+        let owned = WrapContext { cluster: cluster.clone(), kek: KekId::from_bytes([1; 16]) };
         let key = Key::random().unwrap();
         let end = tokio::time::Instant::now() + PROOF_TIMEOUT;
         let wrap = runtime.block_on(east.wrap_and_prove(&key, &owned, PROOF_TIMEOUT, end)).unwrap();

@@ -32,7 +32,7 @@ use tokio::time::Instant;
 
 use self::beside::Beside;
 pub use self::health::{Health, Operation};
-pub use self::member::{Member, Owned, Role};
+pub use self::member::{Member, Role, WrapContext};
 use self::question::Limits;
 pub use self::specimen::{Fingerprint, Specimen};
 use super::{ErrorKind, KeyIdentity, ProviderError, ProviderKind, Wrapped};
@@ -145,13 +145,13 @@ impl Providers {
 
     /// Asks all keys that write at once, each with the whole budget, and lets each prove what it gave: for a text that is waited for. The
     /// next way to a key is asked where the one before fails or is slow.
-    pub async fn wrap(&self, key: &Key, of: &Owned) -> WrapOutcome {
+    pub async fn wrap(&self, key: &Key, of: &WrapContext) -> WrapOutcome {
         let limits = Limits { attempt: ATTEMPT, is_hedged: false, asks_again: true, end: Instant::now() + BUDGET };
         self.wrap_within(key, of, |_| true, BUDGET, limits).await
     }
 
     /// The same by those that write and are `wanted`: for copies of a local KEK, which nobody waits for.
-    pub async fn wrap_by(&self, key: &Key, of: &Owned, wanted: impl Fn(&Member) -> bool) -> WrapOutcome {
+    pub async fn wrap_by(&self, key: &Key, of: &WrapContext, wanted: impl Fn(&Member) -> bool) -> WrapOutcome {
         let end = Instant::now() + COPY_BUDGET;
         let limits = Limits { attempt: COPY_BUDGET, is_hedged: false, asks_again: false, end };
         self.wrap_within(key, of, wanted, COPY_CALL, limits).await
@@ -160,7 +160,7 @@ impl Providers {
     async fn wrap_within(
         &self,
         key: &Key,
-        of: &Owned,
+        of: &WrapContext,
         wanted: impl Fn(&Member) -> bool,
         call: Duration,
         limits: Limits,
@@ -215,7 +215,7 @@ impl Providers {
         &self,
         outcome: &mut WrapOutcome,
         key: &Key,
-        of: &Owned,
+        of: &WrapContext,
         keys: &[Vec<&Member>],
         call: Duration,
     ) {
@@ -247,7 +247,7 @@ impl Providers {
     pub async fn unwrap<'w>(
         &self,
         wraps: &'w [Wrapped],
-        of: &Owned,
+        of: &WrapContext,
         is_right: impl Fn(&Key) -> bool,
     ) -> Result<Key, NotOpened> {
         let end = Instant::now() + BUDGET;

@@ -19,7 +19,7 @@ use crate::keyring::error::KeeperError;
 use crate::keyring::ring::KekState;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::wraps_file::{self, WrapSet};
-use crate::provider::set::{Fingerprint, Member, Owned, Specimen, WrapOutcome};
+use crate::provider::set::{Fingerprint, Member, Specimen, WrapContext, WrapOutcome};
 use crate::provider::{KeyIdentity, Wrapped};
 use crate::store::{Disk, Kind, LoadError};
 use crate::types::{KekId, Key};
@@ -90,7 +90,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         ids.extend(self.keys.ids().into_iter().filter(|id| *id != active));
         let cluster = &self.settings.cluster;
         let of_copies = ids.iter().filter_map(|id| self.keys.get(id)).flat_map(|kek| {
-            let (of, key) = (Owned { cluster: cluster.clone(), kek: kek.id }, Fingerprint::of(&kek.copy_key()));
+            let (of, key) = (WrapContext { cluster: cluster.clone(), kek: kek.id }, Fingerprint::of(&kek.copy_key()));
             let wraps = self.keys.wraps(&kek.id).into_iter().flat_map(|set| set.wraps.iter().cloned());
             wraps.map(move |wrap| Specimen::kept(wrap, of.clone(), key))
         });
@@ -174,7 +174,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         };
         self.errands.begin(Slot::Providers, holder).map_err(|_| KeeperError::Busy)?;
         let (providers, own) = (rooted.providers.clone(), self.own.clone());
-        let of = Owned { cluster: self.settings.cluster.clone(), kek };
+        let of = WrapContext { cluster: self.settings.cluster.clone(), kek };
         rooted.runtime.spawn(async move {
             let key: Key = key;
             let outcome = providers.wrap_by(&key, &of, |member: &Member| owed.contains(member.name())).await;

@@ -33,7 +33,7 @@ use super::error::KeyringError;
 use super::rooted::{ProvidersError, Rooted};
 use super::uses::Claim;
 use crate::envelope::{Api, EnvelopeError};
-use crate::provider::set::{Member, NotOpened, Owned};
+use crate::provider::set::{Member, NotOpened, WrapContext};
 use crate::provider::{Form, KeyIdentity, KeyState};
 use crate::types::{ClusterId, KekId, Key, KeyId, lock, random};
 
@@ -207,7 +207,7 @@ impl Keyring {
         let _place = self.places.take()?;
         let id = KekId::from_bytes(random::array().map_err(KeyringError::Random)?);
         let key = Arc::new(Key::random().map_err(KeyringError::Random)?);
-        let of = Owned { cluster: self.cluster.clone(), kek: id };
+        let of = WrapContext { cluster: self.cluster.clone(), kek: id };
         let (providers, asked) = (rooted.providers.clone(), Arc::clone(&key));
         let outcome = rooted.spawn(async move { providers.wrap(&asked, &of).await }).await;
         let outcome = outcome.map_err(|_| KeyringError::Providers(ProvidersError::none()))?;

@@ -19,7 +19,7 @@ use crate::keyring::attached::{Brought, Check};
 use crate::keyring::error::KeyringError;
 use crate::keyring::rooted::{ProvidersError, Rooted};
 use crate::keyring::uses::UseCounter;
-use crate::provider::set::Owned;
+use crate::provider::set::WrapContext;
 use crate::sandbox::memory::LockedKey;
 use crate::telemetry::Source;
 use crate::types::{ClusterId, KekId, Key, lock};
@@ -124,7 +124,7 @@ impl Others {
         rooted.spawn(async move {
             // Also when this task is dropped in the middle: those who wait learn it by the closed channel, and the next one asks anew.
             let slot = Asked { this: &this, question, has_ended: false };
-            let of = Owned { cluster, kek: id };
+            let of = WrapContext { cluster, kek: id };
             let is_right = |key: &Key| Check::of(&id, key.expose()) == brought.check;
             let found = match providers.unwrap(&brought.wraps, &of, is_right).await {
                 Ok(key) => LockedKey::new(key)

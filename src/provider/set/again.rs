@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::health::Operation;
 use super::known::Opened;
 use super::member::FAILING_TEXTS;
-use super::{ANOTHER_KEY, ATTEMPT, BUDGET, COPY_BUDGET, Member, Owned};
+use super::{ANOTHER_KEY, ATTEMPT, BUDGET, COPY_BUDGET, Member, WrapContext};
 use crate::provider::{ErrorKind, ProviderError, Wrapped};
 use crate::types::{Class, Explained, Key};
 
@@ -59,7 +59,7 @@ impl Member {
 
     /// Whether it is one text or the provider that has failed is found out before either is said: by what it has opened, and if that is
     /// nothing yet, by something that it wraps itself.
-    pub(super) async fn settle_doubt(&self, of: Option<&Owned>, end: Instant) {
+    pub(super) async fn settle_doubt(&self, of: Option<&WrapContext>, end: Instant) {
         let (is_doubted, has_opened) = {
             let mut known = self.known();
             (known.breaker.is_doubted(self.age()), known.opened.is_some())

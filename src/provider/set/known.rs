@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Owned;
+use super::WrapContext;
 use super::health::Troubles;
 use super::pace::Pace;
 use super::specimen::Fingerprint;
@@ -23,7 +23,7 @@ const PROBES_LEFT_OUT: u32 = 5;
 #[derive(Clone)]
 pub(super) struct Opened {
     pub(super) wrap: Wrapped,
-    pub(super) of: Owned,
+    pub(super) of: WrapContext,
     /// To which it has opened.
     pub(super) key: Fingerprint,
     pub(super) at: Instant,
@@ -43,10 +43,10 @@ pub(super) struct Known {
     pub(super) told: Option<Instant>,
     pub(super) troubles: Troubles,
     /// What did not go well last, to be tried again.
-    pub(super) unwrapped: Option<(Wrapped, Owned)>,
+    pub(super) unwrapped: Option<(Wrapped, WrapContext)>,
     /// The last wrap that opened, and to what was wrapped.
     pub(super) opened: Option<Opened>,
-    pub(super) wrapped: Option<(Owned, Duration)>,
+    pub(super) wrapped: Option<(WrapContext, Duration)>,
     /// When it was last asked for that one because it said of another text that its key is not there.
     pub(super) doubted: Option<Instant>,
     /// Whether it is a way to the key that it tells.
@@ -79,7 +79,7 @@ impl Known {
     }
 
     /// This wrap opened to the key that it holds. The one before it proves as much for a while.
-    pub(super) fn open(&mut self, wrapped: &Wrapped, of: &Owned, key: &Key) {
+    pub(super) fn open(&mut self, wrapped: &Wrapped, of: &WrapContext, key: &Key) {
         let at = Instant::now();
         if self.opened.as_ref().is_none_or(|opened| at - opened.at >= OPENED_KEPT) {
             let key = Fingerprint::of(key);
@@ -113,7 +113,7 @@ impl Known {
     }
 
     /// This one is to be tried again; and is not kept, if it never will open again: that is no loss of a right.
-    pub(super) fn does_not_open(&mut self, wrapped: &Wrapped, of: &Owned, class: Class) {
+    pub(super) fn does_not_open(&mut self, wrapped: &Wrapped, of: &WrapContext, class: Class) {
         let is_gone = class == Class::Corrupt || (class == Class::NotFound && !self.is_of_told(wrapped));
         self.opened.take_if(|opened| is_gone && opened.wrap == *wrapped);
         self.unwrapped = Some((wrapped.clone(), of.clone()));

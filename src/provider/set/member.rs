@@ -35,7 +35,7 @@ pub enum Role {
 
 /// What a wrap is bound to, for calls that outlive their asker.
 #[derive(Clone, Debug)]
-pub struct Owned {
+pub struct WrapContext {
     /// Of this configuration.
     pub cluster: ClusterId,
     /// The local KEK.
@@ -174,7 +174,7 @@ impl Member {
     pub async fn wrap_and_prove(
         &self,
         key: &Key,
-        of: &Owned,
+        of: &WrapContext,
         call: Duration,
         end: Instant,
     ) -> Result<Wrapped, ProviderError> {
@@ -195,7 +195,7 @@ impl Member {
     async fn wrapped_and_proved(
         &self,
         key: &Key,
-        of: &Owned,
+        of: &WrapContext,
         call: Duration,
         end: Instant,
     ) -> Result<Wrapped, ProviderError> {
@@ -224,7 +224,7 @@ impl Member {
     pub(super) async fn unwrap_its_own<'w>(
         &self,
         wraps: &[&'w Wrapped],
-        of: &Owned,
+        of: &WrapContext,
         end: Instant,
     ) -> Result<(&'w Wrapped, Key), ProviderError> {
         let has_another = || ProviderError::new(ErrorKind::NoKey, "none of the wraps is of its key");
@@ -269,7 +269,7 @@ impl Member {
     pub(super) async fn opens(
         &self,
         wrapped: &Wrapped,
-        of: &Owned,
+        of: &WrapContext,
         text: Option<u64>,
         end: Instant,
     ) -> Result<Key, ProviderError> {
@@ -280,7 +280,7 @@ impl Member {
         }
     }
 
-    pub(super) async fn unwrap(&self, wrapped: &Wrapped, of: &Owned, end: Instant) -> Result<Key, ProviderError> {
+    pub(super) async fn unwrap(&self, wrapped: &Wrapped, of: &WrapContext, end: Instant) -> Result<Key, ProviderError> {
         let text = Some(wrapped.digest());
         let unwrapped = self.opens(wrapped, of, text, end).await;
         match &unwrapped {
@@ -296,7 +296,7 @@ impl Member {
     }
 
     /// What it has opened was what was wrapped.
-    pub(super) fn has_opened(&self, wrapped: &Wrapped, of: &Owned, key: &Key) {
+    pub(super) fn has_opened(&self, wrapped: &Wrapped, of: &WrapContext, key: &Key) {
         self.known().open(wrapped, of, key);
     }
 
@@ -431,6 +431,6 @@ impl Member {
     }
 }
 
-fn context(of: &Owned) -> Context<'_> {
+fn context(of: &WrapContext) -> Context<'_> {
     Context { cluster: &of.cluster, kek: &of.kek }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hmac::Mac;
 
-use super::Owned;
+use super::WrapContext;
 use crate::provider::Wrapped;
 use crate::types::Key;
 use crate::types::mac::hmac_sha256;
@@ -38,19 +38,19 @@ pub struct Specimen {
     /// By the key.
     pub wrap: Wrapped,
     /// What it is bound to.
-    pub of: Owned,
+    pub of: WrapContext,
     key: Fingerprint,
     has_opened: Arc<AtomicBool>,
 }
 
 impl Specimen {
     /// A copy that lies here, of which nobody knows whether it still opens.
-    pub fn kept(wrap: Wrapped, of: Owned, key: Fingerprint) -> Self {
+    pub fn kept(wrap: Wrapped, of: WrapContext, key: Fingerprint) -> Self {
         Self { wrap, of, key, has_opened: Arc::default() }
     }
 
     /// Some provider has opened it just now.
-    pub fn opened(wrap: Wrapped, of: Owned, key: Fingerprint) -> Self {
+    pub fn opened(wrap: Wrapped, of: WrapContext, key: Fingerprint) -> Self {
         let specimen = Self::kept(wrap, of, key);
         specimen.opens();
         specimen

@@ -85,8 +85,8 @@ fn identity(text: &str) -> KeyIdentity {
     KeyIdentity::new(text).unwrap()
 }
 
-fn of() -> Owned {
-    Owned { cluster: "c1".parse().unwrap(), kek: KekId::from_bytes([1; 16]) }
+fn of() -> WrapContext {
+    WrapContext { cluster: "c1".parse().unwrap(), kek: KekId::from_bytes([1; 16]) }
 }
 
 fn key() -> Key {

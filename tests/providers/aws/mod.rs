@@ -22,7 +22,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nodeseal::provider::Kek;
 use nodeseal::provider::aws::{AwsAuth, AwsKek, AwsSettings};
-use nodeseal::provider::set::{Member, Owned, Role};
+use nodeseal::provider::set::{Member, Role, WrapContext};
 use nodeseal::types::{KekId, Key};
 use serde_json::{Value, json};
 use test_support::proxy::{Proxy, Seen};
@@ -217,7 +217,7 @@ conformance::suite! { Mine::new();
 async fn a_wrap_is_proved_by_one_decrypt() {
     let mine = Mine::new();
     let member = Member::new("aws", Role::Required, mine.kek());
-    let of = Owned { cluster: "prod".parse().unwrap(), kek: KekId::from_bytes([1; 16]) };
+    let of = WrapContext { cluster: "prod".parse().unwrap(), kek: KekId::from_bytes([1; 16]) };
     let (key, end) = (Key::random().unwrap(), tokio::time::Instant::now() + conformance::TIMEOUT);
     member.wrap_and_prove(&key, &of, conformance::TIMEOUT, end).await.unwrap();
     let seen = mine.proxy().seen();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nodeseal::provider::set::{BUDGET, Member, Owned, Providers, Role, Strategy};
+use nodeseal::provider::set::{BUDGET, Member, Providers, Role, Strategy, WrapContext};
 use nodeseal::provider::{Kek, ProviderError, Wrapped};
 use nodeseal::types::Explained;
 use nodeseal::types::{Class, KekId, Key};
@@ -47,8 +47,8 @@ impl Set {
     }
 }
 
-fn of() -> Owned {
-    Owned { cluster: "prod".parse().unwrap(), kek: KekId::from_bytes([1; 16]) }
+fn of() -> WrapContext {
+    WrapContext { cluster: "prod".parse().unwrap(), kek: KekId::from_bytes([1; 16]) }
 }
 
 /// Until it is well, with nobody asking but the probe.

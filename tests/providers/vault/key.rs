@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nodeseal::provider::set::{Member, Owned, Role};
+use nodeseal::provider::set::{Member, Role, WrapContext};
 use nodeseal::provider::vault::Remark;
 use nodeseal::provider::vault::{Vault, VaultSettings};
 use nodeseal::provider::{ErrorKind, Kek};
@@ -87,7 +87,7 @@ async fn a_wrap_and_its_proof_take_two_round_trips_and_the_key_is_read_after_the
     const LATE: Duration = Duration::from_millis(400);
     let mine = Mine::new();
     let member = Member::new("vault", Role::Required, mine.kek());
-    let of = Owned { cluster: "prod".parse().unwrap(), kek: KekId::from_bytes([1; 16]) };
+    let of = WrapContext { cluster: "prod".parse().unwrap(), kek: KekId::from_bytes([1; 16]) };
     let key = Key::random().unwrap();
     let wrap = async || {
         let end = tokio::time::Instant::now() + TIMEOUT;

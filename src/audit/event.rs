@@ -8,7 +8,7 @@ use crate::types::clock::UnixSeconds;
 use crate::types::{Class, CredentialName, KekId, KeyId, RootId};
 
 /// Something that happened, and that an operator or auditor may ask for.
-pub enum Event<'a> {
+pub(crate) enum Event<'a> {
     /// A changed configuration cannot be used; what ran before goes on.
     ConfigRefused {
         /// What asked for it.

@@ -58,7 +58,7 @@ impl From<Level> for LevelFilter {
 }
 
 /// For the whole process, once; a second call (in tests) changes nothing.
-pub fn start(format: Format, level: Level) {
+pub(crate) fn start(format: Format, level: Level) {
     let builder = fmt().with_writer(|| Line).with_max_level(LevelFilter::from(level)).with_target(false);
     let is_journal = journal::open();
     let started = match format {
@@ -76,17 +76,17 @@ pub fn start(format: Format, level: Level) {
 }
 
 /// From now on lines are written by a thread of their own. Once the process is confined: threads before are not.
-pub fn write_beside() {
+pub(crate) fn write_beside() {
     RING.write_beside(|lines| emit(&Event::LogDropped { lines }), || repeat::tell(false));
 }
 
 /// Lines that were dropped since the start, because nobody read them.
-pub fn dropped() -> u64 {
+pub(crate) fn dropped() -> u64 {
     RING.dropped()
 }
 
 /// Before the process ends: what was logged is written, unless nobody reads it.
-pub fn flush() {
+pub(crate) fn flush() {
     repeat::tell(true);
     RING.flush(FLUSH_TIMEOUT);
 }

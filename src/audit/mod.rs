@@ -10,10 +10,10 @@ pub mod log;
 mod repeat;
 mod ring;
 
-pub use event::Event;
+pub(crate) use event::Event;
 
 /// Writes the event to the log. Never waits for who reads it.
-pub fn emit(event: &Event<'_>) {
+pub(crate) fn emit(event: &Event<'_>) {
     if !repeat::takes(event) {
         line::write(event, 1);
     }

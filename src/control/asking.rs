@@ -26,7 +26,7 @@ const PLACE_TRIES: u32 = 60;
 const PLACE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A daemon that answers questions about objects.
-pub struct Asking {
+pub(crate) struct Asking {
     stream: BufReader<UnixStream>,
     path: PathBuf,
     /// How often a question is still asked again.
@@ -35,7 +35,7 @@ pub struct Asking {
 
 impl Asking {
     /// Connects, and is let in.
-    pub fn begin(socket: &Path) -> Result<Self, ControlError> {
+    pub(crate) fn begin(socket: &Path) -> Result<Self, ControlError> {
         let stream = BufReader::new(super::client::connect(socket, ANSWER_TIMEOUT)?);
         let mut asking = Self { stream, path: socket.to_owned(), again: AGAIN_MAX };
         let line = super::server::to_line(&Request::EtcdOpen {}).map_err(|source| asking.failed(source))?;

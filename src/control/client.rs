@@ -17,7 +17,7 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no answer, or not the one that was hoped for.
 #[derive(Debug, thiserror::Error)]
-pub enum ControlError {
+pub(crate) enum ControlError {
     /// The daemon said no.
     #[error("{}", .0.error)]
     Refused(Refusal),
@@ -27,25 +27,20 @@ pub enum ControlError {
     /// The daemon is away: nobody listens.
     #[error("cannot talk to nodeseald on {path}", path = path.display())]
     Unreachable {
-        /// The socket.
         path: PathBuf,
-        /// The kernel's reason.
         #[source]
         source: io::Error,
     },
     /// Somebody may listen, and we did not get through to him.
     #[error("cannot connect to nodeseald on {path}", path = path.display())]
     Connect {
-        /// The control socket.
         path: PathBuf,
-        /// The kernel's reason.
         #[source]
         source: io::Error,
     },
     /// He listened, and closed.
     #[error("nodeseald on {path} closed the connection without an answer", path = path.display())]
     Closed {
-        /// The control socket.
         path: PathBuf,
         /// The kernel's reason, if the connection did not simply end.
         #[source]
@@ -54,7 +49,6 @@ pub enum ControlError {
     /// He listens, and says nothing.
     #[error("nodeseald on {path} has not answered within {} s", limit.as_secs(), path = path.display())]
     Silent {
-        /// The control socket.
         path: PathBuf,
         /// For as long as this verb may take.
         limit: Duration,
@@ -63,12 +57,12 @@ pub enum ControlError {
 
 impl ControlError {
     /// Nobody listens: offline work may be possible.
-    pub fn is_unreachable(&self) -> bool {
+    pub(crate) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
 
     /// Nobody answers, as far as can be known without asking for longer.
-    pub fn is_away(&self) -> bool {
+    pub(crate) fn is_away(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Silent { .. })
     }
 }
@@ -106,7 +100,7 @@ impl Explained for ControlError {
 }
 
 /// The status or the metrics, by the control socket or, for those who may not open that one, by the status socket.
-pub fn ask_either(control: &Path, status: &Path, request: &Request) -> Result<Answer, ControlError> {
+pub(crate) fn ask_either(control: &Path, status: &Path, request: &Request) -> Result<Answer, ControlError> {
     let error = match ask(control, request) {
         Err(error @ (ControlError::Unreachable { .. } | ControlError::Connect { .. })) => error,
         other => return other,
@@ -120,7 +114,7 @@ pub fn ask_either(control: &Path, status: &Path, request: &Request) -> Result<An
 }
 
 /// One question, one answer.
-pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ControlError> {
+pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Answer, ControlError> {
     let line = exchange(socket, request)?;
     match serde_json::from_str(&line) {
         Ok(Answer::Refused(refusal)) => Err(ControlError::Refused(refusal)),

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 /// What is done, and with whom, in the words of the operator.
 #[derive(Clone, Copy, Debug)]
-pub enum Act<'a> {
+pub(crate) enum Act<'a> {
     /// The keys of the bundle with this fingerprint are taken over.
     Accept(&'a str),
     /// A bundle is made for the request with this fingerprint.
@@ -40,7 +40,7 @@ impl Act<'_> {
     }
 
     /// Whether somebody who may write to the state directory says so now. That the directory is closed to all others the keeper sees to.
-    pub fn is_consented(self, state_dir: &Path) -> bool {
+    pub(crate) fn is_consented(self, state_dir: &Path) -> bool {
         // A link leads elsewhere, and a pipe would hold us up.
         let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
         let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(self.file(state_dir)) else {
@@ -57,7 +57,7 @@ impl Act<'_> {
     "no user who may write to the state directory, {folder}, has consented: the control socket alone neither gives a key away nor accepts one",
     folder = .0.display()
 )]
-pub struct NoConsent(
+pub(crate) struct NoConsent(
     /// Where the daemon has looked: the state directory that it runs with.
     pub PathBuf,
 );
@@ -74,14 +74,14 @@ impl Explained for NoConsent {
 
 /// Holds for as long as it is kept.
 #[derive(Debug)]
-pub struct Consent {
+pub(crate) struct Consent {
     path: PathBuf,
     file: Flock<File>,
 }
 
 impl Consent {
     /// As the owner of the directory, if we are root.
-    pub fn give(export: Act<'_>, state_dir: &Path) -> io::Result<Self> {
+    pub(crate) fn give(export: Act<'_>, state_dir: &Path) -> io::Result<Self> {
         let path = export.file(state_dir);
         let make = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = match make() {

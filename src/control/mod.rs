@@ -6,32 +6,33 @@
 #[cfg(feature = "etcd")]
 mod asking;
 mod client;
-pub mod consent;
+pub(crate) mod consent;
 pub(crate) mod failed;
 #[cfg(feature = "etcd")]
 mod frames;
-pub mod metrics;
-pub mod needs;
+pub(crate) mod metrics;
+pub(crate) mod needs;
 pub(crate) mod program;
-pub mod report;
-pub mod say;
+pub(crate) mod report;
+pub(crate) mod say;
 mod server;
 
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "etcd")]
-pub use asking::Asking;
-pub use client::{ControlError, ask, ask_either};
-pub use report::{Answer, Status};
-pub use server::{Answering, Door, serve};
+pub(crate) use asking::Asking;
+pub(crate) use client::{ControlError, ask, ask_either};
+pub(crate) use report::{Answer, Status};
+pub(crate) use server::{Answering, Door, serve};
 
 /// Bytes of one line, either way.
-pub const LINE_MAX_BYTES: u64 = 1024 * 1024;
+pub(crate) const LINE_MAX_BYTES: u64 = 1024 * 1024;
 
 /// What the operator asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Request {
+#[expect(clippy::enum_variant_names, reason = "each is named as its verb, and `bundle request` is one")]
+pub(crate) enum Request {
     /// `bundle accept`
     BundleAccept {
         /// The file, in hexadecimal.
@@ -41,10 +42,7 @@ pub enum Request {
         fingerprint: Option<String>,
     },
     /// `bundle make --member`, and for each member `keys rotate --members`
-    BundleFor {
-        /// The member.
-        name: String,
-    },
+    BundleFor { name: String },
     /// `bundle make`
     BundleMake {
         /// The file, in hexadecimal.
@@ -58,13 +56,9 @@ pub enum Request {
         node: String,
     },
     /// `credentials remove`
-    CredentialRemove {
-        /// Its name.
-        name: String,
-    },
+    CredentialRemove { name: String },
     /// `credentials seal`: only what is sealed already crosses the socket.
     CredentialStore {
-        /// Its name.
         name: String,
         /// The payload of its file, in hexadecimal.
         sealed: String,
@@ -136,10 +130,7 @@ pub enum Request {
     /// `members list`
     MembersList {},
     /// `members remove`
-    MembersRemove {
-        /// The member.
-        name: String,
-    },
+    MembersRemove { name: String },
     /// `bundle accept --receipt`
     Receipt {},
     /// `recover --rehearse`: it was done, and everything opened.
@@ -182,7 +173,7 @@ pub enum Request {
 
 impl Request {
     /// It waits for nobody, changes nothing, and may be asked at each door.
-    pub const fn only_looks(&self) -> bool {
+    pub(crate) const fn only_looks(&self) -> bool {
         matches!(self, Self::Status {} | Self::Metrics {})
     }
 }

@@ -15,19 +15,17 @@ const AWAY_SECONDS: u64 = 15 * 60;
 
 /// One thing that is to be done.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Need {
-    /// One word, for programs.
-    pub kind: &'static str,
-    /// What is the case.
-    pub what: String,
+pub(crate) struct Need {
+    pub(crate) kind: &'static str,
+    pub(crate) what: String,
     /// What the operator does about it.
     #[serde(rename = "do")]
-    pub todo: String,
+    pub(crate) todo: String,
 }
 
 impl Need {
     /// Every kind, in the order in which they are told.
-    pub const KINDS: [&'static str; 15] = [
+    pub(crate) const KINDS: [&'static str; 15] = [
         "closed",
         "config",
         "would_not_open",
@@ -54,7 +52,7 @@ impl std::fmt::Display for Need {
 
 /// All that is known to wait now.
 /// `is_broken`: the configuration cannot be used any more.
-pub fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
+pub(crate) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut add = |kind, what: &str, todo: &str| {
         needs.push(Need { kind, what: what.to_owned(), todo: todo.to_owned() });
@@ -156,7 +154,7 @@ fn is_lasting(provider: &ProviderRow) -> bool {
 }
 
 /// Why the keys are closed, and when they are tried again.
-pub fn closed(status: &Status) -> Option<String> {
+pub(crate) fn closed(status: &Status) -> Option<String> {
     let error = status.seal_error.as_ref()?;
     let named = code_in(error).map_or_else(String::new, |code| format!(" ({code})"));
     Some(format!("the keys are closed{named}, and are tried again {}", retry(status)))

@@ -14,7 +14,7 @@ use crate::types::{Chain, Explained};
 /// What the daemon answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Answer {
+pub(crate) enum Answer {
     /// To `bundle request` and `bundle make`: a file, in hexadecimal.
     File(String),
     /// To `credentials seal`.
@@ -25,7 +25,6 @@ pub enum Answer {
     Evidence {
         /// In seconds since 1970.
         rehearsed: Option<UnixSeconds>,
-        /// See [`Scan`].
         scans: Vec<Scan>,
         /// Since when kube-apiserver is told what it is told now, in seconds since 1970.
         #[serde(default)]
@@ -39,7 +38,6 @@ pub enum Answer {
     Keys(KeyTable),
     /// To `metrics`.
     Metrics {
-        /// See [`Status`].
         status: Box<Status>,
         /// What was counted, which no status tells.
         measured: Vec<Family>,
@@ -71,20 +69,17 @@ pub enum Answer {
 
 /// What `rotate-root` has done, or would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RootRow {
+pub(crate) struct RootRow {
     /// The root that was left, 32 hexadecimal digits.
-    pub old: String,
+    pub(crate) old: String,
     /// The one that counts now; absent for a dry run.
-    pub new: Option<String>,
-    /// KEKs.
-    pub keks: usize,
-    /// Credentials.
-    pub credentials: usize,
+    pub(crate) new: Option<String>,
+    pub(crate) keks: usize,
+    pub(crate) credentials: usize,
 }
 
 impl Answer {
-    /// See [`RootRow`].
-    pub fn root_rotated(renewed: &Renewed) -> Self {
+    pub(crate) fn root_rotated(renewed: &Renewed) -> Self {
         let Renewed { old, new, keks, credentials } = renewed;
         let new = new.as_ref().map(ToString::to_string);
         Self::RootRotated(RootRow { old: old.to_string(), new, keks: *keks, credentials: *credentials })
@@ -93,21 +88,18 @@ impl Answer {
 
 /// Why not, and what next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// See [`Class::label`](crate::types::Class::label).
-    pub class: String,
-    /// The whole chain.
-    pub error: String,
+    pub(crate) class: String,
+    pub(crate) error: String,
     /// The same, cause by cause; empty in the answer of an older daemon.
     #[serde(default)]
-    pub chain: Vec<String>,
-    /// What to do.
-    pub hint: String,
+    pub(crate) chain: Vec<String>,
+    pub(crate) hint: String,
 }
 
 impl Refusal {
-    /// From an error of ours.
-    pub fn new(error: &dyn Explained) -> Self {
+    pub(crate) fn new(error: &dyn Explained) -> Self {
         let (chain, class, hint) = (Chain(error).said(), error.class().label(), error.hint());
         Self { class: class.to_owned(), error: chain.join(": "), chain, hint: hint.to_owned() }
     }
@@ -115,186 +107,182 @@ impl Refusal {
 
 /// The state of a running daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// An Encrypt would be answered.
-    pub healthy: bool,
+    pub(crate) healthy: bool,
     /// Release of the daemon.
-    pub version: String,
+    pub(crate) version: String,
     /// Of the daemon.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Seconds since it started.
-    pub uptime_seconds: u64,
+    pub(crate) uptime_seconds: u64,
     /// From the configuration.
-    pub cluster: String,
-    /// The KMS socket.
-    pub socket: String,
+    pub(crate) cluster: String,
+    pub(crate) socket: String,
     /// What Status of KMS v2 reports.
-    pub key_id: Option<String>,
+    pub(crate) key_id: Option<String>,
     /// The same as kube-apiserver's metrics show it.
-    pub key_id_hash: Option<String>,
+    pub(crate) key_id_hash: Option<String>,
     /// Encryptions with the active KEK; an upper bound.
-    pub uses: Option<u64>,
+    pub(crate) uses: Option<u64>,
     /// The active KEK is due for replacement, by age or by use.
     #[serde(default)]
-    pub overdue: bool,
+    pub(crate) overdue: bool,
     /// When the active KEK is due by its age, in seconds since 1970; unknown while the keys are not open.
     #[serde(default)]
-    pub due: Option<UnixSeconds>,
+    pub(crate) due: Option<UnixSeconds>,
     /// What is due is replaced without being asked for; unknown in an older daemon.
     #[serde(default)]
-    pub rotates_by_itself: Option<bool>,
+    pub(crate) rotates_by_itself: Option<bool>,
     /// A KEK in pre-activation.
     #[serde(default)]
-    pub pending_kek: Option<KekRow>,
+    pub(crate) pending_kek: Option<KekRow>,
     /// The clock is behind every release of this program, or behind the birth of a KEK that is in use.
     #[serde(default)]
-    pub clock_doubted: bool,
+    pub(crate) clock_doubted: bool,
     /// The node has no KEK yet, and waits for the bundle of another one.
     #[serde(default)]
-    pub awaits_bundle: bool,
+    pub(crate) awaits_bundle: bool,
     /// Why the last attempt to open the keys failed; absent once they are open.
     #[serde(default)]
-    pub seal_error: Option<String>,
+    pub(crate) seal_error: Option<String>,
     /// What the operator does next about it.
     #[serde(default)]
-    pub seal_hint: Option<String>,
+    pub(crate) seal_hint: Option<String>,
     /// When they are tried again; 0 while an attempt is under way.
     #[serde(default)]
-    pub seal_retry_in_seconds: Option<u64>,
+    pub(crate) seal_retry_in_seconds: Option<u64>,
     /// The file that has to change before that.
     #[serde(default)]
-    pub seal_waits_for_file: Option<String>,
+    pub(crate) seal_waits_for_file: Option<String>,
     /// What stands below of keys, seal, rollback, recovery file and debts is known: the keys are open, and the keeper has answered.
     #[serde(default = "known")]
-    pub keys_known: bool,
+    pub(crate) keys_known: bool,
     /// KEKs, and how many of them decrypt.
-    pub keys: usize,
-    /// See `keys`.
-    pub keys_usable: usize,
+    pub(crate) keys: usize,
+    pub(crate) keys_usable: usize,
     /// The device that the node root is sealed by; unknown while the keys are not open.
     #[serde(default)]
-    pub seal_backend: Option<String>,
+    pub(crate) seal_backend: Option<String>,
     /// What the node root is bound to; unknown while the keys are not open.
-    pub seal_policy: Option<String>,
+    pub(crate) seal_policy: Option<String>,
     /// The device has opened the node root when it was asked last; absent while the keys are not open.
     #[serde(default)]
-    pub would_open: Option<bool>,
+    pub(crate) would_open: Option<bool>,
     /// An old copy of the state directory would be recognised.
     #[serde(default)]
-    pub guarded: bool,
+    pub(crate) guarded: bool,
     /// Whom the recovery file is encrypted to; empty if there is none.
     #[serde(default)]
-    pub recovery_recipients: Vec<String>,
+    pub(crate) recovery_recipients: Vec<String>,
     /// When the recovery file was written last, in seconds since 1970: what was copied before is not the same.
     #[serde(default)]
-    pub recovery_written: Option<UnixSeconds>,
+    pub(crate) recovery_written: Option<UnixSeconds>,
     /// When a recovery file with all keys was last opened to see what it opens, in seconds since 1970.
     #[serde(default)]
-    pub recovery_rehearsed: Option<UnixSeconds>,
+    pub(crate) recovery_rehearsed: Option<UnixSeconds>,
     /// A KEK is younger than that.
     #[serde(default)]
-    pub rehearsal_lacks_kek: bool,
+    pub(crate) rehearsal_lacks_kek: bool,
     /// When etcd was last scanned whole, in seconds since 1970.
     #[serde(default)]
-    pub etcd_scanned: Option<UnixSeconds>,
+    pub(crate) etcd_scanned: Option<UnixSeconds>,
     /// The recovery file could not be written as it should be.
     #[serde(default)]
-    pub recovery_owed: bool,
+    pub(crate) recovery_owed: bool,
     /// Fingerprint of the key that signs this node's recovery files; unknown while the keys are not open.
     #[serde(default)]
-    pub recovery_maker: Option<String>,
+    pub(crate) recovery_maker: Option<String>,
     /// `hardware only`, `rooted` or `direct`.
     #[serde(default)]
-    pub mode: String,
+    pub(crate) mode: String,
     /// In the order of the configuration.
     #[serde(default)]
-    pub providers: Vec<ProviderRow>,
+    pub(crate) providers: Vec<ProviderRow>,
     /// Missing copies of KEKs, which the providers still have to make.
     #[serde(default)]
-    pub wraps_owed: usize,
+    pub(crate) wraps_owed: usize,
     /// Ciphertexts that were given out with too few copies of their KEK; an upper bound. Only a new KEK and a
     /// migration of the cluster's storage replace them.
     #[serde(default)]
-    pub texts_short_of_wraps: u64,
+    pub(crate) texts_short_of_wraps: u64,
     /// Of each key that may open something stored and that no configured provider has, what it is and why it may be needed.
     #[serde(default)]
-    pub lost_keys: Vec<String>,
+    pub(crate) lost_keys: Vec<String>,
     /// Why the key_id does not name the providers' keys as they are now.
     #[serde(default)]
-    pub waits: Option<String>,
+    pub(crate) waits: Option<String>,
     /// For how long too few healthy providers have been there to wrap a new KEK.
     #[serde(default)]
-    pub outage_seconds: u64,
+    pub(crate) outage_seconds: u64,
     /// kube-apiserver is told not to write, by `write.on_outage`.
     #[serde(default)]
-    pub stops_writes: bool,
+    pub(crate) stops_writes: bool,
     /// Decrypts that were refused since the start, by class.
     #[serde(default)]
-    pub decrypts_refused: BTreeMap<String, u64>,
+    pub(crate) decrypts_refused: BTreeMap<String, u64>,
     /// Texts that need a KEK which neither this node nor a provider has; absent if there was none since the start.
     #[serde(default)]
-    pub without_kek: Option<WithoutKek>,
+    pub(crate) without_kek: Option<WithoutKek>,
     /// Lines of the log that were dropped since the start, because nobody read them.
     #[serde(default)]
-    pub log_lines_dropped: u64,
+    pub(crate) log_lines_dropped: u64,
     /// What the daemon has kept itself from; unknown in an older one.
     #[serde(default)]
-    pub sandbox: Option<Enforced>,
+    pub(crate) sandbox: Option<Enforced>,
     /// Warnings of the configuration.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     /// What the configuration says and what does not run yet, as far as the keys are open.
     #[serde(default)]
-    pub pending: Vec<Pending>,
+    pub(crate) pending: Vec<Pending>,
 }
 
 /// See [`Status::without_kek`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WithoutKek {
+pub(crate) struct WithoutKek {
     /// Decrypts that were refused for it.
-    pub decrypts: u64,
+    pub(crate) decrypts: u64,
     /// What the last one needs, 32 hexadecimal digits.
-    pub kek: String,
+    pub(crate) kek: String,
     /// When the last one came, in seconds since 1970.
-    pub last: UnixSeconds,
+    pub(crate) last: UnixSeconds,
 }
 
 /// [`Status::mode`] of a node without providers.
-pub const HARDWARE_ONLY: &str = "hardware only";
+pub(crate) const HARDWARE_ONLY: &str = "hardware only";
 
 /// A part of the configuration that waits for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pending {
+pub(crate) struct Pending {
     /// A key or a table.
-    pub key: String,
+    pub(crate) key: String,
     /// What puts it in force: `restart nodeseald`, `nodeseal reseal`, or `nodeseal reload` for what was refused.
-    pub until: String,
+    pub(crate) until: String,
 }
 
 impl Pending {
     /// A part that is read at the start alone.
-    pub fn restart(key: &str) -> Self {
+    pub(crate) fn restart(key: &str) -> Self {
         Self { key: key.to_owned(), until: "restart nodeseald".to_owned() }
     }
 
     /// A part that was refused, and is tried again.
-    pub fn reload(key: &str) -> Self {
+    pub(crate) fn reload(key: &str) -> Self {
         Self { key: key.to_owned(), until: "nodeseal reload".to_owned() }
     }
 
     /// A part that the node root is sealed by.
-    pub fn reseal(key: &str) -> Self {
+    pub(crate) fn reseal(key: &str) -> Self {
         Self { key: key.to_owned(), until: "nodeseal reseal".to_owned() }
     }
 }
 
 impl Pending {
-    /// See [`Pending::reload`].
-    pub fn is_reload(&self) -> bool {
+    pub(crate) fn is_reload(&self) -> bool {
         *self == Self::reload(&self.key)
     }
 
-    /// See [`Pending::reseal`].
-    pub fn is_reseal(&self) -> bool {
+    pub(crate) fn is_reseal(&self) -> bool {
         *self == Self::reseal(&self.key)
     }
 }
@@ -312,32 +300,32 @@ const fn known() -> bool {
 
 /// One provider for showing. Holds nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProviderRow {
+pub(crate) struct ProviderRow {
     /// As the operator calls it.
-    pub name: String,
+    pub(crate) name: String,
     /// As in the configuration.
-    pub kind: String,
+    pub(crate) kind: String,
     /// `required`, `optional` or `decrypt-only`.
-    pub role: String,
+    pub(crate) role: String,
     /// It is handed what another plugin has made.
     #[serde(default)]
-    pub opens_foreign: bool,
+    pub(crate) opens_foreign: bool,
     /// Identity of its key, once it was seen.
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// The version that the key_id names.
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// Since it last did what was asked.
-    pub answered_seconds_ago: Option<u64>,
+    pub(crate) answered_seconds_ago: Option<u64>,
     /// Class of its last failure, if it has failed since.
-    pub class: Option<String>,
+    pub(crate) class: Option<String>,
     /// What it said.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// Its circuit is open: no call is made for a while.
-    pub held_back: bool,
+    pub(crate) held_back: bool,
     /// Until the login ends, if it is not renewed before; absent without one, and for one without an end.
     #[serde(default)]
-    pub login_ends_in_seconds: Option<u64>,
+    pub(crate) login_ends_in_seconds: Option<u64>,
     /// Until its TLS certificate ends, as it was last shown.
     #[serde(default)]
-    pub certificate_ends_in_seconds: Option<u64>,
+    pub(crate) certificate_ends_in_seconds: Option<u64>,
 }

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use crate::config::Problem;
 
 /// An error with its causes in one line, what is wrong with the configuration, if that is why, and what to do next.
-pub fn refusal(program: &str, error: &str, problems: &[Problem], hint: &str) {
+pub(crate) fn refusal(program: &str, error: &str, problems: &[Problem], hint: &str) {
     let out = &mut io::stderr();
     line(out, &format!("{program}: error: {error}"));
     for problem in problems {
@@ -18,29 +18,28 @@ pub fn refusal(program: &str, error: &str, problems: &[Problem], hint: &str) {
 }
 
 /// A warning for the operator.
-pub fn warning(program: &str, text: &str) {
+pub(crate) fn warning(program: &str, text: &str) {
     line(&mut io::stderr(), &format!("{program}: warning: {text}"));
 }
 
 /// The next step after a [`warning`].
-pub fn hint(program: &str, text: &str) {
+pub(crate) fn hint(program: &str, text: &str) {
     line(&mut io::stderr(), &format!("{program}: hint: {text}"));
 }
 
-/// A question to a person.
-pub fn prompt(program: &str, text: &str) {
+pub(crate) fn prompt(program: &str, text: &str) {
     line(&mut io::stderr(), &format!("{program}: {text}"));
 }
 
 /// Empties the terminal, for what is written there again and again (ECMA-48: CUP, ED 2).
-pub fn clear() {
+pub(crate) fn clear() {
     let mut out = io::stdout();
     // Nobody is left to tell when the terminal is gone.
     let _ = out.write_all(b"\x1b[H\x1b[2J").and_then(|()| out.flush());
 }
 
 /// A line of the result.
-pub fn result(text: &str) {
+pub(crate) fn result(text: &str) {
     line(&mut io::stdout(), text);
 }
 

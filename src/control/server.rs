@@ -43,16 +43,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who comes in by a socket, and what he is answered. Each has places of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub(crate) enum Door {
     /// Root and our own user: everything.
     Operator,
     /// Whomever the kernel lets connect: the status and the metrics.
     Status,
 }
 
-/// Who knows the answers.
-pub trait Answering: Sync {
-    /// To one question.
+pub(crate) trait Answering: Sync {
     fn answer(&self, request: Request) -> Answer;
 
     /// Whether an object of etcd opens. Whoever has no keys has not tried.
@@ -205,7 +203,7 @@ impl Write for Until<'_> {
 }
 
 /// Answers until the process ends, each question on a thread of its own: one may wait for the sealing device.
-pub fn serve(listener: &UnixListener, socket: &Path, door: Door, answering: impl Answering) {
+pub(crate) fn serve(listener: &UnixListener, socket: &Path, door: Door, answering: impl Answering) {
     let (connections, slow) = (AtomicUsize::new(0), Slow::default());
     thread::scope(|scope| {
         for stream in listener.incoming() {

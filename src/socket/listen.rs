@@ -15,13 +15,11 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::types::{Class, Explained, Owner};
 
-/// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenError {
+pub(crate) enum ListenError {
     /// Its owner could replace the socket.
     #[error("the folder {path} belongs to {owner}, and this runs as {own}", path = path.display())]
     ForeignFolder {
-        /// The folder.
         path: PathBuf,
         /// Whose it is.
         owner: Owner,
@@ -33,27 +31,19 @@ pub enum ListenError {
     Activation(#[source] io::Error),
     /// A living process answers there.
     #[error("another process answers on {path}", path = path.display())]
-    InUse {
-        /// The socket.
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
     /// The kernel said no.
     #[error("cannot {what} {path}", path = path.display())]
     Io {
-        /// The step.
         what: &'static str,
         /// Socket or folder.
         path: PathBuf,
-        /// The kernel's reason.
         #[source]
         source: io::Error,
     },
     /// Others could replace the socket.
     #[error("the folder {path} can be written to by other users", path = path.display())]
-    OpenFolder {
-        /// The folder.
-        path: PathBuf,
-    },
+    OpenFolder { path: PathBuf },
     /// Something else than a socket is there.
     #[error("{path} exists and is not a socket", path = path.display())]
     Occupied {
@@ -91,7 +81,7 @@ impl Explained for ListenError {
 }
 
 /// The socket that the supervisor holds (sd_listen_fds(3)), if it holds one.
-pub fn from_supervisor() -> Result<Option<UnixListener>, ListenError> {
+pub(crate) fn from_supervisor() -> Result<Option<UnixListener>, ListenError> {
     let mut fds = listenfd::ListenFd::from_env();
     match fds.len() {
         0 => Ok(None),
@@ -101,12 +91,12 @@ pub fn from_supervisor() -> Result<Option<UnixListener>, ListenError> {
 }
 
 /// Makes the socket with `mode`. Call before other threads exist: the umask is the process's.
-pub fn bind(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+pub(crate) fn bind(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
     bind_for(path, mode, Owners::default())
 }
 
 /// The same in a folder that is its owner's alone, if it has to be made.
-pub fn bind_apart(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+pub(crate) fn bind_apart(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
     let made = path.parent().map(|folder| DirBuilder::new().mode(0o700).create(folder));
     // Whatever kept it from being made is found once more, and said.
     drop(made);
@@ -115,15 +105,15 @@ pub fn bind_apart(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
 
 /// To whom a socket is given; absent: as the kernel makes it, by our own user and group and by those of a folder with a set group.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Owners {
+pub(crate) struct Owners {
     /// Whom root becomes next.
-    pub user: Option<u32>,
+    pub(crate) user: Option<u32>,
     /// Who may connect, by the mode.
-    pub group: Option<u32>,
+    pub(crate) group: Option<u32>,
 }
 
 /// The same for others.
-pub fn bind_for(path: &Path, mode: u32, owners: Owners) -> Result<UnixListener, ListenError> {
+pub(crate) fn bind_for(path: &Path, mode: u32, owners: Owners) -> Result<UnixListener, ListenError> {
     let fail = |what, at: &Path, source| ListenError::Io { what, path: at.to_owned(), source };
     let folder = path.parent().unwrap_or(Path::new("/"));
     check_folder(folder)?;

@@ -1,4 +1,4 @@
 //! Unix sockets of the programs: how one is bound, and who may come in. What is said on them is the affair of those that serve them.
 
-pub mod listen;
-pub mod peer;
+pub(crate) mod listen;
+pub(crate) mod peer;

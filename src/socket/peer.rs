@@ -11,7 +11,7 @@ use crate::audit::{Event, emit};
 use crate::telemetry::{self, Refused};
 
 /// Whether this user id may, at the socket that he came by.
-pub fn is_allowed(stream: &impl AsFd, socket: &Path, may: impl FnOnce(u32) -> bool) -> bool {
+pub(crate) fn is_allowed(stream: &impl AsFd, socket: &Path, may: impl FnOnce(u32) -> bool) -> bool {
     let Ok(peer) = getsockopt(stream, sockopt::PeerCredentials) else { return false };
     let is_allowed = may(peer.uid());
     if !is_allowed {
@@ -22,6 +22,6 @@ pub fn is_allowed(stream: &impl AsFd, socket: &Path, may: impl FnOnce(u32) -> bo
 }
 
 /// Root, and the user that this process runs as.
-pub fn is_own(stream: &impl AsFd, socket: &Path) -> bool {
+pub(crate) fn is_own(stream: &impl AsFd, socket: &Path) -> bool {
     is_allowed(stream, socket, |uid| uid == 0 || uid == geteuid().as_raw())
 }

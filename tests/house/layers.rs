@@ -62,7 +62,9 @@ fn layer_breaches(rows: &BTreeMap<String, u32>, sources: &[(String, String)]) ->
         };
         let at_top = path.matches('/').count() == 1 || path.ends_with(&format!("src/{own}/mod.rs"));
         for line in code_lines(text) {
-            if at_top && (line.starts_with("use super::") || line.starts_with("pub use super::")) {
+            if at_top
+                && (["", "pub ", "pub(crate) "].iter().any(|seen| line.starts_with(&format!("{seen}use super::"))))
+            {
                 breaches.push(format!("{path}: reaches the crate's root by `super`: {line}"));
             }
             for name in named(&line).into_iter().filter(|name| name != own) {
@@ -81,8 +83,11 @@ fn layer_breaches(rows: &BTreeMap<String, u32>, sources: &[(String, String)]) ->
 fn modules_use_only_those_below_them() {
     let lib = read("src/lib.rs");
     let rows = rows(&lib);
-    let declared: BTreeSet<_> =
-        lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect();
+    let module = |line: &str| {
+        let name = line.strip_prefix("pub mod ").or_else(|| line.strip_prefix("pub(crate) mod "))?;
+        name.strip_suffix(';').map(str::to_owned)
+    };
+    let declared: BTreeSet<_> = lib.lines().filter_map(module).collect();
     assert_eq!(rows.keys().cloned().collect::<BTreeSet<_>>(), declared, "the table and the modules of src/lib.rs");
     assert!(!lib.lines().any(|line| line.starts_with("mod ")), "a private module would be outside of the table");
     let breaches = layer_breaches(&rows, &sources());
@@ -180,7 +185,8 @@ fn uses(folder: &str, sources: &[(String, String)]) -> BTreeMap<String, BTreeSet
                 base.into_iter().for_each(|base| add(format!("{base}/{rest}")));
             }
             // What a folder hands on by the names of its own modules.
-            let line = line.trim_start_matches("pub(super) ").trim_start_matches("pub ");
+            let line =
+                line.trim_start_matches("pub(super) ").trim_start_matches("pub(crate) ").trim_start_matches("pub ");
             if let Some(path) = line.strip_prefix("use ").filter(|path| is_parent && !path.starts_with("super")) {
                 add(format!("{module}/{}", path.split([':', ';']).next().unwrap()));
             }

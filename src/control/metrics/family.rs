@@ -8,58 +8,52 @@ use serde::{Deserialize, Serialize};
 /// What its values are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub(crate) enum Kind {
     /// It may fall.
     #[default]
     Gauge,
     /// It rises until the process ends. In the text its name ends in `_total`.
     Counter,
-    /// Durations.
     Histogram,
 }
 
 /// All samples of one name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Family {
-    /// Of the metric.
-    pub name: Cow<'static, str>,
+pub(crate) struct Family {
+    pub(crate) name: Cow<'static, str>,
     /// One sentence.
-    pub help: Cow<'static, str>,
-    /// Of the values.
+    pub(crate) help: Cow<'static, str>,
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// At least one where it is shown.
-    pub samples: Vec<Sample>,
+    pub(crate) samples: Vec<Sample>,
 }
 
 /// One value, or one distribution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sample {
-    /// By name.
-    pub labels: BTreeMap<Cow<'static, str>, String>,
+pub(crate) struct Sample {
+    pub(crate) labels: BTreeMap<Cow<'static, str>, String>,
     /// Of a histogram: how many there were.
-    pub value: u64,
+    pub(crate) value: u64,
     /// Of a histogram.
     #[serde(default)]
-    pub durations: Option<Durations>,
+    pub(crate) durations: Option<Durations>,
 }
 
 /// Integers, since not every reader of JSON gives back the fraction that was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Durations {
+pub(crate) struct Durations {
     /// All together.
-    pub sum_nanoseconds: u64,
+    pub(crate) sum_nanoseconds: u64,
     /// The last one, without a bound, is what is left of [`Sample::value`].
-    pub buckets: Vec<Bucket>,
+    pub(crate) buckets: Vec<Bucket>,
 }
 
 /// So many took no longer, and longer than the bound before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bucket {
-    /// The bound.
-    pub up_to_nanoseconds: u64,
-    /// How many.
-    pub count: u64,
+pub(crate) struct Bucket {
+    pub(crate) up_to_nanoseconds: u64,
+    pub(crate) count: u64,
 }
 
 impl Family {
@@ -81,7 +75,8 @@ impl Family {
     }
 
     /// How many series it is for whoever collects it.
-    pub fn series(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn series(&self) -> usize {
         // Of a histogram also the one without a bound, the sum and the count.
         let of = |sample: &Sample| sample.durations.as_ref().map_or(1, |durations| durations.buckets.len() + 3);
         self.samples.iter().map(of).sum()

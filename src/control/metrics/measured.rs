@@ -5,7 +5,7 @@ use super::{Bucket, Durations, Family, Kind, Sample};
 use crate::telemetry::{self, CALLS, DEVICE, Named, PROVIDERS, Refused, Served, Source, Spread};
 
 /// See the module.
-pub fn measured() -> Vec<Family> {
+pub(crate) fn measured() -> Vec<Family> {
     let in_flight = Family::is(
         "nodeseal_rpc_server_calls_in_flight",
         "Calls of the KMS API that have begun and not ended.",

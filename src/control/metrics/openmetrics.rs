@@ -12,10 +12,10 @@ use prometheus_client::registry::Registry;
 use super::{Durations, Family, Kind, Sample};
 
 /// Of the text, for HTTP.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The families as text, with its last line.
-pub fn text(families: Vec<Family>) -> String {
+pub(crate) fn text(families: Vec<Family>) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(All(families)));
     let mut text = String::new();

@@ -7,7 +7,7 @@ use crate::sandbox::{Enforced, Protection};
 use crate::types::{Class, clock};
 
 /// The one that is always there.
-pub fn up_family(is_up: bool) -> Family {
+pub(crate) fn up_family(is_up: bool) -> Family {
     Family::is("nodeseal_up", "Whether nodeseald answers on its control socket or status socket.", is_up)
 }
 

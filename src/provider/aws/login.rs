@@ -124,9 +124,7 @@ impl Logins {
         chain.await.provide_credentials().await.map_err(|error| {
             // The SDK's error is not kept: it can quote a file with keys.
             let (kind, what) = match error {
-                CredentialsError::CredentialsNotLoaded(_) => {
-                    (ErrorKind::Login, "finds no credentials on this machine")
-                }
+                CredentialsError::CredentialsNotLoaded(_) => (ErrorKind::Login, "finds no credentials on this machine"),
                 CredentialsError::ProviderTimedOut(_) => (ErrorKind::Away, "no answer in time"),
                 CredentialsError::InvalidConfiguration(_) => (ErrorKind::Unfit, "a profile or variable is wrong"),
                 _ => (ErrorKind::Login, "found a way to log in that was refused"),

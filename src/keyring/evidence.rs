@@ -1,12 +1,13 @@
 //! What was seen of etcd, and when: the file `evidence` (docs/formats.md, "Evidence"), authenticated under the node root.
 //!
 //! It says which KEKs and which versions of providers' keys something stored still needs, so that a KEK is destroyed on what was
-//! seen and not on a hope. A file that is lost costs a scan. Pure, and total over any bytes.
+//! seen and not on a hope. What was seen by a scan that cannot speak for all of etcd counts against a destruction, and never for one. A file
+//! that is lost costs a scan. Pure, and total over any bytes.
 //!
 //! ```text
 //! algorithm u8 (1 = HMAC-SHA256) | root id | cluster: u16 length, bytes | rehearsed u64 (0 = never) |
 //! scans: u8 count, the oldest first, each
-//!   at u64 | revision u64 | objects u64 | foreign u64 | KEKs: u16 count, each id and objects u64 |
+//!   at u64 | revision u64 | objects u64 | foreign u64 | reach u8 | KEKs: u16 count, each id and objects u64 |
 //!   keys: u16 count, each kind u8, identity and version with a u16 length each, objects u64
 //! | MAC, 32 bytes
 //! ```
@@ -30,7 +31,25 @@ pub const SCANS_MAX_BYTES: usize = 256 * 1024;
 /// KEKs, and versions of providers' keys, of one scan. Those of a scan beyond it are not kept as evidence.
 pub const ROWS_MAX: usize = 512;
 
-/// A complete scan of a running etcd.
+/// For what a scan of a running etcd speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// Every object of the cluster: what it has not counted is not there.
+    Whole = 1,
+    /// A part of etcd, or one etcd of several: what it has counted is there.
+    Part = 2,
+    /// All of it, with objects of which it is not known which key they need.
+    Unclear = 3,
+}
+
+impl Reach {
+    fn from_number(number: u8) -> Option<Self> {
+        [Self::Whole, Self::Part, Self::Unclear].into_iter().find(|reach| *reach as u8 == number)
+    }
+}
+
+/// What a scan of a running etcd has counted.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Scan {
     /// When it began, in seconds since 1970.
@@ -41,6 +60,8 @@ pub struct Scan {
     pub objects: u64,
     /// Objects of a KMS provider that are not in Nodeseal's format: another plugin has made them.
     pub foreign: u64,
+    /// For what it speaks.
+    pub reach: Reach,
     /// Objects under each local KEK.
     pub keks: Vec<KekUse>,
     /// Objects that bring a copy by each version of a provider's key.
@@ -86,7 +107,7 @@ impl Scan {
     }
 
     fn write(&self, w: &mut Writer) {
-        w.u64(self.at).u64(self.revision).u64(self.objects).u64(self.foreign);
+        w.u64(self.at).u64(self.revision).u64(self.objects).u64(self.foreign).u8(self.reach as u8);
         w.u16(u16::try_from(self.keks.len()).unwrap_or(u16::MAX));
         for row in &self.keks {
             // Checked when it was taken ([`Scan::is_fit`]).
@@ -186,6 +207,9 @@ pub enum NoProof {
         /// How many.
         objects: u64,
     },
+    /// A later scan has seen objects that may need any key.
+    #[error("a scan of etcd since then has seen objects of which it is not known which key they need")]
+    Unclear,
     /// Nothing was said of backups.
     #[error("backups of etcd may still need this key")]
     Backups,
@@ -217,8 +241,27 @@ impl Evidence {
 
     fn first_without(&self, subject: Subject<'_>, turned: UnixSeconds) -> Option<UnixSeconds> {
         let settled = turned.saturating_add(SETTLED_SECONDS);
-        let is_without = |scan: &&Scan| scan.at >= settled && scan.objects_of(subject) == 0;
-        self.scans.iter().rev().take_while(is_without).last().map(|scan| scan.at)
+        let is_without =
+            |scan: &&Scan| scan.at >= settled && scan.reach != Reach::Unclear && scan.objects_of(subject) == 0;
+        let without = self.scans.iter().rev().take_while(is_without);
+        without.filter(|scan| scan.reach == Reach::Whole).last().map(|scan| scan.at)
+    }
+
+    /// The last one that speaks for all of etcd.
+    pub fn last_whole(&self) -> Option<&Scan> {
+        self.scans.iter().rfind(|scan| scan.reach == Reach::Whole)
+    }
+
+    /// The last one that speaks for all of etcd, and what was seen of a part since: there may be more.
+    fn since_whole(&self) -> impl Iterator<Item = &Scan> {
+        let begin = self.scans.iter().rposition(|scan| scan.reach == Reach::Whole).unwrap_or(0);
+        self.scans.iter().skip(begin)
+    }
+
+    /// Objects that are known to be under this KEK: by the last scan of all, or by one of a part since then. `None` before the first.
+    pub fn objects_under(&self, kek: &KekId) -> Option<u64> {
+        let seen = self.since_whole().map(|scan| scan.objects_under(kek)).max()?;
+        Some(seen).filter(|objects| *objects > 0 || self.last_whole().is_some())
     }
 
     /// Whether it may go: a scan of the last day has seen nothing under it, long enough after kube-apiserver was `turned` to another key, and
@@ -230,12 +273,15 @@ impl Evidence {
         backups_since: Option<UnixSeconds>,
         now: UnixSeconds,
     ) -> Result<(), NoProof> {
-        let last = self.scans.last().ok_or(NoProof::Never)?;
-        let seconds = now.saturating_sub(last.at);
-        let objects = last.objects_of(subject);
+        let objects = self.since_whole().map(|scan| scan.objects_of(subject)).max().ok_or(NoProof::Never)?;
         if objects > 0 {
             return Err(NoProof::Needed { objects });
         }
+        let last = self.last_whole().ok_or(NoProof::Never)?;
+        if self.since_whole().any(|scan| scan.reach == Reach::Unclear) {
+            return Err(NoProof::Unclear);
+        }
+        let seconds = now.saturating_sub(last.at);
         if seconds > FRESH_SECONDS || last.at > now {
             return Err(NoProof::Old { seconds });
         }
@@ -280,6 +326,7 @@ impl Evidence {
 fn read_scan(r: &mut Reader<'_>) -> Result<Scan, WireError> {
     let (at, revision, objects) = (r.time("at")?, r.u64("revision")?, r.u64("objects")?);
     let foreign = r.u64("foreign")?;
+    let reach = Reach::from_number(r.u8("reach")?).ok_or(WireError::BadValue("reach"))?;
     let rows =
         |count: u16| Some(usize::from(count)).filter(|count| *count <= ROWS_MAX).ok_or(WireError::BadValue("rows"));
     let keks = (0..rows(r.u16("KEKs")?)?)
@@ -292,7 +339,7 @@ fn read_scan(r: &mut Reader<'_>) -> Result<Scan, WireError> {
             Ok(KeyUse { kind: kind.label().to_owned(), identity, version, objects: r.u64("objects")? })
         })
         .collect::<Result<_, WireError>>()?;
-    Ok(Scan { at, revision, objects, foreign, keks, keys })
+    Ok(Scan { at, revision, objects, foreign, reach, keks, keys })
 }
 
 fn head(cluster: &ClusterId, root: &RootId) -> Writer {

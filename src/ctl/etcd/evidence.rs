@@ -1,6 +1,7 @@
 //! What nodeseald keeps of a scan: which KEKs and which versions of providers' keys something stored still needs, and how much was made by
 //! another plugin. `keys retire` destroys a
-//! KEK on it, so it is made only of all keys of a running etcd, and only if it was seen of every object which KEK it may need.
+//! KEK on it, so it speaks for a destruction only if it is of all keys of a running etcd, and if it was seen of every object which KEK it may
+//! need. What any other scan of a running etcd has seen is kept as well, and only counts against a destruction.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,11 +9,11 @@ use std::path::{Path, PathBuf};
 use super::source::{Of, Scanned};
 use crate::control::{self, ControlError, Request};
 use crate::etcd::count::{COPIES_MAX, Count, Kek, Means};
-use crate::keyring::evidence::{KekUse, KeyUse, Scan};
+use crate::keyring::evidence::{KekUse, KeyUse, ROWS_MAX, Reach, Scan};
 use crate::types::clock::UnixSeconds;
 use crate::types::hex;
 
-/// Why nothing of a scan is kept.
+/// Why a scan proves of no key that nothing needs it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotKept {
     #[error("it is of a file, and says nothing of what was written since")]
@@ -33,40 +34,66 @@ pub(super) enum NotKept {
     Refused(#[source] ControlError),
 }
 
-/// Gives what was seen of the whole of a running etcd to nodeseald: `keys list` shows it.
+/// Gives what was seen of a running etcd to nodeseald: `keys list` shows it.
 pub(super) fn keep(socket: Option<&Path>, scanned: &Scanned) -> Result<(), NotKept> {
-    let scan = of(scanned)?;
+    let (scan, why) = match of(scanned) {
+        Seen::All(scan) => (scan, None),
+        Seen::Some(scan, why) => (scan, Some(why)),
+        Seen::Nothing(why) => return Err(why),
+    };
     let request = Request::EtcdScanned { scan: hex::encode(scan.encode()) };
-    match control::ask(socket.ok_or(NotKept::Away)?, &request) {
-        Ok(_) => Ok(()),
+    match (control::ask(socket.ok_or(NotKept::Away)?, &request), why) {
+        (Ok(_), None) => Ok(()),
+        (Ok(_), Some(why)) => Err(why),
         // Under `--open none` nobody is needed.
-        Err(error) if error.is_unreachable() => Err(NotKept::Away),
-        Err(error) => Err(NotKept::Refused(error)),
+        (Err(error), _) if error.is_unreachable() => Err(NotKept::Away),
+        (Err(_), Some(why)) => Err(why),
+        (Err(error), None) => Err(NotKept::Refused(error)),
     }
+}
+
+/// What a scan has seen of a running etcd.
+pub(super) enum Seen {
+    /// All that there is.
+    All(Scan),
+    /// What is there at least.
+    Some(Scan, NotKept),
+    Nothing(NotKept),
 }
 
 /// What nodeseald is given.
-pub(super) fn of(scanned: &Scanned) -> Result<Scan, NotKept> {
-    match &scanned.of {
-        Of::Whole => seen(&scanned.count, scanned.at, scanned.revision),
-        Of::File => Err(NotKept::File),
-        Of::Part => Err(NotKept::Part),
-        Of::Divided => Err(NotKept::Divided),
-        Of::Unclear { manifest } => Err(NotKept::Unclear(manifest.clone())),
+pub(super) fn of(scanned: &Scanned) -> Seen {
+    let why = match &scanned.of {
+        Of::Whole => None,
+        // What was stored then.
+        Of::File => return Seen::Nothing(NotKept::File),
+        Of::Part => Some(NotKept::Part),
+        Of::Divided => Some(NotKept::Divided),
+        Of::Unclear { manifest } => Some(NotKept::Unclear(manifest.clone())),
+    };
+    let (mut scan, unread) = seen(&scanned.count, scanned.at, scanned.revision);
+    match (unread, why) {
+        (Some(unread), _) => Seen::Some(Scan { reach: Reach::Unclear, ..scan }, unread),
+        (None, None) => Seen::All(scan),
+        (None, Some(why)) => {
+            scan.reach = Reach::Part;
+            match scan.keks.is_empty() && scan.keys.is_empty() && scan.foreign == 0 {
+                true => Seen::Nothing(why),
+                false => Seen::Some(scan, why),
+            }
+        }
     }
 }
 
-/// By KEK and by version of a provider's key.
-pub(super) fn seen(count: &Count, at: UnixSeconds, revision: i64) -> Result<Scan, NotKept> {
+/// By KEK and by version of a provider's key; and why it is not known of every object which key it needs.
+pub(super) fn seen(count: &Count, at: UnixSeconds, revision: i64) -> (Scan, Option<NotKept>) {
     let (mut keks, mut keys, mut foreign) = (BTreeMap::new(), BTreeMap::new(), 0);
     let unread = count.groups().iter().filter(|group| group.is_unread() && !group.is_rest());
     let unread: u64 = unread.map(|group| group.objects).sum();
-    if unread > 0 {
-        return Err(NotKept::Unread(unread));
-    }
+    let mut why = (unread > 0).then_some(NotKept::Unread(unread));
     for group in count.groups() {
         if group.is_rest() || group.copies.len() >= COPIES_MAX {
-            return Err(NotKept::TooMany);
+            why = Some(NotKept::TooMany);
         }
         match group.kek {
             Kek::Local(id) => *keks.entry(id.to_string()).or_insert(0) += group.objects,
@@ -78,18 +105,23 @@ pub(super) fn seen(count: &Count, at: UnixSeconds, revision: i64) -> Result<Scan
             *keys.entry(key).or_insert(0) += objects;
         }
     }
+    if keks.len() > ROWS_MAX || keys.len() > ROWS_MAX {
+        why = Some(NotKept::TooMany);
+    }
     let keys = keys.into_iter().map(|((kind, identity, version), objects)| KeyUse {
         kind: kind.to_owned(),
         identity,
         version,
         objects,
     });
-    Ok(Scan {
+    let scan = Scan {
         at,
         revision: revision.cast_unsigned(),
         objects: count.objects,
         foreign,
-        keks: keks.into_iter().map(|(kek, objects)| KekUse { kek, objects }).collect(),
-        keys: keys.collect(),
-    })
+        reach: Reach::Whole,
+        keks: keks.into_iter().map(|(kek, objects)| KekUse { kek, objects }).take(ROWS_MAX).collect(),
+        keys: keys.take(ROWS_MAX).collect(),
+    };
+    (scan, why)
 }

@@ -38,6 +38,8 @@ pub(in super::super) struct Scan {
     pub(in super::super) value: serde_json::Value,
     pub(in super::super) text: String,
     pub(in super::super) exit: u8,
+    /// It proves of a KEK that it has not seen that nothing needs it.
+    pub(in super::super) is_kept: bool,
 }
 
 /// The same as `nodeseal etcd scan` with these arguments alone.
@@ -50,7 +52,7 @@ pub(in super::super) fn scan_live(
     let report = scan(common, &ScanArgs { source, encryption_config, open: Open::Seeds, names: false })?;
     let value = serde_json::to_value(&report);
     let value = value.map_err(|error| Failed::new(&Explain::new(&error, Class::Internal, "report this")))?;
-    Ok(Scan { value, text: table::render(&report), exit: exit(&report) })
+    Ok(Scan { value, text: table::render(&report), exit: exit(&report), is_kept: report.kept })
 }
 
 fn exit(report: &Report) -> u8 {

@@ -7,7 +7,7 @@ use clap::Parser;
 
 use super::args::ScanArgs;
 use super::cluster::Cluster;
-use super::evidence::{NotKept, of, seen};
+use super::evidence::{NotKept, Seen, of, seen};
 use super::source::{MaybeAsking, read};
 use crate::etcd::Stored;
 use crate::etcd::count::{Ask, Count};
@@ -17,17 +17,25 @@ use crate::etcd::resource::DEFAULT_PREFIX;
 use crate::etcd::samples::{self, EncryptedObject};
 use crate::etcd::snapshot::writer::{Change, database, with_hash};
 use crate::etcd::wanted::Wanted;
-use crate::keyring::evidence::Scan;
+use crate::keyring::evidence::{Evidence, NoProof, Reach, Scan, Subject};
 use crate::types::KekId;
 
 /// What nodeseald would keep of a scan of this etcd.
-fn kept(objects: Vec<(&'static str, Vec<u8>)>, words: &[&str], found: &Cluster) -> Result<Scan, NotKept> {
+fn given(objects: Vec<(&'static str, Vec<u8>)>, words: &[&str], found: &Cluster) -> Seen {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = etcd(folder.path(), objects, 0);
     let words = [&["scan", "--open", "none", "--endpoints", &endpoint], words].concat();
     let scanned = read(&Cli::parse_from(words).args, found, &mut None, &mut None, false)
         .unwrap_or_else(|failed| panic!("{}", failed.text()));
     of(&scanned)
+}
+
+/// The same of one that speaks for the whole of it.
+fn kept(objects: Vec<(&'static str, Vec<u8>)>, words: &[&str], found: &Cluster) -> Result<Scan, NotKept> {
+    match given(objects, words, found) {
+        Seen::All(scan) => Ok(scan),
+        Seen::Some(_, why) | Seen::Nothing(why) => Err(why),
+    }
 }
 
 fn under(kek: u8) -> Vec<u8> {
@@ -180,7 +188,8 @@ fn a_scan_with_objects_that_could_not_be_told_apart_speaks_for_no_destruction() 
             let stored = Stored { key, value, mod_revision: 1 };
             count.take(stored, &mut MaybeAsking(None)).unwrap();
         }
-        seen(&count, 1, 1).map_or(true, |scan| scan.objects_under(&KekId::from_bytes([1; 16])) > 0)
+        let (scan, why) = seen(&count, 1, 1);
+        why.is_some() || scan.objects_under(&KekId::from_bytes([1; 16])) > 0
     };
     let old = samples::v2(1, "ns1-old", 1);
     assert!(of(&old.stored("nodeseal")));
@@ -191,4 +200,35 @@ fn a_scan_with_objects_that_could_not_be_told_apart_speaks_for_no_destruction() 
     let later = EncryptedObject { source: [b"NSL\x02", &[1; 90][..]].concat(), ..old.clone() };
     assert!(of(&later.stored("nodeseal")), "a later release of Nodeseal");
     assert!(of(b"k8s:enc:kms:v2:nodeseal:\xFF"), "damaged");
+}
+
+/// Yesterday nothing was under it. Since then another node has written under it, or objects were put back.
+#[test]
+fn a_kek_under_which_the_last_scan_has_seen_objects_is_not_destroyed_on_an_older_scan() {
+    let old = KekId::from_bytes([1; 16]);
+    let before = kept(vec![("/registry/secrets/a/2", under(2))], &[], &Cluster::default()).unwrap();
+    let now = before.at;
+    let evidence = Evidence::default().with(before, now);
+    let proves = |evidence: &Evidence| evidence.proves(Subject::Kek(&old), 0, Some(now), now);
+    assert_eq!(proves(&evidence), Ok(()));
+    let objects = || vec![("/registry/secrets/a/1", under(1)), ("/registry/secrets/a/2", under(2))];
+    let damaged = || ("/registry/secrets/a/3", b"k8s:enc:kms:v2:nodeseal:\xFF".to_vec());
+    let divided = Cluster { is_divided: true, ..Cluster::default() };
+    let unclear = Cluster { unread: Some(PathBuf::from("/manifest")), ..Cluster::default() };
+    for seen in [
+        given([objects(), vec![damaged()]].concat(), &[], &Cluster::default()),
+        given(objects(), &["--prefix", "/registry/"], &Cluster::default()),
+        given(objects(), &[], &divided),
+        given(objects(), &[], &unclear),
+    ] {
+        let Seen::Some(scan, why) = seen else { panic!("it does not speak for the whole, and has seen something") };
+        assert_eq!(proves(&evidence.with(scan, now)), Err(NoProof::Needed { objects: 1 }), "{why}");
+    }
+    // It may be under any.
+    let Seen::Some(scan, NotKept::Unread(1)) = given(vec![damaged()], &[], &Cluster::default()) else { panic!() };
+    assert_eq!(scan.reach, Reach::Unclear);
+    assert_eq!(proves(&evidence.with(scan, now)), Err(NoProof::Unclear));
+    // Nothing of it: the rest is unknown, as it was before.
+    let nothing = given(vec![], &["--prefix", "/registry/"], &Cluster::default());
+    assert!(matches!(nothing, Seen::Nothing(NotKept::Part)));
 }

@@ -40,7 +40,8 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Done {
         true => Some(scan_live(common, &args.etcd, args.plan.encryption_config.clone())?),
         false => None,
     };
-    let retirement = scan.as_ref().map(|_| retire::find(common)).transpose()?;
+    // One that nodeseald has not taken, or that does not speak for all of etcd, says nothing of any KEK.
+    let retirement = scan.as_ref().filter(|scan| scan.is_kept).map(|_| retire::find(common)).transpose()?;
     let next = next(complete, retirement.as_ref());
     let (value, text, found) = scan.map_or((None, None, 0), |scan| (Some(scan.value), Some(scan.text), scan.exit));
     let ran = Ran {

@@ -1,6 +1,6 @@
 //! Windows of need, out of scans. Pure.
 
-use crate::keyring::evidence::Scan;
+use crate::keyring::evidence::{Reach, Scan};
 use crate::keyring::keeper::KekRow;
 use crate::types::clock::UnixSeconds;
 
@@ -37,7 +37,8 @@ pub(super) struct Window {
 
 /// Of everything that a scan has seen objects under: `scans` from the oldest on. The earliest window first.
 pub(super) fn windows(keks: &[KekRow], scans: &[Scan]) -> Vec<Window> {
-    let Some(last) = scans.last() else { return Vec::new() };
+    // One that cannot speak for all of etcd has no end of a window, but objects that it has seen are there.
+    let Some(last) = scans.iter().rfind(|scan| scan.reach == Reach::Whole) else { return Vec::new() };
     let mut subjects: Vec<Subject> = scans.iter().flat_map(seen).map(|(subject, _)| subject).collect();
     subjects.sort();
     subjects.dedup();
@@ -51,9 +52,15 @@ pub(super) fn windows(keks: &[KekRow], scans: &[Scan]) -> Vec<Window> {
                 Subject::Kek(id) => keks.iter().find(|row| row.id == *id).map(|row| row.created),
                 Subject::Key { .. } => None,
             };
-            let without = scans.iter().rev().take_while(|scan| under(scan) == 0).last();
+            let without = scans.iter().rev().take_while(|scan| scan.reach != Reach::Unclear && under(scan) == 0);
+            let without = without.filter(|scan| scan.reach == Reach::Whole).last();
             let from = made.map_or(first, |made| made.min(first));
-            Window { from, until: without.map(|scan| scan.at), objects: under(last), subject }
+            Window {
+                from,
+                until: without.map(|scan| scan.at),
+                objects: scans.iter().filter(|scan| scan.at >= last.at).map(under).max().unwrap_or_default(),
+                subject,
+            }
         })
         .collect();
     windows.sort_by(|one, other| (one.from, &one.subject).cmp(&(other.from, &other.subject)));
@@ -84,6 +91,7 @@ mod tests {
             revision: at,
             objects: 9,
             foreign: 0,
+            reach: Reach::Whole,
             keks: vec![kek("01", first), kek("02", second)],
             keys: vec![key],
         }

@@ -129,6 +129,9 @@ impl Explained for KeeperError {
                 NoProof::Writes => {
                     "first set `write = false` for its provider and reload; in mode \"direct\" also enable the local KEK or another provider. Keep its table, since it still opens what is stored: once `nodeseal status` shows the new key_id, follow rotate.md from step 3 on, scan etcd, and then give the key up"
                 }
+                NoProof::Unclear => {
+                    "see which objects these are and why: `nodeseal etcd scan` has a finding for each kind, and --names names them. When they are repaired or deleted, scan again"
+                }
                 NoProof::Early => "scan etcd again in a few minutes: `nodeseal etcd scan`",
                 NoProof::Needed { .. } => {
                     "migrate the storage first (rotate.md, from step 3), then scan again: `nodeseal etcd scan`"

@@ -13,6 +13,7 @@ fn scan(at: u64, under: u64) -> Scan {
         revision: 7,
         objects: 12,
         foreign: 0,
+        reach: Reach::Whole,
         keks: vec![KekUse { kek: KEK.to_string(), objects: under }],
         keys: vec![key],
     }
@@ -28,7 +29,7 @@ fn frozen_vector_of_a_file() {
     let evidence = Evidence { rehearsed: Some(5), scans: vec![scan(1000, 4), scan(2000, 0)] };
     let bytes = evidence.encode(&cluster, &root, &key);
     // Of the bytes that Python's struct and hmac make of docs/formats.md.
-    assert_eq!(hex::encode(Sha256::digest(&bytes)), "fba385c48712a8f8b89ed7cefa0dd0f12e24f98fec355486a3e509a3dc8fc4f2");
+    assert_eq!(hex::encode(Sha256::digest(&bytes)), "1443c02cec698f4786da93aa4e00e039a188b3ff64c20de3192b781a676f6107");
     assert_eq!(Evidence::decode(&bytes, &cluster, &root, &key), Ok(evidence));
     for at in 0..bytes.len() {
         let mut changed = bytes.clone();
@@ -140,4 +141,41 @@ proptest! {
         let _ = Evidence::decode(&bytes, &cluster, &root, &key);
         let _ = read_scan(&mut Reader::new(&bytes));
     }
+}
+
+#[test]
+fn what_a_scan_of_a_part_has_seen_counts_against_a_kek_and_never_for_one() {
+    let now = 1_000_000;
+    let part = |at, under| Scan { reach: Reach::Part, ..scan(at, under) };
+    let with = |scans: &[Scan]| Evidence { rehearsed: None, scans: scans.to_vec() };
+    let proves = |scans: &[Scan], backups| with(scans).proves(Subject::Kek(&KEK), 0, Some(backups), now);
+    let whole = scan(now - 500, 0);
+    assert_eq!(proves(&[part(now - 10, 0)], now), Err(NoProof::Never));
+    assert_eq!(proves(&[part(now - 10, 2)], now), Err(NoProof::Needed { objects: 2 }));
+    assert_eq!(proves(&[whole.clone(), part(now - 10, 0)], now), Ok(()));
+    assert_eq!(proves(&[scan(now - 90_000, 0), part(now - 10, 0)], now), Err(NoProof::Old { seconds: 90_000 }));
+    // One more that sees nothing of it may be of another part.
+    let seen = [whole.clone(), part(now - 20, 2), part(now - 10, 0)];
+    assert_eq!(proves(&seen, now), Err(NoProof::Needed { objects: 2 }));
+    assert_eq!((with(&seen).objects_under(&KEK), with(&seen).unneeded_since(&KEK, 0)), (Some(2), None));
+    // Backups of the time when it was seen need it.
+    let gone = [whole, part(now - 20, 2), scan(now - 10, 0)];
+    assert_eq!(proves(&gone, now - 11), Err(NoProof::BackupsLeft));
+    assert_eq!(proves(&gone, now - 10), Ok(()));
+    assert_eq!((with(&gone).objects_under(&KEK), with(&gone).unneeded_since(&KEK, 0)), (Some(0), Some(now - 10)));
+    assert_eq!(with(&[part(now, 0)]).objects_under(&KEK), None);
+}
+
+#[test]
+fn objects_that_may_need_any_key_keep_all_of_them_until_a_scan_knows() {
+    let now = 1_000_000;
+    let unclear = Scan { reach: Reach::Unclear, ..scan(now - 20, 0) };
+    let proves = |scans: &[Scan], backups| {
+        let evidence = Evidence { rehearsed: None, scans: scans.to_vec() };
+        evidence.proves(Subject::Kek(&KEK), 0, Some(backups), now)
+    };
+    assert_eq!(proves(&[scan(now - 500, 0), unclear.clone()], now), Err(NoProof::Unclear));
+    let known = [scan(now - 500, 0), unclear, scan(now - 10, 0)];
+    assert_eq!(proves(&known, now - 11), Err(NoProof::BackupsLeft));
+    assert_eq!(proves(&known, now), Ok(()));
 }

@@ -46,7 +46,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
                 let mut living = self.ring().entries().filter(|(_, state)| *state != KekState::Destroyed);
                 living.any(|(entry, _)| entry.created > at)
             }),
-            scanned: self.evidence.scans.last().map(|scan| scan.at),
+            scanned: self.evidence.last_whole().map(|scan| scan.at),
             recovery_written: written(&self.books.home.top.path().join(recovery::FILE)),
             recipients: self.state().recipients.iter().map(ToString::to_string).collect(),
             recovery_maker: self.books.maker()?.maker().fingerprint(),
@@ -105,8 +105,8 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             opened: told.opened.get(&entry.id).copied(),
             may_return: ring.may_return(&entry.id),
             under_key_id: self.is_under_key_id(&entry.id),
-            objects: self.evidence.scans.last().map(|scan| scan.objects_under(&entry.id)),
-            scanned: self.evidence.scans.last().map(|scan| scan.at),
+            objects: self.evidence.objects_under(&entry.id),
+            scanned: self.evidence.last_whole().map(|scan| scan.at),
             unneeded_since: self.evidence.unneeded_since(&entry.id, self.turned()),
             wraps: self.keys.wraps(&entry.id).map_or(0, |set| set.wraps.len()),
         }

@@ -11,7 +11,7 @@ use crate::keyring::crash::node::{Node, TO};
 use crate::keyring::crash::provider::Provider;
 use crate::keyring::crash::running::Running;
 use crate::keyring::epoch::ProviderMemory;
-use crate::keyring::evidence::{KekUse, Scan};
+use crate::keyring::evidence::{KekUse, Reach, Scan};
 use crate::keyring::export::Export;
 use crate::keyring::keeper::{KeeperHandle, KeyTable, Proof, RenewOrder};
 use crate::keyring::member::{self, MemberKeys, STANDING_VALID_SECONDS, Standing};
@@ -351,7 +351,7 @@ pub(in crate::keyring::crash) fn half_destroy(node: &mut Node) {
 pub(in crate::keyring::crash) fn keep_scan(running: &Running) -> Result<(), Refused> {
     let active = running.table().keys[0].id.clone();
     let keks = vec![KekUse { kek: active, objects: 3 }];
-    let scan = Scan { at: 1, revision: 7, objects: 5, foreign: 0, keks, keys: Vec::new() };
+    let scan = Scan { at: 1, revision: 7, objects: 5, foreign: 0, reach: Reach::Whole, keks, keys: Vec::new() };
     running.handle.scanned(scan)?;
     Ok(running.handle.rehearsed().map(|_| ())?)
 }

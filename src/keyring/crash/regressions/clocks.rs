@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::keyring::MaxAge;
-use crate::keyring::evidence::{KekUse, NoProof, Scan};
+use crate::keyring::evidence::{KekUse, NoProof, Reach, Scan};
 use crate::keyring::keeper::Proof;
 use crate::keyring::ring::RetireTo;
 use crate::keyring::{KeeperError, bundle};
@@ -142,7 +142,10 @@ fn a_clock_that_was_behind_at_the_activation_does_not_make_a_scan_of_the_next_se
     running.clock.store(now, Ordering::SeqCst);
     drop((running.table(), running.table()));
     let keks = vec![KekUse { kek: running.kek("active").to_string(), objects: 3 }];
-    running.handle.scanned(Scan { at: now, revision: 7, objects: 3, foreign: 0, keks, keys: Vec::new() }).unwrap();
+    running
+        .handle
+        .scanned(Scan { at: now, revision: 7, objects: 3, foreign: 0, reach: Reach::Whole, keks, keys: Vec::new() })
+        .unwrap();
     let retired = running.handle.retire(old, RetireTo::Destroyed, Proof::Scan { backups_since: Some(now) });
     assert!(matches!(retired, Err(KeeperError::NoProof { why: NoProof::Early, .. })), "{:?}", retired.map(drop));
 }

@@ -7,7 +7,7 @@ use std::thread;
 use super::*;
 use crate::keyring::KeeperError;
 use crate::keyring::crash::provider::Silence;
-use crate::keyring::evidence::{KekUse, Scan};
+use crate::keyring::evidence::{KekUse, Reach, Scan};
 use crate::keyring::keeper::Proof;
 use crate::keyring::ring::RetireTo;
 
@@ -129,7 +129,10 @@ fn a_neighbours_kek_is_not_destroyed_while_the_neighbours_kube_apiserver_may_wri
     let now = running.clock.load(Ordering::SeqCst) + 3600;
     running.clock.store(now, Ordering::SeqCst);
     let keks = vec![KekUse { kek: running.kek("active").to_string(), objects: 3 }];
-    running.handle.scanned(Scan { at: now, revision: 7, objects: 3, foreign: 0, keks, keys: Vec::new() }).unwrap();
+    running
+        .handle
+        .scanned(Scan { at: now, revision: 7, objects: 3, foreign: 0, reach: Reach::Whole, keks, keys: Vec::new() })
+        .unwrap();
     let retired = running.handle.retire(foreign, RetireTo::GoneEverywhere, Proof::Scan { backups_since: Some(now) });
     assert!(matches!(retired, Err(KeeperError::UnderKeyId(_))), "{:?}", retired.map(drop));
     assert!(running.decrypt(&seed).unwrap(), "an object that the neighbour writes a moment later");

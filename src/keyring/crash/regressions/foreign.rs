@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::envelope::EnvelopeError;
 use crate::keyring::crash::provider::{Provider, Silence, proved, together};
-use crate::keyring::evidence::{KekUse, NoProof, Scan};
+use crate::keyring::evidence::{KekUse, NoProof, Reach, Scan};
 use crate::keyring::keeper::Proof;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::{KeeperError, KeyringError};
@@ -81,7 +81,15 @@ fn whoever_opens_what_another_plugin_has_made_leaves_only_on_a_scan_or_an_order(
     let kek = running.kek("active").to_string();
     let scanned = |foreign| {
         let keks = vec![KekUse { kek: kek.clone(), objects: 3 }];
-        running.handle.scanned(Scan { at: now, revision: 7, objects: 3 + foreign, foreign, keks, keys: Vec::new() })
+        running.handle.scanned(Scan {
+            at: now,
+            revision: 7,
+            objects: 3 + foreign,
+            foreign,
+            reach: Reach::Whole,
+            keks,
+            keys: Vec::new(),
+        })
     };
     let leave = |backups_since| running.handle.configure(set(&own, None), Some(Proof::Scan { backups_since }));
     let why = |left: Result<(), KeeperError>| match left {

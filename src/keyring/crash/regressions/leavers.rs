@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::keyring::KeeperError;
 use crate::keyring::crash::provider::{Provider, Silence, proved, together};
-use crate::keyring::evidence::{KekUse, NoProof, Scan};
+use crate::keyring::evidence::{KekUse, NoProof, Reach, Scan};
 use crate::keyring::keeper::Proof;
 use crate::keyring::live::{Active, Snapshot};
 use crate::keyring::recovery::Identity;
@@ -272,7 +272,15 @@ fn a_scan_of_before_the_key_id_has_moved_does_not_speak_for_a_kek_that_served_un
     let keks = vec![KekUse { kek: running.kek("active").to_string(), objects: 3 }];
     running
         .handle
-        .scanned(Scan { at: hour_later, revision: 7, objects: 3, foreign: 0, keks, keys: Vec::new() })
+        .scanned(Scan {
+            at: hour_later,
+            revision: 7,
+            objects: 3,
+            foreign: 0,
+            reach: Reach::Whole,
+            keks,
+            keys: Vec::new(),
+        })
         .unwrap();
     running.handle.configure(Some(proved(by(&[("a", Required, &k)], false))), None).unwrap();
     k.rotate_to(2);

@@ -8,7 +8,7 @@ use super::*;
 use crate::keyring::KeeperError;
 use crate::keyring::attached::Check;
 use crate::keyring::bundle::BundleError;
-use crate::keyring::evidence::{KekUse, Scan};
+use crate::keyring::evidence::{KekUse, Reach, Scan};
 use crate::keyring::keeper::Proof;
 use crate::keyring::member::Receipt;
 use crate::keyring::ring::{AdoptError, RetireTo};
@@ -179,7 +179,10 @@ fn a_kek_is_not_destroyed_while_a_member_has_not_shown_that_it_writes_under_anot
     let now = running.clock.load(Ordering::SeqCst) + 3600;
     running.clock.store(now, Ordering::SeqCst);
     let keks = vec![KekUse { kek: next.to_string(), objects: 3 }];
-    running.handle.scanned(Scan { at: now, revision: 7, objects: 3, foreign: 0, keks, keys: Vec::new() }).unwrap();
+    running
+        .handle
+        .scanned(Scan { at: now, revision: 7, objects: 3, foreign: 0, reach: Reach::Whole, keks, keys: Vec::new() })
+        .unwrap();
     let proof = || Proof::Scan { backups_since: Some(now) };
     let retired = running.ask(|keeper| keeper.retire(old, RetireTo::Destroyed, proof()));
     assert!(retired.is_err(), "{:?}", retired.map(drop));

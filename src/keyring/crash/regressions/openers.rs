@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::keyring::KeeperError;
 use crate::keyring::crash::provider::{Provider, Silence, proved, together};
-use crate::keyring::evidence::{KeyUse, NoProof, Scan};
+use crate::keyring::evidence::{KeyUse, NoProof, Reach, Scan};
 use crate::keyring::keeper::{Next, Proof};
 use crate::keyring::ring::RetireTo;
 use crate::keyring::rooted::Rooted;
@@ -162,7 +162,15 @@ fn on_a_scan_no_key_is_given_up_that_still_writes_or_has_just_ceased_to() {
     let used = KeyUse { kind: "vault".into(), identity: "l".into(), version: "1".into(), objects: 3 };
     running
         .handle
-        .scanned(Scan { at: now, revision: 7, objects: 3, foreign: 0, keks: Vec::new(), keys: vec![used] })
+        .scanned(Scan {
+            at: now,
+            revision: 7,
+            objects: 3,
+            foreign: 0,
+            reach: Reach::Whole,
+            keks: Vec::new(),
+            keys: vec![used],
+        })
         .unwrap();
     let give_up = || {
         let next = set(&[("b", Required, &l)], false);
@@ -250,7 +258,15 @@ fn a_kek_that_encrypts_nothing_in_mode_direct_keeps_no_key_of_a_former_provider_
     running.first_attempt().unwrap();
     running.wait_for("it settles", || settles(&running));
     let used = KeyUse { kind: "vault".into(), identity: "l".into(), version: "1".into(), objects: 3 };
-    let scan = Scan { at: node.clock, revision: 7, objects: 3, foreign: 0, keks: Vec::new(), keys: vec![used] };
+    let scan = Scan {
+        at: node.clock,
+        revision: 7,
+        objects: 3,
+        foreign: 0,
+        reach: Reach::Whole,
+        keks: Vec::new(),
+        keys: vec![used],
+    };
     running.handle.scanned(scan).unwrap();
     let proof = Proof::Scan { backups_since: Some(node.clock) };
     let given_up = running.handle.configure(set(&[("b", Required, &l)], false), Some(proof));

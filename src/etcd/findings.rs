@@ -110,6 +110,19 @@ fn is_read(group: &Group, writers: &[&Writer]) -> bool {
     })
 }
 
+/// Whether the configuration has a provider that reads the objects of a group. `None`: it does not say.
+pub fn is_readable(group: &Group, wanted: Option<&Wanted>) -> Option<bool> {
+    let writers = writers(group, wanted)?;
+    // Without a rule kube-apiserver writes and reads in clear.
+    let is_plain_alone = writers.is_empty() && matches!(group.means, Means::Plain(_));
+    Some(is_plain_alone || is_read(group, &writers))
+}
+
+/// Whether another plugin than this node's is to open a group: by the configuration, or because it is of another API server.
+pub fn is_for_another_plugin(group: &Group, wanted: Option<&Wanted>, current: &Current) -> bool {
+    is_for_another(group, writers(group, wanted).as_deref(), current)
+}
+
 fn is_own_socket(endpoint: &str, current: &Current) -> bool {
     current.endpoint.as_deref().is_some_and(|own| socket(own) == socket(endpoint))
 }

@@ -11,6 +11,8 @@ use crate::etcd::{Endpoint, TlsFiles};
 pub(in super::super) enum EtcdVerb {
     /// Count what every object is encrypted with, and ask whether it opens
     Scan(ScanArgs),
+    /// Say of each object that does not open why, and what brings it back. It changes nothing
+    Triage(TriageArgs),
 }
 
 #[derive(Args)]
@@ -26,6 +28,24 @@ pub(in super::super) struct ScanArgs {
     /// Show the names of the objects that a finding is about
     #[arg(long)]
     pub(super) names: bool,
+}
+
+#[derive(Args)]
+pub(in super::super) struct TriageArgs {
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    /// What kube-apiserver is told to encrypt: the file of its --encryption-provider-config
+    #[arg(long, value_name = "FILE")]
+    pub(super) encryption_config: Option<PathBuf>,
+    /// Look only at the objects that this scan names: the output of `nodeseal etcd scan --json --names`
+    #[arg(long, value_name = "FILE", conflicts_with = "read_errors")]
+    pub(super) scan: Option<PathBuf>,
+    /// Look only at the objects that kube-apiserver could not read: its answer StorageReadError, or several
+    #[arg(long, value_name = "FILE")]
+    pub(super) read_errors: Option<PathBuf>,
+    /// A KEK by its id, or a provider's key as the answer shows it, that nobody has any more: show the calls that delete what needs it
+    #[arg(long, value_name = "KEY")]
+    pub(super) lost: Vec<String>,
 }
 
 /// A running etcd.

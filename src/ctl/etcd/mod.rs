@@ -11,6 +11,7 @@ mod source;
 mod table;
 #[cfg(test)]
 mod tests;
+mod triage;
 
 use super::common::Common;
 use super::output::Done;
@@ -21,5 +22,6 @@ pub(super) use scan::{encryption_config, scan_live};
 pub(super) fn run(common: &Common, verb: &EtcdVerb) -> Done {
     match verb {
         EtcdVerb::Scan(args) => scan::run(common, args),
+        EtcdVerb::Triage(args) => triage::run(common, args),
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::etcd::count::Counted;
+use super::source::Notice;
+use crate::etcd::Stored;
+use crate::etcd::count::{Counted, Group};
 use crate::etcd::findings::Finding;
 use crate::etcd::question::Verdict;
 use crate::types::is_shown;
@@ -14,7 +16,7 @@ const ALL_MAX: usize = 20_000;
 /// Bytes of one: a key of kube-apiserver is below 1 kB. etcd takes keys of 1.5 MiB.
 const NAME_MAX_BYTES: usize = 1024;
 /// Bytes of all.
-const ALL_MAX_BYTES: usize = 8 << 20;
+pub(super) const ALL_MAX_BYTES: usize = 8 << 20;
 
 #[derive(Default)]
 pub(super) struct Names {
@@ -23,8 +25,18 @@ pub(super) struct Names {
     bytes: usize,
 }
 
+impl Notice for Names {
+    fn take(&mut self, counted: Counted, _: &Group, stored: Stored<'_>) {
+        self.note(counted, stored.key);
+    }
+
+    fn begin_again(&mut self) {
+        *self = Self::default();
+    }
+}
+
 impl Names {
-    pub(super) fn take(&mut self, counted: Counted, key: &[u8]) {
+    fn note(&mut self, counted: Counted, key: &[u8]) {
         if self.kept >= ALL_MAX || self.bytes >= ALL_MAX_BYTES {
             return;
         }
@@ -54,7 +66,7 @@ impl Names {
 }
 
 /// Whoever writes to etcd chooses it.
-fn shown(key: &[u8]) -> String {
+pub(super) fn shown(key: &[u8]) -> String {
     let part = &key[..key.len().min(NAME_MAX_BYTES)];
     let sign = |sign| if is_shown(sign) { sign } else { '?' };
     let mut name: String = String::from_utf8_lossy(part).chars().map(sign).collect();
@@ -73,7 +85,7 @@ mod tests {
         let mut names = Names::default();
         let key = vec![b'a'; 1 << 20];
         for group in 0..200 {
-            names.take(Counted { group, verdict: Verdict::Opens }, &key);
+            names.note(Counted { group, verdict: Verdict::Opens }, &key);
         }
         let kept: usize = names.by_place.values().flatten().map(String::len).sum();
         assert!(kept <= 16 << 20, "{} MiB are kept", kept >> 20);
@@ -88,7 +100,7 @@ mod tests {
             (Verdict::UnknownKek, "lost"),
             (Verdict::NotAsked, "unasked"),
         ] {
-            names.take(Counted { group: 0, verdict }, key.as_bytes());
+            names.note(Counted { group: 0, verdict }, key.as_bytes());
         }
         let (resource, text) = ("secrets".to_owned(), String::new());
         let finding = Finding {

@@ -10,7 +10,7 @@ use super::cluster::Cluster;
 use super::evidence::{NotKept, keep};
 use super::names::Names;
 use super::report::{Found, Report, Row};
-use super::source::{Scanned, read};
+use super::source::{Notice, Scanned, read};
 use super::table;
 use crate::config::{self, Config};
 use crate::control::{self, Answer, Asking, ControlError, Request, Status, say};
@@ -23,7 +23,7 @@ use crate::etcd::wanted::{Wanted, WantedError, socket};
 use crate::types::{Chain, Class, Explain, Explained, metric_hash};
 
 const FINDINGS: u8 = 1;
-const NOT_COMPLETE: u8 = 2;
+pub(super) const NOT_COMPLETE: u8 = 2;
 /// Bytes of an EncryptionConfiguration.
 const CONFIG_MAX_BYTES: u64 = 1 << 20;
 
@@ -67,10 +67,11 @@ fn scan(common: &Common, args: &ScanArgs) -> Result<Report, Failed> {
     // Objects that nobody has encrypted pass through, and the configuration may hold keys: no core dump.
     harden()?;
     let found = Cluster::find(Path::new("/"));
-    let wanted = wanted(args, &found)?;
+    let wanted = wanted(&args.source, args.encryption_config.as_deref(), &found)?;
     let mut asked = Asked::new(common, args.open)?;
     let mut names = args.names.then(Names::default);
-    let read = read(args, &found, &mut asked.opener, &mut names, !common.json)?;
+    let notice = names.as_mut().map(|names| -> &mut dyn Notice { names });
+    let read = read(&args.source, args.open, &found, &mut asked.opener, notice, !common.json)?;
     let wanted_path = wanted.as_ref().map(|(path, _)| path.clone());
     let wanted = wanted.map(|(_, wanted)| wanted);
     let all = findings(read.count.groups(), wanted.as_ref(), &asked.current, args.open.ask());
@@ -136,7 +137,7 @@ impl Asked {
     }
 }
 
-fn away(error: &ControlError) -> Failed {
+pub(super) fn away(error: &ControlError) -> Failed {
     if error.is_unreachable() {
         let hint = "start nodeseald; or count without asking whether objects open: --open none";
         return Failed::new(&Explain::new(error, Class::Unavailable, hint));
@@ -146,12 +147,12 @@ fn away(error: &ControlError) -> Failed {
 
 fn status(config: &Config) -> Result<Current, ControlError> {
     match control::ask(&config.control_socket, &Request::Status {})? {
-        Answer::Status(status) => Ok(current(*status)),
+        Answer::Status(status) => Ok(current(&status)),
         _ => Err(ControlError::Protocol),
     }
 }
 
-fn current(status: Status) -> Current {
+pub(super) fn current(status: &Status) -> Current {
     let writes = |role: &str| role != "decrypt-only";
     let mut keys: Vec<_> =
         status.providers.iter().filter(|row| writes(&row.role)).filter_map(|row| row.key.as_ref()).collect();
@@ -169,10 +170,13 @@ fn resolved(endpoint: &str) -> String {
 }
 
 /// The file that kube-apiserver reads, and what it says.
-fn wanted(args: &ScanArgs, found: &Cluster) -> Result<Option<(String, Wanted)>, Failed> {
-    let named = args.encryption_config.as_deref();
+pub(super) fn wanted(
+    source: &SourceArgs,
+    named: Option<&Path>,
+    found: &Cluster,
+) -> Result<Option<(String, Wanted)>, Failed> {
     // Of this machine's cluster, and not of the one that a snapshot or another etcd is of.
-    let is_own = args.source.snapshot.is_none() && args.source.live.endpoints.is_empty();
+    let is_own = source.snapshot.is_none() && source.live.endpoints.is_empty();
     match named.or(found.encryption_config.as_deref().filter(|_| is_own)) {
         Some(path) => read_wanted(path).map(Some),
         None => Ok(None),

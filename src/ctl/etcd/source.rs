@@ -2,15 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::args::{ScanArgs, SourceArgs};
+use super::args::{Open, SourceArgs};
 use super::cluster::Cluster;
-use super::names::Names;
 use super::progress::Progress;
 use crate::control::{Asking, ControlError, say};
 use crate::ctl::PROGRAM;
 use crate::ctl::failed::Failed;
 use crate::ctl::output::unfit;
-use crate::etcd::count::{Count, Opener};
+use crate::etcd::count::{Count, Counted, Group, Opener};
 use crate::etcd::question::{Question, Verdict};
 use crate::etcd::resource::{DEFAULT_PREFIX, api_prefix};
 use crate::etcd::snapshot::{Hash, Snapshot, SnapshotError};
@@ -49,16 +48,34 @@ pub(super) enum Of {
     },
 }
 
+/// Who is told of each object, besides the count.
+pub(super) trait Notice {
+    /// All keys that it wants begin so, if it does not want all.
+    fn below(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether an object is counted and asked for at all.
+    fn wants(&self, _key: &[u8]) -> bool {
+        true
+    }
+
+    fn take(&mut self, counted: Counted, group: &Group, stored: Stored<'_>);
+
+    /// Forgets all objects.
+    fn begin_again(&mut self);
+}
+
 /// Which keys are read, and how their place is understood.
-struct Place {
+pub(super) struct Place {
     /// kube-apiserver's, with a slash at both ends.
-    api_prefix: String,
+    pub(super) api_prefix: String,
     /// `None`: all keys, whatever lies beside the prefix.
     part: Option<String>,
 }
 
 impl Place {
-    fn new(args: &SourceArgs, found: &Cluster) -> Self {
+    pub(super) fn new(args: &SourceArgs, found: &Cluster) -> Self {
         let part = args.prefix.clone().filter(|part| !part.is_empty());
         let known = || found.prefix.clone().unwrap_or_else(|| DEFAULT_PREFIX.to_owned());
         let named = args.etcd_prefix.as_deref().map(api_prefix);
@@ -75,23 +92,21 @@ impl Place {
     }
 }
 
-pub(super) fn read(
-    args: &ScanArgs,
+pub(super) fn read<'n>(
+    args: &SourceArgs,
+    open: Open,
     found: &Cluster,
-    opener: &mut Option<Asking>,
-    names: &mut Option<Names>,
+    opener: &'n mut Option<Asking>,
+    notice: Option<&'n mut dyn Notice>,
     is_shown: bool,
 ) -> Result<Scanned, Failed> {
-    let Place { api_prefix, part } = Place::new(&args.source, found);
-    let taking = Taking {
-        count: Count::new(&api_prefix, args.open.ask()),
-        opener: MaybeAsking(opener.as_mut()),
-        names: names.as_mut(),
-    };
-    if let Some(path) = &args.source.snapshot {
+    let Place { api_prefix, part } = Place::new(args, found);
+    let part = part.or_else(|| notice.as_ref()?.below());
+    let taking = Taking { count: Count::new(&api_prefix, open.ask()), opener: MaybeAsking(opener.as_mut()), notice };
+    if let Some(path) = &args.snapshot {
         return read_file(path, part, taking, is_shown);
     }
-    let is_found = args.source.live.endpoints.is_empty();
+    let is_found = args.live.endpoints.is_empty();
     if is_found && found.is_divided {
         let text = "kube-apiserver keeps some resources in another etcd (--etcd-servers-overrides): scan that one too, with --endpoints";
         say::warning(PROGRAM, text);
@@ -104,7 +119,7 @@ pub(super) fn read(
     };
     let (endpoints, tls) = match is_found {
         true => (found.endpoints.clone(), found.tls.clone()),
-        false => (args.source.live.endpoints.clone(), args.source.live.tls()),
+        false => (args.live.endpoints.clone(), args.live.tls()),
     };
     read_live(endpoints, tls.as_ref(), (part, of), taking, is_shown)
 }
@@ -176,23 +191,26 @@ fn read_live(
 struct Taking<'a> {
     count: Count,
     opener: MaybeAsking<'a>,
-    names: Option<&'a mut Names>,
+    notice: Option<&'a mut dyn Notice>,
 }
 
 impl Taking<'_> {
     fn take(&mut self, stored: Stored<'_>, progress: &mut Progress) -> Result<(), ControlError> {
-        let counted = self.count.take(stored, &mut self.opener)?;
-        if let Some(names) = self.names.as_deref_mut() {
-            names.take(counted, stored.key);
-        }
         progress.step();
+        if self.notice.as_ref().is_some_and(|notice| !notice.wants(stored.key)) {
+            return Ok(());
+        }
+        let counted = self.count.take(stored, &mut self.opener)?;
+        if let Some(notice) = &mut self.notice {
+            notice.take(counted, &self.count.groups()[counted.group], stored);
+        }
         Ok(())
     }
 
     fn begin_again(&mut self) {
         self.count.begin_again();
-        if let Some(names) = self.names.as_deref_mut() {
-            *names = Names::default();
+        if let Some(notice) = &mut self.notice {
+            notice.begin_again();
         }
     }
 }

@@ -25,7 +25,8 @@ fn given(objects: Vec<(&'static str, Vec<u8>)>, words: &[&str], found: &Cluster)
     let folder = tempfile::tempdir().unwrap();
     let endpoint = etcd(folder.path(), objects, 0);
     let words = [&["scan", "--open", "none", "--endpoints", &endpoint], words].concat();
-    let scanned = read(&Cli::parse_from(words).args, found, &mut None, &mut None, false)
+    let args = Cli::parse_from(words).args;
+    let scanned = read(&args.source, args.open, found, &mut None, None, false)
         .unwrap_or_else(|failed| panic!("{}", failed.text()));
     of(&scanned)
 }
@@ -54,7 +55,7 @@ fn a_scan_that_was_given_fewer_objects_than_etcd_has_counted_is_not_complete() {
     let objects = vec![("/registry/secrets/a/1", under(1)), ("/registry/secrets/a/2", under(2))];
     let endpoint = etcd(folder.path(), objects, 1);
     let cli = Cli::parse_from(["scan", "--open", "none", "--endpoints", &endpoint]);
-    let scanned = read(&cli.args, &Cluster::default(), &mut None, &mut None, false);
+    let scanned = read(&cli.args.source, cli.args.open, &Cluster::default(), &mut None, None, false);
     assert!(scanned.is_err(), "exit 0 or 1 with 1 of 2 objects of one revision, and kept as a proof");
 }
 
@@ -113,7 +114,8 @@ fn found(changes: &[Change], prefix: &str) -> (u64, Vec<Finding>) {
 
 fn found_in(file: &tempfile::NamedTempFile, words: &[&str]) -> (u64, Vec<Finding>) {
     let words = [&["scan", "--open", "none", "--snapshot", file.path().to_str().unwrap()], words].concat();
-    let scanned = read(&Cli::parse_from(words).args, &Cluster::default(), &mut None, &mut None, false)
+    let args = Cli::parse_from(words).args;
+    let scanned = read(&args.source, args.open, &Cluster::default(), &mut None, None, false)
         .unwrap_or_else(|failed| panic!("{}", failed.text()));
     let current = Current { key_id: Some("ns1-now".into()), endpoint: Some("unix:///kms.sock".into()), copies: 0 };
     let wanted = Wanted::parse(WANTED).unwrap();

@@ -17,7 +17,7 @@ use super::common::Common;
 use super::output::Done;
 
 pub(super) use args::{EtcdVerb, LiveArgs};
-pub(super) use scan::{encryption_config, scan_live};
+pub(super) use scan::{encryption_config, is_asked, scan_live};
 
 pub(super) fn run(common: &Common, verb: &EtcdVerb) -> Done {
     match verb {

@@ -19,7 +19,7 @@ use crate::ctl::failed::Failed;
 use crate::ctl::output::{Done, counted, harden, load, print};
 use crate::ctl::{PROGRAM, schema};
 use crate::etcd::findings::{Current, NOTHING_SEEN, absent, findings, not_judged};
-use crate::etcd::wanted::{Wanted, WantedError, socket};
+use crate::etcd::wanted::{Wanted, WantedError, Writer, socket};
 use crate::types::{Chain, Class, Explain, Explained, metric_hash};
 
 const FINDINGS: u8 = 1;
@@ -187,6 +187,13 @@ pub(super) fn wanted(
 pub(in super::super) fn encryption_config(named: Option<&Path>) -> Result<Option<(String, Wanted)>, Failed> {
     let found = Cluster::find(Path::new("/")).encryption_config;
     named.or(found.as_deref()).map(read_wanted).transpose()
+}
+
+/// Whether kube-apiserver is told to ask the plugin on this socket.
+pub(in super::super) fn is_asked(wanted: &Wanted, endpoint: &str) -> bool {
+    let own = resolved(endpoint);
+    let is_own = |writer: &&Writer| matches!(writer, Writer::Kms { endpoint, .. } if *endpoint == own);
+    wanted.names().iter().flat_map(|name| wanted.named(name)).any(|writer| is_own(&writer))
 }
 
 fn read_wanted(path: &Path) -> Result<(String, Wanted), Failed> {

@@ -9,8 +9,8 @@ use crate::kube::Server;
 
 #[derive(Subcommand)]
 pub(in super::super) enum MigrateVerb {
-    /// Show what `run` would do, once all API servers report one key_id
-    Plan(PlanArgs),
+    /// Show what `run` would do, once all API servers report one key_id; or the way from one KMS to another, and its next step
+    Plan(PlanVerbArgs),
     /// Wait until all API servers report one key_id, then have every object written under it
     Run(RunArgs),
     /// Show what is done
@@ -20,13 +20,34 @@ pub(in super::super) enum MigrateVerb {
 }
 
 #[derive(Args)]
+pub(in super::super) struct PlanVerbArgs {
+    #[command(flatten)]
+    pub(super) plan: PlanArgs,
+    /// Show the way from this provider to the one of --to, what of it is done, and what is next
+    #[arg(long, value_name = "PROVIDER", requires = "to", conflicts_with = "from_plugin")]
+    pub(super) from: Option<String>,
+    /// See --from
+    #[arg(long, value_name = "PROVIDER", requires = "from")]
+    pub(super) to: Option<String>,
+    /// The same from another KMS plugin to Nodeseal, which takes its place: the socket on which the plugin stays
+    #[arg(long, value_name = "unix:///PATH", value_parser = socket)]
+    pub(super) from_plugin: Option<PathBuf>,
+}
+
+/// As an EncryptionConfiguration names it.
+fn socket(text: &str) -> Result<PathBuf, &'static str> {
+    let path = text.strip_prefix("unix://").filter(|path| path.starts_with('/'));
+    path.map(PathBuf::from).ok_or("a socket is written as unix:///PATH")
+}
+
+#[derive(Args, Clone)]
 pub(in super::super) struct ClusterArgs {
     /// How to reach the cluster, and as whom
     #[arg(long, value_name = "FILE")]
     pub(super) kubeconfig: PathBuf,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(in super::super) struct PlanArgs {
     #[command(flatten)]
     pub(super) cluster: ClusterArgs,

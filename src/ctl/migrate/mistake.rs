@@ -10,6 +10,8 @@ pub(super) enum Mistake {
     NothingServed,
     #[error("it is not known which key_id the API servers must report")]
     NoKey,
+    #[error("there is no provider {0}, and the other one does not write")]
+    NoProvider(String),
     #[error("this is no hash of a key_id: {0}")]
     Hash(String),
     #[error("the API servers do not report one key_id after {minutes} min: {first}")]
@@ -27,15 +29,19 @@ pub(super) enum Mistake {
 impl Explained for Mistake {
     fn class(&self) -> Class {
         match self {
-            Self::NoResources | Self::NothingServed | Self::NoKey | Self::Hash(_) | Self::Order(_) => {
-                Class::Misconfigured
-            }
+            Self::NoResources
+            | Self::NothingServed
+            | Self::NoKey
+            | Self::NoProvider(_)
+            | Self::Hash(_)
+            | Self::Order(_) => Class::Misconfigured,
             Self::Differ { .. } | Self::NobodyBegins { .. } | Self::Removed(_) | Self::Row { .. } => Class::Unavailable,
         }
     }
 
     fn hint(&self) -> &str {
         match self {
+            Self::NoProvider(_) => "name the providers as the configuration does: nodeseal status",
             Self::NoResources => {
                 "name the file of kube-apiserver's --encryption-provider-config with --encryption-config, or the resources with --resources"
             }

@@ -19,6 +19,7 @@ mod run;
 mod shown;
 mod status;
 mod targets;
+mod walk;
 
 use std::path::Path;
 
@@ -38,7 +39,7 @@ const NOT_DONE: u8 = 2;
 pub(super) fn run(common: &Common, verb: &MigrateVerb) -> Done {
     // A login is in memory: no core dump.
     let done = harden().and_then(|()| match verb {
-        MigrateVerb::Plan(args) => plan::run(common, args),
+        MigrateVerb::Plan(args) => walk::run(common, args).unwrap_or_else(|| plan::run(common, &args.plan)),
         MigrateVerb::Run(args) => run::run(common, args),
         MigrateVerb::Status(args) => status::run(common, args),
         MigrateVerb::Stop(args) => status::stop(common, args),

@@ -23,7 +23,7 @@ pub(super) fn run(common: &Common, args: &ClusterArgs) -> Done {
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(LEFT) })
 }
 
-async fn read(client: &mut Client) -> Result<(Option<String>, Vec<Known>), KubeError> {
+pub(super) async fn read(client: &mut Client) -> Result<(Option<String>, Vec<Known>), KubeError> {
     let migrations = Migrations::find(client).await?;
     let mut known = Vec::new();
     if let Some(migrations) = &migrations {

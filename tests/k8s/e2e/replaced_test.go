@@ -83,6 +83,8 @@ resources:
 	const opens = "opens_foreign = true"
 	table := fmt.Sprintf("[[provider]]\nname = \"old\"\nkind = \"kms-plugin\"\nwrite = false\n%s\nsocket = %q\nkey = \"theirs\"\n", opens, o.socket())
 	w.plugin = product.StartWith(t, product.Setup{Fragment: table})
+	way := newWay(t, w, []byte(encryption), "--from-plugin", "unix://"+o.socket())
+	way.leadsTo(t, "take-place")
 	f := l.start(w.server, "meanwhile", 50*time.Millisecond)
 	defer f.halt()
 	f.flows(t)
@@ -114,6 +116,7 @@ resources:
 	}
 	restarted()
 
+	way.leadsTo(t, "migrate")
 	configuration := filepath.Join(o.dir, "encryption.yaml")
 	if err := os.WriteFile(configuration, []byte(encryption), 0o600); err != nil {
 		t.Fatal(err)
@@ -144,6 +147,7 @@ resources:
 	if err := w.plugin.TryReconfigure(opens, "opens_foreign = false"); err == nil {
 		t.Error("a reload took the only plugin away that opens some of what is stored")
 	}
+	w.plugin.Reconfigure(opens, opens) // until when it waits for another file
 	l.readAll(t, w.server)
 
 	each(t, "migrating", l.names(), func(name string) error {
@@ -162,7 +166,11 @@ resources:
 	if _, err := w.sealedUnder(t, w.plugin.Active()); err != nil {
 		t.Error(err)
 	}
+	// For eight minutes no scan proves anything.
+	way.leadsTo(t, "scan")
 	w.plugin.Reconfigure(opens, "opens_foreign = false", "--abandon", "--without-scan")
+	w.plugin.RemoveProvider("old", "--abandon", "--without-scan")
+	way.leadsTo(t, "")
 	o.process.Stop()
 	restarted()
 	w.plugin.Stop()

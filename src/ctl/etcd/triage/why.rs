@@ -45,7 +45,7 @@ impl Reason {
             Self::KekElsewhere => "kek-elsewhere",
             Self::KekDestroyed => "kek-destroyed",
             Self::NotConfigured => "not-configured",
-            Self::NotOurs => "not-ours",
+            Self::NotOurs => "other-plugin",
             Self::OwnKey => "own-key",
             Self::Unknown => "unknown",
             Self::Moved => "moved",
@@ -192,7 +192,7 @@ impl Found<'_> {
                 ),
                 Kek::Local(_) | Kek::Once if verdict == Verdict::UnknownKek => self.without_kek(),
                 // A text of another cluster looks the same, unless the KEK is one of this node.
-                Kek::Local(_) | Kek::Once => self.damaged("has a DEK or seed that does not open"),
+                Kek::Local(_) | Kek::Once => self.damaged("has a DEK or seed that does not open: it is damaged"),
             },
         }
     }
@@ -219,11 +219,11 @@ impl Found<'_> {
 
     /// Neither this node nor a provider of it gave the KEK.
     fn without_kek(&self) -> Why {
-        let Kek::Local(id) = self.group.kek else { return self.from_providers("a key for itself alone") };
+        let Kek::Local(id) = self.group.kek else { return self.lacking("a key for itself alone") };
         let id = id.to_string();
         let kek = format!("KEK {id}");
         match self.known.keks.get(&id) {
-            None => self.from_providers(&kek),
+            None => self.lacking(&kek),
             Some(Fate { destroyed: Some(at), shared, .. }) => {
                 let has_copies = self.copies().next().is_some();
                 let next = match (has_copies, shared) {
@@ -243,7 +243,7 @@ impl Found<'_> {
         }
     }
 
-    fn from_providers(&self, what: &str) -> Why {
+    fn lacking(&self, what: &str) -> Why {
         let has = |kind: &str, key: &str| {
             self.known.providers.iter().any(|row| row.kind == kind && row.key.as_deref() == Some(key))
         };
@@ -275,8 +275,8 @@ impl Found<'_> {
         let or = if is_sure { "" } else { ", or it is of another cluster" };
         Why::new(
             Reason::Damaged,
-            format!("{text}: damaged{or}"),
-            "restore the object from a snapshot in which it opens: `nodeseal etcd triage --snapshot FILE`",
+            format!("{text}{or}"),
+            "restore the object from a snapshot in which it opens; `nodeseal etcd triage --snapshot FILE` says whether it does",
         )
         .lost_if(is_sure || self.is_called_lost())
     }

@@ -55,6 +55,11 @@ type Root struct {
 func (r *Root) Rotates() bool { return r.rotate != nil }
 func (r *Root) Rotate()       { r.rotate() }
 
+// Table is its [[provider]], with these lines of its role.
+func (r *Root) Table(role string) string {
+	return fmt.Sprintf("[[provider]]\nname = %q\n%s\n%s\n", r.Name, role, r.table)
+}
+
 // Wraps and Unwraps tell how many KEKs it has wrapped and opened. Some providers open what they have wrapped once at birth.
 func (r *Root) Wraps() int   { return r.Calls()[r.wrap] }
 func (r *Root) Unwraps() int { return r.Calls()[r.unwrap] }

@@ -53,6 +53,12 @@ impl Failed {
         failed
     }
 
+    /// Each with the place where it stands.
+    pub(crate) fn with_problems(mut self, problems: Vec<Problem>) -> Self {
+        self.0.problems = problems;
+        self
+    }
+
     pub(crate) fn control(error: &ControlError) -> Self {
         match error {
             // What the daemon says is not ours, and has a chain of its own.

@@ -73,6 +73,8 @@ pub(super) enum Verb {
     Reseal(ResealArgs),
     /// Move everything to a new node root; keys and key_id stay
     RotateRoot(RotateRootArgs),
+    /// Write what a new cluster needs: configuration, policies
+    Setup(super::setup::SetupArgs),
     /// Show the state of the running nodeseald
     Status(StatusArgs),
     /// Show the release, its features and formats

@@ -10,7 +10,7 @@ use crate::config::DEFAULT_PATH;
 #[derive(Args)]
 pub(super) struct Common {
     /// The configuration
-    #[arg(long, global = true, value_name = "FILE", env = "NODESEAL_CONFIG", default_value = DEFAULT_PATH)]
+    #[arg(long, global = true, value_name = "FILE", env = "NODESEAL_CONFIG", hide_env = true, default_value = DEFAULT_PATH)]
     pub(super) config: PathBuf,
     /// Print the result or the error as JSON
     #[arg(long, global = true)]

@@ -54,7 +54,8 @@ pub(super) fn run(common: &Common, args: &EncryptionConfigArgs) -> Done {
         // kube-apiserver's own document, which names its schema itself.
         return print_json(&as_json(&config, args));
     }
-    say::result(as_yaml(&config, args).trim_end());
+    let order = if args.no_identity { Order::KmsAlone } else { Order::KmsFirst };
+    say::result(as_yaml(&config, &args.resources, args.api, order).trim_end());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -63,7 +64,7 @@ pub(super) fn run(common: &Common, args: &EncryptionConfigArgs) -> Done {
 pub(super) fn resource(text: &str) -> Result<String, &'static str> {
     let is_label =
         |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    let is_name = |text: &str| !text.is_empty() && is_label(text);
+    let is_name = |text: &str| !text.is_empty() && !text.starts_with('-') && is_label(text);
     let is_good = match text.split_once('.') {
         None => is_name(text),
         Some(("*", group)) => group == "*" || group.is_empty() || group.split('.').all(is_name),
@@ -80,21 +81,40 @@ fn endpoint(config: &Config) -> String {
     format!("unix://{}", config.listen.socket.display())
 }
 
-fn as_yaml(config: &Config, args: &EncryptionConfigArgs) -> String {
-    let resources: String = args.resources.iter().map(|resource| format!("      - {}\n", quoted(resource))).collect();
-    let version = match args.api {
+/// Which provider comes first and writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Nothing is encrypted yet, and what others have encrypted is read.
+    IdentityFirst,
+    /// What was stored before encryption was turned on is still read.
+    KmsFirst,
+    KmsAlone,
+}
+
+/// For KMS v2.
+pub(super) fn yaml(config: &Config, resources: &[String], order: Order) -> String {
+    as_yaml(config, resources, Api::V2, order)
+}
+
+fn as_yaml(config: &Config, resources: &[String], api: Api, order: Order) -> String {
+    let resources: String = resources.iter().map(|resource| format!("      - {}\n", quoted(resource))).collect();
+    let version = match api {
         Api::V2 => "          apiVersion: v2\n".to_owned(),
         Api::V1 => format!("          apiVersion: v1\n          cachesize: {V1_CACHE_SIZE}\n"),
     };
-    let gate = match args.api {
+    let gate = match api {
         Api::V2 => "",
         Api::V1 => "# KMS v1 is off since Kubernetes 1.29: kube-apiserver also needs --feature-gates=KMSv1=true.\n",
     };
-    let identity = if args.no_identity { "" } else { IDENTITY };
+    let (before, after) = match order {
+        Order::IdentityFirst => ("      - identity: {}\n", ""),
+        Order::KmsFirst => ("", IDENTITY),
+        Order::KmsAlone => ("", ""),
+    };
     format!(
         "# For kube-apiserver's --encryption-provider-config. Mount the socket's folder into its pod, not the socket itself.\n\
          {gate}apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n  - resources:\n{resources}\
-         \x20   providers:\n      - kms:\n{version}          name: {NAME}\n          endpoint: {}\n          timeout: {TIMEOUT}\n{identity}",
+         \x20   providers:\n{before}      - kms:\n{version}          name: {NAME}\n          endpoint: {}\n          timeout: {TIMEOUT}\n{after}",
         quoted(&endpoint(config)),
     )
 }
@@ -136,9 +156,20 @@ mod tests {
         for good in ["secrets", "configmaps", "deployments.apps", "widgets.example.com", "*.apps", "*.", "*.*"] {
             assert_eq!(resource(good).as_deref(), Ok(good));
         }
-        for bad in
-            ["", " ", "Foo Bar", "Secrets", "*", "secrets.", "a..b", ".apps", "*.*.*", "secrets\n- x", "secrets/status"]
-        {
+        for bad in [
+            "",
+            " ",
+            "Foo Bar",
+            "Secrets",
+            "*",
+            "secrets.",
+            "a..b",
+            ".apps",
+            "*.*.*",
+            "secrets\n- x",
+            "secrets/status",
+            "-a",
+        ] {
             assert!(resource(bad).is_err(), "{bad:?}");
         }
     }

@@ -40,6 +40,7 @@ mod restore;
 mod rotate_root;
 mod rows;
 mod schema;
+mod setup;
 mod status;
 mod terminal;
 mod version;
@@ -103,6 +104,7 @@ fn run(common: &Common, verb: Verb) -> Done {
         Verb::Reload(args) => reload::run(common, &args),
         Verb::Reseal(args) => reseal::run(common, &args),
         Verb::RotateRoot(args) => rotate_root::run(common, &args),
+        Verb::Setup(args) => setup::run(common, &args),
         Verb::Status(args) => status::run(common, &args),
         Verb::Version => version::run(common),
     }

@@ -52,5 +52,7 @@ pub(super) const RECOVER_VERIFY: Schema = "nodeseal.recover-verify/1";
 pub(super) const RELOAD: Schema = "nodeseal.reload/1";
 pub(super) const RESEAL: Schema = "nodeseal.reseal/1";
 pub(super) const ROTATE_ROOT: Schema = "nodeseal.rotate-root/1";
+pub(super) const SETUP: Schema = "nodeseal.setup/1";
+pub(super) const SETUP_CHECK: Schema = "nodeseal.setup-check/1";
 pub(super) const STATUS: Schema = "nodeseal.status/1";
 pub(super) const VERSION: Schema = "nodeseal.version/1";

@@ -37,6 +37,8 @@ mod kms_plugin;
 mod pkcs11;
 #[cfg(all(feature = "tpm2", feature = "vault"))]
 mod rooted;
+#[cfg(any(feature = "aws", feature = "vault"))]
+mod setup;
 #[cfg(feature = "http-client")]
 mod tls_front;
 #[cfg(feature = "vault")]

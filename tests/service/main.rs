@@ -44,6 +44,7 @@ mod releases;
 mod reload;
 mod sandbox;
 mod seal;
+mod setup;
 mod sockets;
 mod tells;
 mod threads;

@@ -12,6 +12,7 @@ mod keys;
 mod lies;
 mod logins;
 mod moto;
+mod setup;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};

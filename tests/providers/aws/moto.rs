@@ -102,6 +102,11 @@ impl Moto {
     pub fn permit(&self, user: &str, may: &str) {
         let policy =
             json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": may, "Resource": "*"}]});
+        self.put_policy(user, &policy);
+    }
+
+    /// The same, as a whole policy.
+    pub fn put_policy(&self, user: &str, policy: &Value) {
         self.iam(&format!(
             "Action=PutUserPolicy&UserName={user}&PolicyName=p&PolicyDocument={}",
             encoded(&policy.to_string())
@@ -169,7 +174,7 @@ impl Drop for Moto {
 }
 
 /// Made once for all tests of this process.
-fn python() -> &'static str {
+pub fn python() -> &'static str {
     static PYTHON: OnceLock<String> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/venv.sh");

@@ -4,6 +4,7 @@ mod key;
 mod kubernetes;
 mod logins;
 mod server;
+mod setup;
 mod tls;
 
 use std::path::Path;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::tls::{Authority, Trouble};
 
-const ROOT_TOKEN: &str = "root-of-the-tests";
+pub const ROOT_TOKEN: &str = "root-of-the-tests";
 /// A machine under load takes seconds.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ pub fn unique() -> String {
     format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let cache = || {
         let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
         std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home).unwrap().join("nodeseal/servers")

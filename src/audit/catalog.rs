@@ -12,6 +12,8 @@ pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("connection.evicted", "0ecda64f22004c0f863aba7baa8dfe18"),
     ("credential.removed", "a10f076900e143dd9bf94fb7d21cabfe"),
     ("credential.sealed", "d2e02fae677f4bf591b17f8707926ac6"),
+    ("debug.ended", "77f586445a4b4b3bb3ad4992333030d6"),
+    ("debug.started", "da99f53e38e14cb98aa06762d03a3839"),
     ("dek.served", "2934563013c3478f97a670cf843c52d7"),
     ("device.refused", "6940f61d9830406c80425f1456f39234"),
     ("device.stuck", "a84a48166d2b4508b48287d542cf527f"),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::types::clock::UnixSeconds;
-use crate::types::{Class, CredentialName, KekId, KeyId, RootId};
+use crate::types::{Class, CredentialName, Incident, KekId, KeyId, RootId};
 
 /// Something that happened, and that an operator or auditor may ask for.
 pub(crate) enum Event<'a> {
@@ -46,6 +46,20 @@ pub(crate) enum Event<'a> {
     CredentialSealed {
         /// Its name.
         name: &'a CredentialName,
+    },
+    /// The log is as configured again.
+    DebugEnded {
+        /// Because of what it was raised.
+        incident: &'a Incident,
+        /// What has ended it.
+        reason: &'static str,
+    },
+    /// The operator has raised the level of the log for a while.
+    DebugStarted {
+        /// Because of what.
+        incident: &'a Incident,
+        /// For how long, unless he ends it.
+        minutes: u8,
     },
     /// A plaintext was encrypted, or a ciphertext decrypted.
     DekServed {

@@ -21,6 +21,8 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
         Event::ConnectionEvicted { open, reason } => warn!(event = "connection.evicted", open, reason, count),
         Event::CredentialRemoved { name } => info!(event = "credential.removed", %name),
         Event::CredentialSealed { name } => info!(event = "credential.sealed", %name),
+        Event::DebugEnded { incident, reason } => info!(event = "debug.ended", %incident, reason),
+        Event::DebugStarted { incident, minutes } => info!(event = "debug.started", %incident, minutes),
         Event::DekServed { op, uid, key_id } => {
             let key_id = key_id.map_or_else(|| "foreign".to_owned(), |key_id| key_id.metric_hash());
             debug!(event = "dek.served", op, uid, key_id);

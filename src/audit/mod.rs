@@ -3,6 +3,7 @@
 //! Nobody else logs an auditable fact. No variant has a field that could hold a plaintext, a key, an annotation or a ciphertext.
 
 pub mod catalog;
+pub mod debug;
 mod event;
 mod journal;
 mod line;

@@ -63,6 +63,17 @@ pub(crate) enum Request {
         /// The payload of its file, in hexadecimal.
         sealed: String,
     },
+    /// `debug off`
+    DebugOff {},
+    /// `debug on`
+    DebugOn {
+        /// For how long.
+        minutes: u8,
+        /// Because of what.
+        incident: String,
+    },
+    /// `debug status`
+    DebugStatus {},
     /// What scans of etcd have seen.
     Evidence {},
     /// `etcd scan`, of a running etcd and complete.

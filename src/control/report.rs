@@ -30,6 +30,8 @@ pub(crate) enum Answer {
         #[serde(default)]
         turned: UnixSeconds,
     },
+    /// To the `debug` verbs.
+    Debug(DebugReport),
     /// To `etcd scan`: questions may follow.
     EtcdOpening {},
     /// To `keys rotate`.
@@ -65,6 +67,17 @@ pub(crate) enum Answer {
     Status(Box<Status>),
     /// To `status --deep`.
     Checked(CheckReport),
+}
+
+/// The level of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DebugReport {
+    /// The configured one.
+    pub level: String,
+    /// Because of what it is raised; absent: it is not.
+    pub incident: Option<String>,
+    /// Until when.
+    pub until: Option<UnixSeconds>,
 }
 
 /// What `rotate-root` has done, or would do.

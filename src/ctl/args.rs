@@ -30,6 +30,8 @@ pub(super) enum Verb {
     #[command(subcommand)]
     Bundle(BundleVerb),
     /// Print completions for a shell
+    // The packages install them. On the list of all verbs, which is one screen, it would take the place of one for operators.
+    #[command(hide = true)]
     Completions {
         /// The shell
         #[arg(value_enum)]
@@ -41,6 +43,9 @@ pub(super) enum Verb {
     /// Seal and list credentials for providers
     #[command(subcommand)]
     Credentials(CredentialsVerb),
+    /// Log every call for some minutes
+    #[command(subcommand)]
+    Debug(super::debug::DebugVerb),
     /// Try it out: everything in one folder, software TPM or token
     Dev(DevArgs),
     /// Check this node, its machine, and what kube-apiserver is told

@@ -12,6 +12,7 @@ mod completions;
 mod config_check;
 mod config_show;
 mod credentials;
+mod debug;
 mod dev;
 mod doctor;
 mod encryption_config;
@@ -87,6 +88,7 @@ fn run(common: &Common, verb: Verb) -> Done {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Credentials(verb) => credentials::run(common, &verb),
+        Verb::Debug(verb) => debug::run(common, verb),
         Verb::Dev(args) => dev::run(common, &args),
         Verb::Doctor(args) => doctor::run(common, &args),
         Verb::EncryptionConfig(args) => encryption_config::run(common, &args),

@@ -13,6 +13,7 @@ pub(super) const CONFIG_SHOW: Schema = "nodeseal.config-show/1";
 pub(super) const CREDENTIALS_LIST: Schema = "nodeseal.credentials-list/1";
 pub(super) const CREDENTIALS_REMOVE: Schema = "nodeseal.credentials-remove/1";
 pub(super) const CREDENTIALS_SEAL: Schema = "nodeseal.credentials-seal/1";
+pub(super) const DEBUG: Schema = "nodeseal.debug/1";
 pub(super) const DEV: Schema = "nodeseal.dev/1";
 pub(super) const DOCTOR: Schema = "nodeseal.doctor/1";
 pub(super) const ERROR: Schema = "nodeseal.error/1";

@@ -6,11 +6,11 @@ use std::time::Instant;
 #[cfg(feature = "etcd")]
 use super::opener::Opener;
 use super::reload::Reloader;
-use crate::audit::log;
+use crate::audit::{debug, log};
 use crate::config;
 use crate::control::consent::{Act, NoConsent};
 use crate::control::metrics;
-use crate::control::report::{HARDWARE_ONLY, ProviderRow, Refusal, WithoutKek};
+use crate::control::report::{DebugReport, HARDWARE_ONLY, ProviderRow, Refusal, WithoutKek};
 use crate::control::{Answer, Answering, Request, Status};
 #[cfg(feature = "etcd")]
 use crate::etcd::question::{Question, Verdict};
@@ -97,6 +97,12 @@ impl Answering for Operator {
             }
             Request::CredentialRemove { name } => self.remove_credential(&name),
             Request::CredentialStore { name, sealed } => self.store_credential(&name, &sealed),
+            Request::DebugOn { minutes, incident } => debug_on(minutes, &incident),
+            Request::DebugOff {} => {
+                debug::off();
+                debug_report(debug::running())
+            }
+            Request::DebugStatus {} => debug_report(debug::running()),
             Request::RotateRoot { dry_run, without_recovery_file } => self.rotate_root(dry_run, without_recovery_file),
             #[cfg(feature = "etcd")]
             Request::EtcdOpen {} if self.keyring.key_id_now().is_none() => refused(KeeperError::Locked),
@@ -354,6 +360,22 @@ fn rows(rooted: &Rooted, roots: &ProvidersReport) -> Vec<ProviderRow> {
 
 fn evidence(Seen { evidence: Evidence { rehearsed, scans }, turned }: Seen) -> Answer {
     Answer::Evidence { rehearsed, scans, turned }
+}
+
+fn debug_on(minutes: u8, incident: &str) -> Answer {
+    match incident.parse() {
+        Ok(incident) => match debug::on(minutes, incident) {
+            Ok(running) => debug_report(Some(running)),
+            Err(error) => Answer::Refused(Refusal::new(&error)),
+        },
+        Err(error) => bad_name(&error),
+    }
+}
+
+fn debug_report(running: Option<debug::Running>) -> Answer {
+    let until = running.as_ref().map(|running| running.until);
+    let incident = running.map(|running| running.incident.to_string());
+    Answer::Debug(DebugReport { level: log::level().label().to_owned(), incident, until })
 }
 
 fn bad_name(error: &(dyn std::error::Error + 'static)) -> Answer {

@@ -66,7 +66,7 @@ fn find(secret: &[u8], haystack: &[u8]) -> Option<String> {
     spellings(secret).into_iter().find(is_there).map(|spelling| String::from_utf8_lossy(&spelling).into_owned())
 }
 
-fn assert_absent(secrets: &[Vec<u8>], place: &str, haystack: &[u8]) {
+pub fn assert_absent(secrets: &[Vec<u8>], place: &str, haystack: &[u8]) {
     for secret in secrets {
         assert_eq!(find(secret, haystack), None, "a secret is in {place}");
     }

@@ -227,7 +227,7 @@ fn screen_rows(text: &str) -> usize {
 #[test]
 fn the_help_of_every_verb_fits_a_screen() {
     let file = File::new(GOOD);
-    let verbs: [&[&str]; 29] = [
+    let verbs: [&[&str]; 31] = [
         &[],
         &["bundle"],
         &["bundle", "accept"],
@@ -240,6 +240,8 @@ fn the_help_of_every_verb_fits_a_screen() {
         &["credentials"],
         &["credentials", "list"],
         &["credentials", "seal"],
+        &["debug"],
+        &["debug", "on"],
         &["dev"],
         &["encryption-config"],
         &["init", "--no-recovery"],

@@ -160,6 +160,8 @@ fn every_answer_of_a_node_by_itself_has_the_documented_fields_and_no_other() {
     seen.done("metrics", &json(&alone, &["metrics"]));
     seen.done("doctor", &json(&alone, &["doctor", "--only", "ND-002,ND-003"]));
     seen.done("reload", &json(&alone, &["reload"]));
+    seen.done("debug", &json(&alone, &["debug", "status"]));
+    seen.done("debug", &json(&alone, &["debug", "on", "--minutes", "1", "--incident", "INC-1"]));
     let list = seen.done("keys-list", &json(&alone, &["keys", "list"]));
     let first = list["keys"][0]["id"].as_str().unwrap();
     seen.done("keys-show", &json(&alone, &["keys", "show", first]));

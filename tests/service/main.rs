@@ -23,6 +23,7 @@ mod consent;
 mod contract;
 mod control;
 mod credentials;
+mod debug;
 mod doctor;
 mod flash;
 mod floods;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::PROGRAM;
-use super::args::Common;
+use super::common::Common;
 use super::failed::Failed;
 use crate::config::{self, Config};
 use crate::control::metrics::Family;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::args::Common;
+use super::common::Common;
 use super::output::{Done, load, print};
 use super::schema;
 use crate::config::providers::Settings;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::args::Common;
+use super::common::Common;
 use super::files::read_file;
 use super::output::{Done, load, print};
 use super::schema;

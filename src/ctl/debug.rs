@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::args::Common;
+use super::common::Common;
 use super::output::{Done, ask, load, print, unfit};
 use super::schema;
 use crate::audit::debug::MINUTES_MAX;

@@ -4,8 +4,8 @@
 //! That the daemon is away is a value too (`nodeseal_up 0`, exit code 0), so that a file made from this is never an old one that looks well. A
 //! daemon that is there and cannot be asked (configuration, rights, too busy) is an error.
 
-use super::args::Common;
 use super::asked::{Asked, Unanswered};
+use super::common::Common;
 use super::output::{Done, print};
 use super::schema;
 use crate::control::metrics::{families, text, up_family};

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::args::Common;
+use super::common::Common;
 use super::output::{Done, keeper_settings, print_done};
 use super::schema;
 use crate::config::Config;

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::json;
 
-use super::args::Common;
+use super::common::Common;
 use super::output::{Done, print};
 use super::schema;
 use crate::keyring::exchanged::FileKind;

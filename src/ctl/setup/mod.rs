@@ -28,7 +28,7 @@ use serde_json::json;
 use self::ask::{AskError, Asker};
 use self::folder::Made;
 use self::values::{Raw, Values};
-use super::args::Common;
+use super::common::Common;
 use super::failed::Failed;
 use super::output::{Done, counted, print, print_done};
 use super::schema;

@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use self::compute::{Subject, Window};
-use super::args::Common;
 use super::asked::Asked;
+use super::common::Common;
 use super::files::OutFile;
 use super::output::{Done, print, time, unfit};
 use super::schema;

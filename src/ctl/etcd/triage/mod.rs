@@ -23,7 +23,7 @@ use super::cluster::Cluster;
 use super::scan::{NOT_COMPLETE, away, current, wanted};
 use super::source::{Place, read};
 use crate::control::{self, Answer, Asking, Request, Status};
-use crate::ctl::args::Common;
+use crate::ctl::common::Common;
 use crate::ctl::failed::Failed;
 use crate::ctl::output::{Done, harden, load, print, unfit};
 use crate::ctl::schema;

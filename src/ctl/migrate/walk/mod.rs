@@ -21,7 +21,7 @@ use crate::config::DEFAULT_PATH;
 use crate::config::providers::{Provider as Table, Settings};
 use crate::control::report::ProviderRow;
 use crate::control::{Answer, Request, Status};
-use crate::ctl::args::Common;
+use crate::ctl::common::Common;
 use crate::ctl::etcd::{encryption_config, is_asked};
 use crate::ctl::failed::Failed;
 use crate::ctl::keys::quoted;

@@ -93,7 +93,7 @@ pub(crate) fn needs(status: &Status, is_broken: bool) -> Vec<Need> {
         );
     }
     for what in &status.lost_keys {
-        let todo = "restore a table with its key, with write = false; or, when the storage was migrated on all nodes and no backup that may be restored needs it, give it up: nodeseal reload --abandon";
+        let todo = "restore a table with its key, with write = false (and opens_foreign = true, for what Nodeseal has not made); or, when the storage was migrated on all nodes and no backup that may be restored needs it, give it up: nodeseal reload --abandon";
         add("lost_key", what, todo);
     }
     if status.clock_doubted {
@@ -275,6 +275,15 @@ mod tests {
         assert!(told(&soon)[0].1.contains("is due at "), "{:?}", told(&soon));
         let late = Status { due: Some(clock::now() + AHEAD_SECONDS + 3600), ..soon };
         assert_eq!(told(&late), []);
+    }
+
+    #[test]
+    fn whoever_opens_what_another_plugin_has_made_comes_back_by_a_table_that_says_so() {
+        // As `Keeper::lost_openers` says it.
+        let what =
+            "no configured provider has the kms-plugin key old, which opens ciphertexts that Nodeseal has not made";
+        let told = told(&Status { lost_keys: vec![what.to_owned()], ..status() });
+        assert!(told[0].1.contains("opens_foreign = true"), "with write = false alone it opens nothing: {told:?}");
     }
 
     #[test]

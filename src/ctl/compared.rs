@@ -102,6 +102,7 @@ pub(super) mod tests {
             objects: None,
             scanned: None,
             unneeded_since: None,
+            written_until: 0,
             id: id.to_string(),
             state: "active".into(),
             key_id: String::new(),

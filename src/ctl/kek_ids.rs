@@ -85,6 +85,7 @@ pub(super) mod tests {
             objects: None,
             scanned: None,
             unneeded_since: None,
+            written_until: 0,
         }
     }
 

@@ -242,10 +242,11 @@ fn dry_run(common: &Common, config: &Config, id: &str, to: RetireTo, proof: Said
                     Said::BackupsBefore(at) => Some(at),
                     Said::Nothing | Said::WithoutScan => None,
                 };
-                let Answer::Evidence { rehearsed, scans, turned } = ask(config, &Request::Evidence {})? else {
+                let Answer::Evidence { rehearsed, scans, .. } = ask(config, &Request::Evidence {})? else {
                     return Err(unfit());
                 };
-                let proved = Evidence { rehearsed, scans }.proves(Subject::Kek(&id), turned, backups, clock::now());
+                let evidence = Evidence { rehearsed, scans };
+                let proved = evidence.proves(Subject::Kek(&id), row.written_until, backups, clock::now());
                 proved.err().map(|why| KeeperError::NoProof { kek: id, why })
             }
             _ => None,

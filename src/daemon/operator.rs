@@ -324,9 +324,10 @@ fn seconds_until(moment: Instant) -> u64 {
 
 fn mode(rooted: Option<&Rooted>) -> &'static str {
     match rooted {
+        Some(rooted) if !rooted.writes() => HARDWARE_ONLY,
         Some(rooted) if !rooted.rules.local_kek => "direct",
-        Some(rooted) if rooted.writes() => "rooted",
-        Some(_) | None => HARDWARE_ONLY,
+        Some(_) => "rooted",
+        None => HARDWARE_ONLY,
     }
 }
 
@@ -401,4 +402,45 @@ fn not_hex(error: &hex::HexError) -> Answer {
 
 fn bad_id(error: &IdError) -> Answer {
     Answer::Refused(Refusal::new(&Explain::new(error, Class::NotFound, "list the KEKs: `nodeseal keys list`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+    use crate::keyring::rooted::{OnOutage, Rules};
+    use crate::provider::kms_plugin::{KmsPlugin, KmsPluginSettings};
+    use crate::provider::set::{Providers, Strategy};
+    use crate::types::Api;
+
+    #[test]
+    fn a_node_on_which_no_provider_writes_is_one_of_hardware_only_whatever_its_mode_was() {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let settings = KmsPluginSettings {
+            socket: "/run/x.sock".into(),
+            api: Api::V2,
+            key: crate::provider::KeyIdentity::new("k").unwrap(),
+            allow_uids: Vec::new(),
+            opens_foreign: false,
+            timeout: Duration::from_secs(1),
+            own_sockets: Vec::new(),
+        };
+        for local_kek in [true, false] {
+            let rules = Rules {
+                local_kek,
+                min_wraps: 1,
+                epoch: 0,
+                on_outage: OnOutage::Coast,
+                activation_delay: Duration::ZERO,
+                probe_every: Duration::from_secs(60),
+            };
+            let member = Member::new("k", Role::DecryptOnly, Arc::new(KmsPlugin::new(settings.clone())));
+            let providers = Providers::new(vec![member], Strategy::Ordered);
+            let rooted = Rooted::new(runtime.handle().clone(), providers, rules);
+            assert_eq!(mode(Some(&rooted)), HARDWARE_ONLY, "local_kek = {local_kek}");
+        }
+    }
 }

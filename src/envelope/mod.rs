@@ -51,6 +51,8 @@ pub const V1_CIPHERTEXT_MAX_BYTES: usize = 65_535;
 pub const KEY_ID_MAX_BYTES: usize = 1024;
 
 const MAGIC: &[u8; 3] = b"NSL";
+/// How key_ids begin ([`crate::types::KeyId`]).
+const KEY_ID_START: &str = "ns1-";
 /// Of every text.
 pub const FORMAT: u8 = 1;
 const AES_256_GCM: u8 = 1;
@@ -186,9 +188,10 @@ pub fn kek_id_in(api: Api, text: &[u8]) -> Option<KekId> {
     read_head(&mut Reader::new(text), api).ok().map(|(_, kek_id, _)| kek_id)
 }
 
-/// Whether a text begins as those of Nodeseal do, of whichever format: a later release may have written it, or somebody has changed it.
-pub fn begins_as_ours(text: &[u8]) -> bool {
-    text.starts_with(MAGIC)
+/// Whether something of a text or of the key_id beside it is as Nodeseal writes it, in whichever format: a later release may have written
+/// it, or somebody has changed it. It is then no text of another plugin.
+pub fn is_like_ours(text: &[u8], key_id: Option<&str>) -> bool {
+    text.starts_with(MAGIC) || key_id.is_some_and(|key_id| key_id.starts_with(KEY_ID_START))
 }
 
 /// What a v1 text of Nodeseal says of itself, of whichever cluster: the key_id, and the wraps. Not authenticated.

@@ -43,7 +43,7 @@ pub(super) fn wait_until_settled(common: &Common) -> Result<(), Failed> {
 pub(super) fn find(common: &Common) -> Result<Retirement, Failed> {
     let config = load(common)?;
     let Answer::Keys(table) = ask(&config, &Request::KeysList {})? else { return Err(unfit()) };
-    let Answer::Evidence { rehearsed, scans, turned } = ask(&config, &Request::Evidence {})? else {
+    let Answer::Evidence { rehearsed, scans, .. } = ask(&config, &Request::Evidence {})? else {
         return Err(unfit());
     };
     let evidence = Evidence { rehearsed, scans };
@@ -51,7 +51,7 @@ pub(super) fn find(common: &Common) -> Result<Retirement, Failed> {
     let mut found = Retirement { all: Vec::new(), is_early: false };
     for row in table.keys.iter().filter(|row| may_go(row)) {
         let Ok(id) = row.id.parse::<KekId>() else { continue };
-        match evidence.proves(Subject::Kek(&id), turned, Some(now), now) {
+        match evidence.proves(Subject::Kek(&id), row.written_until, Some(now), now) {
             Ok(()) => found.all.push(retirable(row)),
             Err(NoProof::Early) => found.is_early = true,
             Err(_) => {}
@@ -65,7 +65,7 @@ fn may_go(row: &KekRow) -> bool {
     states.contains(&row.state.as_str()) && !row.under_key_id && !row.may_return
 }
 
-fn retirable(row: &KekRow) -> Retirable {
+pub(super) fn retirable(row: &KekRow) -> Retirable {
     let not_shared = if row.shared { " --not-shared" } else { "" };
     let command = format!("nodeseal keys retire {0} --confirm {0}{not_shared} --backups-before DATE", row.id);
     let unneeded_since = time(row.unneeded_since.or(row.scanned).unwrap_or_default());

@@ -116,3 +116,24 @@ fn next(complete: bool, retirement: Option<&Retirement>) -> Vec<String> {
     }
     next
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_command_that_passes_over_other_nodes_is_shown_with_what_has_to_be_seen_on_them_before() {
+        let row = json!({
+            "id": "0123456789abcdef0123456789abcdef", "state": "deactivated", "key_id": "", "created": 0, "since": 0,
+            "uses": 1, "shared": true, "wraps": 0, "check": "", "must_be_shared": false, "unneeded_since": 1000,
+        });
+        let row = serde_json::from_value(row).unwrap();
+        let retirement = Retirement { all: vec![retire::retirable(&row)], is_early: false };
+        let next = next(true, Some(&retirement));
+        let says_it = ["on each of them"].iter().any(|words| next[0].contains(words));
+        // `keys retire` without the flag refuses, and says it.
+        assert!(!next[0].contains("--not-shared") || says_it, "{next:?}");
+    }
+}

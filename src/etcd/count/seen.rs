@@ -6,9 +6,6 @@ use crate::etcd::object::{Encryption, KmsV1, KmsV2};
 use crate::provider::{Form, Wrapped};
 use crate::types::KekId;
 
-/// Every key_id of Nodeseal begins so (docs/formats.md).
-const KEY_ID_START: &str = "ns1-";
-
 /// What of an object decides its group.
 pub(super) struct Seen<'a> {
     pub(super) means: Means,
@@ -88,8 +85,7 @@ impl<'a> Seen<'a> {
 
 /// A text that names no KEK: of another plugin, unless something of it is as Nodeseal writes it.
 fn unnamed(source: &[u8], key_id: Option<&str>) -> Kek {
-    let is_ours = envelope::begins_as_ours(source) || key_id.is_some_and(|key_id| key_id.starts_with(KEY_ID_START));
-    if is_ours { Kek::Unread } else { Kek::None }
+    if envelope::is_like_ours(source, key_id) { Kek::Unread } else { Kek::None }
 }
 
 /// Which KEK it is, and the copies of it.

@@ -251,6 +251,9 @@ impl Kek for Imitated {
     fn open_foreign<'a>(&'a self, _: &'a PluginText) -> Answer<'a, Key> {
         Box::pin(async {
             self.state().await?;
+            if self.desk().is_shut {
+                return Err(ProviderError::new(ErrorKind::Text, "imitated"));
+            }
             Ok(Key::of(&FOREIGN))
         })
     }

@@ -276,6 +276,10 @@ impl<D: Disk + Clone> Keeper<'_, D> {
 
     /// Other providers, or other rules, from now on. The caller has seen to it that something opens what is stored.
     pub(super) fn configure(&mut self, rooted: Option<Arc<Rooted>>) {
+        let opens_foreign = |rooted: &Arc<Rooted>| rooted.providers.open_foreign_texts();
+        if rooted.as_ref().is_some_and(opens_foreign) && !self.keyring.rooted().as_ref().is_some_and(opens_foreign) {
+            self.foreign_since = Instant::now();
+        }
         self.keyring.set_rooted(rooted);
         self.meet_providers();
         self.publish();

@@ -173,6 +173,9 @@ struct Keeper<'a, D: Disk> {
     marks_full_told: bool,
     /// When kube-apiserver was last told another key_id or given another active KEK, if that was in this run.
     turned: Option<Instant>,
+    /// Since when, at the latest, somebody is handed what Nodeseal has not made. No scan from before says that he is not needed: a backup
+    /// may have been restored because of which he is asked.
+    foreign_since: Instant,
     /// Keys of the node root that outlive a question to the device.
     derived: Derived,
     /// What times of probes are counted from.

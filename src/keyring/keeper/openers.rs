@@ -231,7 +231,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             shut.iter().chain(&lost).filter(is_of_keys).flat_map(|needed| &needed.any_of).collect();
         if let Proof::Scan { backups_since } = proof {
             for (kind, identity) in &foreign {
-                let proved = self.prove(Subject::Foreign, backups_since);
+                let proved = self.prove_foreign(backups_since);
                 let of_key = |why| KeeperError::NoProofOfKey { kind: *kind, key: identity.as_str().to_owned(), why };
                 proved.map_err(of_key)?;
             }

@@ -107,7 +107,8 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             under_key_id: self.is_under_key_id(&entry.id),
             objects: self.evidence.objects_under(&entry.id),
             scanned: self.evidence.last_whole().map(|scan| scan.at),
-            unneeded_since: self.evidence.unneeded_since(&entry.id, self.turned()),
+            unneeded_since: self.evidence.unneeded_since(&entry.id, self.written_until(&entry.id)),
+            written_until: self.written_until(&entry.id),
             wraps: self.keys.wraps(&entry.id).map_or(0, |set| set.wraps.len()),
         }
     }

@@ -60,6 +60,9 @@ pub struct KekRow {
     /// Since when no scan has counted any.
     #[serde(default)]
     pub unneeded_since: Option<UnixSeconds>,
+    /// A scan that began sooner than some minutes after this time says nothing of it: kube-apiserver may have written under it since.
+    #[serde(default)]
+    pub written_until: UnixSeconds,
 }
 
 /// All KEKs for showing.

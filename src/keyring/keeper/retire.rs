@@ -10,7 +10,7 @@ use super::{Exporter, Keeper, KeyTable, Proof};
 use crate::audit::{Event, emit};
 use crate::keyring::epoch::Reported;
 use crate::keyring::error::KeeperError;
-use crate::keyring::evidence::Subject;
+use crate::keyring::evidence::{NoProof, Subject};
 use crate::keyring::ring::{Entry, Former, KekState, MoveError, RetireTo};
 use crate::keyring::{kek_file, wraps_file};
 use crate::store::Disk;
@@ -87,7 +87,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             Proof::Waived => Ok(()),
             Proof::Scan { backups_since } => self
                 .evidence
-                .proves(Subject::Kek(id), self.turned(), backups_since, (self.settings.now)())
+                .proves(Subject::Kek(id), self.written_until(id), backups_since, (self.settings.now)())
                 .map_err(|why| KeeperError::NoProof { kek: *id, why }),
         }
     }
@@ -118,6 +118,23 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         // The clock may have been behind when it happened. How long ago that was is known without it.
         let known = self.ring().activated().max(began);
         self.turned.map_or(known, |at| known.max(ago(at)))
+    }
+
+    /// Nothing stored is of another plugin, as far as was seen since somebody is handed it.
+    pub(super) fn prove_foreign(&self, backups_since: Option<UnixSeconds>) -> Result<(), NoProof> {
+        let now = (self.settings.now)();
+        let handed = now.saturating_sub(self.foreign_since.elapsed().as_secs());
+        self.evidence.proves(Subject::Foreign, self.turned().max(handed), backups_since, now)
+    }
+
+    /// Until when kube-apiserver may have been told to write under this KEK. One that was never active here is written under elsewhere: by
+    /// when it came, other scans had already seen nothing of it.
+    pub(super) fn written_until(&self, id: &KekId) -> UnixSeconds {
+        let latest = (self.settings.now)().saturating_add(FUTURE_SECONDS);
+        let came = self.ring().former().iter().find(|former| former.entry.id == *id && former.entry.uses_reserved == 0);
+        // By a clock that ran ahead.
+        let came = came.map(|former| former.since).filter(|since| *since <= latest);
+        self.turned().max(came.unwrap_or_default())
     }
 
     /// A folder of an earlier root has its KEKs, and its recovery file.

@@ -58,6 +58,7 @@ impl Keyring {
     async fn open_v1(&self, text: &[u8], caller: Caller) -> Result<Decrypted, KeyringError> {
         match envelope::parse_v1(&self.cluster, text) {
             Ok(parsed) => self.open(parsed, caller).await,
+            Err(why) if envelope::is_like_ours(text, None) => Err(KeyringError::Envelope(why)),
             Err(why) => self.open_foreign(why, caller, || PluginText::v1beta1(text)).await,
         }
     }
@@ -71,6 +72,7 @@ impl Keyring {
     ) -> Result<Decrypted, KeyringError> {
         match envelope::parse_v2(&self.cluster, key_id, wraps.clone(), text) {
             Ok(parsed) => self.open(parsed, caller).await,
+            Err(why) if envelope::is_like_ours(text, Some(key_id)) => Err(KeyringError::Envelope(why)),
             Err(why) => self.open_foreign(why, caller, || PluginText::v2(key_id, text, wraps.iter())).await,
         }
     }

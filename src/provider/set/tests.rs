@@ -2,6 +2,7 @@
 //! pass the conformance suite; what is tried here no real one does on request.
 
 mod disabled;
+mod foreign;
 mod health;
 mod renamed;
 mod twins;

@@ -17,6 +17,7 @@ mod kept;
 mod leavers;
 mod members;
 mod openers;
+mod opens_foreign;
 mod others;
 mod parted;
 mod retired;

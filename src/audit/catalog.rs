@@ -17,6 +17,7 @@ pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("dek.served", "2934563013c3478f97a670cf843c52d7"),
     ("device.refused", "6940f61d9830406c80425f1456f39234"),
     ("device.stuck", "a84a48166d2b4508b48287d542cf527f"),
+    ("epoch.due_soon", "b84dea2e1b9f44c49cd2dd7284178604"),
     ("epoch.refused", "3e3ad3f8db0b49d6a06f117ecfa9c2bc"),
     ("handle.taken", "f76d1bb8af854a118b3b645168b3f84e"),
     ("key.activated", "1e2b30100d654ef49af851022b4f94f2"),

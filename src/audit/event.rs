@@ -75,6 +75,13 @@ pub(crate) enum Event<'a> {
         /// Which one.
         key_id: &'a KeyId,
     },
+    /// The calendar gives the key_id another epoch before long.
+    EpochDueSoon {
+        /// At most so many are left.
+        days: u64,
+        /// In seconds since 1970.
+        turns: UnixSeconds,
+    },
     /// A stored time lies in the future: the clock was wrong then, or is now.
     ClockDoubted {
         /// Seconds since 1970, of the active KEK.

@@ -34,10 +34,13 @@ pub(super) fn write(event: &Event<'_>, count: u64) {
             after_s = after.as_secs(),
             hint = "check whether the device works for other programs; the sealer ends and is started again"
         ),
+        Event::EpochDueSoon { days, turns } => {
+            info!(event = "epoch.due_soon", days, turns_unix_seconds = turns);
+        }
         Event::EpochRefused { key_id } => error!(
             event = "epoch.refused",
             %key_id,
-            hint = "this set of keys was in use before: raise write.epoch on all nodes"
+            hint = "this set of keys was in use before: raise write.epoch on all nodes; one of the calendar moves on by itself at its next turn"
         ),
         Event::HandleTaken { handle, found } => {
             let handle = format!("{handle:#x}");

@@ -10,6 +10,7 @@ use super::checked::Config;
 use super::lines;
 use super::problems::Problem;
 use crate::api::V2Version;
+use crate::keyring::calendar::EpochRule;
 use crate::keyring::rooted::OnOutage;
 use crate::provider::set::{Role, Strategy};
 use crate::sandbox::Mode;
@@ -106,7 +107,13 @@ fn of_providers(config: &Config, add: &mut impl FnMut(&str, Value)) {
     let Some(providers) = &config.providers else { return };
     let rules = &providers.rules;
     add("write.min_wraps", json!(rules.min_wraps));
-    add("write.epoch", json!(rules.epoch));
+    add(
+        "write.epoch",
+        match rules.epoch {
+            EpochRule::Number(number) => json!(number),
+            EpochRule::Every(_) => json!(rules.epoch.to_string()),
+        },
+    );
     let outage = match rules.on_outage {
         OnOutage::Coast => "coast".to_owned(),
         OnOutage::StopWritesAfter(time) => format!("stop-writes-after {}", humantime::format_duration(time)),

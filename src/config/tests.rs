@@ -199,6 +199,10 @@ fn a_provider_with_its_rules_is_read_and_every_mistake_in_it_has_its_path() {
         (vault("typo = 1\nauth = { method = \"token\", credential = \"x\" }"), "provider[0].typo: is not a key here"),
         (format!("{good}[write]\nmin_wraps = 2\n"), "write.min_wraps: is 1 to 1"),
         (format!("{good}[write]\non_outage = \"panic\"\n"), "write.on_outage: "),
+        (format!("{good}[write]\nepoch = \"every 0d\"\n"), "write.epoch: \"every 0d\" is neither a number nor"),
+        (format!("{good}[write]\nepoch = \"every 5s\"\n"), "write.epoch: "),
+        (format!("{good}[write]\nepoch = \"every 20y\"\n"), "write.epoch: "),
+        (format!("{good}[write]\nepoch = -1\n"), "write.epoch: is a number from 0"),
         (format!("{good}[decrypt]\nstrategy = \"luck\"\n"), "decrypt.strategy: "),
         (
             good.replace("mount =", "write = false\nmount =") + "[local_kek]\nenabled = false\n",

@@ -225,6 +225,12 @@ pub(crate) struct Status {
     /// Why the key_id does not name the providers' keys as they are now.
     #[serde(default)]
     pub(crate) waits: Option<String>,
+    /// What `write.epoch` has put into the key_id; absent in one that names no keys of providers.
+    #[serde(default)]
+    pub(crate) epoch: Option<u32>,
+    /// When the calendar ends it, in seconds since 1970; absent if only the operator does.
+    #[serde(default)]
+    pub(crate) epoch_turns: Option<UnixSeconds>,
     /// For how long too few healthy providers have been there to wrap a new KEK.
     #[serde(default)]
     pub(crate) outage_seconds: u64,

@@ -198,6 +198,7 @@ pub(super) fn keeper_settings(config: &Config) -> Settings {
         guard: config.seal.guard,
         pin_file: None,
         now: clock::now,
+        is_synchronised: clock::is_synchronised,
     }
 }
 

@@ -168,6 +168,7 @@ impl Report {
             "last": time(without.last),
         })));
         value["recovery_written"] = json!(self.status.recovery_written.map(time));
+        value["epoch_turns"] = json!(self.status.epoch_turns.map(time));
         value["recovery_rehearsed"] = json!(self.status.recovery_rehearsed.map(time));
         value["etcd_scanned"] = json!(self.status.etcd_scanned.map(time));
         value["pending_kek"] = json!(self.status.pending_kek.as_ref().map(Kek::new));
@@ -311,6 +312,10 @@ fn render(report: &Report) -> String {
         );
         lines.push(("owed", if is_open(status) { owed } else { UNKNOWN.to_owned() }));
     }
+    lines.extend(status.epoch.map(|epoch| {
+        let turns = status.epoch_turns.map(|turns| format!(", until {}", time(turns))).unwrap_or_default();
+        ("epoch", format!("{epoch}{turns}"))
+    }));
     lines.extend(status.waits.iter().map(|why| ("waits", why.clone())));
     lines.extend(status.sandbox.iter().map(|sandbox| ("sandbox", sandbox.to_string())));
     if status.outage_seconds > 0 {

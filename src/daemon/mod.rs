@@ -178,6 +178,7 @@ fn run(config: Config, parts: Parts) -> Result<ExitCode, Failed> {
         guard: config.seal.guard,
         pin_file: config.seal.own_pin_file(),
         now: clock::now,
+        is_synchronised: clock::is_synchronised,
     });
     let server = Server::new(&config.listen, &keyring, descriptors, &confined);
     let (socket, control_socket) = (config.listen.socket.clone(), config.control_socket.clone());

@@ -300,6 +300,8 @@ impl Operator {
             texts_short_of_wraps: roots.short_texts,
             lost_keys: roots.lost.clone(),
             waits: roots.waits,
+            epoch: roots.epoch,
+            epoch_turns: roots.epoch_turns,
             outage_seconds: rooted.map_or(0, |rooted| rooted.outage().as_secs()),
             stops_writes,
             decrypts_refused: told.refused.into_iter().map(|(class, count)| (class.to_owned(), count)).collect(),

@@ -197,7 +197,7 @@ mod tests {
         let rules = Rules {
             local_kek: false,
             min_wraps: 1,
-            epoch: 0,
+            epoch: crate::keyring::calendar::EpochRule::default(),
             on_outage: OnOutage::Coast,
             activation_delay: Duration::ZERO,
             probe_every: Duration::from_secs(60),

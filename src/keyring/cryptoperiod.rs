@@ -35,15 +35,19 @@ impl MaxAge {
 
     /// How near it is, if that is to be told: at most so many days. Never for a KEK that is replaced more often than that.
     pub fn is_near(self, ring: &Ring, now: UnixSeconds) -> Option<u64> {
-        let left = self.due(ring).saturating_sub(now);
-        let mut marks = NEAR_DAYS.into_iter().filter(|days| days * DAY_SECONDS < self.0.as_secs());
-        marks.find(|days| left <= days * DAY_SECONDS)
+        near(self.due(ring).saturating_sub(now), self.0.as_secs())
     }
 
     /// Whether the active KEK must be replaced. A clock that went back makes it young, never old.
     pub fn is_due(self, ring: &Ring, now: UnixSeconds) -> bool {
         now >= self.due(ring) || ring.active().uses_reserved >= rotate_at(ring.active().shared)
     }
+}
+
+/// Which mark is reached of something that lasts for so long, with so much of it left, both in seconds.
+pub(super) fn near(left: u64, lasts: u64) -> Option<u64> {
+    let mut marks = NEAR_DAYS.into_iter().filter(|days| days * DAY_SECONDS < lasts);
+    marks.find(|days| left <= days * DAY_SECONDS)
 }
 
 const DAY_SECONDS: u64 = 24 * 3600;

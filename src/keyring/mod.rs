@@ -6,6 +6,7 @@
 
 mod attached;
 pub mod bundle;
+pub mod calendar;
 mod cryptoperiod;
 pub mod epoch;
 mod error;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::calendar::EpochRule;
 use crate::provider::set::{Member, NotOpened, Providers, Role};
 use crate::provider::{KeyIdentity, ProviderKind};
 use crate::types::{Class, Explained};
@@ -27,7 +28,7 @@ pub struct Rules {
     /// Keys that must have wrapped a new KEK before it becomes active.
     pub min_wraps: usize,
     /// The operator's own part of the key_id.
-    pub epoch: u32,
+    pub epoch: EpochRule,
     /// See [`OnOutage`].
     pub on_outage: OnOutage,
     /// How long a new version of a key must have been seen before it counts.

@@ -98,6 +98,7 @@ impl Node {
             guard: None,
             pin_file: None,
             now,
+            is_synchronised: || true,
         });
         Running { keyring, handle, thread: Some(thread::spawn(body)) }
     }

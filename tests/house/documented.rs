@@ -115,6 +115,10 @@ fn mirrors(is_in: impl Fn(&str) -> bool) -> BTreeMap<String, Vec<(String, String
         for derived in
             text.split("#[derive(").skip(1).filter(|rest| rest.lines().next().unwrap().contains("Deserialize"))
         {
+            // The forms of one value are no table.
+            if derived.lines().skip(1).find(|line| !line.starts_with('#')).is_some_and(|line| line.contains("enum ")) {
+                continue;
+            }
             let (name, rest) = derived.split_once("struct ").unwrap().1.split_once(" {").unwrap();
             let body = rest.split_once("\n}").unwrap().0;
             let fields = body.lines().map(str::trim).filter(|line| !line.starts_with("//") && !line.starts_with('#'));

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::settings::Provider;
 use crate::config::forms::duration;
 use crate::config::problems::{Checked, Problems};
+use crate::keyring::calendar::{EpochRule, Period};
 use crate::keyring::rooted::{OnOutage, Rules};
 use crate::provider::set::Role;
 
@@ -21,10 +22,18 @@ const DIRECT_OUTAGE: Duration = Duration::from_secs(300);
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Write {
     min_wraps: Option<i64>,
-    epoch: Option<i64>,
+    epoch: Option<EpochForm>,
     on_outage: Option<String>,
     activation_delay: Option<String>,
     probe_every: Option<String>,
+}
+
+/// `epoch = 1` or `epoch = "every 90d"`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a number, or a text such as \"every 90d\"")]
+enum EpochForm {
+    Number(i64),
+    Text(String),
 }
 
 pub(super) fn check(
@@ -36,8 +45,7 @@ pub(super) fn check(
 ) -> Checked<Rules> {
     let Write { min_wraps, epoch, on_outage, activation_delay, probe_every } = table;
     let min_wraps = check_min_wraps(problems, min_wraps, local_kek, list);
-    let epoch = u32::try_from(epoch.unwrap_or(0))
-        .or_else(|_| problems.refuse("write.epoch", "is a number from 0 to 4294967295"));
+    let epoch = check_epoch(problems, warnings, epoch);
     let on_outage = check_outage(problems, on_outage.as_deref(), local_kek);
     let activation_delay = duration(problems, "write.activation_delay", activation_delay, ACTIVATION_DELAY, 0..=86_400);
     let probe_every = duration(problems, "write.probe_every", probe_every, PROBE_EVERY, 1..=3600);
@@ -52,6 +60,32 @@ pub(super) fn check(
         activation_delay: activation_delay?,
         probe_every: probe_every?,
     })
+}
+
+fn check_epoch(problems: &mut Problems, warnings: &mut Problems, form: Option<EpochForm>) -> Checked<EpochRule> {
+    match form {
+        None => Ok(EpochRule::default()),
+        Some(EpochForm::Text(text)) => Period::parse(&text).map_or_else(
+            || {
+                let most = Period::MAX_DAYS;
+                let text = format!("{text:?} is neither a number nor \"every 90d\", with 1 to {most} whole days");
+                problems.refuse("write.epoch", text)
+            },
+            |period| Ok(EpochRule::Every(period)),
+        ),
+        Some(EpochForm::Number(number)) => {
+            let Ok(number) = u32::try_from(number) else {
+                return problems
+                    .refuse("write.epoch", "is a number from 0 to 4294967295, or a text such as \"every 90d\"");
+            };
+            if EpochRule::may_be_of_calendar(number) {
+                let text =
+                    "above 2147483647 are the numbers of \"every 90d\" and the like: do not use both in one cluster";
+                warnings.add("write.epoch", text);
+            }
+            Ok(EpochRule::Number(number))
+        }
+    }
 }
 
 fn check_min_wraps(

@@ -211,6 +211,7 @@ impl Node {
             guard: self.guard,
             pin_file: None,
             now: || CLOCK.with_borrow(|clock| clock.load(Ordering::SeqCst)),
+            is_synchronised: || true,
         }
     }
 

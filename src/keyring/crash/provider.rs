@@ -145,7 +145,7 @@ pub(super) fn together(members: &[(&str, Role, &Provider)], change: impl FnOnce(
     let mut rules = Rules {
         local_kek: true,
         min_wraps: 1,
-        epoch: 0,
+        epoch: crate::keyring::calendar::EpochRule::default(),
         on_outage: OnOutage::Coast,
         activation_delay: Duration::ZERO,
         probe_every: Duration::from_millis(5),

@@ -39,7 +39,8 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             let part = |KeyState { identity, version }| Part { kind: member.kind(), identity, version };
             parts.extend(known.map(part));
         }
-        let wanted = Reported::Epoch(Epoch { number: rooted.rules.epoch, parts: parts.clone() });
+        let number = self.epoch_wanted(&rooted);
+        let wanted = Reported::Epoch(Epoch { number, parts: parts.clone() });
         if all_known && wanted == roots.reported {
             return Some(wanted);
         }
@@ -97,10 +98,13 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     pub(super) fn waits(&self) -> Option<&'static str> {
         match self.wanted() {
             None => Some("a provider that has not reported its key yet has to answer first"),
-            Some(wanted) if wanted == self.state().roots.reported => None,
-            Some(wanted) if self.was_left(&wanted) => {
-                Some("this set of keys was in use before and must not come back: raise write.epoch on all nodes")
-            }
+            Some(wanted) if wanted == self.state().roots.reported => self.lacks_clock().then_some(
+                "write.epoch turns by the calendar, and nothing says that the clock of this node is synchronised",
+            ),
+            Some(wanted) if self.was_left(&wanted) => Some(
+                "this set of keys was in use before and must not come back: raise write.epoch on all nodes, or wait for its \
+                 next turn if the calendar turns it",
+            ),
             Some(_) => Some("a new local KEK has to be made and wrapped first"),
         }
     }

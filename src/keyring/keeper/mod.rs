@@ -20,6 +20,7 @@ mod check;
 mod copies;
 mod credentials;
 mod device;
+mod epochs;
 mod errands;
 mod evidence;
 mod handle;
@@ -104,6 +105,8 @@ pub struct Settings<D: Disk = RealDisk> {
     pub pin_file: Option<PathBuf>,
     /// The clock.
     pub now: fn() -> UnixSeconds,
+    /// Whether the clock is known to be set by a source of time.
+    pub is_synchronised: fn() -> bool,
 }
 
 /// A keyring without keys, the handle to its keeper, and the keeper's thread body, which returns on [`KeeperHandle::stop`].

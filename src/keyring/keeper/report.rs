@@ -62,6 +62,8 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             short_texts: self.short_texts(),
             waits: self.waits().map(ToOwned::to_owned),
             lost: self.lost_openers(),
+            epoch: self.epoch_reported(),
+            epoch_turns: self.epoch_turns(),
         }
     }
 

@@ -184,6 +184,10 @@ pub struct ProvidersReport {
     pub waits: Option<String>,
     /// Keys that may open something stored, and that no provider has.
     pub lost: Vec<String>,
+    /// The operator's part of the key_id, or the calendar's.
+    pub epoch: Option<u32>,
+    /// When the calendar ends it.
+    pub epoch_turns: Option<UnixSeconds>,
 }
 
 /// What is to be made anew around the same keys.

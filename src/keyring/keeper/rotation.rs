@@ -30,6 +30,8 @@ pub(super) struct Rotation {
     overdue_told: Option<Instant>,
     /// The active KEK, and how near it was told to be due.
     near_told: Option<(KekId, u64)>,
+    /// The end of the epoch, and how near it was told to be.
+    pub(super) turn_told: Option<(UnixSeconds, u64)>,
 }
 
 impl<D: Disk + Clone> Keeper<'_, D> {
@@ -198,6 +200,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         self.correct_activation();
         self.tell_overdue();
         self.tell_near();
+        self.tell_turn();
         self.errands.want_if(Errand::Rotate, self.is_rotation_due());
         let is_free = self.errands.is_free(Slot::Device) && self.errands.is_free(Slot::Providers);
         if !self.errands.is_due(Errand::Rotate, now) || !is_free {

@@ -39,6 +39,7 @@ fn a_wrong_pin_is_given_to_a_token_once_and_the_next_one_at_once() {
         guard: None,
         pin_file: Some(pin.clone()),
         now: || 0,
+        is_synchronised: || true,
     });
     let keeper = thread::spawn(body);
     let give_up = Instant::now() + Duration::from_secs(30);

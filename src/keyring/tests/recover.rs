@@ -36,7 +36,7 @@ impl Provider {
         let rules = Rules {
             local_kek: true,
             min_wraps: 1,
-            epoch: 0,
+            epoch: crate::keyring::calendar::EpochRule::default(),
             on_outage: OnOutage::Coast,
             activation_delay: Duration::ZERO,
             probe_every: Duration::from_millis(5),
@@ -118,6 +118,7 @@ impl Node {
             guard: None,
             pin_file: None,
             now: || 0,
+            is_synchronised: || true,
         });
         keyring.begin_with(Some(provider.rooted()));
         Running { keyring, handle, thread: Some(thread::spawn(body)) }

@@ -1,6 +1,7 @@
 //! Whole nodes with providers: `nodeseal dev` with a software TPM each, one Vault, and a proxy before each of its keys that is late,
 //! loses and lies as it is told.
 
+mod calendar;
 mod canary;
 mod direct;
 mod files;

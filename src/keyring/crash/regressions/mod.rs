@@ -9,6 +9,7 @@ mod copies;
 mod crossed;
 mod damage;
 mod devices;
+mod epochs;
 mod fallen_back;
 mod fellows;
 mod foreign;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::keyring::calendar::EpochRule;
 use crate::keyring::crash::provider::{Provider, Silence, proved, together};
 use crate::keyring::rooted::{Rooted, Rules};
 use crate::provider::set::Role::{Optional, Required};
@@ -188,7 +189,9 @@ fn a_start_in_the_middle_of_a_swap_goes_on_with_the_same_keys() {
 #[test]
 fn a_key_that_goes_back_while_another_is_away_costs_one_kek() {
     let (node, [k, l]) = (set_up(), [Provider::of("k"), Provider::of("l")]);
-    let of_epoch = |epoch| together(&[("a", Required, &k), ("b", Required, &l)], move |rules| rules.epoch = epoch);
+    let of_epoch = |epoch| {
+        together(&[("a", Required, &k), ("b", Required, &l)], move |rules| rules.epoch = EpochRule::Number(epoch))
+    };
     let running = node.start_with(of_epoch(0));
     running.first_attempt().unwrap();
     let first = key_id(&running);

@@ -59,7 +59,7 @@ fn rooted(kek: &Arc<Imitated>) -> Arc<Rooted> {
     let rules = Rules {
         local_kek: true,
         min_wraps: 1,
-        epoch: 0,
+        epoch: crate::keyring::calendar::EpochRule::default(),
         on_outage: OnOutage::Coast,
         activation_delay: Duration::ZERO,
         probe_every: Duration::from_secs(60),

@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::http2;
-use crate::types::{Class, Explained, Secret};
+use crate::types::{Class, Explained, Secret, read_regular};
 
 /// Bytes of a file with certificates or a key.
 const PEM_MAX_BYTES: u64 = 1 << 20;
@@ -89,9 +89,11 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 
 fn read(path: &Path) -> Result<Secret, TlsError> {
     let failed = |source| TlsError::File { path: path.to_owned(), source };
-    let size = std::fs::metadata(path).map_err(failed)?.len();
-    if size > PEM_MAX_BYTES {
-        return Err(TlsError::Content { path: path.to_owned(), what: "certificate or key" });
+    match read_regular(path, PEM_MAX_BYTES) {
+        Ok(mut bytes) => Ok(Secret::new(std::mem::take(&mut *bytes))),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            Err(TlsError::Content { path: path.to_owned(), what: "certificate or key" })
+        }
+        Err(error) => Err(failed(error)),
     }
-    std::fs::read(path).map(Secret::new).map_err(failed)
 }

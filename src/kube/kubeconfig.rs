@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-use crate::types::{Class, Explained, Secret};
+use crate::types::{Class, Explained, Secret, read_regular_text};
 
 /// Bytes: one with the certificates of a hundred clusters.
 const FILE_MAX_BYTES: u64 = 4 << 20;
@@ -198,10 +198,10 @@ impl Kubeconfig {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, KubeconfigError> {
         let failed = |source| KubeconfigError::File { path: path.to_owned(), source };
-        if std::fs::metadata(path).map_err(failed)?.len() > FILE_MAX_BYTES {
-            return Err(KubeconfigError::Form { line: None });
-        }
-        let text = Zeroizing::new(std::fs::read_to_string(path).map_err(failed)?);
+        let text = read_regular_text(path, FILE_MAX_BYTES).map_err(|error| match error.kind() {
+            std::io::ErrorKind::FileTooLarge => KubeconfigError::Form { line: None },
+            _ => failed(error),
+        })?;
         Self::parse(&text, path.parent().unwrap_or(Path::new("")))
     }
 

@@ -1,5 +1,6 @@
 //! TLS to an API server: the authority and the login of the kubeconfig. Always HTTP/2, which every kube-apiserver speaks.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::kubeconfig::{Kubeconfig, KubeconfigError, Login, Pem};
 use crate::http2;
-use crate::types::Secret;
+use crate::types::{Secret, read_regular};
 
 /// Bytes of a file with certificates, a key or a token.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -50,8 +51,27 @@ fn with<T>(pem: &Pem, read: impl FnOnce(&[u8]) -> T) -> Result<T, KubeconfigErro
 /// A whole file.
 pub(super) fn file(path: &Path) -> Result<Secret, KubeconfigError> {
     let failed = |source| KubeconfigError::File { path: path.to_owned(), source };
-    if std::fs::metadata(path).map_err(failed)?.len() > FILE_MAX_BYTES {
-        return Err(KubeconfigError::Value { what: "a file", why: "is longer than 1 MiB" });
+    match read_regular(path, FILE_MAX_BYTES) {
+        Ok(mut bytes) => Ok(Secret::new(std::mem::take(&mut *bytes))),
+        Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+            Err(KubeconfigError::Value { what: "a file", why: "is longer than 1 MiB" })
+        }
+        Err(error) => Err(failed(error)),
     }
-    std::fs::read(path).map(Secret::new).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_not_waited_for_where_a_pipe_is_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("token");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [pipe.as_path(), Path::new("/dev/zero")] {
+            assert!(matches!(file(path), Err(KubeconfigError::File { .. })));
+            assert!(matches!(Kubeconfig::read(path), Err(KubeconfigError::File { .. })));
+        }
+    }
 }

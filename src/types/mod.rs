@@ -17,6 +17,7 @@ pub mod mac;
 mod owner;
 mod policy;
 pub mod random;
+mod regular;
 mod secret;
 mod shown;
 pub mod stack;
@@ -33,6 +34,9 @@ pub use ids::{ClusterId, CredentialName, IdError, KekId, KeyId, MemberName, Requ
 pub use incident::{Incident, IncidentError};
 pub use owner::{OVERFLOW_UID, Owner};
 pub use policy::{PcrBank, PcrSet, PcrSetError, SealPolicy};
+pub(crate) use regular::read_regular_text;
+#[cfg(feature = "etcd")]
+pub(crate) use regular::{open_regular, read_regular};
 pub use secret::{Key, Secret};
 pub use shown::is_shown;
 #[cfg(any(feature = "azure", feature = "vault"))]

@@ -3,8 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use zeroize::Zeroizing;
-
 use super::args::{LiveArgs, Open, ScanArgs, SourceArgs};
 use super::cluster::Cluster;
 use super::evidence::{NotKept, keep};
@@ -20,7 +18,7 @@ use crate::ctl::output::{Done, counted, harden, load, print};
 use crate::ctl::{PROGRAM, schema};
 use crate::etcd::findings::{Current, NOTHING_SEEN, absent, findings, not_judged};
 use crate::etcd::wanted::{Wanted, WantedError, Writer, socket};
-use crate::types::{Chain, Class, Explain, Explained, metric_hash};
+use crate::types::{Chain, Class, Explain, Explained, metric_hash, read_regular_text};
 
 const FINDINGS: u8 = 1;
 pub(super) const NOT_COMPLETE: u8 = 2;
@@ -197,13 +195,12 @@ pub(in super::super) fn is_asked(wanted: &Wanted, endpoint: &str) -> bool {
 }
 
 fn read_wanted(path: &Path) -> Result<(String, Wanted), Failed> {
-    let text = match std::fs::metadata(path) {
-        Ok(meta) if meta.len() > CONFIG_MAX_BYTES => {
+    // Keys of other transformers may stand in it.
+    let text = match read_regular_text(path, CONFIG_MAX_BYTES) {
+        Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => {
             return Err(WantedError::Content("the file is longer than 1 MiB").into());
         }
-        // Keys of other transformers may stand in it.
-        Ok(_) => std::fs::read_to_string(path).map(Zeroizing::new),
-        Err(error) => Err(error),
+        other => other,
     };
     match text {
         Ok(text) => Ok((path.display().to_string(), Wanted::parse(&text)?.with_sockets(resolved))),

@@ -32,6 +32,7 @@ pub use self::error::SnapshotError;
 use self::page::{Bucket, HEADER_BYTES, Meta, PAGE_SIZES, Page, is_branch, overflow};
 use super::range::key_value;
 use super::{OBJECT_MAX_BYTES, Stored};
+use crate::types::open_regular;
 
 /// Bytes behind the last page: SHA-256 of all before it.
 const HASH_BYTES: u64 = 32;
@@ -81,7 +82,7 @@ struct Entry<'a> {
 impl Snapshot {
     /// Checks hash and head, and walks the whole tree once.
     pub fn open(path: &Path) -> Result<Self, SnapshotError> {
-        let file = match Flock::lock(File::open(path)?, FlockArg::LockSharedNonblock) {
+        let file = match Flock::lock(open_regular(path)?, FlockArg::LockSharedNonblock) {
             Ok(file) => file,
             Err((_, Errno::EWOULDBLOCK)) => return Err(SnapshotError::InUse),
             Err((_, error)) => return Err(SnapshotError::Io(error.into())),

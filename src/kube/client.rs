@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use super::date;
-use super::error::KubeError;
+use super::error::{About, KubeError};
 use super::kubeconfig::{Kubeconfig, KubeconfigError, Login, Server};
 use super::tls;
 use crate::http2::Connection;
@@ -27,6 +27,8 @@ use crate::types::Secret;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Without a byte of an answer. kube-apiserver gives a request up after 60 s (`--request-timeout`).
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(65);
+/// A whole answer: one byte now and then keeps nobody waiting for ever. Room for [`ANSWER_MAX_BYTES`] at 0.5 MiB a second.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Of one request, with pauses of 1, 2, 4 and 8 s between them.
 const TRIES: u32 = 5;
 /// A `Retry-After` that is longer is cut: kube-apiserver says 1 s.
@@ -122,7 +124,9 @@ impl Client {
 
     pub(super) async fn ask(&mut self, ask: Ask<'_>) -> Result<Reply, KubeError> {
         for attempt in 1.. {
-            match self.once(&ask).await {
+            let late = |server: &Server| KubeError::Silent { server: server.to_string(), limit: ANSWER_TIMEOUT }.into();
+            let answer = timeout(ANSWER_TIMEOUT, self.once(&ask)).await;
+            match answer.unwrap_or_else(|_| Err(late(&self.server))) {
                 Ok(reply) => return Ok(reply),
                 Err(Stopped { error, pause }) => {
                     if error.status().is_none() {
@@ -177,7 +181,8 @@ impl Client {
         let pause = text(&head.headers, RETRY_AFTER).and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
         let path = ask.path.split('?').next().unwrap_or_default();
         let what = format!("{} {path}", ask.method);
-        let error = KubeError::Refused { server: shown, what, status: head.status.as_u16(), reason: reason(&body) };
+        let (reason, about) = refusal(&body);
+        let error = KubeError::Refused { server: shown, what, status: head.status.as_u16(), reason, about };
         Err(Stopped { error, pause })
     }
 
@@ -261,15 +266,25 @@ fn bearer(token: &Secret) -> Result<HeaderValue, KubeconfigError> {
     Ok(value)
 }
 
-/// The `reason` of a `Status`: one word.
-fn reason(body: &[u8]) -> String {
-    #[derive(Deserialize)]
+/// The `reason` of a `Status`, which is one word, and what it is about.
+fn refusal(body: &[u8]) -> (String, Option<Box<About>>) {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
     struct Status {
-        #[serde(default)]
         reason: String,
+        details: Details,
     }
-    let reason = serde_json::from_slice::<Status>(body).map(|status| status.reason).unwrap_or_default();
-    reason.chars().filter(char::is_ascii_alphanumeric).take(64).collect()
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Details {
+        kind: String,
+        name: String,
+    }
+    let Status { reason, details } = serde_json::from_slice(body).unwrap_or_default();
+    let reason = reason.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+    let about = About { kind: details.kind, name: details.name };
+    let about = (!about.kind.is_empty()).then(|| Box::new(about));
+    (reason, about)
 }
 
 #[cfg(test)]
@@ -280,9 +295,9 @@ mod tests {
     fn of_a_refusal_one_word_is_kept_and_no_sentence_about_the_object() {
         let status =
             br#"{"kind":"Status","message":"Secret \"x\" is invalid: data: hunter2","reason":"Invalid","code":422}"#;
-        assert_eq!(reason(status), "Invalid");
-        assert_eq!(reason(br#"{"reason":"a b\u001b[2Jc"}"#), "ab2Jc");
-        assert_eq!((reason(b"upstream connect error"), reason(b"")), (String::new(), String::new()));
+        assert_eq!(refusal(status), ("Invalid".to_owned(), None));
+        assert_eq!(refusal(br#"{"reason":"a b\u001b[2Jc"}"#).0, "ab2Jc");
+        assert_eq!((refusal(b"upstream connect error").0, refusal(b"").0), (String::new(), String::new()));
     }
 
     #[test]

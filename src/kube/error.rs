@@ -57,13 +57,32 @@ pub enum KubeError {
         status: u16,
         /// kube-apiserver's word for it, such as `Forbidden`. Its sentence is left out: it may repeat what an object has.
         reason: String,
+        /// What it is about, as kube-apiserver says it.
+        about: Option<Box<About>>,
     },
     /// Somebody else writes the record of a migration.
     #[error("another `nodeseal migrate run` is writing to this cluster")]
     Busy,
 }
 
+/// What a refusal is about: the `details` of a `Status`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct About {
+    /// The resource, in the plural.
+    pub kind: String,
+    /// One object of it.
+    pub name: String,
+}
+
 impl KubeError {
+    /// There is no such object. Another 404 is of its namespace, of its resource, or of a server between.
+    pub(super) fn lacks(&self, resource: &str, name: &str) -> bool {
+        match self {
+            Self::Refused { status: 404, about: Some(about), .. } => about.kind == resource && about.name == name,
+            _ => false,
+        }
+    }
+
     /// The HTTP status of a refusal.
     pub fn status(&self) -> Option<u16> {
         match self {

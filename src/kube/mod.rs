@@ -26,7 +26,7 @@ mod tls;
 
 pub use client::Client;
 pub use discovery::{Resource, api_servers, resources};
-pub use error::KubeError;
+pub use error::{About, KubeError};
 pub use kubeconfig::{Kubeconfig, KubeconfigError, Server};
 pub use metrics::{Looked, Reported, look};
 pub use migration::{Migration, Migrations, State};

@@ -156,7 +156,7 @@ pub async fn touch(
         let body = Some((MERGE_PATCH, patch.to_string()));
         match client.ask(Ask { method: Method::PATCH, path: &path, accept: METADATA, body }).await {
             Ok(_) => return Ok(Touched::Written),
-            Err(error) if error.status() == Some(404) => return Ok(Touched::Gone),
+            Err(error) if error.lacks(&resource.plural, &item.name) => return Ok(Touched::Gone),
             Err(error) if error.status() == Some(409) && left > 1 => left -= 1,
             Err(error) => return Err(error),
         }

@@ -32,7 +32,8 @@ async fn what_passes_is_tried_again_and_a_connection_that_ends_is_made_again() {
 
 #[tokio::test]
 async fn a_conflict_is_tried_again_and_what_is_gone_needs_nothing() {
-    let (mut client, _) = server(vec![of(409), of(409), (200, "{}".into()), of(404)]).await;
+    let gone = r#"{"kind":"Status","reason":"NotFound","details":{"name":"a b","kind":"secrets"}}"#;
+    let (mut client, _) = server(vec![of(409), of(409), (200, "{}".into()), (404, gone.into())]).await;
     assert_eq!(touch(&mut client, &secrets(), &item(), None).await.unwrap(), Touched::Written);
     assert_eq!(touch(&mut client, &secrets(), &item(), None).await.unwrap(), Touched::Gone);
     let (mut client, asked) = server((0..9).map(|_| of(409)).collect()).await;
@@ -108,5 +109,17 @@ fn a_mark_is_made_of_a_whole_hash_alone() {
     assert_eq!(KeyMark::of(&hash).unwrap().as_str(), "0123456789abcdef0123456789abcdef01234567");
     for text in ["", "sha256:", &hash[..70], &hash.to_uppercase(), &hash.replace("f0", "g0"), &format!("{hash}0")] {
         assert_eq!(KeyMark::of(text), None, "{text}");
+    }
+}
+
+/// k8s.io/apiserver `admission/plugin/namespace/lifecycle`: an update in a namespace that is not there is refused with 404, and names the
+/// namespace. The object is listed all the same, and stays under the old key. A server between says 404 without a `Status`.
+#[tokio::test]
+async fn an_object_whose_namespace_is_gone_is_still_in_etcd_and_was_not_written() {
+    let status = r#"{"kind":"Status","status":"Failure","message":"namespaces \"n\" not found","reason":"NotFound","details":{"name":"n","kind":"namespaces"},"code":404}"#;
+    let (mut client, _) = server(vec![(404, status.to_owned()), of(404), (404, "page not found".into())]).await;
+    for _ in 0..3 {
+        let touched = touch(&mut client, &secrets(), &item(), None).await;
+        assert_eq!(touched.unwrap_err().status(), Some(404));
     }
 }

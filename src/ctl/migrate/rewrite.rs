@@ -158,8 +158,9 @@ mod tests {
             what: "PATCH /x".into(),
             status,
             reason: String::new(),
+            about: None,
         };
-        for status in [400, 403, 409, 413, 422, 500] {
+        for status in [400, 403, 404, 409, 413, 422, 500] {
             assert!(is_of_object(&refused(status)), "{status}");
         }
         for status in [401, 429, 502, 503, 504] {

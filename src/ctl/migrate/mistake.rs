@@ -12,6 +12,8 @@ pub(super) enum Mistake {
     NoKey,
     #[error("there is no provider {0}, and the other one does not write")]
     NoProvider(String),
+    #[error("this node's nodeseald does not say which key_id the API servers must report: {0}")]
+    Away(String),
     #[error("this is no hash of a key_id: {0}")]
     Hash(String),
     #[error("the API servers do not report one key_id after {minutes} min: {first}")]
@@ -35,7 +37,9 @@ impl Explained for Mistake {
             | Self::NoProvider(_)
             | Self::Hash(_)
             | Self::Order(_) => Class::Misconfigured,
-            Self::Differ { .. } | Self::NobodyBegins { .. } | Self::Removed(_) | Self::Row { .. } => Class::Unavailable,
+            Self::Away(_) | Self::Differ { .. } | Self::NobodyBegins { .. } | Self::Removed(_) | Self::Row { .. } => {
+                Class::Unavailable
+            }
         }
     }
 
@@ -50,6 +54,9 @@ impl Explained for Mistake {
             }
             Self::NoKey => {
                 "run it on a control-plane node whose nodeseald runs, or name the hash that `nodeseal status` shows there with --key-id-hash"
+            }
+            Self::Away(_) => {
+                "start nodeseald, and run this as root; or name the hash that `nodeseal status` shows on a control-plane node with --key-id-hash"
             }
             Self::Hash(_) => "write it as `nodeseal status` shows it: sha256: and 64 hexadecimal digits",
             Self::Differ { .. } => {

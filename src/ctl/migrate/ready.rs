@@ -1,12 +1,13 @@
 //! Whether all API servers write under one key, and under which.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::args::PlanArgs;
 use super::mistake::Mistake;
 use super::shown::Shown;
-use crate::config;
-use crate::control::{self, Answer, Request};
+use crate::config::{self, ConfigError};
+use crate::control::{self, Answer, ControlError, Request};
 use crate::ctl::common::Common;
 use crate::ctl::failed::Failed;
 use crate::kube::{Client, KeyMark, KubeError, Looked, api_servers, look};
@@ -110,11 +111,20 @@ fn expected(common: &Common, args: &PlanArgs) -> Result<Option<String>, Failed> 
             None => Err(Mistake::Hash(hash.chars().filter(char::is_ascii_graphic).take(80).collect()).into()),
         };
     }
-    // A machine without nodeseald has none, and asks the API servers alone.
-    let Ok(config) = config::load(&common.config) else { return Ok(None) };
+    let away = |why: &dyn std::error::Error| Failed::from(Mistake::Away(Chain(why).to_string()));
+    let config = match config::load(&common.config) {
+        // A machine without nodeseald has none, and asks the API servers alone.
+        Err(ConfigError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
+        // Where there is one, what they agree on may be the old key: nobody has told them of the new one.
+        other => other.map_err(|error| away(&error))?,
+    };
     match control::ask(&config.control_socket, &Request::Status {}) {
-        Ok(Answer::Status(status)) => Ok(status.key_id.as_deref().map(metric_hash)),
-        Ok(_) | Err(_) => Ok(None),
+        Ok(Answer::Status(status)) => {
+            let key_id = status.key_id.as_deref().ok_or_else(|| Mistake::Away("its keys are not open".to_owned()))?;
+            Ok(Some(metric_hash(key_id)))
+        }
+        Ok(_) => Err(away(&ControlError::Protocol)),
+        Err(error) => Err(away(&error)),
     }
 }
 
@@ -300,5 +310,29 @@ mod tests {
     fn an_api_server_that_nobody_can_name_is_not_taken_for_one_that_agrees() {
         let (seen, _) = verdicts(&[looked(&[("nodeseal", "new", 1001.0)])], Some("new"));
         assert!(matches!(how(&seen, Some("they have not entered themselves")), How::Waiting { is_over: false, .. }));
+    }
+
+    #[test]
+    fn a_nodeseald_that_is_set_up_here_and_does_not_answer_is_not_taken_for_none() {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            plan: PlanArgs,
+        }
+        let plan =
+            |words: &[&str]| <Cli as clap::Parser>::parse_from([&["plan", "--kubeconfig", "/x"], words].concat()).plan;
+        let folder = tempfile::tempdir().unwrap();
+        let common = Common { config: folder.path().join("nodeseal.toml"), json: true };
+        assert_eq!(expected(&common, &plan(&[])).ok(), Some(None), "this machine has none");
+        let hash = format!("sha256:{}", "a".repeat(64));
+        let socket = folder.path().join("control.sock");
+        let answers = format!("version = 1\ncluster = \"c\"\ncontrol.socket = {socket:?}\n");
+        for text in [answers.as_str(), "cluster = 1\n"] {
+            std::fs::write(&common.config, text).unwrap();
+            let refused =
+                expected(&common, &plan(&[])).err().map(|failed| failed.text().to_owned()).unwrap_or_default();
+            assert!(refused.contains("does not say which key_id"), "{refused}");
+            assert_eq!(expected(&common, &plan(&["--key-id-hash", &hash])).ok(), Some(Some(hash.clone())));
+        }
     }
 }

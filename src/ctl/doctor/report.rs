@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::check::Check;
 use super::finding::{Finding, Impact, Outcome};
 use crate::ctl::output::counted;
+use crate::types::is_shown;
 
 #[derive(Serialize)]
 pub(super) struct Report {
@@ -97,9 +98,9 @@ impl Report {
     }
 }
 
-/// Names of files and words of others may hold anything: neither a line nor a colour of theirs is shown.
+/// Names of files and words of others may hold anything: no line, colour or direction of theirs is shown.
 fn one_line(text: &str) -> String {
-    text.trim().chars().map(|sign| if sign.is_control() { ' ' } else { sign }).collect()
+    text.trim().chars().map(|sign| if is_shown(sign) { sign } else { ' ' }).collect()
 }
 
 #[cfg(test)]
@@ -123,5 +124,11 @@ mod tests {
     #[test]
     fn a_warning_is_no_failure() {
         assert!(report(Finding::warn("a", "b")).ok);
+    }
+
+    #[test]
+    fn no_name_of_others_turns_the_direction_of_a_line() {
+        let report = report(Finding::fail("a\u{202e}b\u{2066}", "do\u{200b}"));
+        assert!(report.render(false).chars().all(|sign| sign == '\n' || crate::types::is_shown(sign)));
     }
 }

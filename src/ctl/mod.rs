@@ -3,6 +3,8 @@
 //! Results go to standard output, everything else to standard error (`control::say`). Nothing secret is ever read from the command
 //! line. Every verb takes `--config` and `--json`, under which a refusal is on standard output as well ([`failed::Failed`]).
 
+#[cfg(feature = "etcd")]
+mod apiserver;
 mod args;
 mod asked;
 mod bundle;
@@ -24,6 +26,7 @@ mod files;
 mod init;
 mod kek_ids;
 mod keys;
+mod machine;
 mod members;
 mod metrics;
 #[cfg(feature = "etcd")]

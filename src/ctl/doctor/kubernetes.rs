@@ -5,10 +5,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
-use super::apiserver::{Apiserver, Encryption, FLAG, processes};
+use super::apiserver::{Apiserver, Encryption, FLAG};
 use super::check::Check;
 use super::finding::{Finding, Impact, Looked};
 use super::scene::Scene;
+use crate::ctl::apiserver::processes;
 use crate::ctl::output::{counted, time};
 use crate::envelope::Api;
 use crate::etcd::wanted::{Wanted, Writer, socket};
@@ -296,7 +297,7 @@ fn closed(scene: &Scene) -> Looked {
     let meta = scene.meta(&path).map_err(|unread| unread.skipped(&path))?;
     let (mode, name) = (meta.mode() & 0o7777, path.display());
     let close = format!("chown root {name} && chmod 0600 {name}");
-    Ok(if meta.uid() != scene.root_uid {
+    Ok(if meta.uid() != scene.machine.root_uid {
         Finding::fail(format!("{name} belongs to user {}, who can turn encryption off", meta.uid()), close)
     } else if mode & 0o022 != 0 {
         Finding::fail(format!("{name} has mode {mode:04o}: others can turn encryption off"), close)
@@ -333,7 +334,7 @@ fn same_folder(scene: &Scene) -> Looked {
         let why = format!("{own} is no socket in a folder");
         return Ok(Finding::fail(why, "see who has made it, remove it, and start nodeseal.socket again"));
     }
-    let pids = if apiserver.is_a_pod() { processes(scene) } else { Vec::new() };
+    let pids = if apiserver.is_a_pod() { processes(&scene.machine) } else { Vec::new() };
     let mut seen = 0;
     for pid in &pids {
         let Ok(theirs) = scene.meta(format!("/proc/{pid}/root{}", seen_from.display())) else { continue };

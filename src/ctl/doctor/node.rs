@@ -8,6 +8,7 @@ use super::check::Check;
 use super::finding::{Finding, Impact, Looked};
 use super::scene::{Scene, Unread};
 use super::units;
+use crate::ctl::machine::units::Unit;
 use crate::ctl::output::{counted, time};
 use crate::keyring::files::{FILES, Generations, Place, Row};
 use crate::keyring::recovery;
@@ -267,8 +268,8 @@ fn kms_socket(scene: &Scene) -> Looked {
             format!("{} has mode {:04o}: others can replace the socket", folder.display(), around.mode() & 0o7777);
         return Ok(Finding::fail(why, format!("chmod go-w {}", folder.display())));
     }
-    let service = scene.meta(&scene.config()?.state_dir).map_or(scene.root_uid, |meta| meta.uid());
-    if ![scene.root_uid, service].contains(&around.uid()) {
+    let service = scene.meta(&scene.config()?.state_dir).map_or(scene.machine.root_uid, |meta| meta.uid());
+    if ![scene.machine.root_uid, service].contains(&around.uid()) {
         let why = format!("{} belongs to user {}, who can replace the socket", folder.display(), around.uid());
         return Ok(Finding::fail(why, format!("chown root {}, or to the user of nodeseald", folder.display())));
     }
@@ -285,25 +286,23 @@ fn kms_socket(scene: &Scene) -> Looked {
 }
 
 fn overridden(scene: &Scene) -> Looked {
-    let mut lost = Vec::new();
+    let mut told: Vec<String> = Vec::new();
     let mut is_any = false;
     for shipped in &units::SHIPPED {
-        if let Some(unit) = units::in_force(scene, shipped.name) {
+        if let Some(unit) = Unit::find(&scene.machine, shipped.name) {
             is_any = true;
-            lost.extend(units::lost(shipped, &unit));
+            told.extend(unit.unread.iter().map(|unread| format!("{}: {unread}", shipped.name)));
+            told.extend(units::lost(shipped, &unit.settings).iter().map(ToString::to_string));
         }
     }
     if !is_any {
         return Ok(Finding::skip("no unit of Nodeseal is installed here"));
     }
-    Ok(match lost.as_slice() {
-        [] => Finding::pass("no drop-in takes a hardening line away"),
-        all => {
-            let told: Vec<String> = all.iter().map(ToString::to_string).collect();
-            Finding::warn(
-                told.join("; "),
-                "systemctl cat shows which drop-in does it; remove the line if nothing needs it",
-            )
-        }
+    Ok(match told.is_empty() {
+        true => Finding::pass("no drop-in takes a hardening line away"),
+        false => Finding::warn(
+            told.join("; "),
+            "systemctl cat shows which drop-in does it; remove the line if nothing needs it",
+        ),
     })
 }

@@ -1,11 +1,8 @@
 //! What the checks look at: a file system, the configuration, what the daemon says, the time, and the device. All of it is a
 //! parameter, so that a test has a folder for `/`.
-//!
-//! Files are read bounded, only if they are regular, and never written.
 
-use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -16,14 +13,13 @@ use crate::config::{self, Config, ConfigError};
 use crate::control::report::Status;
 use crate::control::{self, Answer, ControlError, Request};
 use crate::ctl::common::Common;
+use crate::ctl::machine::Machine;
+pub(super) use crate::ctl::machine::Unread;
 use crate::keyring::keeper::KeyTable;
 use crate::sandbox;
 use crate::seal::protocol::DeviceInfo;
 use crate::types::clock::{self, UnixSeconds};
 use crate::types::{Backend, Chain, Explained};
-
-/// Bytes of any file that is read here: manifests, units, tables of the kernel.
-const FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// What the daemon says.
 #[derive(Clone, Debug)]
@@ -57,25 +53,15 @@ pub(super) struct Asks {
 }
 
 pub(super) struct Scene {
-    /// `/`, but for tests.
-    root: PathBuf,
+    /// Its files.
+    pub(super) machine: Machine,
     pub(super) config_path: PathBuf,
     pub(super) config: Result<Config, ConfigError>,
     pub(super) now: UnixSeconds,
-    /// Whose files are to be trusted: 0, but for tests.
-    pub(super) root_uid: u32,
     pub(super) asks: Asks,
     told: OnceLock<Told>,
     keys: OnceLock<Option<KeyTable>>,
     device: OnceLock<Result<DeviceInfo, Finding>>,
-}
-
-/// Why a file says nothing.
-#[derive(Debug)]
-pub(super) enum Unread {
-    Missing,
-    Denied,
-    Other(String),
 }
 
 impl Scene {
@@ -94,7 +80,8 @@ impl Scene {
         asks: Asks,
     ) -> Self {
         let (told, keys, device) = Default::default();
-        Self { root, config_path, config, now, root_uid, asks, told, keys, device }
+        let machine = Machine::new(root, root_uid);
+        Self { machine, config_path, config, now, asks, told, keys, device }
     }
 
     /// With this answer in place of the daemon's.
@@ -105,8 +92,7 @@ impl Scene {
 
     /// A path of the machine, where it is here.
     pub(super) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
-        let path = path.as_ref();
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+        self.machine.at(path)
     }
 
     pub(super) fn told(&self) -> &Told {
@@ -157,7 +143,7 @@ impl Scene {
     }
 
     pub(super) fn meta(&self, path: impl AsRef<Path>) -> Result<Metadata, Unread> {
-        fs::metadata(self.at(path)).map_err(Unread::of)
+        self.machine.meta(path)
     }
 
     /// Of a link itself.
@@ -167,13 +153,12 @@ impl Scene {
 
     /// Their ids.
     pub(super) fn processes(&self) -> Vec<String> {
-        let is_number = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
-        self.names("/proc").into_iter().filter(is_number).collect()
+        self.machine.processes().unwrap_or_default()
     }
 
     /// The text of a small regular file; wiped, since some hold keys.
     pub(super) fn read(&self, path: impl AsRef<Path>) -> Result<Zeroizing<String>, Unread> {
-        read(&self.at(path))
+        self.machine.read(path)
     }
 
     /// Names in a folder; none where it cannot be read.
@@ -185,39 +170,10 @@ impl Scene {
     }
 }
 
-fn read(path: &Path) -> Result<Zeroizing<String>, Unread> {
-    // O_NONBLOCK, so that a pipe in its place holds nobody up.
-    let file = OpenOptions::new().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(path);
-    let file: File = file.map_err(Unread::of)?;
-    if !file.metadata().map_err(Unread::of)?.is_file() {
-        return Err(Unread::Other("it is not a regular file".to_owned()));
-    }
-    let mut text = Zeroizing::new(String::new());
-    file.take(FILE_MAX_BYTES + 1).read_to_string(&mut text).map_err(Unread::of)?;
-    if text.len() as u64 > FILE_MAX_BYTES { Err(Unread::Other("it is longer than 1 MiB".to_owned())) } else { Ok(text) }
-}
-
 impl Unread {
-    fn of(error: io::Error) -> Self {
-        match error.kind() {
-            ErrorKind::NotFound | ErrorKind::NotADirectory => Self::Missing,
-            ErrorKind::PermissionDenied => Self::Denied,
-            _ => Self::Other(error.to_string()),
-        }
-    }
-
     /// Where it is nothing to worry about that it is not there.
     pub(super) fn skipped(&self, path: impl AsRef<Path>) -> Finding {
         Finding::skip(self.text(path))
-    }
-
-    pub(super) fn text(&self, path: impl AsRef<Path>) -> String {
-        let path = path.as_ref().display();
-        match self {
-            Self::Missing => format!("{path} does not exist"),
-            Self::Denied => format!("{path} is closed to this user: run it as root"),
-            Self::Other(why) => format!("{path} cannot be read: {why}"),
-        }
     }
 }
 

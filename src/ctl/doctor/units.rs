@@ -1,12 +1,8 @@
-//! The units as systemd would read them, by their files alone, held against those that are shipped.
-//!
-//! Which file counts: systemd.unit(5), "Unit File Load Path". What an assignment does to one before it is what systemd.exec(5) says of
-//! each setting: lists grow and an empty assignment resets them, of the others the last one counts.
+//! The units as systemd would read them (`ctl::machine::units`), held against those that are shipped.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use super::scene::Scene;
+use crate::ctl::machine::units::{LISTS, Settings, read_into};
 
 pub(super) struct Shipped {
     pub(super) name: &'static str,
@@ -16,15 +12,6 @@ pub(super) struct Shipped {
 pub(super) static SHIPPED: [Shipped; 2] = [
     Shipped { name: "nodeseal.service", text: include_str!("../../../systemd/nodeseal.service") },
     Shipped { name: "nodeseal-sealer.service", text: include_str!("../../../systemd/nodeseal-sealer.service") },
-];
-
-/// The first one wins.
-const FOLDERS: [&str; 5] = [
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
 ];
 
 /// Settings of `[Service]` that protect, and what is open without.
@@ -67,20 +54,6 @@ const EXPOSED: [(&str, &str); 36] = [
     ("SystemCallFilter", "the kernel offers it more system calls"),
 ];
 
-/// Those that grow with each line; of all others the last one counts.
-const LISTS: [&str; 7] = [
-    "CapabilityBoundingSet",
-    "AmbientCapabilities",
-    "NoExecPaths",
-    "InaccessiblePaths",
-    "RestrictAddressFamilies",
-    "SocketBindDeny",
-    "SystemCallFilter",
-];
-
-/// Settings of `[Service]`: the words of lists, in their order, or the last value.
-pub(super) type Settings = BTreeMap<String, Vec<String>>;
-
 /// A line that is shipped and is not in force.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Lost {
@@ -95,69 +68,6 @@ impl fmt::Display for Lost {
     }
 }
 
-/// The lines of `[Service]`; comments and other sections are left out, a `\` joins lines.
-fn read_into(settings: &mut Settings, text: &str) {
-    let mut is_service = false;
-    let mut before = String::new();
-    for line in text.lines().map(str::trim) {
-        if before.is_empty() && (line.is_empty() || line.starts_with(['#', ';'])) {
-            continue;
-        }
-        if let Some(begun) = line.strip_suffix('\\') {
-            before += begun;
-            before.push(' ');
-            continue;
-        }
-        let line = std::mem::take(&mut before) + line;
-        if line.starts_with('[') {
-            is_service = line == "[Service]";
-        } else if let Some((key, value)) = line.split_once('=').filter(|_| is_service) {
-            let (key, value) = (key.trim(), value.trim());
-            let values = settings.entry(key.to_owned()).or_default();
-            if !LISTS.contains(&key) || value.is_empty() {
-                values.clear();
-            }
-            if LISTS.contains(&key) {
-                values.extend(words(value));
-            } else {
-                values.push(value.to_owned());
-            }
-        }
-    }
-}
-
-/// A line of `~` names what is taken away, each word of it.
-fn words(value: &str) -> Vec<String> {
-    match value.strip_prefix('~') {
-        Some(denied) => denied.split_whitespace().map(|word| format!("~{word}")).collect(),
-        None => value.split_whitespace().map(str::to_owned).collect(),
-    }
-}
-
-/// What counts on this machine; `None` if it is not installed.
-pub(super) fn in_force(scene: &Scene, unit: &str) -> Option<Settings> {
-    let text = FOLDERS.iter().find_map(|folder| scene.read(format!("{folder}/{unit}")).ok())?;
-    let mut settings = Settings::new();
-    read_into(&mut settings, &text);
-    // Of one name the first folder's counts, and all in the order of their names.
-    let mut drop_ins: BTreeMap<String, String> = BTreeMap::new();
-    for beside in [format!("{unit}.d"), "service.d".to_owned()] {
-        for folder in FOLDERS {
-            let folder = format!("{folder}/{beside}");
-            for name in scene.names(&folder).into_iter().filter(|name| name.ends_with(".conf")) {
-                drop_ins.entry(name.clone()).or_insert_with(|| format!("{folder}/{name}"));
-            }
-        }
-    }
-    for path in drop_ins.values() {
-        // A link to /dev/null masks one of the same name, and is no regular file.
-        if let Ok(text) = scene.read(path) {
-            read_into(&mut settings, &text);
-        }
-    }
-    Some(settings)
-}
-
 /// Yes in each of systemd's spellings.
 fn is_true(value: &str) -> bool {
     ["yes", "true", "on", "1"].contains(&value.to_ascii_lowercase().as_str())
@@ -168,6 +78,18 @@ pub(super) fn lost(shipped: &'static Shipped, unit: &Settings) -> Vec<Lost> {
     let mut ours = Settings::new();
     read_into(&mut ours, shipped.text);
     let mut lost = Vec::new();
+    for (key, line) in unit
+        .iter()
+        .filter(|(key, _)| key.starts_with("Exec"))
+        .flat_map(|(key, lines)| lines.iter().map(move |line| (key, line)))
+    {
+        // systemd.service(5): special executable prefixes, in any order.
+        let prefixes = line.chars().take_while(|sign| "@-:+!|".contains(*sign));
+        if prefixes.into_iter().any(|sign| matches!(sign, '+' | '!')) {
+            let line = format!("{key} without {}", line.split_whitespace().next().unwrap_or_default());
+            lost.push(Lost { unit: shipped.name, line, exposure: "such a command has all rights of root" });
+        }
+    }
     for (key, exposure) in EXPOSED {
         let Some(wanted) = ours.get(key) else { continue };
         let there = unit.get(key).map(Vec::as_slice).unwrap_or_default();

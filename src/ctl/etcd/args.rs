@@ -63,6 +63,9 @@ pub(in super::super) struct LiveArgs {
     /// Its private key
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+    /// You have looked: no kube-apiserver has --etcd-servers-overrides. For a machine where its flags cannot be seen
+    #[arg(long)]
+    pub(super) undivided: bool,
 }
 
 /// Where the objects are.

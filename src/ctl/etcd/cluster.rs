@@ -1,21 +1,15 @@
-//! Where this node's kube-apiserver has its etcd and its EncryptionConfiguration: kubeadm's manifest, k3s or RKE2, found by
-//! themselves when no flag names them.
+//! Where this node's kube-apiserver has its etcd and its EncryptionConfiguration, and whether that etcd is all of it: by the flags that it
+//! is started with (`ctl::apiserver`), and by the folders of k3s and RKE2.
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
+use crate::ctl::apiserver::{self, ENCRYPTION, Flags, RANCHER_SERVERS, Source, Started};
+use crate::ctl::machine::Machine;
 use crate::etcd::resource::api_prefix;
 use crate::etcd::{Endpoint, TlsFiles};
 
-pub(in crate::ctl) const KUBEADM: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
-pub(in crate::ctl) const RKE2_MANIFEST: &str = "/var/lib/rancher/rke2/agent/pod-manifests/kube-apiserver.yaml";
-/// Folders of the servers of k3s and RKE2.
-const RANCHER: [&str; 2] = ["/var/lib/rancher/k3s/server", "/var/lib/rancher/rke2/server"];
-/// Their configuration, in which flags of kube-apiserver may stand (`kube-apiserver-arg`).
-const RANCHER_CONFIG: [&str; 2] = ["/etc/rancher/k3s", "/etc/rancher/rke2"];
-/// Bytes of a manifest.
-const MANIFEST_MAX_BYTES: u64 = 1 << 20;
+/// In place of a file, where there is none that would say it.
+const NOWHERE: &str = "the command line of kube-apiserver";
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,104 +21,34 @@ pub(super) struct Cluster {
     pub(super) encryption_config: Option<PathBuf>,
     /// `--etcd-servers-overrides`: some resources lie elsewhere.
     pub(super) is_divided: bool,
-    /// A manifest that is there and says nothing that is understood.
+    /// What would say how kube-apiserver is started, and does not: then nobody knows whether this is all of its etcd.
     pub(super) unread: Option<PathBuf>,
 }
 
 impl Cluster {
     /// Looks below `root`, which is `/` but for tests.
     pub(super) fn find(root: &Path) -> Self {
-        let at = |path: &str| root.join(path.trim_start_matches('/'));
-        let manifests = [at(KUBEADM), at(RKE2_MANIFEST)];
-        if let Some(found) = manifests.iter().find_map(|path| of_manifest(path)) {
-            return found;
-        }
-        let mut found = RANCHER.iter().find_map(|server| of_rancher(&at(server))).unwrap_or_default();
-        found.is_divided = RANCHER_CONFIG.iter().any(|folder| may_divide(&at(folder)));
-        // Where one cannot look, one may be.
-        Self { unread: manifests.into_iter().find(|path| path.try_exists().unwrap_or(true)), ..found }
+        let machine = Machine::new(root.to_owned(), 0);
+        let all = apiserver::find(&machine);
+        let started = || all.iter().flatten();
+        let mut found =
+            started().find_map(|one| of_flags(&one.flags)).unwrap_or_else(|| of_rancher(&machine, started()));
+        found.is_divided = started().flat_map(|one| one.flags.all("etcd-servers-overrides")).any(|one| !one.is_empty());
+        // A shell in its place has other words, and starts it with flags that nobody sees.
+        let is_understood = |one: &Started| one.source == Source::Added || of_flags(&one.flags).is_some();
+        found.unread = match all.is_empty() {
+            true => Some(NOWHERE.into()),
+            false => all.iter().find_map(|one| match one {
+                Ok(started) => (!is_understood(started)).then(|| started.said_in.clone().into()),
+                Err(unseen) => Some(unseen.place()),
+            }),
+        };
+        found
     }
 }
 
-/// A static pod, of which only this is read.
-#[derive(Deserialize)]
-pub(in crate::ctl) struct Pod {
-    pub(in crate::ctl) spec: PodSpec,
-}
-
-#[derive(Deserialize)]
-pub(in crate::ctl) struct PodSpec {
-    pub(in crate::ctl) containers: Vec<Container>,
-    #[serde(default)]
-    pub(in crate::ctl) volumes: Vec<Volume>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(in crate::ctl) struct Container {
-    #[serde(default)]
-    command: Vec<String>,
-    #[serde(default)]
-    args: Vec<String>,
-    #[serde(default)]
-    pub(in crate::ctl) volume_mounts: Vec<VolumeMount>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(in crate::ctl) struct VolumeMount {
-    pub(in crate::ctl) name: String,
-    pub(in crate::ctl) mount_path: PathBuf,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(in crate::ctl) struct Volume {
-    pub(in crate::ctl) name: String,
-    pub(in crate::ctl) host_path: Option<HostPath>,
-}
-
-#[derive(Deserialize)]
-pub(in crate::ctl) struct HostPath {
-    pub(in crate::ctl) path: PathBuf,
-}
-
-impl Pod {
-    pub(in crate::ctl) fn parse(text: &str) -> Option<Self> {
-        serde_saphyr::from_str(text).ok()
-    }
-
-    pub(in crate::ctl) fn flags(&self) -> Flags {
-        Flags(self.spec.containers.iter().flat_map(|one| [&one.command[..], &one.args].concat()).collect())
-    }
-}
-
-/// The words of a command line, read as kube-apiserver does it (spf13/pflag): `--name=value` or `--name value`, `_` for `-` in a name
-/// (k8s.io/component-base `cli/flag`, `WordSepNormalizeFunc`), and no flags behind `--`.
-pub(in crate::ctl) struct Flags(pub(in crate::ctl) Vec<String>);
-
-impl Flags {
-    /// Every value that a flag is given, in their order.
-    pub(in crate::ctl) fn all<'a>(&'a self, name: &str) -> impl DoubleEndedIterator<Item = &'a str> {
-        let end = self.0.iter().position(|word| word == "--").unwrap_or(self.0.len());
-        let words = &self.0[..end];
-        words.iter().enumerate().filter_map(move |(at, word)| {
-            let (flag, value) = word.split_once('=').map_or((word.as_str(), None), |(flag, value)| (flag, Some(value)));
-            let is_it = flag.strip_prefix("--").is_some_and(|flag| flag.replace('_', "-") == name);
-            is_it.then(|| value.or_else(|| words.get(at + 1).map(String::as_str)).unwrap_or_default())
-        })
-    }
-
-    /// Of several the last one counts.
-    pub(in crate::ctl) fn last(&self, name: &str) -> Option<&str> {
-        self.all(name).next_back()
-    }
-}
-
-fn of_manifest(path: &Path) -> Option<Cluster> {
-    let is_short = std::fs::metadata(path).ok()?.len() <= MANIFEST_MAX_BYTES;
-    let text = std::fs::read_to_string(path).ok().filter(|_| is_short)?;
-    let flags = Pod::parse(&text)?.flags();
+/// Of all its flags; `None` if they do not name an etcd, without which it does not start.
+fn of_flags(flags: &Flags) -> Option<Cluster> {
     let file = |name: &str| flags.last(name).map(PathBuf::from);
     // A list: a flag that is repeated adds to it.
     let servers: Vec<_> = flags.all("etcd-servers").flat_map(|urls| urls.split(',')).collect();
@@ -137,38 +61,36 @@ fn of_manifest(path: &Path) -> Option<Cluster> {
         endpoints,
         tls,
         prefix: flags.last("etcd-prefix").map(api_prefix),
-        encryption_config: file("encryption-provider-config"),
-        is_divided: flags.all("etcd-servers-overrides").any(|overrides| !overrides.is_empty()),
-        unread: None,
+        encryption_config: file(ENCRYPTION),
+        ..Cluster::default()
     })
 }
 
-fn of_rancher(server: &Path) -> Option<Cluster> {
-    let encryption_config = Some(server.join("cred/encryption-config.json")).filter(|path| path.exists());
+/// The etcd or kine of k3s or RKE2. What it tells kube-apiserver is in its flags.
+fn of_rancher<'a>(machine: &Machine, mut started: impl Iterator<Item = &'a Started>) -> Cluster {
+    let flags = started.find(|one| one.source == Source::Added).map(|one| &one.flags);
+    let last = |name: &str| flags.and_then(|flags| flags.last(name));
+    let (prefix, encryption_config) = (last("etcd-prefix").map(api_prefix), last(ENCRYPTION).map(PathBuf::from));
+    let found = RANCHER_SERVERS.iter().find_map(|server| etcd_of(&machine.at(server))).unwrap_or_default();
+    Cluster { prefix, encryption_config, ..found }
+}
+
+fn etcd_of(server: &Path) -> Option<Cluster> {
     let kine = server.join("kine.sock");
     if kine.exists() {
-        return Some(Cluster { endpoints: vec![Endpoint::Unix(kine)], encryption_config, ..Cluster::default() });
+        return Some(Cluster { endpoints: vec![Endpoint::Unix(kine)], ..Cluster::default() });
     }
     let tls = server.join("tls/etcd");
     let ca = Some(tls.join("server-ca.crt")).filter(|path| path.exists())?;
     let identity = Some((tls.join("client.crt"), tls.join("client.key")));
     let endpoints = "https://127.0.0.1:2379".parse().ok().into_iter().collect();
-    Some(Cluster { endpoints, tls: Some(TlsFiles { ca, identity }), encryption_config, ..Cluster::default() })
-}
-
-/// Whether a file of this folder, or of `config.yaml.d` in it, has the flag. One in a comment costs a warning.
-fn may_divide(folder: &Path) -> bool {
-    let more =
-        std::fs::read_dir(folder.join("config.yaml.d")).into_iter().flatten().flatten().map(|entry| entry.path());
-    std::iter::once(folder.join("config.yaml")).chain(more).any(|path| {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        text.replace('_', "-").contains("etcd-servers-overrides")
-    })
+    Some(Cluster { endpoints, tls: Some(TlsFiles { ca, identity }), ..Cluster::default() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ctl::apiserver::KUBEADM;
 
     fn with_file(path: &str, text: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
@@ -220,8 +142,7 @@ mod tests {
     fn a_manifest_that_is_not_understood_is_not_taken_for_none() {
         for text in ["spec: [", "spec:\n  containers:\n  - command: [sh, -c, kube-apiserver --etcd-servers=x]\n"] {
             let root = with_file(KUBEADM, text);
-            let unread = Some(root.path().join(KUBEADM.trim_start_matches('/')));
-            assert_eq!(Cluster::find(root.path()), Cluster { unread, ..Cluster::default() });
+            assert_eq!(Cluster::find(root.path()), Cluster { unread: Some(KUBEADM.into()), ..Cluster::default() });
         }
     }
 
@@ -249,6 +170,92 @@ mod tests {
         let root = with_file("/var/lib/rancher/rke2/server/tls/etcd/server-ca.crt", "");
         let found = Cluster::find(root.path());
         assert!(found.tls.is_some() && found.endpoints.len() == 1 && found.encryption_config.is_none());
-        assert_eq!(Cluster::find(tempfile::tempdir().unwrap().path()), Cluster::default());
+        let nothing = Cluster { unread: Some(NOWHERE.into()), ..Cluster::default() };
+        assert_eq!(Cluster::find(tempfile::tempdir().unwrap().path()), nothing);
+    }
+
+    const UNIT: &str = "/etc/systemd/system/k3s.service";
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path.trim_start_matches('/'));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// INSTALL_K3S_EXEC and `k3s server …`: the flags stand in the unit, and /etc/rancher has none.
+    #[test]
+    fn a_flag_in_the_unit_that_the_installer_of_k3s_writes_divides_its_etcd() {
+        let unit = "[Service]\nExecStart=/usr/local/bin/k3s \\\n    server \\\n\t'--kube-apiserver-arg' \\\n\t'etcd-servers-overrides=/secrets#https://10.0.0.9:2379' \\\n";
+        let root = with_file(UNIT, unit);
+        write(root.path(), "/var/lib/rancher/k3s/server/kine.sock", "");
+        let found = Cluster::find(root.path());
+        assert!(found.is_divided && found.unread.is_none() && found.endpoints.len() == 1, "{found:?}");
+    }
+
+    #[test]
+    fn the_etcd_of_k3s_is_whole_only_if_all_that_it_is_told_was_read() {
+        let start = |rest: &str| format!("[Service]\nExecStart=/usr/local/bin/k3s server {rest}\n");
+        let root = with_file("/var/lib/rancher/k3s/server/kine.sock", "");
+        let unread = || Cluster::find(root.path()).unread;
+        assert_eq!(unread(), Some("the unit k3s".into()), "nobody knows how it was started");
+        write(root.path(), UNIT, &start(""));
+        assert_eq!(unread(), None);
+        // A file that cannot be read, a variable, a script, a URL.
+        write(root.path(), "/etc/rancher/k3s/config.yaml", "[");
+        assert_eq!(unread(), Some("/etc/rancher/k3s/config.yaml".into()));
+        write(root.path(), UNIT, &start("--config /srv/k3s.yaml"));
+        assert_eq!(unread(), None, "that file is not used");
+        write(
+            root.path(),
+            "/srv/k3s.yaml",
+            "kube-apiserver-arg: [etcd-servers-overrides=/secrets#https://10.0.0.9:2379]\n",
+        );
+        assert!(Cluster::find(root.path()).is_divided);
+        write(root.path(), "/srv/k3s.yaml.d/1.yml", "kube-apiserver-arg: [v=1]\n");
+        assert!(!Cluster::find(root.path()).is_divided, "it replaces the one before");
+        for rest in ["$OPTIONS", "-c https://10.0.0.1/k3s.yaml"] {
+            write(root.path(), UNIT, &start(rest));
+            assert!(unread().is_some(), "{rest}");
+        }
+        write(root.path(), UNIT, "[Service]\nExecStart=/usr/local/bin/start-it server\n");
+        assert!(unread().is_some());
+        write(
+            root.path(),
+            UNIT,
+            "[Service]\nExecStart=/usr/local/bin/k3s server\nEnvironment=K3S_CONFIG_FILE=/srv/k3s.yaml\n",
+        );
+        write(root.path(), "/srv/k3s.yaml.d/1.yml", "[");
+        assert_eq!(unread(), Some("/srv/k3s.yaml.d/1.yml".into()));
+    }
+
+    fn process(root: &Path, pid: u32, users: &str, line: &str) {
+        write(root, &format!("/proc/{pid}/comm"), "kube-apiserver\n");
+        write(root, &format!("/proc/{pid}/status"), &format!("Name:\tkube-apiserver\nUid:\t{users}\n"));
+        write(root, &format!("/proc/{pid}/cmdline"), &line.replace(' ', "\0"));
+    }
+
+    #[test]
+    fn a_process_of_root_says_how_kube_apiserver_was_started_and_one_of_another_user_does_not() {
+        let root = tempfile::tempdir().unwrap();
+        let line = "kube-apiserver --etcd-servers=https://127.0.0.1:2379 --etcd-servers-overrides=/secrets#https://a:1";
+        process(root.path(), 7, "0\t0\t0\t0", line);
+        process(root.path(), 8, "1000\t1000\t1000\t1000", "kube-apiserver --etcd-servers=https://b:1");
+        let found = Cluster::find(root.path());
+        assert!(found.is_divided && found.unread.is_none(), "{found:?}");
+        assert_eq!(found.endpoints[0].to_string(), "https://127.0.0.1:2379");
+        for users in ["1000\t1000\t1000\t1000", "1000\t0\t0\t0"] {
+            process(root.path(), 7, users, line);
+            let found = Cluster::find(root.path());
+            assert!(found.endpoints.is_empty() && !found.is_divided && found.unread.is_some(), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_may_have_flags_that_the_manifest_does_not_have_yet() {
+        let manifest = "spec:\n  securityContext: {runAsUser: 65532}\n  containers:\n  - command: [kube-apiserver, --etcd-servers=https://127.0.0.1:2379]\n";
+        let root = with_file(KUBEADM, manifest);
+        let line = "kube-apiserver --etcd-servers=https://127.0.0.1:2379 --etcd-servers-overrides=/secrets#https://a:1";
+        process(root.path(), 7, "65532\t65532\t65532\t65532", line);
+        assert!(Cluster::find(root.path()).is_divided);
     }
 }

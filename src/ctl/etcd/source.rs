@@ -114,6 +114,8 @@ pub(super) fn read<'n>(
     let of = match (&part, &found.unread) {
         (Some(_), _) => Of::Part,
         (None, _) if found.is_divided => Of::Divided,
+        // What was seen goes before what is said.
+        (None, Some(_)) if args.source.live.undivided => Of::Whole,
         (None, Some(manifest)) => Of::Unclear { manifest: manifest.clone() },
         (None, None) => Of::Whole,
     };

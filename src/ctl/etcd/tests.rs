@@ -88,6 +88,8 @@ fn a_scan_that_does_not_speak_for_all_of_etcd_is_not_kept_and_says_why() {
     assert!(matches!(kept(objects(), &[], &divided), Err(NotKept::Divided)));
     let unclear = Cluster { unread: Some(PathBuf::from("/manifest")), ..Cluster::default() };
     assert!(matches!(kept(objects(), &[], &unclear), Err(NotKept::Unclear(_))));
+    assert!(kept(objects(), &["--undivided"], &unclear).is_ok());
+    assert!(matches!(kept(objects(), &["--undivided"], &divided), Err(NotKept::Divided)), "that was seen");
     let unread = vec![("/registry/secrets/a/1", under(1)), ("/registry/secrets/a/2", b"k8s:enc:next:v1:x:y".to_vec())];
     assert!(matches!(kept(unread, &[], &Cluster::default()), Err(NotKept::Unread(1))));
 }

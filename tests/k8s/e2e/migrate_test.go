@@ -81,7 +81,7 @@ func (m *migration) retired(t *testing.T, servers string) {
 	if os.Getenv("NODESEAL_E2E") != "full" {
 		return
 	}
-	run, code := m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--endpoints", m.etcd.URL)...)
+	run, code := m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--endpoints", m.etcd.URL, "--undivided")...)
 	// The first one and two that followed; the last one is active.
 	if code != 0 || len(run.Retire) != 3 || len(run.Next) != 3 {
 		t.Fatalf("run: exit code %d, %s", code, run.Text)
@@ -165,7 +165,7 @@ func TestMigrationFromOutsideContinuesWhereItWasKilledAndEndsUnderTheNewKey(t *t
 	// Others write all the while, what is there already and what is new.
 	done, wrote := make(chan struct{}), make(chan error)
 	go func() { wrote <- writing(m, done) }()
-	run, code = m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--rate", "10000", "--endpoints", m.etcd.URL, "--scan-now")...)
+	run, code = m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--rate", "10000", "--endpoints", m.etcd.URL, "--undivided", "--scan-now")...)
 	close(done)
 	if err := <-wrote; err != nil {
 		t.Errorf("a write beside the migration failed: %v", err)
@@ -275,7 +275,7 @@ func TestMigrationByTheClusterNeedsNoRightToReadSecrets(t *testing.T) {
 
 	cluster.StartControllerManager(t, m.server)
 	for range 2 {
-		run, code := m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--endpoints", m.etcd.URL, "--scan-now")...)
+		run, code := m.plugin.Migrate(m.arguments("run", "--api-servers", servers, "--endpoints", m.etcd.URL, "--undivided", "--scan-now")...)
 		if code != 0 || !run.Complete || !run.Agreed || run.Resources[0].State != "done" || len(run.Scan.Findings) != 0 {
 			t.Fatalf("run: exit code %d, %s", code, run.Text)
 		}

@@ -1,6 +1,7 @@
 //! A healthy node as a folder, which each check passes, and what breaks each of them.
 
 mod broken;
+mod passed;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -81,7 +82,7 @@ impl Fixture {
         }
         fixture.write(MANIFEST, MANIFEST_TEXT, 0o600);
         fixture.write(ENCRYPTION, ENCRYPTION_TEXT, 0o600);
-        fixture.write("/proc/4711/comm", "kube-apiserver\n", 0o444);
+        fixture.process("4711", fs::metadata(fixture.root.path()).unwrap().uid());
         fs::create_dir_all(fixture.at(SEEN)).unwrap();
         std::os::unix::fs::symlink(fixture.at("/run"), fixture.at(SEEN).join("run")).unwrap();
         fixture
@@ -96,6 +97,15 @@ impl Fixture {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    /// One that is named kube-apiserver.
+    fn process(&self, pid: &str, user: u32) {
+        self.write(&format!("/proc/{pid}/comm"), "kube-apiserver\n", 0o444);
+        let status = format!("Name:\tkube-apiserver\nUid:\t{user}\t{user}\t{user}\t{user}\n");
+        self.write(&format!("/proc/{pid}/status"), &status, 0o444);
+        let line = format!("kube-apiserver\0--encryption-provider-config={ENCRYPTION}\0");
+        self.write(&format!("/proc/{pid}/cmdline"), &line, 0o444);
     }
 
     pub(super) fn mode(&self, path: &str, mode: u32) {

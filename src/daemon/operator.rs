@@ -413,6 +413,7 @@ mod tests {
     use tokio::runtime::Builder;
 
     use super::*;
+    use crate::keyring::calendar::EpochRule;
     use crate::keyring::rooted::{OnOutage, Rules};
     use crate::provider::kms_plugin::{KmsPlugin, KmsPluginSettings};
     use crate::provider::set::{Providers, Strategy};
@@ -434,7 +435,7 @@ mod tests {
             let rules = Rules {
                 local_kek,
                 min_wraps: 1,
-                epoch: 0,
+                epoch: EpochRule::Number(0),
                 on_outage: OnOutage::Coast,
                 activation_delay: Duration::ZERO,
                 probe_every: Duration::from_secs(60),

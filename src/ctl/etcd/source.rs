@@ -115,7 +115,7 @@ pub(super) fn read<'n>(
         (Some(_), _) => Of::Part,
         (None, _) if found.is_divided => Of::Divided,
         // What was seen goes before what is said.
-        (None, Some(_)) if args.source.live.undivided => Of::Whole,
+        (None, Some(_)) if args.live.undivided => Of::Whole,
         (None, Some(manifest)) => Of::Unclear { manifest: manifest.clone() },
         (None, None) => Of::Whole,
     };

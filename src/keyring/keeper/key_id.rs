@@ -282,7 +282,7 @@ impl<D: Disk + Clone> Keeper<'_, D> {
     pub(super) fn configure(&mut self, rooted: Option<Arc<Rooted>>) {
         let opens_foreign = |rooted: &Arc<Rooted>| rooted.providers.open_foreign_texts();
         if rooted.as_ref().is_some_and(opens_foreign) && !self.keyring.rooted().as_ref().is_some_and(opens_foreign) {
-            self.foreign_since = Instant::now();
+            self.foreign_since = (self.settings.now)();
         }
         self.keyring.set_rooted(rooted);
         self.meet_providers();

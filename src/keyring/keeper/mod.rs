@@ -178,7 +178,7 @@ struct Keeper<'a, D: Disk> {
     turned: Option<Instant>,
     /// Since when, at the latest, somebody is handed what Nodeseal has not made. No scan from before says that he is not needed: a backup
     /// may have been restored because of which he is asked.
-    foreign_since: Instant,
+    foreign_since: UnixSeconds,
     /// Keys of the node root that outlive a question to the device.
     derived: Derived,
     /// What times of probes are counted from.

@@ -167,7 +167,7 @@ impl<'a, D: Disk + Clone> Keeper<'a, D> {
             turned: None,
             derived,
             started: Instant::now(),
-            foreign_since: Instant::now(),
+            foreign_since: (settings.now)(),
         };
         for (id, key) in keks {
             let ring = keeper.books.ring().clone();

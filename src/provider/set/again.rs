@@ -21,11 +21,17 @@ impl Member {
             // It wraps nothing any more, and what it refused when it did is nobody's trouble.
             self.tell_if_well(|known| known.troubles.forget(Operation::Wrap));
         }
-        let (wrapped, unwrapped, is_old) = {
+        let (wrapped, unwrapped, foreign, is_old) = {
             let known = self.known();
             let wrapped = known.wrapped.clone().filter(|_| known.troubles.is_of(Operation::Wrap) && self.writes());
             let unwrapped = known.unwrapped.clone().filter(|_| known.troubles.is_of(Operation::Unwrap));
-            (wrapped, unwrapped, known.opened.as_ref().is_some_and(|opened| opened.at.elapsed() >= OPENED_AGAIN))
+            let foreign = known.foreign.clone().filter(|_| known.troubles.is_of(Operation::Foreign));
+            (
+                wrapped,
+                unwrapped,
+                foreign,
+                known.opened.as_ref().is_some_and(|opened| opened.at.elapsed() >= OPENED_AGAIN),
+            )
         };
         if let Some((of, call)) = wrapped
             && let Ok(key) = Key::random()
@@ -37,6 +43,9 @@ impl Member {
             Some((wrap, of)) => drop(self.unwrap(&wrap, &of, Instant::now() + BUDGET).await),
             None if is_old => self.open_again(Instant::now() + BUDGET).await,
             None => {}
+        }
+        if let Some(text) = foreign {
+            drop(self.open_foreign_text(&text, Instant::now() + BUDGET).await);
         }
     }
 
@@ -58,13 +67,16 @@ impl Member {
     }
 
     /// Whether it is one text or the provider that has failed is found out before either is said: by what it has opened, and if that is
-    /// nothing yet, by something that it wraps itself.
+    /// nothing yet, by something that it wraps itself. Whoever has neither leaves the doubt to the next one.
     pub(super) async fn settle_doubt(&self, of: Option<&WrapContext>, end: Instant) {
+        let of = of.filter(|_| self.writes());
         let (is_doubted, has_opened) = {
             let mut known = self.known();
-            (known.breaker.is_doubted(self.age()), known.opened.is_some())
+            let has_opened = known.opened.is_some();
+            let can_be_settled = has_opened || of.is_some();
+            (can_be_settled && known.breaker.is_doubted(self.age()), has_opened)
         };
-        match of.filter(|_| self.writes()) {
+        match of {
             _ if !is_doubted => {}
             Some(of) if !has_opened => {
                 if let Ok(key) = Key::random() {

@@ -22,10 +22,12 @@ pub enum Operation {
     Wrap,
     /// To open a wrap.
     Unwrap,
+    /// To open a text of another plugin. To the operator it is an unwrap like the others; but neither tells of the right to the other.
+    Foreign,
 }
 
 impl Operation {
-    const ALL: [Self; 4] = [Self::Login, Self::Probe, Self::Wrap, Self::Unwrap];
+    const ALL: [Self; 5] = [Self::Login, Self::Probe, Self::Wrap, Self::Unwrap, Self::Foreign];
 
     /// For the operator.
     pub const fn label(self) -> &'static str {
@@ -33,7 +35,19 @@ impl Operation {
             Self::Login => "login",
             Self::Probe => "probe",
             Self::Wrap => "wrap",
-            Self::Unwrap => "unwrap",
+            Self::Unwrap | Self::Foreign => "unwrap",
+        }
+    }
+
+    pub(super) const fn opens(self) -> bool {
+        matches!(self, Self::Unwrap | Self::Foreign)
+    }
+
+    /// As which it is told.
+    const fn shown(self) -> Self {
+        match self {
+            Self::Foreign => Self::Unwrap,
+            Self::Login | Self::Probe | Self::Wrap | Self::Unwrap => self,
         }
     }
 }
@@ -87,9 +101,10 @@ impl Troubles {
     /// But for what only the member knows.
     pub(super) fn health(&self) -> Health {
         let trouble = |operation: Operation| self.0[operation as usize].as_ref().filter(|trouble| trouble.counts());
-        let failing: Vec<Operation> =
-            Operation::ALL.into_iter().filter(|operation| trouble(*operation).is_some()).collect();
-        let longest = failing.iter().filter_map(|operation| trouble(*operation)).min_by_key(|trouble| trouble.since);
+        let longest = Operation::ALL.into_iter().filter_map(trouble).min_by_key(|trouble| trouble.since);
+        let failing = Operation::ALL.into_iter().filter(|operation| trouble(*operation).is_some());
+        let mut failing: Vec<Operation> = failing.map(Operation::shown).collect();
+        failing.dedup();
         // Who cannot log in or does not tell its key wraps nothing either.
         let wraps = [Operation::Login, Operation::Probe, Operation::Wrap].into_iter().filter_map(trouble);
         Health {
@@ -109,6 +124,28 @@ impl Troubles {
         // Whoever answers is there, whatever it says of its key.
         self.0[Operation::Probe as usize].take_if(|trouble| trouble.kind.class().is_retried());
         was_told && !self.are_any()
+    }
+
+    /// It has looked at a text of another plugin and refuses that one. Whether all is well again, after something was told: who does so
+    /// is there, and may do it if the text is all that it objects to.
+    pub(super) fn refused_foreign(&mut self, error: &ProviderError) -> bool {
+        if error.not_before().is_some() || error.is_of_login() {
+            return false;
+        }
+        let (is_of_text, is_answer) = match error.kind() {
+            ErrorKind::Text | ErrorKind::NoKey => (true, true),
+            ErrorKind::Down | ErrorKind::Lied | ErrorKind::Protocol => (false, true),
+            ErrorKind::Away
+            | ErrorKind::Throttled
+            | ErrorKind::Login
+            | ErrorKind::Credential
+            | ErrorKind::Forbidden
+            | ErrorKind::Peer
+            | ErrorKind::Unfit => (false, false),
+        };
+        let was_told = self.0.iter().flatten().any(|trouble| trouble.is_told);
+        let is_over = |trouble: &mut Trouble| is_of_text || is_answer && trouble.kind.class().is_retried();
+        self.0[Operation::Foreign as usize].take_if(is_over).is_some() && was_told && !self.are_any()
     }
 
     /// It is not asked for that any more. Whether all is well now, after something was told.

@@ -5,12 +5,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::WrapContext;
-use super::health::Troubles;
+use super::health::{Operation, Troubles};
 use super::pace::Pace;
 use super::specimen::Fingerprint;
+use super::watched::UnderWay;
 use super::way::Way;
 use crate::provider::breaker::Breaker;
-use crate::provider::{ErrorKind, KeyIdentity, KeyState, Wrapped};
+use crate::provider::{ErrorKind, KeyIdentity, KeyState, PluginText, Wrapped};
 use crate::types::{Class, Key};
 
 /// For so long a wrap that opened stands for those that open after it.
@@ -47,6 +48,9 @@ pub(super) struct Known {
     /// The last wrap that opened, and to what was wrapped.
     pub(super) opened: Option<Opened>,
     pub(super) wrapped: Option<(WrapContext, Duration)>,
+    /// The text of another plugin that it was asked for last before that failed.
+    pub(super) foreign: Option<PluginText>,
+    pub(super) under_way: UnderWay,
     /// When it was last asked for that one because it said of another text that its key is not there.
     pub(super) doubted: Option<Instant>,
     /// Whether it is a way to the key that it tells.
@@ -109,6 +113,20 @@ impl Known {
     pub(super) fn opens_again(&mut self, wrapped: &Wrapped, key: &Key) {
         if let Some(opened) = self.opened.as_mut().filter(|opened| opened.wrap == *wrapped && opened.key.is_of(key)) {
             opened.at = Instant::now();
+        }
+    }
+
+    /// This one is to be tried again if it comes to no answer, unless another one is.
+    pub(super) fn asks_to_open(&mut self, wrapped: &Wrapped, of: &WrapContext) {
+        if !self.troubles.is_of(Operation::Unwrap) {
+            self.unwrapped = Some((wrapped.clone(), of.clone()));
+        }
+    }
+
+    /// The same of a text of another plugin.
+    pub(super) fn asks_for_foreign(&mut self, text: &PluginText) {
+        if !self.troubles.is_of(Operation::Foreign) {
+            self.foreign = Some(text.clone());
         }
     }
 

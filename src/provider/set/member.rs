@@ -178,16 +178,15 @@ impl Member {
         call: Duration,
         end: Instant,
     ) -> Result<Wrapped, ProviderError> {
+        // Before the call, which may be dropped.
+        self.known().wrapped = Some((of.clone(), call));
         let proved = self.wrapped_and_proved(key, of, call, end).await;
         match &proved {
             Ok(wrapped) => self.went_well(Operation::Wrap, |known| {
                 known.tell(wrapped);
                 known.open(wrapped, of, key);
             }),
-            Err(error) => {
-                self.known().wrapped = Some((of.clone(), call));
-                self.note_failure(Operation::Wrap, None, error);
-            }
+            Err(error) => self.note_failure(Operation::Wrap, None, error),
         }
         proved
     }
@@ -282,6 +281,7 @@ impl Member {
 
     pub(super) async fn unwrap(&self, wrapped: &Wrapped, of: &WrapContext, end: Instant) -> Result<Key, ProviderError> {
         let text = Some(wrapped.digest());
+        self.known().asks_to_open(wrapped, of);
         let unwrapped = self.opens(wrapped, of, text, end).await;
         match &unwrapped {
             Ok(key) => self.went_well(Operation::Unwrap, |known| known.opens_again(wrapped, key)),
@@ -347,8 +347,9 @@ impl Member {
         match &answer {
             Ok(_) => {
                 let mut known = self.known();
+                known.under_way.succeeded(operation, text);
                 match operation {
-                    Operation::Wrap | Operation::Unwrap => known.breaker.served(begun),
+                    Operation::Wrap | Operation::Unwrap | Operation::Foreign => known.breaker.served(begun),
                     Operation::Login | Operation::Probe => known.breaker.succeeded(),
                 }
                 known.pace.remember(started.elapsed());
@@ -407,13 +408,13 @@ impl Member {
         let told = {
             let mut known = self.known();
             // What is wrong with one text, or with the version that it was made under, is no fault of who refuses it.
-            let is_of_text = class == Class::Corrupt
-                || (operation == Operation::Unwrap && class == Class::NotFound && text.is_some());
-            // Nor is it yet when only that text has failed.
+            let is_of_text =
+                class == Class::Corrupt || (operation.opens() && class == Class::NotFound && text.is_some());
+            // Nor is it yet when only that text has failed; and no text of another plugin tells whose fault it is.
             let is_one_text = text.is_some()
                 && matches!(class, Class::Unavailable | Class::Internal)
                 && kind != ErrorKind::Away
-                && known.breaker.failures() < FAILING_TEXTS;
+                && (operation == Operation::Foreign || known.breaker.failures() < FAILING_TEXTS);
             known.troubles.went_wrong(operation, error, is_of_text || is_one_text)
         };
         if let Some(text) = told {

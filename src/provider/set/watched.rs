@@ -1,6 +1,6 @@
 //! An attempt under way. One that is dropped because another one was faster, or because the time was over, has told that it takes at
 //! least this long: if that counted for nothing, a provider that became slow would be asked first for ever, and one that hangs at all. Each is
-//! measured, however it ends.
+//! measured, however it ends. But it is no failure while the same question, asked of the same provider beside it, was answered.
 
 use tokio::time::Instant;
 
@@ -26,13 +26,50 @@ pub(super) struct Watched<'a> {
     member: &'a Member,
     operation: Operation,
     text: Option<u64>,
+    number: u64,
     started: Instant,
     ended: Option<Asked>,
 }
 
+/// The attempts of one provider that have not ended: as many as its cap on calls allows.
+#[derive(Default)]
+pub(super) struct UnderWay {
+    next: u64,
+    attempts: Vec<Attempt>,
+}
+
+struct Attempt {
+    number: u64,
+    operation: Operation,
+    text: Option<u64>,
+    is_overtaken: bool,
+}
+
+impl UnderWay {
+    fn begin(&mut self, operation: Operation, text: Option<u64>) -> u64 {
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.attempts.push(Attempt { number, operation, text, is_overtaken: false });
+        number
+    }
+
+    /// The provider has done this.
+    pub(super) fn succeeded(&mut self, operation: Operation, text: Option<u64>) {
+        let same = |attempt: &&mut Attempt| (attempt.operation, attempt.text) == (operation, text);
+        self.attempts.iter_mut().filter(same).for_each(|attempt| attempt.is_overtaken = true);
+    }
+
+    /// Whether it was overtaken.
+    fn end(&mut self, number: u64) -> bool {
+        let place = self.attempts.iter().position(|attempt| attempt.number == number);
+        place.is_some_and(|place| self.attempts.swap_remove(place).is_overtaken)
+    }
+}
+
 impl<'a> Watched<'a> {
     pub(super) fn new(member: &'a Member, operation: Operation, text: Option<u64>) -> Self {
-        Self { member, operation, text, started: Instant::now(), ended: None }
+        let number = member.known().under_way.begin(operation, text);
+        Self { member, operation, text, number, started: Instant::now(), ended: None }
     }
 
     /// It was not dropped before its end.
@@ -48,6 +85,7 @@ impl<'a> Watched<'a> {
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
         let took = self.started.elapsed();
+        let is_overtaken = self.member.known().under_way.end(self.number);
         let class = match self.ended {
             None => GIVEN_UP,
             Some(Asked::Somebody(class)) => class,
@@ -61,7 +99,7 @@ impl Drop for Watched<'_> {
         if took > self.member.usual() {
             self.member.known().pace.remember(took);
         }
-        if took >= ATTEMPT {
+        if took >= ATTEMPT && !is_overtaken {
             self.member.failed(self.text, &late());
             self.member.note_failure(self.operation, self.text, &late());
         }

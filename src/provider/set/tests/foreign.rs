@@ -2,6 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
+use tokio::time::timeout;
+
 use super::*;
 use crate::provider::PluginText;
 
@@ -169,4 +171,41 @@ async fn one_slow_answer_to_a_wrap_is_over_with_the_next_probe() {
         member.probe(Instant::now() + BUDGET).await.unwrap();
     }
     assert!(member.health().failure.is_none(), "{:?}", member.health());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_right_to_texts_of_another_plugin_that_is_given_back_is_found_by_the_probe() {
+    let old = Arc::new(Old::default());
+    let member = Member::new("old", Role::DecryptOnly, Arc::clone(&old) as Arc<dyn Kek>);
+    let providers = Providers::new(vec![member.clone()], Strategy::Ordered);
+    old.refuses.store(true, Ordering::SeqCst);
+    assert!(providers.open_foreign(&PluginText::v1beta1(&[7; 32])).await.is_err());
+    // It opens ours all the same: that is another right.
+    let wrap = Wrapped::new(ProviderKind::KmsPlugin, identity("k"), KeyVersion::new("1").unwrap(), vec![7; 32]);
+    assert!(providers.unwrap(&[wrap.unwrap()], &of(), is_right).await.is_ok());
+    member.probe(Instant::now() + BUDGET).await.unwrap();
+    assert_eq!(member.health().failing, [Operation::Unwrap]);
+    old.refuses.store(false, Ordering::SeqCst);
+    member.probe(Instant::now() + BUDGET).await.unwrap();
+    assert!(member.health().failure.is_none(), "{:?}", member.health());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_was_given_up_without_an_answer_is_asked_again_by_the_probe() {
+    for is_foreign in [false, true] {
+        let old = Arc::new(Old { is_slow_once: true, ..Old::default() });
+        let member = Member::new("old", Role::DecryptOnly, old);
+        let version = KeyVersion::new("1").unwrap();
+        let wrap = Wrapped::new(ProviderKind::KmsPlugin, identity("k"), version, vec![7; 32]).unwrap();
+        member.probe(Instant::now() + BUDGET).await.unwrap();
+        // Longer than an attempt should take, and then whoever has asked is gone.
+        let (given_up, end) = (ATTEMPT + Duration::from_millis(1), Instant::now() + BUDGET);
+        let is_gone = match is_foreign {
+            true => timeout(given_up, member.open_foreign_text(&PluginText::v1beta1(&[7; 32]), end)).await.is_err(),
+            false => timeout(given_up, member.unwrap(&wrap, &of(), end)).await.is_err(),
+        };
+        assert!(is_gone && member.health().failing == [Operation::Unwrap], "{:?}", member.health());
+        member.probe(Instant::now() + BUDGET).await.unwrap();
+        assert!(member.health().failure.is_none(), "foreign: {is_foreign}, {:?}", member.health());
+    }
 }

@@ -135,10 +135,18 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         owed.filter(|(id, names)| !names.is_empty() && self.keys.has(id)).collect()
     }
 
+    /// Whether other nodes are told the same key_id, and nothing that is under this KEK brings a copy. So it is in mode "direct", where all
+    /// providers ceased to write and the key_id could not move at once. What it encrypted under a key_id of its own before counts too.
+    fn is_bare(&self, kek: &KekId) -> bool {
+        let is_direct = self.keyring.rooted().is_some_and(|rooted| !rooted.rules.local_kek);
+        let is_shared = matches!(self.state().roots.reported, Reported::Epoch(_));
+        is_direct && is_shared && *kek == self.ring().active().id && self.keys.wraps(kek).is_none()
+    }
+
     /// Texts that are out with fewer copies of their KEK than there should be; an upper bound.
     pub(super) fn short_texts(&self) -> u64 {
         let open: HashSet<KekId> = self.debts().into_iter().map(|(id, _)| id).collect();
-        let of = |id: &KekId| match open.contains(id) {
+        let of = |id: &KekId| match open.contains(id) || self.is_bare(id) {
             true => self.keys.get(id).map_or(0, |live| live.uses.used()),
             false => self.keys.wraps(id).map_or(0, |set| set.short),
         };

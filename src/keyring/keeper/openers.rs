@@ -20,6 +20,8 @@
 //! a key and does not open what that one makes: what it has made itself nobody else opens. What has no way before a reload is not lost by
 //! it: it is told, and keeps no other change from taking effect.
 
+mod foreign;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -198,11 +200,12 @@ impl<D: Disk + Clone> Keeper<'_, D> {
             self.all_ways(running.as_deref()).into_iter().partition(|way| way.member.is_twin());
         let (next_all, next_ways) = (self.all_ways(next.rooted.as_deref()), self.ways(next.rooted.as_deref()));
         let is_lost = |needed: &Needed| match needed.why {
-            // Which key a plugin has, its table says, and nothing that it wraps has a part in this.
-            Why::Foreign => twins.iter().chain(&before).any(|way| needed.has(way)) && !needed.is_open(&next_all),
+            Why::Foreign => needed.loses_a_way(&twins, &before, &next_all, &next.openers),
             Why::OthersToo => needed.leaves_in(&twins, &next_all),
             Why::Copies(_) | Why::Direct | Why::KeyId | Why::Others => {
-                needed.leaves_in(&twins, &next_all) || needed.is_lost_between(&before, &next_ways, &next.openers)
+                let is_kept = || self.has_only_foreign_texts(needed) && needed.keeps_names(&twins, &before, &next_ways);
+                let is_lost = needed.is_lost_between(&before, &next_ways, &next.openers);
+                needed.leaves_in(&twins, &next_all) || (is_lost && !is_kept())
             }
         };
         let with_name = |needed: Needed| {

@@ -24,7 +24,7 @@ pub fn array<const N: usize>() -> Result<[u8; N], RandomError> {
 
 /// Work for another thread.
 ///
-/// What it draws in tests is what it would draw here: see [`drawn`].
+/// What it draws in tests is what it would draw here (`drawn`).
 pub fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     #[cfg(test)]
     let draws = drawn::part();

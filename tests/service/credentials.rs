@@ -128,7 +128,10 @@ fn what_cannot_be_a_login_takes_the_place_of_none_and_what_is_used_is_not_remove
     };
     refused(&alone);
     alone.start_locked();
-    fs::write(alone.config(), &before).unwrap();
+    // At once: a sealer that begins meanwhile reads it.
+    let next = alone.config().with_extension("next");
+    fs::write(&next, &before).unwrap();
+    fs::rename(&next, alone.config()).unwrap();
     refused(&alone);
     assert_eq!(seal(&alone, "loose", CANARY).code, 0);
     assert_eq!(alone.tool(&["credentials", "remove", "loose"]).code, 0);

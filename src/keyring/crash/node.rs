@@ -400,14 +400,18 @@ impl Node {
 
     /// Rewrites the state as a node with this many uses of its active KEK would have it.
     pub(super) fn set_uses(&self, uses: u64) {
+        self.change_state(|state| State { ring: state.ring.with_reservation(uses), ..state });
+    }
+
+    /// Rewrites the state behind everybody's back.
+    pub(super) fn change_state(&self, change: impl FnOnce(State) -> State) {
         let state = self.path_of("state");
         let folder = Path::new(ROOT).join(Path::new(&state).parent().unwrap());
         let dir = StateDir::open_on(self.disk.clone(), &folder).unwrap();
         let (root, _) = NodeRoot::open(&dir, &self.device.client()).unwrap();
         let (cluster, mac_key) = (cluster(), root.state_mac_key(&cluster()));
         let read = |version, bytes: &[u8]| State::decode(version, bytes, &cluster, &root.id(), &mac_key);
-        let state = dir.load("state", Kind::State, read).unwrap().value;
-        let state = State { ring: state.ring.with_reservation(uses), ..state };
+        let state = change(dir.load("state", Kind::State, read).unwrap().value);
         dir.replace_both("state", Kind::State, &state.encode(&cluster, &root.id(), &mac_key)).unwrap();
     }
 

@@ -11,6 +11,7 @@ use crate::keyring::keeper::Proof;
 use crate::keyring::rooted::Rooted;
 use crate::keyring::{KeeperError, KeyringError};
 use crate::provider::set::Role::{DecryptOnly, Required};
+use crate::provider::{KeyIdentity, ProviderKind};
 use crate::types::{Class, Explained};
 
 /// The own provider, and the other plugin, which is handed what Nodeseal has not made or is not.
@@ -166,14 +167,20 @@ fn a_node_whose_providers_all_cease_to_write_is_one_of_hardware_only_that_still_
 fn where_no_more_keys_are_remembered_whoever_opens_what_another_plugin_has_made_does_not_leave_unnoticed() {
     let node = Node::new();
     node.init().unwrap();
-    let of = |number: usize| Provider::of(Box::leak(number.to_string().into_boxed_str()));
-    let alone = |own: &Provider| Some(proved(together(&[("own", Required, own)], |rules| rules.local_kek = false)));
-    let running = node.start_with(alone(&of(0)).unwrap());
+    node.change_state(|mut state| {
+        let key = |number: usize| (ProviderKind::Vault, KeyIdentity::new(number.to_string()).unwrap());
+        for number in 0.. {
+            if state.marks.is_full() {
+                break;
+            }
+            state.marks.put_direct(key(number));
+        }
+        state
+    });
+    let own = Provider::of("0");
+    let running = node.start_with(proved(together(&[("own", Required, &own)], |rules| rules.local_kek = false)));
     running.first_attempt().unwrap();
-    for number in 1..1024 {
-        running.handle.configure(alone(&of(number)), Some(Proof::Waived)).unwrap();
-    }
-    let [own, old] = [of(0), Provider::of("old")];
+    let old = Provider::of("old");
     running.handle.configure(set(&own, Some((&old, true))), Some(Proof::Waived)).unwrap();
     let refused = running.handle.configure(set(&own, Some((&old, false))), None).unwrap_err();
     assert!(matches!(refused, KeeperError::OnlyForeign { .. }), "{refused:?}");

@@ -1,4 +1,4 @@
-//! What the verbs share that give something to other nodes: a warning, and what a file says of itself.
+//! What the verbs share that give something to other nodes: a warning, and what a file is.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ pub(super) fn warn_of_providers(config: &Config) {
     }
 }
 
-/// What a file says of itself.
+/// What a file is, by its own head.
 pub(super) struct Shown<'a> {
     pub(super) kind: &'a str,
     pub(super) cluster: &'a str,

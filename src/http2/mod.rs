@@ -1,4 +1,4 @@
-//! HTTP/2 as a client: one connection, and with whom TLS is spoken on it. What is asked, and how long that may take, is the
+//! HTTP/2 as a client: one connection, and its TLS. What is asked, and how long that may take, is the
 //! affair of those that use it.
 
 #[cfg(feature = "etcd")]

@@ -153,7 +153,7 @@ mod tests {
                     None => prop_assert_eq!(next, last, "it turns by a clock that is not known to be right"),
                     Some(now) => {
                         let fresh = every(days).number(None, Some(now));
-                        prop_assert!(next >= fresh && next - fresh <= u32::from(days), "it is kept for ever");
+                        prop_assert!(next >= fresh && next - fresh <= u32::from(days), "it is never left");
                         prop_assert!(next >= last || last - fresh > u32::from(days), "it goes back");
                     }
                 }

@@ -69,7 +69,7 @@ impl Pod {
         Flags(self.spec.containers.iter().flat_map(|one| [&one.command[..], &one.args].concat()).collect())
     }
 
-    /// As whom its containers run, if they say so.
+    /// The user of its containers, if the manifest has one.
     fn users(&self) -> impl Iterator<Item = u32> {
         let of_containers = self.spec.containers.iter().map(|one| &one.security_context);
         let all = std::iter::once(&self.spec.security_context).chain(of_containers);

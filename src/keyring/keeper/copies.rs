@@ -135,10 +135,11 @@ impl<D: Disk + Clone> Keeper<'_, D> {
         owed.filter(|(id, names)| !names.is_empty() && self.keys.has(id)).collect()
     }
 
-    /// Whether other nodes are told the same key_id, and nothing that is under this KEK brings a copy. So it is in mode "direct", where all
-    /// providers ceased to write and the key_id could not move at once. What it encrypted under a key_id of its own before counts too.
+    /// Whether other nodes are told the same key_id, and nothing that is under this KEK brings a copy. So it is in mode "direct", while no
+    /// provider writes and the key_id could not move at once. Not once one writes again: what a node encrypted under a key_id of its own
+    /// before its first provider is short of nothing, and looks the same.
     fn is_bare(&self, kek: &KekId) -> bool {
-        let is_direct = self.keyring.rooted().is_some_and(|rooted| !rooted.rules.local_kek);
+        let is_direct = self.keyring.rooted().is_some_and(|rooted| !rooted.rules.local_kek && !rooted.writes());
         let is_shared = matches!(self.state().roots.reported, Reported::Epoch(_));
         is_direct && is_shared && *kek == self.ring().active().id && self.keys.wraps(kek).is_none()
     }

@@ -58,10 +58,10 @@ fn what_is_given_out_under_a_shared_key_id_while_all_providers_cease_to_write_is
     node.device.plan(Some((0, Trouble::Away)));
     running.handle.configure(set(&[("k", DecryptOnly, &k)], false), None).unwrap();
     let between = running.encrypt().unwrap();
+    let short = running.handle.overview().unwrap().roots.short_texts;
     // The operator takes it back. The key_id never moved: kube-apiserver keeps the seed, and migrates nothing.
     running.handle.configure(set(&[("k", Required, &k)], false), None).unwrap();
     let last = running.encrypt().unwrap();
-    let short = running.handle.overview().unwrap().roots.short_texts;
     // Another node of the cluster reports the same key_id, and has the same provider.
     let other = Node::new();
     other.init().unwrap();
@@ -71,6 +71,20 @@ fn what_is_given_out_under_a_shared_key_id_while_all_providers_cease_to_write_is
     let read = reader.decrypt(&between);
     assert_eq!((&between.key_id, &last.key_id), (&first.key_id, &first.key_id));
     assert!(read.is_ok() || short > 0, "the other node: {read:?}; texts short of copies: {short}");
+}
+
+#[test]
+fn what_a_node_has_encrypted_before_its_first_provider_is_short_of_no_copies_in_mode_direct() {
+    let k = Provider::of("k");
+    let node = Node::new();
+    node.init().unwrap();
+    let running = node.start();
+    running.first_attempt().unwrap();
+    let text = running.encrypt().unwrap();
+    running.handle.configure(set(&[("k", Required, &k)], false), None).unwrap();
+    running.wait_for("it is direct", || running.encrypt().unwrap().attached.iter().count() > 0);
+    assert_eq!(running.handle.overview().unwrap().roots.short_texts, 0);
+    assert!(running.decrypt(&text).unwrap());
 }
 
 #[test]

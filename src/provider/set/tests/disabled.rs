@@ -104,7 +104,7 @@ async fn texts_that_nobody_has_opened_since_the_start_do_not_each_take_all_their
 }
 
 /// Answers what it cannot open as most plugins in Go do: with UNKNOWN, which says nothing of whose fault it is.
-struct Unspoken(Arc<AtomicU32>);
+pub(super) struct Unspoken(pub(super) Arc<AtomicU32>);
 
 impl Kek for Unspoken {
     fn kind(&self) -> ProviderKind {

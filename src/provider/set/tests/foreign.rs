@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::time::timeout;
 
+use super::disabled::Unspoken;
 use super::*;
 use crate::provider::PluginText;
 
@@ -110,39 +111,10 @@ async fn one_slow_answer_to_a_text_of_another_plugin_keeps_no_copies_from_one_th
     assert!(member.health().failure.is_none(), "{:?}", member.health());
 }
 
-/// Answers everything but its Status with UNKNOWN.
-struct Broken;
-
-impl Kek for Broken {
-    fn kind(&self) -> ProviderKind {
-        ProviderKind::KmsPlugin
-    }
-
-    fn probe(&self) -> Answer<'_, KeyState> {
-        Box::pin(async { Ok(KeyState { identity: identity("k"), version: KeyVersion::new("1").unwrap() }) })
-    }
-
-    fn wrap_key<'a>(&'a self, _: &'a Key, _: Context<'a>) -> Answer<'a, Wrapped> {
-        Box::pin(async { Err(ProviderError::new(ErrorKind::Down, "gRPC code 2")) })
-    }
-
-    fn unwrap_key<'a>(&'a self, _: &'a Wrapped, _: Context<'a>) -> Answer<'a, Key> {
-        Box::pin(async { Err(ProviderError::new(ErrorKind::Down, "gRPC code 2")) })
-    }
-
-    fn opens_foreign(&self) -> bool {
-        true
-    }
-
-    fn open_foreign<'a>(&'a self, _: &'a PluginText) -> Answer<'a, Key> {
-        Box::pin(async { Err(ProviderError::new(ErrorKind::Down, "gRPC code 2")) })
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn texts_of_another_plugin_take_from_nobody_the_doubt_that_they_cannot_settle() {
     for with_foreign in [false, true] {
-        let member = Member::new("old", Role::Optional, Arc::new(Broken));
+        let member = Member::new("old", Role::Optional, Arc::new(Unspoken(Arc::default())));
         let providers = Providers::new(vec![member.clone()], Strategy::Ordered);
         for number in 0..60 {
             if with_foreign {

@@ -145,7 +145,7 @@ fn what_the_api_servers_cannot_say_does_not_end_the_way() {
     // KMS v1 reports no key_id.
     let facts = Facts { old, servers: Servers::Unknown("it uses KMS v1".into()), ..before() };
     assert_eq!(next(&route, &facts).0, "migrate");
-    // And where its configuration is not known, only they say whom they ask.
+    // Where its configuration is not known, the API servers alone say which plugin they ask.
     assert_eq!(next(&route, &Facts { is_asked: None, ..facts.clone() }).0, "take-place");
     assert_eq!(next(&route, &Facts { is_asked: None, servers: Servers::Agree, ..facts }).0, "migrate");
 }
